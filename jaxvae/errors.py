@@ -1,0 +1,20 @@
+"""The one exception for mistakes a user can mend, and the "did you mean" that goes with it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: a config value, a file, a row, a tag.
+
+    The message is one line that says what is wrong, where, and what to do. Command-line entries
+    print it without a traceback and exit with code 2; from Python it is an ordinary ValueError.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
+    """Returns ``" (did you mean 'a' or 'b'?)"`` with the nearest known spellings, or ``""``."""
+    near = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.6)
+    if not near:
+        return ""
+    return f" (did you mean {' or '.join(repr(word) for word in near)}?)"
