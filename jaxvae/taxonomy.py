@@ -1,0 +1,286 @@
+"""The vocabulary: ordered tags in named concepts, and the way between tags and column numbers.
+
+A taxonomy file is JSON, ``{concept: [tag, ...]}``. The order of the file is the order of the
+columns, so two files with the same tags in another order are different vocabularies: their digests
+differ, and a model trained with one must not be read with the other.
+"""
+
+import difflib
+import functools
+import hashlib
+import json
+import operator
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxvae.errors import InputError, did_you_mean
+
+SHIPPED = Path(__file__).with_name("taxonomy.json")
+MAX_FILE_BYTES = 64 * 2**20
+# A misplaced file can make a "tag" of megabytes; neither a message nor difflib should get it whole.
+MAX_QUOTED = 80
+
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
+
+
+def normalize(tag: str) -> str:
+    """Returns the one spelling under which variants of a tag are compared.
+
+    Compatibility forms are composed (NFKC), invisible characters dropped, case folded, runs of
+    white space made one space and the ends stripped. Normalising twice changes nothing.
+
+    Args:
+        tag: any text.
+    """
+    while True:
+        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", tag))
+        text = " ".join(text.casefold().split())
+        # Case folding and dropping a joiner can each leave something that composes anew.
+        if text == tag:
+            return text
+        tag = text
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """An ordered vocabulary of tags in concepts; column v of a row is ``tags[v]``.
+
+    Built by `load` or `from_mapping`, which validate. Two taxonomies are equal when their concepts
+    and ordered tags are, wherever they came from.
+
+    Attributes:
+        tags: the V tags, normalised, in column order.
+        concepts: pairs of a concept's name and the range of its columns, in column order.
+        source: where it came from, for messages and run records.
+        merged: tags, as written, that repeat an earlier tag of their concept and were left out.
+    """
+
+    tags: tuple[str, ...]
+    concepts: tuple[tuple[str, range], ...]
+    source: str = field(default="memory", compare=False)
+    merged: tuple[str, ...] = field(default=(), compare=False)
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> "Taxonomy":
+        """Reads a taxonomy file; None is the one that is shipped with the package.
+
+        Args:
+            path: a UTF-8 JSON file, ``{concept: [tag, ...]}``, of at most 64 MiB.
+
+        Raises:
+            InputError: the file cannot be read, or is no valid taxonomy; the message is one line
+                with the file and the line, concept or tag that is wrong.
+        """
+        if path is None:
+            return cls.from_mapping(_read_json(SHIPPED), source="the shipped taxonomy")
+        return cls.from_mapping(_read_json(Path(path)), source=str(path))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Iterable[str]], *, source: str) -> "Taxonomy":
+        """Validates ``{concept: [tag, ...]}`` and numbers its tags in order.
+
+        Args:
+            mapping: concepts in order, each a list or tuple of at least one tag.
+            source: where the mapping came from, for messages.
+
+        Raises:
+            InputError: as `load` says; a tag listed under two concepts is one such mistake.
+        """
+        if not isinstance(mapping, Mapping):
+            kind = _kind(mapping)
+            raise InputError(f"{source}: expected an object {{concept: [tags]}}, found {kind}")
+        if not mapping:
+            raise InputError(f"{source}: the taxonomy is empty; it needs at least one concept")
+        owner: dict[str, str] = {}
+        seen: dict[str, str] = {}
+        concepts: list[tuple[str, range]] = []
+        merged: list[str] = []
+        for key, listed in mapping.items():
+            concept = _checked_concept(key, seen, source)
+            start = len(owner)
+            where = f"{source}: concept {_quote(concept)}"
+            if not isinstance(listed, list | tuple):
+                raise InputError(f"{where} must be a list of tags, found {_kind(listed)}")
+            if not listed:
+                raise InputError(f"{where} has no tags")
+            for position, raw in enumerate(listed, start=1):
+                tag = _checked_tag(raw, f"{where}, tag {position}")
+                if tag not in owner:
+                    owner[tag] = concept
+                elif owner[tag] == concept:
+                    merged.append(raw)
+                else:
+                    both = f"{_quote(owner[tag])} and {_quote(concept)}"
+                    raise InputError(f"{source}: tag {_quote(tag)} is in two concepts, {both}")
+            concepts.append((concept, range(start, len(owner))))
+        return cls(tuple(owner), tuple(concepts), source, tuple(merged))
+
+    def to_mapping(self) -> dict[str, list[str]]:
+        """Returns ``{concept: [tag, ...]}``, from which `from_mapping` makes an equal taxonomy."""
+        return {name: [self.tags[v] for v in columns] for name, columns in self.concepts}
+
+    @property
+    def num_tags(self) -> int:
+        """V, the number of columns."""
+        return len(self.tags)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of the concepts and their tags, in order."""
+        text = json.dumps(list(self.to_mapping().items()), ensure_ascii=True)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    @functools.cached_property
+    def _column_of(self) -> dict[str, int]:
+        return {tag: column for column, tag in enumerate(self.tags)}
+
+    def column(self, tag: str) -> int:
+        """Returns the column of a tag in any spelling that normalises to it.
+
+        Args:
+            tag: a tag.
+
+        Raises:
+            InputError: the tag is not in the taxonomy; the message proposes the nearest that are.
+        """
+        column = self._find(tag)
+        if column is None:
+            known = did_you_mean(normalize(tag)[:MAX_QUOTED], self.tags)
+            raise InputError(f"unknown tag {_quote(tag)}{known}: not in {self.source}")
+        return column
+
+    def columns(self, tags: Iterable[str], on_unknown: str = "error") -> list[int]:
+        """Returns the distinct columns of several tags, in rising order.
+
+        Args:
+            tags: tags in any order and spelling, repeats allowed.
+            on_unknown: what to do with a tag that is not in the taxonomy, "error" or "ignore".
+
+        Raises:
+            InputError: a tag is unknown and `on_unknown` is "error", or `tags` is one text rather
+                than a list of them.
+        """
+        if on_unknown not in ("error", "ignore"):
+            raise InputError(f"on_unknown must be 'error' or 'ignore', not {on_unknown!r}")
+        if isinstance(tags, str):
+            raise InputError(f"expected a list of tags, found one text: {_quote(tags)}")
+        find = self.column if on_unknown == "error" else self._find
+        return sorted({column for tag in tags if (column := find(tag)) is not None})
+
+    def names(self, columns: Iterable[int]) -> list[str]:
+        """Returns the tags of columns, in the order given.
+
+        Args:
+            columns: column numbers, 0 to V - 1.
+
+        Raises:
+            InputError: a number is outside that range.
+        """
+        return [self.tags[self._checked_column(column)] for column in columns]
+
+    def concept_of(self, column: int) -> str:
+        """Returns the name of the concept that a column belongs to.
+
+        Args:
+            column: a column number, 0 to V - 1.
+
+        Raises:
+            InputError: the number is outside that range.
+        """
+        column = self._checked_column(column)
+        return next(name for name, columns in self.concepts if column in columns)
+
+    def nearest(self, tag: str, limit: int = 3) -> list[str]:
+        """Returns the known tags whose spelling is closest, best first; perhaps none.
+
+        Args:
+            tag: a text to compare, in any spelling.
+            limit: the greatest number of tags to return.
+        """
+        return difflib.get_close_matches(normalize(tag)[:MAX_QUOTED], self.tags, n=limit)
+
+    def _find(self, tag: str) -> int | None:
+        if not isinstance(tag, str):
+            raise InputError(f"a tag must be text, found {_kind(tag)}")
+        # Most rows are already spelt as the taxonomy is: spare them the normalisation.
+        found = self._column_of.get(tag)
+        return self._column_of.get(normalize(tag)) if found is None else found
+
+    def _checked_column(self, column: int) -> int:
+        number = operator.index(column)
+        if not 0 <= number < self.num_tags:
+            raise InputError(f"column {number} is outside 0..{self.num_tags - 1}")
+        return number
+
+
+def _read_json(path: Path) -> object:
+    """Parses one JSON file strictly: no repeated keys, no NaN, one line for whatever is wrong."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read taxonomy {path}: {reason}") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise InputError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; not a taxonomy")
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        keys: dict[str, object] = {}
+        for key, value in pairs:
+            if key in keys:
+                raise InputError(f"{path}: key {_quote(key)} appears twice in one object")
+            keys[key] = value
+        return keys
+
+    def refuse(constant: str) -> object:
+        raise InputError(f"{path}: {constant} is not JSON")
+
+    try:
+        text = content.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # Each says by itself what is wrong and where.
+        raise InputError(f"{path}: not a taxonomy in UTF-8 JSON: {error}") from error
+
+
+def _checked_concept(key: object, seen: dict[str, str], source: str) -> str:
+    """Returns a concept's name without outer space; `seen` maps normalised names to written."""
+    if not isinstance(key, str):
+        raise InputError(f"{source}: a concept's name must be text, found {_kind(key)}")
+    folded = normalize(key)
+    if not folded:
+        raise InputError(f"{source}: the name of concept {_quote(key)} is blank")
+    if folded in seen:
+        raise InputError(f"{source}: concept {_quote(key)} repeats {_quote(seen[folded])}")
+    seen[folded] = key
+    return key.strip()
+
+
+def _checked_tag(raw: object, where: str) -> str:
+    """Returns one tag, normalised, if it is text with something to see in it."""
+    if not isinstance(raw, str):
+        raise InputError(f"{where}: must be text, found {_kind(raw)}")
+    tag = normalize(raw)
+    if not tag:
+        raise InputError(f"{where}: {_quote(raw)} is blank")
+    if any("\ud800" <= character <= "\udfff" for character in tag):
+        raise InputError(f"{where}: {_quote(raw)} is not valid Unicode text")
+    return tag
+
+
+def _quote(text: str) -> str:
+    """Quotes a user's text on one line, cut where it is very long."""
+    return repr(text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…")
+
+
+def _kind(value: object) -> str:
+    """Names a value's type as someone who wrote JSON would."""
+    if value is None:
+        return "null"
+    known = ((bool, "a truth value"), (int | float, "a number"), (str, "text"))
+    known += ((list | tuple, "a list"), (Mapping, "an object"))
+    return next((name for kind, name in known if isinstance(value, kind)), type(value).__name__)
