@@ -1,0 +1,118 @@
+"""Every field there is, with its default, its unit and its meaning; the other files change a few.
+
+The comment behind a field is what `--help` prints for it. A new architecture or a new loss term
+starts here as a new field with the default that leaves everything as it was; see README.md in this
+folder. Fields are locked: a misspelt one is an error.
+
+Presets are chosen in the config's own argument, comma-separated:
+
+    --config=configs/medium.py:data=musiccaps,trainer=quick_test
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvae.errors import InputError, did_you_mean
+
+
+def get_config(presets: str = "") -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # seed of initialisation, batch order, dropout and noise
+    c.model_name = "vae"  # name of the copies under models/: letters, digits, '.', '_', '-'
+
+    c.model = ConfigDict()
+    c.model.latent_dim = 32  # width of the latent vector z
+    c.model.hidden_dim = 128  # width of the hidden layer, encoder and decoder
+    c.model.dropout_p = 0.3  # input dropout rate in [0, 1); survivors are scaled by 1/(1-p)
+    c.model.use_batch_norm = False  # batch norm after both ReLUs
+
+    c.data = ConfigDict()
+    c.data.taxonomy_path = (
+        ""  # JSON {concept: [tags]} that fixes the columns; empty: the shipped one
+    )
+    c.data.dataset_name = (
+        "embedded"  # "embedded", a .csv .tsv .json .jsonl .parquet file, or a hub id
+    )
+    c.data.dataset_split = "train"  # split of a hub data set to read
+    c.data.aspect_column = "aspect_list"  # column that holds a row's tags
+    c.data.val_fraction = 0.05  # share of the kept rows for validation, rounded down
+    c.data.test_fraction = 0.05  # share of the kept rows for the test, rounded down
+    c.data.split_by = "row"  # "row", or "set": equal tag sets stay in one split
+    c.data.split_seed = 42  # seed of the splits alone
+    c.data.batch_size = 32  # rows of a batch
+    c.data.shuffle = True  # draw a new order of the training rows every epoch
+
+    c.loss = ConfigDict()
+    c.loss.bce_weight = 1.0  # weight of the reconstruction term
+    c.loss.kld_weight = 1.0  # weight of the KL term: the beta of a beta-VAE
+    c.loss.use_binary_cross_entropy = True  # Bernoulli likelihood; False: squared error
+
+    c.trainer = ConfigDict()
+    c.trainer.max_epochs = 250  # epochs to train
+    c.trainer.accelerator = "auto"  # "auto", "cpu", "gpu" or "tpu"
+    c.trainer.devices = 1  # how many devices; -1: all there are
+    c.trainer.scale_batch_with_devices = False  # batch_size rows per device, lr times sqrt(devices)
+    c.trainer.precision = "32"  # "32", or "bf16": bfloat16 products, float32 parameters
+    c.trainer.gradient_clip_val = 1.0  # global gradient norm to clip at; 0.0: off
+    c.trainer.accumulate_grad_batches = 1  # batches whose gradients make one optimizer step
+    c.trainer.check_val_every_n_epoch = 1  # epochs between validations
+    c.trainer.enable_progress_bar = True  # a bar on a terminal; False: plain lines
+    c.trainer.deterministic = False  # refuse GPU operations whose result varies from run to run
+    c.trainer.optimizer = ConfigDict()
+    c.trainer.optimizer.lr = 5e-4  # Adam's learning rate
+    c.trainer.optimizer.betas = (0.9, 0.999)  # Adam's decay rates
+    c.trainer.optimizer.weight_decay = 0.0  # coupled L2 coefficient, as in torch's Adam
+    c.trainer.lr_scheduler = ConfigDict()
+    c.trainer.lr_scheduler.name = "constant"  # "constant" or "cosine", after warm-up
+    c.trainer.lr_scheduler.warmup_epochs = 0.0  # epochs of linear warm-up from zero
+    c.trainer.lr_scheduler.final_fraction = 0.0  # share of lr that the cosine ends at
+    c.trainer.early_stopping_patience = 0  # validations without a better val/loss; 0: off
+    c.trainer.early_stopping_min_delta = 0.0  # nats by which val/loss must fall to count as better
+    c.trainer.checkpoint_every_seconds = 30.0  # seconds between checkpoints; 0.0: every epoch
+
+    c.inference = ConfigDict()
+    c.inference.enabled = True  # sample from the prior after training
+    c.inference.num_samples = 1000  # tag sets to sample
+    c.inference.temperature = 1.0  # divides the logits: above 1 more varied, below 1 safer
+    c.inference.decode = "bernoulli"  # "bernoulli" (empty sets redrawn) or "threshold"
+    c.inference.threshold = 0.5  # probability cut of reconstructions, and of decode="threshold"
+    c.inference.seed = 0  # seed of the samples
+
+    c.logger = ConfigDict()
+    c.logger.name = ("tensorboard",)  # trackers besides metrics.jsonl; (): none
+    return with_presets(c, presets)
+
+
+DATA = {
+    "embedded": {"dataset_name": "embedded"},
+    "musiccaps": {"dataset_name": "google/MusicCaps", "aspect_column": "aspect_list"},
+    "msd": {"dataset_name": "seungheondoh/LP-MusicCaps-MSD", "aspect_column": "tag"},
+    "mtt": {"dataset_name": "seungheondoh/LP-MusicCaps-MTT", "aspect_column": "tag_top188"},
+}
+TRAINER = {
+    "default": {},
+    "quick_test": {"max_epochs": 10},
+    "distributed": {
+        "devices": -1,
+        "scale_batch_with_devices": True,
+        "checkpoint_every_seconds": 60.0,
+    },
+}
+PRESETS = {"data": DATA, "trainer": TRAINER}
+
+
+def with_presets(config: ConfigDict, presets: str) -> ConfigDict:
+    """Applies presets such as "data=musiccaps,trainer=quick_test" to a config and returns it."""
+    for item in filter(None, presets.split(",")):
+        group, _, name = item.partition("=")
+        if group not in PRESETS:
+            raise InputError(
+                f"--config: preset {item!r}: no group {group!r}{did_you_mean(group, PRESETS)}; "
+                f"write data=NAME or trainer=NAME behind the colon"
+            )
+        if name not in PRESETS[group]:
+            raise InputError(
+                f"--config: preset {item!r}: {group} is one of {', '.join(PRESETS[group])}"
+                f"{did_you_mean(name, PRESETS[group])}"
+            )
+        config[group].update(PRESETS[group][name])
+    return config

@@ -1,0 +1,16 @@
+"""A beta-VAE, beta 4, of the medium model's size (Higgins et al. 2017).
+
+python launch.py --config=configs/beta_balanced.py:data=musiccaps
+"""
+
+from configs import base
+
+
+def get_config(presets: str = ""):
+    c = base.get_config()
+    c.model_name = "vae_beta_balanced"
+    c.model.latent_dim = 64
+    c.model.hidden_dim = 256
+    c.model.use_batch_norm = False
+    c.loss.kld_weight = 4.0
+    return base.with_presets(c, presets)

@@ -1,0 +1,16 @@
+"""A beta-VAE, beta 10, of the large model's size (Higgins et al. 2017).
+
+python launch.py --config=configs/beta_high.py:data=musiccaps
+"""
+
+from configs import base
+
+
+def get_config(presets: str = ""):
+    c = base.get_config()
+    c.model_name = "vae_beta_high"
+    c.model.latent_dim = 128
+    c.model.hidden_dim = 512
+    c.model.use_batch_norm = True
+    c.loss.kld_weight = 10.0
+    return base.with_presets(c, presets)

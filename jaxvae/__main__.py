@@ -1,0 +1,7 @@
+"""`python -m jaxvae`."""
+
+import sys
+
+from jaxvae.cli import main
+
+sys.exit(main())

@@ -1,0 +1,207 @@
+"""The commands: `launch.py` and `python -m jaxvae ...`; the only place that prints and exits.
+
+Nothing slow is imported before the arguments are known to be right.
+"""
+
+import argparse
+import datetime
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from jaxvae import settings
+from jaxvae.errors import InputError
+
+USAGE_ERROR = 2
+TRAINING_FAILED = 1
+
+
+def launch(argv: Sequence[str], *, description: str) -> int:
+    """Runs `launch.py`: trains what `--config` says.
+
+    Args:
+      argv: arguments with the program's name first.
+      description: what `--help` opens with.
+
+    Returns:
+      The exit code.
+    """
+    return _guarded(lambda: _launch(argv, description))
+
+
+def _guarded(command: Callable[[], int]) -> int:
+    try:
+        return command()
+    except InputError as error:
+        return _fail(error, USAGE_ERROR)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command with its --workdir resumes", 130)
+    except BrokenPipeError:
+        return 0  # the reader of our output went away, as `head` does
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"jaxvae: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+def _launch(argv: Sequence[str], description: str) -> int:
+    if any(argument in ("-h", "-help", "--help") for argument in argv[1:]):
+        print(_help(argv, description))
+        return 0
+    config, overrides, values = settings.parse(argv, define=_define_launch_flags)
+    if values.print_config:
+        print(config.to_json(indent=2))
+        return 0
+    workdir = Path(values.workdir) if values.workdir else _new_workdir()
+    from jaxvae.train import TrainingFailed, train_and_evaluate
+
+    _quiet_libraries()
+    try:
+        train_and_evaluate(config, workdir, overrides=overrides)
+    except TrainingFailed as error:
+        return _fail(error, TRAINING_FAILED)
+    return 0
+
+
+def _define_launch_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", "", "the run's folder", flag_values=values)
+    flags.DEFINE_bool("print_config", False, "print the config and exit", flag_values=values)
+
+
+def _new_workdir() -> Path:
+    """`outputs/vae_training/<date and time>`, with a suffix if it is taken."""
+    root = Path("outputs") / "vae_training"
+    name = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    suffixes = ("", *(f"-{number}" for number in range(2, 1000)))
+    return next(root / (name + s) for s in suffixes if not (root / (name + s)).exists())
+
+
+def _help(argv: Sequence[str], description: str) -> str:
+    try:
+        config = settings.load_config(settings.config_argument(argv))
+    except InputError:
+        config = settings.load_config(str(Path(argv[0]).resolve().parent / "configs" / "base.py"))
+    source = inspect.getsource(sys.modules["configs.base"]) if "configs.base" in sys.modules else ""
+    return (
+        f"{description.strip()}\n\n"
+        f"Flags:\n"
+        f"  --config=FILE[:PRESETS]\n      the experiment, such as configs/medium.py\n"
+        f"  --workdir=FOLDER\n      the run's folder; one that holds a run resumes it\n"
+        f"  --print_config\n      print the resolved config as JSON and exit\n\n"
+        f"Fields, with the values of the config given (or of configs/base.py):\n"
+        f"{settings.field_help(source, config)}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `python -m jaxvae COMMAND ...` and returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: _dispatch(arguments))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _dispatch(arguments: list[str]) -> int:
+    parser = _Parser(prog="jaxvae", description="Work with data and with trained runs.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    data = commands.add_parser(
+        "data",
+        help="the data report alone: what is read, kept and dropped, and why",
+        description="Reads a config's data and prints the report; takes the flags of launch.py.",
+        add_help=False,
+    )
+    data.set_defaults(run=_data)
+
+    export = commands.add_parser("export", help="write a run's model as .pth for PyTorch")
+    export.add_argument("run_folder", metavar="RUN", help="a run's folder")
+    export.add_argument("--output", required=True, help="file to write, ending in .pth")
+    export.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="the parameters of the best validation (default) or of the last epoch",
+    )
+    export.set_defaults(run=_export)
+
+    import_ = commands.add_parser("import", help="turn a .pth into a run")
+    import_.add_argument("file", help="a .pth of the model's architecture")
+    import_.add_argument("--taxonomy", help="JSON {concept: [tags]}; default: the .json beside it")
+    import_.add_argument("--output", required=True, help="folder to make")
+    import_.set_defaults(run=_import)
+
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.run is not _data:
+        raise InputError(f"unknown argument {rest[0]!r}; see jaxvae {arguments[0]} --help")
+    return options.run(options, rest)
+
+
+def _data(options: argparse.Namespace, rest: list[str]) -> int:
+    del options
+    if not rest or any(argument in ("-h", "-help", "--help") for argument in rest):
+        print(
+            "usage: jaxvae data --config=FILE[:PRESETS] [--config.data.FIELD=VALUE ...] [--json]\n\n"
+            "Reads the config's data and prints the report: rows read, kept and dropped, coverage\n"
+            "of the taxonomy, unknown tags with their nearest known ones, repeats across splits."
+        )
+        return 0 if rest else USAGE_ERROR
+    config, _, values = settings.parse(
+        ["jaxvae", *rest],
+        define=lambda values: flags.DEFINE_bool(
+            "json", False, "print the report as JSON", flag_values=values
+        ),
+    )
+    import json
+
+    from jaxvae.data_report import format_report
+    from jaxvae.dataset import load_dataset
+    from jaxvae.taxonomy import Taxonomy
+
+    taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
+    dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
+    print(json.dumps(dataset.report, indent=2) if values.json else format_report(dataset.report))
+    return 0
+
+
+def _export(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.run import load
+
+    _quiet_libraries()
+    run = load(options.run_folder, checkpoint=options.checkpoint)
+    difference = run.export(options.output)
+    print(
+        f"{options.output}: the {options.checkpoint} checkpoint of {run.folder}; read back, its "
+        f"logits differ from the model's by at most {difference:.1e}"
+    )
+    return 0
+
+
+def _import(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.run import import_model
+
+    _quiet_libraries()
+    run = import_model(options.file, taxonomy_path=options.taxonomy, output=options.output)
+    network = run.network
+    print(
+        f"{run.folder}: {run.taxonomy.num_tags} tags, {network.hidden_dim} hidden units, "
+        f"{network.latent_dim} latent dimensions"
+    )
+    return 0
+
+
+def _quiet_libraries() -> None:
+    """Orbax and absl tell users about their internals; what matters is raised."""
+    import logging
+
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    for name in ("orbax", "jax", "datasets", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)

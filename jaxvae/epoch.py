@@ -1,0 +1,200 @@
+"""Compiled programs: one call trains an epoch, one call evaluates a split.
+
+The shuffle, the gather of rows, dropout, noise, the optimizer step and the metrics are inside; the
+host gets sums back. Batch order and noise are pure functions of the root key and the step, so the
+state of the data iterator is one integer.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxvae import losses, metrics
+from jaxvae.model import dropout_values, multi_hot, reparameterize
+from jaxvae.state import Numbers, TrainState, apply_gradients
+
+_ORDER, _NOISE, _EVAL = 0, 1, 2  # streams of the root key
+
+
+def steps_per_epoch(num_rows: int, batch_size: int, accumulate: int = 1) -> int:
+    """Optimizer steps that visit every row once; the last one may be short."""
+    return -(-num_rows // (batch_size * accumulate))
+
+
+def _epoch_order(key: jax.Array, epoch: jax.Array, num_rows: int, padded: int, shuffle: bool):
+    """Row numbers of an epoch, each once, padded with `num_rows` (the empty row)."""
+    order = jnp.arange(num_rows, dtype=jnp.int32)
+    if shuffle:
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), order)
+    return jnp.pad(order, (0, padded - num_rows), constant_values=num_rows)
+
+
+def make_train_epoch(
+    graphdef: nnx.GraphDef,
+    *,
+    num_rows: int,
+    num_tags: int,
+    latent_dim: int,
+    batch_size: int,
+    shuffle: bool = True,
+    accumulate: int = 1,
+    use_binary_cross_entropy: bool = True,
+    batch_sharding: jax.sharding.Sharding | None = None,
+) -> Callable[[TrainState, Numbers, jax.Array], tuple[TrainState, metrics.Losses]]:
+    """Builds the compiled training epoch.
+
+    Args:
+      graphdef: the model's static graph (see `state.create_state`).
+      num_rows: N, rows of the training split.
+      num_tags: V.
+      latent_dim: L.
+      batch_size: rows of a forward pass, over all devices.
+      shuffle: whether the order is drawn anew each epoch.
+      accumulate: batches whose gradients make one optimizer step; their sum is divided by their
+        rows once, so 2 batches of 16 are one of 32 (batch norm sees 16).
+      use_binary_cross_entropy: Bernoulli likelihood, else squared error.
+      batch_sharding: how a batch `[B, K]` lies on the devices; None leaves it to XLA.
+
+    Returns:
+      A jitted function of (state, numbers, rows) to (state, sums of the losses). `rows` is
+      `[N + 1, K]`: the split and one empty row that padding points to. The state is donated.
+    """
+    steps = steps_per_epoch(num_rows, batch_size, accumulate)
+    reconstruction_loss = losses.bernoulli_nll if use_binary_cross_entropy else losses.squared_error
+
+    def batch_loss(params, batch_stats, columns, mask, values, noise, count, weights):
+        model = nnx.merge(graphdef, params, batch_stats)
+        mean, logvar = model.encode(multi_hot(columns, values, num_tags), mask=mask, train=True)
+        logits = model.decode(reparameterize(mean, logvar, noise), mask=mask, train=True)
+        x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
+        reconstruction = reconstruction_loss(logits, x)
+        kl = losses.gaussian_kl(mean, logvar)
+        loss = losses.objective(reconstruction, kl, weights)
+        sums = metrics.Losses.from_batch(loss=loss, bce=reconstruction, kl=kl, mask=mask)
+        batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+        return losses.masked_mean(loss, mask, count), (batch_stats, sums)
+
+    gradient = jax.value_and_grad(batch_loss, has_aux=True)
+
+    def step(state: TrainState, numbers: Numbers, rows: jax.Array, row_numbers: jax.Array):
+        """`row_numbers` is `[accumulate, batch_size]`."""
+        key = jax.random.fold_in(jax.random.fold_in(state.key, _NOISE), state.step)
+        dropout_key, noise_key = jax.random.split(key)
+        columns = rows[row_numbers]
+        values = dropout_values(columns, numbers.dropout_p, dropout_key)
+        noise = jax.random.normal(noise_key, (*row_numbers.shape, latent_dim))
+        mask = row_numbers < num_rows
+        count = jnp.sum(mask.astype(jnp.float32))
+
+        def micro(batch_stats, inputs):
+            columns, mask, values, noise = inputs
+            if batch_sharding is not None:
+                columns = jax.lax.with_sharding_constraint(columns, batch_sharding)
+            return gradient(
+                state.params, batch_stats, columns, mask, values, noise, count, numbers.loss_weights
+            )
+
+        batches = (columns, mask, values, noise)
+        if accumulate == 1:
+            first = jax.tree.map(lambda leaf: leaf[0], batches)
+            (loss, (batch_stats, sums)), grads = micro(state.batch_stats, first)
+        else:
+
+            def add(carry, inputs):
+                batch_stats, *totals = carry
+                (loss, (batch_stats, sums)), grads = micro(batch_stats, inputs)
+                totals = jax.tree.map(jnp.add, totals, [loss, sums, grads])
+                return (batch_stats, *totals), None
+
+            zeros = jax.tree.map(jnp.zeros_like, state.params)
+            start = (state.batch_stats, jnp.zeros(()), metrics.Losses.empty(), zeros)
+            (batch_stats, loss, sums, grads), _ = jax.lax.scan(add, start, batches)
+        state = apply_gradients(state, grads, batch_stats=batch_stats, loss=loss, numbers=numbers)
+        return state, sums
+
+    def train_epoch(state: TrainState, numbers: Numbers, rows: jax.Array):
+        order_key = jax.random.fold_in(state.key, _ORDER)
+        padded = steps * accumulate * batch_size
+        order = _epoch_order(order_key, state.step // steps, num_rows, padded, shuffle)
+
+        def body(carry, row_numbers):
+            state, total = carry
+            state, sums = step(state, numbers, rows, row_numbers)
+            return (state, total.merge(sums)), None
+
+        batches = order.reshape(steps, accumulate, batch_size)
+        (state, total), _ = jax.lax.scan(body, (state, metrics.Losses.empty()), batches)
+        return state, total
+
+    return jax.jit(train_epoch, donate_argnums=0)
+
+
+@functools.lru_cache(maxsize=8)
+def make_eval_pass(
+    graphdef: nnx.GraphDef,
+    *,
+    num_rows: int,
+    num_tags: int,
+    latent_dim: int,
+    batch_size: int,
+    use_binary_cross_entropy: bool = True,
+) -> Callable:
+    """Builds the compiled pass over a split: every metric, and the posterior of every row.
+
+    Splits of one size share a program: it is kept for equal arguments.
+
+    Losses use a sampled z (the noise of a row does not depend on the batch size), reconstruction
+    metrics the posterior mean.
+
+    Args:
+      graphdef: the model's static graph.
+      num_rows: N, rows of the split.
+      num_tags: V.
+      latent_dim: L.
+      batch_size: rows of a forward pass; changes speed, not results.
+      use_binary_cross_entropy: Bernoulli likelihood, else squared error.
+
+    Returns:
+      A jitted function of (params, batch_stats, weights, threshold, key, rows) to
+      (SplitMetrics, mean `[N, L]`, logvar `[N, L]`); `rows` `[N + 1, K]` as for training.
+    """
+    steps = steps_per_epoch(num_rows, batch_size)
+    reconstruction_loss = losses.bernoulli_nll if use_binary_cross_entropy else losses.squared_error
+
+    def eval_pass(params, batch_stats, weights, threshold, key, rows):
+        model = nnx.merge(graphdef, params, batch_stats)
+        cut = jnp.log(threshold) - jnp.log1p(-threshold)
+
+        def body(total, inputs):
+            row_numbers, noise = inputs
+            columns, mask = rows[row_numbers], row_numbers < num_rows
+            x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
+            mean, logvar = model.encode(x)
+            kl = losses.gaussian_kl(mean, logvar)
+            bce = reconstruction_loss(model.decode(reparameterize(mean, logvar, noise)), x)
+            sums = metrics.SplitMetrics(
+                metrics.Losses.from_batch(
+                    loss=losses.objective(bce, kl, weights), bce=bce, kl=kl, mask=mask
+                ),
+                metrics.Reconstruction.from_batch(
+                    predicted=model.decode(mean) > cut, x=x > 0.5, mask=mask
+                ),
+                metrics.Latent.from_batch(kl=kl, mean=mean, mask=mask),
+            )
+            return total.merge(sums), (mean, logvar)
+
+        padded = steps * batch_size
+        order = _epoch_order(key, jnp.zeros((), jnp.int32), num_rows, padded, shuffle=False)
+        noise = jax.random.normal(jax.random.fold_in(key, _EVAL), (padded, latent_dim))
+        inputs = (
+            order.reshape(steps, batch_size),
+            noise.reshape(steps, batch_size, latent_dim),
+        )
+        total, (mean, logvar) = jax.lax.scan(body, metrics.SplitMetrics.empty(latent_dim), inputs)
+        mean = mean.reshape(padded, latent_dim)[:num_rows]
+        return total, mean, logvar.reshape(padded, latent_dim)[:num_rows]
+
+    return jax.jit(eval_pass)

@@ -1,0 +1,181 @@
+"""A trained model as files for others: `.pth`, `.safetensors`, and what they need beside them."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxvae import torch_file
+from jaxvae.errors import InputError
+from jaxvae.model import VAE
+from jaxvae.record import write_json
+from jaxvae.taxonomy import Taxonomy
+
+_STATISTICS = ("mean", "var", "count")
+_TOLERANCE = 1e-4
+"""Largest difference, relative to the largest logit, that float32 rounding explains."""
+
+
+class Network(NamedTuple):
+    """A model apart from any training: its static graph and its arrays, computing in float32."""
+
+    graphdef: nnx.GraphDef
+    params: dict
+    batch_stats: dict
+    latent_dim: int
+    hidden_dim: int
+    use_batch_norm: bool
+
+
+def make_network(params: dict, batch_stats: dict) -> Network:
+    """Rebuilds the model around nested dictionaries of arrays; the sizes are the arrays' own."""
+    num_tags, hidden_dim = params["fc1"]["kernel"].shape
+    latent_dim = params["fc3"]["kernel"].shape[0]
+    use_batch_norm = "bn1" in params
+    model = nnx.eval_shape(
+        lambda: VAE(
+            num_tags=num_tags,
+            latent_dim=latent_dim,
+            hidden_dim=hidden_dim,
+            use_batch_norm=use_batch_norm,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    graphdef, _, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
+    return Network(graphdef, params, batch_stats, latent_dim, hidden_dim, use_batch_norm)
+
+
+def reconstruction_logits(network: Network, x: np.ndarray) -> np.ndarray:
+    """Logits `[N, V]` decoded from the posterior mean of multi-hot rows `[N, V]`."""
+
+    def logits(params, batch_stats, x):
+        model = nnx.merge(network.graphdef, params, batch_stats)
+        return model.decode(model.encode(x)[0])
+
+    return np.asarray(jax.jit(logits)(network.params, network.batch_stats, x.astype(np.float32)))
+
+
+def write_model(
+    path: Path,
+    params: dict,
+    batch_stats: dict,
+    *,
+    taxonomy: Taxonomy,
+    config: dict,
+    probe: np.ndarray,
+) -> float:
+    """Writes `path` (.pth), the same tensors as .safetensors, and a .json with what they mean.
+
+    The `.pth` is read again and its logits, computed by numpy from the file's own tensors, are
+    compared with the model's.
+
+    Args:
+      path: ends in `.pth`; the other two get its name with their own endings.
+      params: nested dictionary of arrays.
+      batch_stats: nested dictionary of arrays, `{}` without batch norm.
+      taxonomy: what the columns mean.
+      config: the run's config, JSON-able.
+      probe: `[N, V]` multi-hot rows to compare on.
+
+    Returns:
+      The largest difference between the logits.
+
+    Raises:
+      InputError: the disk refused, or the file does not hold the model.
+    """
+    from safetensors.numpy import save_file
+
+    tensors = torch_file.to_torch(_layers(params, batch_stats))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch_file.write_pth(path, tensors)
+    save_file(tensors, path.with_suffix(".safetensors"))
+    sidecar = {
+        "taxonomy": taxonomy.to_mapping(),
+        "taxonomy_digest": taxonomy.digest,
+        "config": config,
+    }
+    write_json(path.with_suffix(".json"), sidecar)
+
+    expected = reconstruction_logits(make_network(params, batch_stats), probe)
+    difference = float(np.abs(_numpy_logits(torch_file.read_pth(path), probe) - expected).max())
+    if difference > _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise InputError(f"{path}: written, but its logits differ from the model's: {difference:g}")
+    return difference
+
+
+def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxonomy, dict]:
+    """Reads a `.pth` of the model's architecture, by whomever it was saved.
+
+    Args:
+      path: the `.pth` file.
+      taxonomy_path: what the columns mean; None takes the `.json` beside the file.
+
+    Returns:
+      (params, batch_stats, taxonomy, config found beside the file or `{}`).
+
+    Raises:
+      InputError: not such a file, no taxonomy, or one of another width.
+    """
+    layers = torch_file.from_torch(torch_file.read_pth(path))
+    sidecar = path.with_suffix(".json")
+    beside = _read_sidecar(sidecar) if sidecar.exists() else {}
+    if taxonomy_path is not None:
+        taxonomy = Taxonomy.load(taxonomy_path)
+    elif "taxonomy" in beside:
+        taxonomy = Taxonomy.from_mapping(beside["taxonomy"], source=str(sidecar))
+    else:
+        raise InputError(f"{path}: which tags are its columns? Give --taxonomy FILE.json")
+    width = layers["fc1"]["kernel"].shape[0]
+    if width != taxonomy.num_tags:
+        raise InputError(
+            f"{path} has {width} columns, {taxonomy.source} has {taxonomy.num_tags} tags; "
+            f"give the taxonomy it was trained with"
+        )
+    config = beside.get("config", {}) if beside.get("taxonomy_digest") == taxonomy.digest else {}
+    params: dict = {}
+    batch_stats: dict = {}
+    for layer, arrays in layers.items():
+        for name, array in arrays.items():
+            group = batch_stats if name in _STATISTICS else params
+            array = array.astype(np.int32) if name == "count" else array
+            group.setdefault(layer, {})[name] = array
+    return params, batch_stats, taxonomy, config
+
+
+def _read_sidecar(path: Path) -> dict:
+    try:
+        beside = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON: {error}; or give --taxonomy") from error
+    return beside if isinstance(beside, dict) else {}
+
+
+def _layers(params: dict, batch_stats: dict) -> dict:
+    return {
+        layer: {
+            name: np.asarray(array)
+            for name, array in {**arrays, **batch_stats.get(layer, {})}.items()
+        }
+        for layer, arrays in params.items()
+    }
+
+
+def _numpy_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """The forward pass as PyTorch would do it with a state dict: a second opinion on a file."""
+
+    def linear(name, h):
+        return h @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
+
+    def norm(name, h):
+        if f"{name}.weight" not in tensors:
+            return h
+        scale = tensors[f"{name}.weight"] / np.sqrt(tensors[f"{name}.running_var"] + 1e-5)
+        return (h - tensors[f"{name}.running_mean"]) * scale + tensors[f"{name}.bias"]
+
+    mean = linear("fc2_mu", norm("bn1", np.maximum(linear("fc1", x.astype(np.float32)), 0.0)))
+    return linear("fc4", norm("bn2", np.maximum(linear("fc3", mean), 0.0)))

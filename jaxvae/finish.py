@@ -1,0 +1,217 @@
+"""What follows training: the best parameters are judged, sampled, exported and written down."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxvae import devices, epoch, evaluate, export, record, sample
+from jaxvae.checkpoints import save_params
+from jaxvae.dataset import Dataset
+from jaxvae.losses import LossWeights
+from jaxvae.taxonomy import Taxonomy
+
+_BATCH = 1024
+_INFORMATION_ROWS = 5000
+
+
+def finish(
+    folder: Path,
+    *,
+    graphdef: nnx.GraphDef,
+    params: dict,
+    batch_stats: dict,
+    best_epoch: int,
+    epochs: int,
+    key: jax.Array,
+    weights: LossWeights,
+    use_binary_cross_entropy: bool,
+    latent_dim: int,
+    taxonomy: Taxonomy,
+    dataset: Dataset,
+    config: dict,
+    inference: dict,
+    models_dir: Path,
+    terminal: record.Terminal,
+) -> dict[str, dict[str, Any]]:
+    """Evaluates the best model, samples from it, exports it and writes the final files.
+
+    Args:
+      folder: the run's folder.
+      graphdef: the model's static graph.
+      params: the parameters to judge, those of the best validation.
+      batch_stats: their running statistics.
+      best_epoch: the epoch they are from.
+      epochs: epochs trained.
+      key: the run's root key.
+      weights: weights of the loss terms.
+      use_binary_cross_entropy: Bernoulli likelihood, else squared error.
+      latent_dim: L.
+      taxonomy: what the columns mean.
+      dataset: rows and splits.
+      config: the whole config, for the record.
+      inference: the config's `inference` group.
+      models_dir: where copies named after the model go.
+      terminal: where the summary is printed.
+
+    Returns:
+      The final metrics by stage, each under its logged name.
+    """
+    num_tags = taxonomy.num_tags
+
+    def judge(rows):
+        eval_pass = epoch.make_eval_pass(
+            graphdef,
+            num_rows=len(rows),
+            num_tags=num_tags,
+            latent_dim=latent_dim,
+            batch_size=min(_BATCH, len(rows)),
+            use_binary_cross_entropy=use_binary_cross_entropy,
+        )
+        placed = devices.append_empty_row(rows, num_tags=num_tags)
+        threshold = np.float32(inference["threshold"])
+        return jax.device_get(eval_pass(params, batch_stats, weights, threshold, key, placed))
+
+    split_rows = {name: dataset.rows[at] for name, at in dataset.splits.items()}
+    stages: dict[str, dict[str, Any]] = {"train": _train_losses(folder, best_epoch)}
+    for name in ("val", "test"):
+        total, mean, _ = judge(split_rows[name])
+        values = evaluate.split_metrics(total, mean, split_rows[name])
+        stages[name] = {f"{name}/{metric}": value for metric, value in values.items()}
+    test_kl = total.latent.kl_per_dimension()
+
+    test_sets = evaluate.to_multi_hot(split_rows["test"], num_tags)
+    probabilities = jax.jit(
+        lambda params, stats, z: jax.nn.sigmoid(nnx.merge(graphdef, params, stats).decode(z))
+    )(params, batch_stats, mean)
+    decoded = np.asarray(probabilities) > inference["threshold"]
+    stages["test"] |= {
+        f"test/{metric}": value
+        for metric, value in {
+            **evaluate.diversity(decoded),
+            **evaluate.cooccurrence(decoded, test_sets),
+        }.items()
+    }
+    train_sets = evaluate.to_multi_hot(split_rows["train"], num_tags)
+    if use_binary_cross_entropy:
+        stages["test"]["test/independent_nll"] = evaluate.independent_nll(train_sets, test_sets)
+    _, mean, logvar = judge(split_rows["train"][:_INFORMATION_ROWS])
+    information = evaluate.information(mean, logvar)
+    stages["train"]["train/information"] = information
+
+    if inference["enabled"]:
+        stages["inference"] = _sample(
+            folder, graphdef, params, batch_stats, latent_dim, inference, taxonomy, test_sets
+        )
+    facts = {"checkpoint": "best", "epoch": best_epoch, "taxonomy_digest": taxonomy.digest}
+    save_params(folder / "final", params, batch_stats, facts)
+    difference = export.write_model(
+        folder / "model.pth",
+        params,
+        batch_stats,
+        taxonomy=taxonomy,
+        config=config,
+        probe=test_sets[:256],
+    )
+    collapse = evaluate.collapse_message(information, kld_weight=float(weights.kld))
+    summary = {
+        "config": config,
+        "metrics": stages,
+        "best_epoch": best_epoch,
+        "epochs": epochs,
+        "collapsed": collapse is not None,
+        "test_kl_per_dimension": test_kl,
+        "largest_logit_difference": difference,
+    }
+    record.write_json(folder / "metrics.json", stages)
+    record.write_json(folder / "summary.json", summary)
+    replaced = _copy(folder, models_dir, config["model_name"])
+    _announce(terminal, folder, models_dir, stages, summary, replaced)
+    if collapse is not None:
+        terminal.say(collapse)
+    return stages
+
+
+def _train_losses(folder: Path, best_epoch: int) -> dict[str, Any]:
+    lines = {line["epoch"]: line for line in record.read_epochs(folder)}
+    line = lines.get(best_epoch, {})
+    return {name: value for name, value in line.items() if name.startswith("train/")}
+
+
+def _sample(
+    folder, graphdef, params, batch_stats, latent_dim, inference, taxonomy, test_sets
+) -> dict[str, Any]:
+    samples = sample.sample_prior(
+        graphdef,
+        params,
+        batch_stats,
+        latent_dim=latent_dim,
+        num_samples=inference["num_samples"],
+        temperature=inference["temperature"],
+        decode=inference["decode"],
+        threshold=inference["threshold"],
+        seed=inference["seed"],
+    )
+    values = {
+        **sample.describe(samples),
+        **evaluate.diversity(samples.multi_hot),
+        **evaluate.cooccurrence(samples.multi_hot, test_sets),
+        "temperature": inference["temperature"],
+        "decode": inference["decode"],
+        "threshold": inference["threshold"],
+        "seed": inference["seed"],
+    }
+    sets = [taxonomy.names(np.flatnonzero(row)) for row in samples.multi_hot]
+    record.write_json(folder / "samples.json", sets)
+    return {f"inference/{name}": value for name, value in values.items()}
+
+
+def _copy(folder: Path, models_dir: Path, name: str) -> bool:
+    """Copies the export and the metrics under the model's name; whether others were replaced."""
+    copies = {
+        "model.pth": models_dir / f"{name}.pth",
+        "model.safetensors": models_dir / f"{name}.safetensors",
+        "model.json": models_dir / f"{name}.json",
+        "metrics.json": models_dir / "metrics" / f"{name}_metrics.json",
+        "summary.json": models_dir / "metrics" / f"{name}_summary.json",
+    }
+    replaced = copies["model.pth"].exists()
+    for source, target in copies.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / source, target.with_name(target.name + ".new"))
+        target.with_name(target.name + ".new").replace(target)
+    return replaced
+
+
+def _announce(terminal, folder: Path, models_dir: Path, stages, summary, replaced: bool) -> None:
+    test = stages["test"]
+    name = summary["config"]["model_name"]
+    independent = test.get("test/independent_nll")
+    rows = {
+        "best epoch": f"{summary['best_epoch']} of {summary['epochs']} (lowest val/loss)",
+        "test loss": f"{test['test/loss']:.3f} = reconstruction {test['test/bce']:.3f}, "
+        f"KL {test['test/kld']:.3f} (nats per row, before weights)",
+        "test Jaccard, Hamming": f"{test['test/jaccard_index']:.3f}, "
+        f"{test['test/hamming_loss']:.4f}",
+        "active units": f"{test['test/active_units_num_active_units']} of "
+        f"{test['test/active_units_total_units']}",
+    }
+    if independent is not None:
+        gain = independent - test["test/bce"] - test["test/kld"]
+        rows["independent tags"] = f"{independent:.3f} nats per row; -ELBO is {gain:+.3f} better"
+    if "inference" in stages:
+        drawn = stages["inference"]
+        rows["samples"] = (
+            f"{drawn['inference/unique_combinations']} distinct sets of "
+            f"{drawn['inference/num_samples']}, {drawn['inference/avg_tags_per_sample']:.2f} tags "
+            f"each, {drawn['inference/empty_sets']} empty: samples.json"
+        )
+    rows["export"] = (
+        f"model.pth, read back: logits differ by at most {summary['largest_logit_difference']:.1e}"
+    )
+    rows["run folder"] = str(folder)
+    rows["copies"] = f"{models_dir / name}.pth" + (" (replaced an older one)" if replaced else "")
+    terminal.summary("Done", rows)

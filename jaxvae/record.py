@@ -1,0 +1,202 @@
+"""Everything a run writes for people: JSON files, a line per epoch, the terminal."""
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_LINE_EVERY_SECONDS = 5.0
+_PACKAGES = ("jaxvae", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON in one step: a reader sees the old file or the new one, never half of one.
+
+    Numbers that are not finite become null, which every JSON reader accepts.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text + "\n", encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def _finite(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def environment(devices: str) -> dict[str, Any]:
+    """Versions and machine of a run, for its `environment.json`."""
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": devices,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "versions": versions,
+    }
+
+
+class EpochLog:
+    """`metrics.jsonl`: one line per epoch, and the same numbers for TensorBoard.
+
+    Args:
+      folder: the run's folder.
+      trackers: names from the config's `logger.name`.
+      finished: epochs that a resumed run has behind it; later lines are dropped, since they will
+        be written again.
+    """
+
+    def __init__(self, folder: Path, *, trackers: Sequence[str], finished: int):
+        self._path = folder / "metrics.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        kept = [line for line in lines if _epoch_of(line) <= finished]
+        self._path.write_text("".join(line + "\n" for line in kept))
+        self._writer = None
+        self.note = ""
+        if "tensorboard" in trackers:
+            if importlib.util.find_spec("tensorboard") is None:
+                self.note = "no TensorBoard files: pip install tensorboard to have them"
+            else:
+                self._writer = _event_writer(folder / "tensorboard")
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Adds an epoch; `line` has `epoch`, `step` and metrics by logged name."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
+        if self._writer is not None:
+            self._writer.add_event(_scalars(line))
+
+    def close(self) -> None:
+        """Flushes what is buffered."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _epoch_of(line: str) -> float:
+    try:
+        return json.loads(line)["epoch"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # half a line, from a run that was killed while writing it
+
+
+def _event_writer(folder: Path):
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    return EventFileWriter(str(folder))
+
+
+def _scalars(line: dict[str, Any]):
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+
+    values = [
+        summary_pb2.Summary.Value(tag=name, simple_value=value)
+        for name, value in line.items()
+        if "/" in name and isinstance(value, (int, float))
+    ]
+    return event_pb2.Event(
+        wall_time=time.time(), step=line["epoch"], summary=summary_pb2.Summary(value=values)
+    )
+
+
+class Terminal:
+    """What a run says while it goes on: to standard error, so that pipes stay clean."""
+
+    def __init__(self, *, progress_bar: bool = True):
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = progress_bar and self._console.is_terminal
+
+    def say(self, text: str) -> None:
+        """Prints a line or a block as it is."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def summary(self, title: str, rows: dict[str, str]) -> None:
+        """Prints a two-column table."""
+        table = Table(title=title, show_header=False, title_justify="left")
+        table.add_column()
+        table.add_column(overflow="fold")
+        for name, value in rows.items():
+            table.add_row(name, value)
+        self._console.print(table)
+
+    @contextlib.contextmanager
+    def epochs(self, total: int, finished: int) -> Iterator["EpochDisplay"]:
+        """Shows epochs as they end: a bar on a terminal, a line now and then elsewhere."""
+        if not self._bar:
+            yield EpochDisplay(total, say=self.say)
+            return
+        columns = (
+            TextColumn("epoch {task.completed}/{task.total}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[losses]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            task = progress.add_task("", total=total, completed=finished, losses="compiling")
+            yield EpochDisplay(total, progress=progress, task=task)
+
+
+class EpochDisplay:
+    """Shows one epoch after the other (see `Terminal.epochs`)."""
+
+    def __init__(self, total: int, *, say=None, progress=None, task=None):
+        self._total, self._say = total, say
+        self._progress, self._task = progress, task
+        self._last = -math.inf
+        self._started = time.monotonic()
+        self._first: int | None = None
+
+    def show(self, line: dict[str, Any]) -> None:
+        """Shows the epoch of a metrics line."""
+        losses = f"train {line['train/loss']:.3f}"
+        if "val/loss" in line:
+            losses += f"  val {line['val/loss']:.3f}  kl {line['val/kld']:.2f}"
+        losses += f"  {line['examples_per_second']:,.0f} rows/s"
+        if self._progress is not None:
+            self._progress.update(self._task, completed=line["epoch"], losses=losses)
+            return
+        now, epoch = time.monotonic(), line["epoch"]
+        if self._first is None:
+            self._first, self._started = epoch, now
+        due = now - self._last >= _LINE_EVERY_SECONDS or epoch == self._total
+        if due:
+            self._last = now
+            self._say(f"epoch {epoch}/{self._total}  {losses}{self._left(epoch, now)}")
+
+    def _left(self, epoch: int, now: float) -> str:
+        done = epoch - (self._first or 0)
+        if not done or epoch == self._total:
+            return ""
+        return f"  {(now - self._started) / done * (self._total - epoch):.0f} s left"
+
+
+def fail(message: str) -> None:
+    """Prints the one line of an error to standard error."""
+    print(f"jaxvae: {' '.join(message.split())}", file=sys.stderr)

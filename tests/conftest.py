@@ -1,0 +1,47 @@
+"""Strictness, set once for the whole suite, and the things that a machine may lack."""
+
+import os
+
+# Before jax is imported: two simulated devices, and no search for accelerators.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_CI = bool(os.environ.get("CI"))
+
+
+def _lacking(what: str):
+    """Skips where something is missing; in CI nothing may be."""
+    if IN_CI:
+        pytest.fail(f"{what}: must be there in CI")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the real MusicCaps rows and a real taxonomy."""
+    shared = os.environ.get("JAXVAE_SHARED")
+    if not shared:
+        _lacking("JAXVAE_SHARED is not set")
+    folder = Path(shared) / "data"
+    if not (folder / "musiccaps-public.csv").is_file():
+        _lacking(f"no MusicCaps in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """The independent reference; the product never imports it."""
+    try:
+        import torch
+    except ImportError:
+        _lacking("torch is not installed")
+    return torch
