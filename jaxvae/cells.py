@@ -1,0 +1,160 @@
+"""One cell of a tag column, in any of the spellings that data sets use, made a list of tags.
+
+Cells come from files that strangers wrote. Text is measured and scanned before any parser sees it:
+outside quoted strings only brackets, commas and white space get through, so nothing that reaches
+`ast.literal_eval` can be nested deeply, be an expression, or glue two tags into one.
+"""
+
+import ast
+import json
+import re
+import warnings
+
+MAX_CELL = 65_536
+MAX_DEPTH = 2
+MISSING = frozenset(("", "nan", "none", "null"))
+
+_ERRORS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
+_BRACKET = re.compile(r"[\[\](){}]")
+# What may stand between strings. Python 2 wrote u'rock'; no other prefix makes a text.
+_BETWEEN = re.compile(r"\s*(?:([\[({])|([\])}])|(,)|u?(['\"]))")
+# Possessive, so that an unclosed quote costs one pass.
+_REST_OF_STRING = {
+    "'": re.compile(r"[^'\\]*+(?:\\.[^'\\]*+)*+'", re.DOTALL),
+    '"': re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL),
+}
+
+
+class UnreadableCell(ValueError):
+    """A cell is no set of tags; the message is the reason, on one line."""
+
+
+def parse_tags(cell: object) -> list[str]:
+    """Returns the tags a cell holds, as written there, blank ones left out.
+
+    A cell may be a list, tuple or array of texts; a text that holds such a list as JSON or as a
+    Python literal; tags separated by commas; or a single tag. None, NaN and the texts '', 'nan',
+    'none' and 'null' in any case mean no tags.
+
+    Args:
+        cell: a value as a table reader gives it.
+
+    Raises:
+        UnreadableCell: the cell is over `MAX_CELL` characters, nested, like code, or anything
+            else than text or a list of texts.
+    """
+    tags = _parse_text(cell) if isinstance(cell, str) else _parse_native(cell)
+    size = 0
+    for position, tag in enumerate(tags, start=1):
+        if not isinstance(tag, str):
+            raise UnreadableCell(f"item {position} of the list is {_kind(tag)}, not text")
+        size += len(tag)
+        if not tag.isascii() and any("\ud800" <= letter <= "\udfff" for letter in tag):
+            raise UnreadableCell("not valid Unicode text")
+    if size > MAX_CELL:
+        raise UnreadableCell(f"holds {size:,} characters; the limit is {MAX_CELL:,}")
+    return [tag for tag in tags if tag and not tag.isspace()]
+
+
+def _parse_native(cell: object) -> list:
+    """Makes a list of a cell that a typed format holds."""
+    for method in ("tolist", "to_pylist", "as_py"):  # NumPy, then Arrow arrays and scalars
+        if hasattr(cell, method):
+            cell = getattr(cell, method)()
+            break
+    if cell is None or (isinstance(cell, float) and cell != cell):
+        return []
+    if isinstance(cell, str):
+        return _parse_text(cell)
+    if isinstance(cell, list | tuple):
+        return list(cell)
+    raise UnreadableCell(f"expected text or a list of texts, found {_kind(cell)}")
+
+
+def _parse_text(text: str) -> list:
+    """Makes a list of a cell's text."""
+    if len(text) > MAX_CELL:
+        raise UnreadableCell(f"{len(text):,} characters long; the limit is {MAX_CELL:,}")
+    text = text.strip()
+    if text.casefold() in MISSING:
+        return []
+    if "\0" in text:
+        raise UnreadableCell("holds a NUL character")
+    if text[0] in "[({":
+        _scan(text)
+        return _parse_literal(text)
+    if text[0] in "'\"":
+        # Quoted tags without brackets; but a tag may also begin with a quote: '90s rock, jazz
+        try:
+            _scan(text)
+        except UnreadableCell:
+            pass
+        else:
+            tags = _parse_literal(text)
+            if len(tags) != 1:
+                return tags
+            text = tags[0]  # A quoted text is the text it holds.
+    if _BRACKET.search(text):
+        raise UnreadableCell(f"brackets in text that is no list of quoted tags: {_excerpt(text)}")
+    return text.split(",")
+
+
+def _scan(text: str) -> None:
+    """Checks that a text is made of quoted strings, brackets, commas and white space only."""
+    position, depth, after_string = 0, 0, False
+    while token := _BETWEEN.match(text, position):
+        opening, closing, _, quote = token.groups()
+        position = token.end()
+        depth += bool(opening) - bool(closing)
+        if depth > MAX_DEPTH:
+            raise UnreadableCell(f"brackets nested more than {MAX_DEPTH} deep")
+        if quote:
+            if after_string:  # Python would join them: ['rock' 'jazz'] is one tag, 'rockjazz'.
+                raise UnreadableCell(f"two tags without a comma between them: {_excerpt(text)}")
+            rest = _REST_OF_STRING[quote].match(text, position)
+            if rest is None:
+                raise UnreadableCell(f"a quote that is not closed: {_excerpt(text)}")
+            position = rest.end()
+        after_string = bool(quote)
+    if text[position:].strip():
+        where = _excerpt(text[position:].strip())
+        raise UnreadableCell(f"something other than quoted tags in a list: {where}")
+
+
+def _parse_literal(text: str) -> list:
+    """Parses a text that passed `_scan`, as JSON or else as a Python literal."""
+    try:
+        value = json.loads(text)
+    except _ERRORS:
+        try:
+            value = _literal_eval(text)
+        except _ERRORS:
+            raise UnreadableCell(f"not a list of quoted tags: {_excerpt(text)}") from None
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, set):
+        return sorted(value, key=str)
+    raise UnreadableCell(f"expected a list of tags, found {_kind(value)}")
+
+
+def _literal_eval(text: str) -> object:
+    if "\\" not in text:
+        return ast.literal_eval(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python warns of a backslash as in 'AC\DC'.
+        return ast.literal_eval(text)
+
+
+def _excerpt(text: str) -> str:
+    return ascii(text if len(text) <= 40 else text[:40] + "...")
+
+
+def _kind(value: object) -> str:
+    """Names a value's type in a user's words."""
+    if value is None:
+        return "empty"
+    known = ((bool, "a truth value"), (int | float, "a number"), (str, "text"))
+    known += ((list | tuple, "a list"), (dict, "a mapping"), (bytes, "bytes"))
+    return next((name for kind, name in known if isinstance(value, kind)), type(value).__name__)

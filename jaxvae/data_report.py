@@ -1,0 +1,144 @@
+"""The data report: what became of each row read, what the kept rows hold, and its plain text."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from jaxvae.taxonomy import Taxonomy, normalize
+
+SHOWN = 20
+MAX_QUOTED = 80
+# Looking for neighbours compares a tag with the whole vocabulary.
+MAX_TAGS_FOR_NEAREST = 10_000
+WIDTH = 100
+
+
+def describe_rows(
+    columns: np.ndarray, lengths: np.ndarray, unknown: list[tuple[str, int]], taxonomy: Taxonomy
+) -> dict:
+    """Returns the part of the report that is about tags, fit for JSON.
+
+    Args:
+        columns: the kept rows' column numbers, one row after the other.
+        lengths: [N] number of tags of each kept row.
+        unknown: from `rank_unknown`.
+        taxonomy: the V tags that columns stand for.
+    """
+    counts = np.bincount(columns, minlength=taxonomy.num_tags).tolist()
+    rows_per_tag = dict(zip(taxonomy.tags, counts, strict=True))
+    never = [tag for tag, count in rows_per_tag.items() if not count]
+    near = taxonomy.nearest if taxonomy.num_tags <= MAX_TAGS_FOR_NEAREST else lambda tag: []
+    return {
+        "tags_per_row": {str(n): int(c) for n, c in enumerate(np.bincount(lengths)) if c},
+        "mean_tags_per_row": float(lengths.mean()),
+        "coverage": {
+            "num_tags": taxonomy.num_tags,
+            "num_never_seen": len(never),
+            "never_seen": never,
+            "rows_per_tag": rows_per_tag,
+        },
+        "num_unknown_tags": len(unknown),
+        "unknown_tags": [
+            {"tag": _cut(tag, MAX_QUOTED), "count": count, "nearest": near(tag)}
+            for tag, count in unknown[:SHOWN]
+        ],
+    }
+
+
+def rank_unknown(as_written: Counter[str]) -> list[tuple[str, int]]:
+    """Returns the distinct unknown tags, normalised, with their counts, the commonest first.
+
+    Args:
+        as_written: how often each spelling was met.
+    """
+    merged: Counter[str] = Counter()
+    for tag, count in as_written.items():
+        merged[normalize(tag)] += count
+    merged.pop("", None)
+    return sorted(merged.items(), key=lambda item: (-item[1], item[0]))
+
+
+def describe_unreadable(entry: dict) -> str:
+    """Puts one entry of the report's list of unreadable rows in words."""
+    line = f", line {entry['line']} of the file" if "line" in entry else ""
+    return f"data row {entry['row']} (counted from 0){line}: {entry['reason']}"
+
+
+def list_tags(counted: Iterable[tuple[str, int]]) -> str:
+    """Lists up to five tags with their counts on one line."""
+    listed = [f"{_cut(tag, MAX_QUOTED)!r} ({count:,})" for tag, count in list(counted)[:5]]
+    return ", ".join(listed) or "none at all"
+
+
+def format_report(report: dict) -> str:
+    """Returns a data report as plain text, at most `WIDTH` columns wide, without a last newline.
+
+    Args:
+        report: `Dataset.report`, as it was made or read back from JSON.
+    """
+    kept, sizes, sets = report["rows_kept"], report["split_sizes"], report["repeated_sets"]
+    coverage, lengths = report["coverage"], report["tags_per_row"]
+    lines = textwrap.wrap(_printable(f"Data: {report['source']}"), WIDTH, subsequent_indent="  ")
+    for label, count in (
+        ("rows read", report["rows_read"]),
+        ("rows kept", kept),
+        ("rows without a known tag", report["rows_without_known_tag"]),
+        ("unreadable rows", report["rows_unreadable"]),
+    ):
+        lines.append(f"  {label:<28}{count:>12,}")
+    for name, size in sizes.items():
+        twins = sets.get(f"{name}_rows_with_a_twin_in_train")
+        note = "" if twins is None else f"   {twins:,} with the tags of a training row"
+        label = f"{name}, split by {report['split_by']}"
+        lines.append(f"  {label:<28}{size:>12,}{note}")
+    lines.append(f"  {'distinct tag sets':<28}{sets['distinct']:>12,}")
+    longest = max(map(int, lengths))
+    lines += ["", f"Tags a row: {report['mean_tags_per_row']:.2f} on average, {longest} at most"]
+    most = max(lengths.values())
+    for number, count in list(lengths.items())[:SHOWN]:
+        lines.append(f"  {number:>4}{count:>12,}  {'#' * round(50 * count / most)}".rstrip())
+    if len(lengths) > SHOWN:
+        lines.append(f"   and {len(lengths) - SHOWN} greater numbers")
+    seen = coverage["num_tags"] - coverage["num_never_seen"]
+    lines += ["", f"Tags of the taxonomy: {seen:,} of {coverage['num_tags']:,} seen"]
+    ranked = sorted(coverage["rows_per_tag"].items(), key=lambda item: -item[1])
+    lines += _paragraph("commonest", [f"{tag} {count:,}" for tag, count in ranked[:10]])
+    lines += _paragraph("never", coverage["never_seen"])
+    if unknown := report["unknown_tags"]:
+        lines += [
+            "",
+            f"Unknown tags: {report['num_unknown_tags']:,}; the commonest, and known ones",
+        ]
+        for each in unknown:
+            tag, near = (
+                _cut(_printable(text), 40) for text in (each["tag"], _join(each["nearest"]))
+            )
+            lines.append(f"  {each['count']:>10,}  {tag:<44}{near}".rstrip())
+    if report["unreadable"]:
+        lines += ["", f"Unreadable rows: {report['rows_unreadable']:,}; the first are"]
+        for each in report["unreadable"]:
+            lines.append("  " + _cut(_printable(describe_unreadable(each)), WIDTH - 2))
+    return "\n".join([*lines, "", f"Fingerprint: {report['fingerprint']}"])
+
+
+def _paragraph(label: str, words: list[str]) -> list[str]:
+    if not words:
+        return []
+    rest = f", and {len(words) - SHOWN:,} more" if len(words) > SHOWN else ""
+    text = _printable(_join([_cut(word, 40) for word in words[:SHOWN]]) + rest)
+    return textwrap.wrap(f"{label}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _join(words: list[str]) -> str:
+    return ", ".join(words)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _printable(text: str) -> str:
+    """Escapes what could steer a terminal; tags come from files that strangers wrote."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

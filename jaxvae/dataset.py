@@ -1,0 +1,219 @@
+"""Any source of tagged rows made rows of column numbers, their splits, and a report of the data.
+
+No row is dropped without being counted: rows read = kept + without a known tag + unreadable.
+"""
+
+import hashlib
+import os
+import re
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxvae import tables
+from jaxvae.cells import UnreadableCell, parse_tags
+from jaxvae.corpus import build_corpus
+from jaxvae.data_report import (
+    SHOWN,
+    describe_rows,
+    describe_unreadable,
+    format_report,
+    list_tags,
+    rank_unknown,
+)
+from jaxvae.errors import InputError, did_you_mean
+from jaxvae.hub import read_hub
+from jaxvae.splits import count_twins, group_rows, split_rows
+from jaxvae.taxonomy import Taxonomy, normalize
+
+__all__ = ["Dataset", "fingerprint_rows", "format_report", "load_dataset", "split_rows"]
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+MAX_ROWS_BYTES = 2**33
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows of tags, ready to be placed on a device.
+
+    Attributes:
+        rows: [N, K] rising column numbers padded with V, in the narrowest unsigned type.
+        source_row: [N] int64, each row's 0-based position among the source's rows.
+        splits: positions in `rows` under "train", "val" and "test"; disjoint, covering, rising.
+        report: what was read, kept and dropped, and what the rows hold; see `format_report`.
+        fingerprint: SHA-256 (hexadecimal) of the rows and the taxonomy's digest.
+        source: where the rows came from, for people.
+    """
+
+    rows: np.ndarray
+    source_row: np.ndarray
+    splits: dict[str, np.ndarray]
+    report: dict
+    fingerprint: str
+    source: str
+
+
+def load_dataset(
+    *,
+    taxonomy: Taxonomy,
+    dataset_name: str | Path = "embedded",
+    dataset_split: str = "train",
+    aspect_column: str = "aspect_list",
+    val_fraction: float = 0.05,
+    test_fraction: float = 0.05,
+    split_by: str = "row",
+    split_seed: int = 42,
+    max_unreadable_fraction: float = 0.01,
+) -> Dataset:
+    """Reads a source, keeps the rows with a tag of the taxonomy, and splits them.
+
+    Args:
+        taxonomy: the V tags that columns stand for.
+        dataset_name: "embedded", a path to a file of one of `tables.SUFFIXES`, or the id of a data
+            set on the Hugging Face hub, "user/name".
+        dataset_split: the hub data set's split; other sources have "train" alone.
+        aspect_column: the column that holds each row's tags; the embedded corpus needs none.
+        val_fraction: share of the kept rows for validation, size rounded down.
+        test_fraction: share of the kept rows for test, size rounded down.
+        split_by: "row", or "set" to keep rows with equal tags in one split.
+        split_seed: of the splits.
+        max_unreadable_fraction: the greatest share of the rows read whose cells may be unreadable.
+
+    Raises:
+        InputError: the source cannot be read, too many of its cells are unreadable, no row has a
+            known tag, or a split would be empty.
+    """
+    cells, source = _open(str(dataset_name), dataset_split, aspect_column)
+    rows, source_row, report = _encode(cells, taxonomy, source, max_unreadable_fraction)
+    splits = split_rows(
+        rows,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        split_by=split_by,
+        seed=split_seed,
+    )
+    groups = group_rows(rows)
+    twins = count_twins(groups, splits)
+    distinct = int(groups.max()) + 1
+    report["repeated_sets"] = {
+        "distinct": distinct,
+        "repeats": len(rows) - distinct,
+        "val_rows_with_a_twin_in_train": twins["val"],
+        "test_rows_with_a_twin_in_train": twins["test"],
+    }
+    report["split_by"] = split_by
+    report["split_sizes"] = {name: len(part) for name, part in splits.items()}
+    report["source"] = source
+    report["fingerprint"] = fingerprint = fingerprint_rows(rows, taxonomy)
+    return Dataset(rows, source_row, splits, report, fingerprint, source)
+
+
+def fingerprint_rows(rows: np.ndarray, taxonomy: Taxonomy) -> str:
+    """Returns the SHA-256 (hexadecimal) of rows and their taxonomy's digest.
+
+    Args:
+        rows: [N, K] column numbers, padded with V.
+        taxonomy: what the columns stand for.
+    """
+    little = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(f"{taxonomy.digest} {rows.shape} {little.dtype.str}".encode())
+    digest.update(little)
+    return digest.hexdigest()
+
+
+def _open(name: str, split: str, column: str) -> tuple[tables.Cells, str]:
+    """Finds out what kind of source a name is; returns its cells and a line that describes it."""
+    path = Path(os.path.expanduser(name))
+    # Unlike Path.exists, os.path.exists takes any text, even one that no file can be called.
+    is_file = "\0" not in name and (path.suffix.lower() in tables.SUFFIXES or os.path.exists(path))
+    if not is_file and name != "embedded":
+        if HUB_ID.fullmatch(name):
+            return read_hub(name, split, column)
+        raise InputError(
+            f"dataset_name {name[:80]!r} is neither 'embedded' nor a hub id (user/name) "
+            f"nor a file ending in {' '.join(tables.SUFFIXES)}{did_you_mean(name, ['embedded'])}"
+        )
+    if split != "train":
+        raise InputError(f"dataset_split {split!r}: only hub data sets have splits; leave 'train'")
+    if name != "embedded":
+        return tables.read_file(path, column), f"{name}, column {column}"
+    # Its seed is no option: the embedded corpus is one data set, the same everywhere.
+    return ((None, tags) for tags in build_corpus().draw(seed=0).tags), "the embedded corpus"
+
+
+def _encode(
+    cells: tables.Cells, taxonomy: Taxonomy, source: str, max_unreadable_fraction: float
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Turns cells into rows [N, K], their source rows [N], and the report's part about them."""
+    column_of = {tag: column for column, tag in enumerate(taxonomy.tags)}
+    column_as_written: dict[str, int] = dict(column_of)  # Normalising each spelling once; -1: none.
+    unknown: Counter[str] = Counter()
+    unreadable: list[dict] = []
+    flat, lengths, source_row = array("I"), array("I"), array("q")
+    num_read = num_unreadable = 0
+    for line, cell in cells:
+        num_read += 1
+        try:
+            tags = parse_tags(cell)
+        except UnreadableCell as error:
+            num_unreadable += 1
+            if len(unreadable) < SHOWN:
+                at_line = {} if line is None else {"line": line}
+                unreadable.append({"row": num_read - 1, **at_line, "reason": str(error)})
+            continue
+        columns = set()
+        for tag in tags:
+            column = column_as_written.get(tag)
+            if column is None:
+                column = column_as_written[tag] = column_of.get(normalize(tag), -1)
+            if column < 0:
+                unknown[tag] += 1
+            else:
+                columns.add(column)
+        if columns:
+            flat.extend(sorted(columns))
+            lengths.append(len(columns))
+            source_row.append(num_read - 1)
+    if not num_read:
+        raise InputError(f"{source}: there are column names but no rows")
+    if num_unreadable > max_unreadable_fraction * num_read:
+        first = describe_unreadable(unreadable[0])
+        raise InputError(
+            f"{source}: {num_unreadable:,} of {num_read:,} rows are unreadable, more than the "
+            f"{max_unreadable_fraction:.2%} allowed; the first is {first}"
+        )
+    ranked = rank_unknown(unknown)
+    if not lengths:
+        raise InputError(
+            f"{source}: none of {num_read:,} rows has a tag of {taxonomy.source} "
+            f"({num_unreadable:,} unreadable); the commonest tags met are {list_tags(ranked)}; "
+            "set taxonomy_path or aspect_column"
+        )
+    columns, counts = np.frombuffer(flat, np.uintc), np.frombuffer(lengths, np.uintc)
+    rows = _pad(columns, counts, taxonomy.num_tags, source)
+    report = {
+        "rows_read": num_read,
+        "rows_kept": len(rows),
+        "rows_without_known_tag": num_read - len(rows) - num_unreadable,
+        "rows_unreadable": num_unreadable,
+        "unreadable": unreadable,
+        **describe_rows(columns, counts, ranked, taxonomy),
+    }
+    return rows, np.frombuffer(source_row, np.int64), report
+
+
+def _pad(flat: np.ndarray, lengths: np.ndarray, num_tags: int, source: str) -> np.ndarray:
+    """Lays ragged rows out as [N, K] in the narrowest unsigned type that holds `num_tags`."""
+    dtype = np.min_scalar_type(num_tags)
+    shape = (len(lengths), int(lengths.max()))
+    if shape[0] * shape[1] * dtype.itemsize > MAX_ROWS_BYTES:
+        raise InputError(
+            f"{source}: {shape[0]:,} rows padded to the longest, {shape[1]:,} tags, exceed "
+            f"{MAX_ROWS_BYTES >> 30} GiB; leave out the rows with the most tags"
+        )
+    rows = np.full(shape, num_tags, dtype)
+    rows[np.arange(shape[1]) < lengths[:, None]] = flat
+    return rows

@@ -1,0 +1,130 @@
+"""Which rows are for training, validation and test: pure functions of the rows and a seed."""
+
+import math
+
+import numpy as np
+
+from jaxvae.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+def split_rows(
+    rows: np.ndarray, *, val_fraction: float, test_fraction: float, split_by: str, seed: int
+) -> dict[str, np.ndarray]:
+    """Divides rows into disjoint splits that cover them all.
+
+    "row" draws rows one by one. "set" keeps rows with equal tag sets together, so that no row of
+    validation or test has a twin in training; sizes then come as near as whole groups allow.
+
+    Args:
+        rows: [N, K] column numbers, each row sorted and padded alike.
+        val_fraction: share of the rows for validation, in [0, 1); the size is rounded down.
+        test_fraction: share of the rows for test, likewise.
+        split_by: "row" or "set".
+        seed: of the permutation; equal arguments give equal splits.
+
+    Returns:
+        Positions in `rows`, rising, int64, under "train", "val" and "test".
+
+    Raises:
+        InputError: a fraction is out of range, `split_by` is unknown, or a split would be empty.
+    """
+    number = len(rows)
+    if split_by not in ("row", "set"):
+        raise InputError(f"split_by must be 'row' or 'set', not {split_by!r}")
+    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= fraction < 1:
+            raise InputError(f"{name} must be at least 0 and below 1, not {fraction!r}")
+    num_val, num_test = _floor(number * val_fraction), _floor(number * test_fraction)
+    rng = np.random.default_rng(seed)
+    if split_by == "row":
+        order = rng.permutation(number)
+        parts = (order[num_test + num_val :], order[num_test : num_test + num_val])
+        parts += (order[:num_test],)
+    else:
+        parts = _split_groups(group_rows(rows), num_val, num_test, rng)
+    splits = {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True)}
+    if empty := [name for name, part in splits.items() if not len(part)]:
+        sizes = ", ".join(f"{name} {len(part)}" for name, part in splits.items())
+        raise InputError(
+            f"no row is left for {' and '.join(empty)}: {number} rows at val_fraction "
+            f"{val_fraction}, test_fraction {test_fraction}, split_by {split_by!r} give {sizes}; "
+            "use more rows or other fractions"
+        )
+    return splits
+
+
+def group_rows(rows: np.ndarray) -> np.ndarray:
+    """Numbers the distinct rows; equal rows get equal numbers.
+
+    Args:
+        rows: [N, K] integers.
+
+    Returns:
+        [N] int64, 0 to the number of distinct rows - 1.
+    """
+    number = len(rows)
+    # Packed into 64-bit words a row is one or a few sort keys, whatever K is.
+    width = -(-rows.shape[1] * rows.itemsize // 8) * 8
+    packed = np.zeros((number, width), np.uint8)
+    packed[:, : rows.shape[1] * rows.itemsize] = np.ascontiguousarray(rows).view(np.uint8)
+    words = packed.view(np.uint64)
+    order = np.lexsort(words.T)
+    new = np.ones(number, bool)
+    new[1:] = np.any(words[order[1:]] != words[order[:-1]], axis=1)
+    groups = np.empty(number, np.int64)
+    groups[order] = np.cumsum(new) - 1
+    return groups
+
+
+def count_twins(groups: np.ndarray, splits: dict[str, np.ndarray]) -> dict[str, int]:
+    """Counts the rows of validation and of test that equal some row of training.
+
+    Args:
+        groups: [N] from `group_rows`.
+        splits: from `split_rows`.
+    """
+    in_train = np.zeros(groups.max(initial=-1) + 1, bool)
+    in_train[groups[splits["train"]]] = True
+    return {name: int(in_train[groups[splits[name]]].sum()) for name in ("val", "test")}
+
+
+def _floor(size: float) -> int:
+    # 100 * 0.29 is 28.999999999999996 and yet 29 rows.
+    return math.floor(size + 1e-9 * max(1.0, size))
+
+
+def _split_groups(
+    groups: np.ndarray, num_val: int, num_test: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Deals whole groups, in a random order, to test, then validation, the rest to training."""
+    sizes = np.bincount(groups)
+    left = rng.permutation(len(sizes))
+    owner = np.zeros(len(sizes), np.uint8)  # The position in SPLITS.
+    for split, wanted in ((2, num_test), (1, num_val)):
+        taken = _take(sizes[left], wanted)
+        owner[left[taken]] = split
+        left = left[~taken]
+    by_row = owner[groups]
+    return tuple(np.flatnonzero(by_row == split) for split in range(3))
+
+
+def _take(sizes: np.ndarray, wanted: int) -> np.ndarray:
+    """Marks groups, the first that fit, whose sizes add up to `wanted` or as near as is simple."""
+    taken = np.zeros(len(sizes), bool)
+    missing = wanted
+    while missing > 0:
+        fits = np.flatnonzero(~taken & (sizes <= missing))
+        total = np.cumsum(sizes[fits])
+        chosen = np.searchsorted(total, missing, side="right")
+        if not chosen:
+            break
+        taken[fits[:chosen]] = True
+        missing -= int(total[chosen - 1])
+    rest = np.flatnonzero(~taken)
+    if missing > 0 and len(rest):
+        # Nothing fits: overshoot by the smallest group if that ends nearer than falling short.
+        smallest = rest[np.argmin(sizes[rest])]
+        taken[smallest] = sizes[smallest] - missing < missing
+    return taken

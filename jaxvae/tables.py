@@ -1,0 +1,241 @@
+"""One column of a table in a local file, cell by cell: CSV, TSV, JSON, JSON Lines, Parquet.
+
+Text stays text. The `datasets` builders would guess types here (a tag 'NA' becomes a gap, '007' a
+number, a date a timestamp), fill short CSV lines with gaps, and keep a converted copy of each file
+in a cache that grows; so the standard library reads text files, strictly, and pyarrow Parquet. A
+line that breaks its format stops the reading with its number: no row is skipped in silence.
+"""
+
+import csv
+import difflib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jaxvae.errors import InputError, did_you_mean
+
+Cells = Iterator[tuple[int | None, object]]
+MAX_FIELD = 2**26
+ARROW_BATCH = 16_384
+
+
+def read_file(path: Path, column: str) -> Cells:
+    """Yields a column's cells in order, each with the line it starts on (None if it has no lines).
+
+    Args:
+        path: a file whose suffix is one of `SUFFIXES`.
+        column: the name of the column.
+
+    Raises:
+        InputError: the file is missing, of an unknown kind, empty, malformed or not UTF-8, or has
+            no such column; some of these only while the cells are drawn.
+    """
+    try:
+        known = path.is_file()
+    except (OSError, ValueError) as error:  # A name no file can have.
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {str(path)[:80]!r}: {reason}") from error
+    if not known:
+        raise InputError(_not_a_file(path))
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        kind = f"of unknown kind {path.suffix!r}" if path.suffix else "without a suffix"
+        raise InputError(f"{path} is a file {kind}; known are {' '.join(SUFFIXES)}")
+    return _guarded(path, reader(path, column))
+
+
+def check_column(column: str, present: list[str], where: str) -> None:
+    """Checks that a table has a column, and just one of that name.
+
+    Args:
+        column: the wanted name.
+        present: the table's column names.
+        where: the table, for messages.
+
+    Raises:
+        InputError: it has not; the message names the columns there are, the nearest first.
+    """
+    if present.count(column) > 1:
+        raise InputError(f"{where}: {present.count(column)} columns are called {column!r}")
+    if column in present:
+        return
+    names = [name[:80] for name in present]
+    near = difflib.get_close_matches(column, names, n=3)
+    ordered = near + [name for name in names if name not in near]
+    shown = ", ".join(map(repr, ordered[:20])) + ", ..." * (len(ordered) > 20)
+    message = f"{where}: no column {column!r}{did_you_mean(column, near)}"
+    raise InputError(f"{message}; aspect_column must be one of: {shown or 'none'}")
+
+
+def arrow_cells(batches: Iterator, column: str) -> Cells:
+    """Yields the cells of Arrow tables or record batches as Python values.
+
+    Args:
+        batches: tables that each have the column.
+        column: its name.
+    """
+    for batch in batches:
+        for cell in batch.column(column).to_pylist():
+            yield None, cell
+
+
+def _not_a_file(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder; name a file in it"
+    if path.exists():
+        return f"{path} is not a regular file"
+    try:
+        names = [each.name for each in path.parent.iterdir() if each.suffix.lower() in SUFFIXES]
+    except OSError:
+        return f"there is no file {path}: its folder cannot be read"
+    return f"there is no file {path}{did_you_mean(path.name, names)}"
+
+
+def _guarded(path: Path, cells: Cells) -> Cells:
+    """Passes cells on; what can go wrong in reading bytes becomes one line."""
+    try:
+        yield from cells
+    except UnicodeDecodeError:
+        line = _first_bad_line(path)
+        raise InputError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _first_bad_line(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                return number
+    return 0
+
+
+def _read_csv(path: Path, column: str) -> Cells:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    with path.open(encoding="utf-8-sig", newline="") as file, _wide_fields():
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        records = _csv_records(path, reader)
+        _, header = next(records, (0, None))
+        if header is None:
+            raise InputError(f"{path} is empty")
+        check_column(column, header, str(path))
+        index = header.index(column)
+        for line, record in records:
+            if len(record) != len(header):
+                raise InputError(
+                    f"{path}, line {line}: {len(record)} fields where the header has "
+                    f"{len(header)}; a field that holds the separator must be in double quotes"
+                )
+            yield line, record[index]
+
+
+def _csv_records(path: Path, reader) -> Iterator[tuple[int, list[str]]]:
+    """Yields each record with its first line; blank lines, which spreadsheets leave, are none."""
+    line = 1
+    while True:
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{path}, record from line {line}: malformed CSV: {error}") from error
+        if record:
+            yield line, record
+        line = reader.line_num + 1
+
+
+@contextmanager
+def _wide_fields():
+    """Lets the csv module read long fields: one long cell is one bad row, not a bad file."""
+    before = csv.field_size_limit(MAX_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _read_json_lines(path: Path, column: str) -> Cells:
+    present: dict[str, None] = {}
+    rows = 0
+    # In binary, since text iteration would split lines at characters that JSON strings may hold.
+    with path.open("rb") as file:
+        for line, content in enumerate(file, start=1):
+            text = content.decode("utf-8-sig" if line == 1 else "utf-8")
+            if not text.strip():
+                continue
+            record = _parse_json(text, f"{path}, line {line}", line)
+            rows += 1
+            if not isinstance(record, dict):
+                raise InputError(f"{path}, line {line}: expected one JSON object")
+            present |= dict.fromkeys(record)
+            yield line, record.get(column)  # Writers leave out what is null.
+    if not rows:
+        raise InputError(f"{path} is empty")
+    check_column(column, list(present), str(path))
+
+
+def _read_json(path: Path, column: str) -> Cells:
+    with path.open("rb") as file:
+        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start.startswith(b"["):
+        yield from _read_json_lines(path, column)  # Many name such a file .json.
+        return
+    records = _parse_json(path.read_bytes().decode("utf-8-sig"), str(path), None)
+    present: dict[str, None] = {}
+    for number, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise InputError(f"{path}, item {number}: expected an object, a row of the table")
+        present |= dict.fromkeys(record)
+    if not records:
+        raise InputError(f"{path} is empty")
+    check_column(column, list(present), str(path))
+    for record in records:
+        yield None, record.get(column)
+
+
+def _parse_json(text: str, where: str, line: int | None) -> object:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            raise InputError(f"{where}: a key appears twice in one object")
+        return record
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except InputError:
+        raise
+    except json.JSONDecodeError as error:
+        inside = f", line {error.lineno}" if line is None else ""
+        raise InputError(f"{where}{inside}, column {error.colno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply") from None
+    except ValueError as error:  # A number of thousands of digits.
+        raise InputError(f"{where}: {error}") from None
+
+
+def _read_parquet(path: Path, column: str) -> Cells:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            check_column(column, file.schema_arrow.names, str(path))
+            batches = file.iter_batches(batch_size=ARROW_BATCH, columns=[column])
+            yield from arrow_cells(batches, column)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable Parquet file: {reason}") from error
+
+
+_READERS = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
+}
+SUFFIXES = tuple(_READERS)
