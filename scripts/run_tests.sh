@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs the tests: makes .venv if it is missing, installs what they need, calls pytest.
+#
+#   scripts/run_tests.sh                      all of them
+#   scripts/run_tests.sh tests/test_model.py  arguments go to pytest
+#
+# Tests that need PyTorch, or the MusicCaps rows that JAXVAE_SHARED points to, skip without them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+case ${1:-} in
+    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "scripts/$(basename "$0")"; exit 0 ;;
+esac
+. scripts/environment.sh
+prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}"
+exec .venv/bin/python -m pytest "$@"
