@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -52,7 +53,7 @@ def _like(tree, flat: dict[str, np.ndarray]):
     for path, leaf in paths:
         value = flat[jax.tree_util.keystr(path, simple=True, separator=".")]
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            value = jax.random.wrap_key_data(value)
+            value = jax.random.wrap_key_data(jnp.asarray(value))
         leaves.append(value)
     return jax.tree_util.tree_unflatten(treedef, leaves)
 
@@ -237,10 +238,10 @@ def claim(workdir: Path) -> Iterator[None]:
     path = workdir / ".lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")
+        path.touch()
     except OSError as error:
         raise InputError(f"{workdir}: no run folder can be made here: {error.strerror}") from error
-    with file:
+    with path.open("r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -6,6 +6,7 @@ Nothing slow is imported before the arguments are known to be right.
 import argparse
 import datetime
 import inspect
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -147,18 +148,12 @@ def _data(options: argparse.Namespace, rest: list[str]) -> int:
     del options
     if not rest or any(argument in ("-h", "-help", "--help") for argument in rest):
         print(
-            "usage: jaxvae data --config=FILE[:PRESETS] [--config.data.FIELD=VALUE ...] [--json]\n\n"
+            "usage: jaxvae data --config=FILE[:PRESETS] [--config.data.FIELD=VALUE] [--json]\n\n"
             "Reads the config's data and prints the report: rows read, kept and dropped, coverage\n"
             "of the taxonomy, unknown tags with their nearest known ones, repeats across splits."
         )
         return 0 if rest else USAGE_ERROR
-    config, _, values = settings.parse(
-        ["jaxvae", *rest],
-        define=lambda values: flags.DEFINE_bool(
-            "json", False, "print the report as JSON", flag_values=values
-        ),
-    )
-    import json
+    config, _, values = settings.parse(["jaxvae", *rest], define=_define_data_flags)
 
     from jaxvae.data_report import format_report
     from jaxvae.dataset import load_dataset
@@ -168,6 +163,10 @@ def _data(options: argparse.Namespace, rest: list[str]) -> int:
     dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
     print(json.dumps(dataset.report, indent=2) if values.json else format_report(dataset.report))
     return 0
+
+
+def _define_data_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool("json", False, "print the report as JSON", flag_values=values)
 
 
 def _export(options: argparse.Namespace, rest: list[str]) -> int:

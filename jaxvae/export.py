@@ -45,7 +45,7 @@ def make_network(params: dict, batch_stats: dict) -> Network:
             rngs=nnx.Rngs(0),
         )
     )
-    graphdef, _, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
+    graphdef = nnx.graphdef(model)
     params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
     return Network(graphdef, params, batch_stats, latent_dim, hidden_dim, use_batch_norm)
 

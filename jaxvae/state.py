@@ -1,12 +1,12 @@
 """What training carries from step to step, the numbers it is steered by, and the optimizer."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
@@ -83,13 +83,16 @@ def make_numbers(
       bce_weight: weight of the reconstruction term.
       kld_weight: weight of the KL term (beta).
     """
-    number = np.float32
+
+    def number(value: float) -> jax.Array:
+        return jnp.asarray(value, jnp.float32)
+
     return Numbers(
         learning_rate=number(learning_rate),
         b1=number(betas[0]),
         b2=number(betas[1]),
         weight_decay=number(weight_decay),
-        clip_norm=number(clip_norm if clip_norm > 0 else np.inf),
+        clip_norm=number(clip_norm if clip_norm > 0 else jnp.inf),
         warmup_steps=number(warmup_steps),
         decay_steps=number(max(total_steps - warmup_steps, 1)),
         final_fraction=number(1.0 if lr_schedule == "constant" else final_fraction),
@@ -144,13 +147,14 @@ def apply_gradients(
                 gradients, state.opt_state, state.params
             )
             params = optax.apply_updates(state.params, updates)
-        return state.replace(
-            params=params, batch_stats=batch_stats, opt_state=opt_state, step=state.step + 1
+        return dataclasses.replace(
+            state, params=params, batch_stats=batch_stats, opt_state=opt_state, step=state.step + 1
         )
 
     # A branch, not a select on every leaf: the select would cost an eighth of a step.
     bad_step = jnp.where((state.bad_step < 0) & ~finite, state.step, state.bad_step)
-    return jax.lax.cond(ok, advance, lambda state: state, state).replace(bad_step=bad_step)
+    state = jax.lax.cond(ok, advance, lambda state: state, state)
+    return dataclasses.replace(state, bad_step=bad_step)
 
 
 def _global_norm(gradients: dict) -> jax.Array:
@@ -168,17 +172,18 @@ def create_state(build: Callable[[], nnx.Module], *, seed: int) -> tuple[nnx.Gra
     Returns:
       (graphdef, state); `nnx.merge(graphdef, state.params, state.batch_stats)` is the model.
     """
-    graphdef, _, _ = nnx.split(nnx.eval_shape(build), nnx.Param, nnx.BatchStat)
+    graphdef = nnx.graphdef(nnx.eval_shape(build))
 
     def initial() -> TrainState:
-        _, params, batch_stats = nnx.split(build(), nnx.Param, nnx.BatchStat)
-        params, step = nnx.to_pure_dict(params), jnp.zeros((), jnp.int32)
+        model = build()
+        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        step = jnp.zeros((), jnp.int32)
         with jax.numpy_dtype_promotion("standard"):
             # The state's structure does not depend on the numbers, so any will do here.
             opt_state = _chain(make_numbers(learning_rate=1.0), step).init(params)
         return TrainState(
             params=params,
-            batch_stats=nnx.to_pure_dict(batch_stats),
+            batch_stats=nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)),
             opt_state=opt_state,
             step=step,
             key=jax.random.key(seed),
