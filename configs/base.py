@@ -26,12 +26,8 @@ def get_config(presets: str = "") -> ConfigDict:
     c.model.use_batch_norm = False  # batch norm after both ReLUs
 
     c.data = ConfigDict()
-    c.data.taxonomy_path = (
-        ""  # JSON {concept: [tags]} that fixes the columns; empty: the shipped one
-    )
-    c.data.dataset_name = (
-        "embedded"  # "embedded", a .csv .tsv .json .jsonl .parquet file, or a hub id
-    )
+    c.data.taxonomy_path = ""  # JSON {concept: [tags]} of the columns; empty: the shipped one
+    c.data.dataset_name = "embedded"  # "embedded", a CSV, JSON or Parquet file, or a hub id
     c.data.dataset_split = "train"  # split of a hub data set to read
     c.data.aspect_column = "aspect_list"  # column that holds a row's tags
     c.data.val_fraction = 0.05  # share of the kept rows for validation, rounded down

@@ -38,12 +38,18 @@ def _leaves(tree) -> dict[str, np.ndarray]:
     """A pytree as {dotted path: array}; typed PRNG keys become their raw data."""
     flat = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         # An owned copy: the next epoch donates, and so overwrites, the device's buffer.
-        flat[name] = np.array(leaf)
+        flat[name] = np.array(_data(leaf))
     return flat
+
+
+def _is_key(leaf) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf):
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _like(tree, flat: dict[str, np.ndarray]):
@@ -51,8 +57,15 @@ def _like(tree, flat: dict[str, np.ndarray]):
     paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
     leaves = []
     for path, leaf in paths:
-        value = flat[jax.tree_util.keystr(path, simple=True, separator=".")]
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        value = flat[name]
+        expected = jax.eval_shape(_data, leaf)
+        if (value.shape, value.dtype) != (expected.shape, expected.dtype):
+            raise InputError(
+                f"array {name} is {value.dtype}{list(value.shape)}, "
+                f"the model needs {expected.dtype}{list(expected.shape)}"
+            )
+        if _is_key(leaf):
             value = jax.random.wrap_key_data(jnp.asarray(value))
         leaves.append(value)
     return jax.tree_util.tree_unflatten(treedef, leaves)
@@ -118,7 +131,6 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(flat), record=ocp.args.JsonSave(record)
                 ),
-                force=True,
             )
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:

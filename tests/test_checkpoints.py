@@ -1,0 +1,238 @@
+"""What is saved comes back bit for bit, or is refused by name."""
+
+import functools
+import gc
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxvae.checkpoints import Checkpoints, claim, load_params, save_params
+from jaxvae.errors import InputError
+from jaxvae.model import VAE
+from jaxvae.state import create_state
+from tests.conftest import ROOT
+
+# Orbax drops its coroutines unawaited when a file is damaged, which Python reports when they are
+# collected: `reopened` collects them at once.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@functools.cache
+def make_state(*, hidden_dim=6, seed=0):
+    def build():
+        return VAE(
+            num_tags=8,
+            latent_dim=3,
+            hidden_dim=hidden_dim,
+            use_batch_norm=True,
+            rngs=nnx.Rngs(seed),
+        )
+
+    return create_state(build, seed=seed)[1]
+
+
+def raw(tree):
+    """Leaves as arrays, typed keys as their data."""
+    return [
+        np.asarray(jax.random.key_data(leaf))
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else np.asarray(leaf)
+        for leaf in jax.tree.leaves(tree)
+    ]
+
+
+def equal(a, b) -> bool:
+    a, b = raw(a), raw(b)
+    return len(a) == len(b) and all(
+        x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    opened = Checkpoints(tmp_path / "checkpoints")
+    yield opened
+    opened.close()
+
+
+def reopened(checkpoints, like):
+    fresh = Checkpoints(checkpoints.folder)
+    try:
+        return fresh.restore(like)
+    finally:
+        fresh.close()
+        gc.collect()
+
+
+def test_a_state_comes_back_bit_for_bit(checkpoints):
+    state = make_state(seed=3)
+    checkpoints.save(1, state, {"epoch": 1})
+    found, damaged = reopened(checkpoints, make_state(seed=4))
+    assert equal(found.tree, state)
+    assert not equal(make_state(seed=4), state)
+    assert found.facts == {"epoch": 1}
+    assert damaged == []
+
+
+def test_an_empty_folder_has_no_checkpoint(checkpoints):
+    assert checkpoints.restore(make_state()) == (None, [])
+
+
+def test_the_newest_two_are_kept(checkpoints):
+    for epoch in (1, 2, 3, 4):
+        checkpoints.save(epoch, make_state(seed=epoch), {"epoch": epoch})
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["3", "4"]
+    assert reopened(checkpoints, make_state())[0].facts == {"epoch": 4}
+
+
+def test_an_older_epoch_is_never_saved_silently(checkpoints):
+    checkpoints.save(5, make_state(), {})
+    with pytest.raises(InputError, match="checkpoint 4 not saved"):
+        checkpoints.save(4, make_state(), {})
+
+
+def payloads(folder):
+    """Files that hold arrays or facts: what a restore reads."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 200]
+
+
+def flip_a_bit(path, position):
+    data = bytearray(path.read_bytes())
+    data[position % len(data)] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("position", [0.5, 0.9])
+def test_a_flipped_bit_is_never_silent(checkpoints, position):
+    old, new = make_state(seed=1), make_state(seed=2)
+    checkpoints.save(1, old, {"epoch": 1})
+    checkpoints.save(2, new, {"epoch": 2})
+    pristine = checkpoints.folder.with_name("pristine")
+    shutil.copytree(checkpoints.folder, pristine)
+    assert payloads(pristine / "2")
+    for file in payloads(pristine / "2"):
+        shutil.rmtree(checkpoints.folder)
+        shutil.copytree(pristine, checkpoints.folder)
+        path = checkpoints.folder / file.relative_to(pristine)
+        flip_a_bit(path, int(position * path.stat().st_size))
+        found, damaged = reopened(checkpoints, make_state())
+        if damaged:
+            assert str(checkpoints.folder / "2") in damaged[0]
+            assert equal(found.tree, old)
+        else:
+            assert equal(found.tree, new), path
+
+
+def test_an_array_with_a_flipped_bit_is_caught_though_orbax_reads_it(checkpoints):
+    state = make_state(seed=1)
+    checkpoints.save(1, state, {})
+    arrays = max(checkpoints.folder.rglob("state/**/d/*"), key=lambda path: path.stat().st_size)
+    flip_a_bit(arrays, arrays.stat().st_size // 2)
+    with pytest.raises(InputError, match="no whole checkpoint"):
+        reopened(checkpoints, make_state())
+
+
+def test_an_empty_step_folder_is_not_the_latest(checkpoints):
+    checkpoints.save(1, make_state(seed=1), {"epoch": 1})
+    (checkpoints.folder / "7").mkdir()
+    found, damaged = reopened(checkpoints, make_state())
+    assert found.facts == {"epoch": 1}
+    assert "7" in damaged[0]
+
+
+def test_training_goes_on_past_a_damaged_checkpoint(checkpoints):
+    checkpoints.save(1, make_state(seed=1), {"epoch": 1})
+    (checkpoints.folder / "2").mkdir()
+    fresh = Checkpoints(checkpoints.folder)
+    fresh.restore(make_state())
+    fresh.save(2, make_state(seed=2), {"epoch": 2})
+    fresh.close()
+    assert reopened(checkpoints, make_state())[0].facts == {"epoch": 2}
+
+
+@pytest.mark.parametrize("how", ["shape", "dtype"])
+def test_another_shape_or_dtype_is_refused(checkpoints, how):
+    checkpoints.save(1, make_state(), {})
+    if how == "shape":
+        like = make_state(hidden_dim=7)
+    else:
+        like = jax.tree.map(
+            lambda leaf: leaf.astype(jnp.bfloat16) if leaf.dtype == jnp.float32 else leaf,
+            make_state(),
+        )
+    with pytest.raises(InputError, match="no whole checkpoint"):
+        reopened(checkpoints, like)
+
+
+def test_parameters_come_back_bit_for_bit(tmp_path):
+    state = make_state(seed=2)
+    save_params(tmp_path / "final", state.params, state.batch_stats, {"epoch": 3})
+    params, batch_stats, facts = load_params(tmp_path / "final")
+    assert equal(params, state.params)
+    assert equal(batch_stats, state.batch_stats)
+    assert facts == {"epoch": 3}
+
+
+def test_damaged_parameters_are_refused_by_name(tmp_path):
+    state = make_state(seed=2)
+    save_params(tmp_path / "final", state.params, state.batch_stats, {})
+    record = json.loads((tmp_path / "final" / "record.json").read_text())
+    record["leaves"]["params.fc1.kernel"]["sha256"] = "0" * 64
+    (tmp_path / "final" / "record.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"params\.fc1\.kernel"):
+        load_params(tmp_path / "final")
+
+
+def test_missing_parameters_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no trained parameters"):
+        load_params(tmp_path / "final")
+
+
+def test_a_folder_is_held_by_one_process(tmp_path):
+    code = (
+        "import sys, pathlib\n"
+        "from jaxvae.checkpoints import claim\n"
+        "with claim(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(InputError, match=f"in use by process {holder.pid}"),
+            claim(tmp_path / "run"),
+        ):
+            pass
+        holder.kill()
+        holder.wait()
+    with claim(tmp_path / "run"):
+        pass  # the dead process holds nothing
+
+
+def test_a_folder_in_which_nothing_was_written_is_removed(tmp_path):
+    with pytest.raises(KeyError), claim(tmp_path / "run"):
+        raise KeyError
+    assert not (tmp_path / "run").exists()
+    with claim(tmp_path / "run"):
+        (tmp_path / "run" / "file").touch()
+    assert (tmp_path / "run" / "file").exists()
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(InputError, match="no run folder"), claim(tmp_path / "run"):
+        pass

@@ -1,0 +1,118 @@
+"""The design's rooms: who may import whom, and what an import may cost."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "jaxvae"
+ROOMS = {
+    "errors": set(),
+    "taxonomy": {"errors"},
+    "corpus": {"taxonomy", "errors"},
+    "cells": {"errors"},
+    "tables": {"errors", "cells"},
+    "hub": {"errors", "tables"},
+    "splits": {"errors"},
+    "data_report": {"taxonomy"},
+    "dataset": {"cells", "corpus", "data_report", "errors", "hub", "splits", "tables", "taxonomy"},
+    "settings": {"errors"},
+    "devices": {"errors"},
+    "model": set(),
+    "losses": set(),
+    "metrics": set(),
+    "state": {"losses"},
+    "epoch": {"losses", "metrics", "model", "state"},
+    "checkpoints": {"errors"},
+    "record": set(),
+    "evaluate": {"metrics"},
+    "sample": set(),
+    "torch_file": {"errors"},
+    "export": {"errors", "model", "record", "taxonomy", "torch_file"},
+    "run": {"checkpoints", "errors", "export", "model", "record", "state", "taxonomy"},
+    "finish": {
+        "checkpoints",
+        "dataset",
+        "devices",
+        "epoch",
+        "evaluate",
+        "export",
+        "losses",
+        "record",
+        "sample",
+        "taxonomy",
+    },
+}
+FREE = {"train", "cli", "__main__", "__init__"}
+WITHOUT_JAX = {
+    *("errors", "taxonomy", "corpus", "cells", "tables", "hub", "splits", "data_report"),
+    *("dataset", "settings", "record", "torch_file"),
+}
+LAZY = {"datasets", "sklearn", "matplotlib", "tensorboard", "torch", "safetensors", "pyarrow"}
+
+
+def imports_of(room: str, *, top_level: bool = False) -> set[str]:
+    """Dotted names that a room imports; `jaxvae.x` for other rooms."""
+    tree = ast.parse((PACKAGE / f"{room}.py").read_text())
+    nodes = tree.body if top_level else ast.walk(tree)
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.module == "jaxvae":
+                names |= {f"jaxvae.{alias.name}" for alias in node.names}
+            else:
+                names.add(node.module)
+    return names
+
+
+def test_every_module_is_a_room():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(ROOMS) | FREE
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_only_those_it_may(room):
+    used = {name.removeprefix("jaxvae.") for name in imports_of(room) if "jaxvae." in name}
+    assert used <= ROOMS[room]
+
+
+@pytest.mark.parametrize("room", sorted(WITHOUT_JAX))
+def test_a_room_that_must_not_know_jax_does_not(room):
+    assert not {name.split(".")[0] for name in imports_of(room)} & {"jax", "flax", "optax", "clu"}
+
+
+@pytest.mark.parametrize("room", sorted(set(ROOMS) | FREE))
+def test_slow_libraries_are_imported_where_they_are_used(room):
+    assert not {name.split(".")[0] for name in imports_of(room, top_level=True)} & LAZY
+
+
+def test_the_graph_of_rooms_has_no_cycle():
+    done: set[str] = set()
+    while len(done) < len(ROOMS):
+        ready = {room for room in ROOMS if room not in done and ROOMS[room] <= done}
+        assert ready, f"a cycle among {set(ROOMS) - done}"
+        done |= ready
+
+
+def test_the_python_api_loads_neither_torch_nor_tensorflow_nor_plots():
+    code = (
+        "import sys, jaxvae, jaxvae.train, jaxvae.run\n"
+        "print([m for m in ('torch', 'tensorflow', 'matplotlib', 'sklearn', 'datasets')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_does_not_import_jax():
+    code = "import sys, jaxvae; print('jax' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "False"

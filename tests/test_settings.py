@@ -1,0 +1,221 @@
+"""The command line and the config tree: what is accepted, what is refused, and how."""
+
+import re
+
+import pytest
+from absl import flags
+
+from jaxvae import settings
+from jaxvae.errors import InputError
+from tests.conftest import ROOT
+
+CONFIGS = sorted(
+    path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base")
+)
+MEDIUM = f"--config={ROOT}/configs/medium.py"
+
+
+def parse(*arguments):
+    def define(values):
+        flags.DEFINE_string("workdir", "", "", flag_values=values)
+        flags.DEFINE_bool("print_config", False, "", flag_values=values)
+
+    return settings.parse(["launch.py", *arguments], define=define)
+
+
+def config_of(*arguments):
+    return parse(*arguments)[0]
+
+
+def refusal(*arguments) -> str:
+    with pytest.raises(InputError) as caught:
+        parse(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+DESIGN_TABLE = {
+    "default": (32, 128, False, 1.0),
+    "small": (32, 128, False, 1.0),
+    "medium": (64, 256, False, 1.0),
+    "large": (128, 512, True, 1.0),
+    "beta_default": (32, 128, False, 4.0),
+    "beta_balanced": (64, 256, False, 4.0),
+    "beta_high": (128, 512, True, 10.0),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_has_the_sizes_of_the_table(name):
+    config = config_of(f"--config={ROOT}/configs/{name}.py")
+    model = config.model
+    sizes = (model.latent_dim, model.hidden_dim, model.use_batch_norm, config.loss.kld_weight)
+    assert sizes == DESIGN_TABLE[name]
+
+
+def test_all_configs_of_the_table_are_there():
+    assert set(CONFIGS) == set(DESIGN_TABLE)
+
+
+def test_the_defaults_are_the_originals():
+    config = config_of(MEDIUM)
+    assert config.model.dropout_p == 0.3
+    assert config.data.batch_size == 32
+    assert config.trainer.max_epochs == 250
+    assert config.trainer.gradient_clip_val == 1.0
+    assert config.trainer.optimizer.to_dict() == {
+        "lr": 5e-4,
+        "betas": (0.9, 0.999),
+        "weight_decay": 0.0,
+    }
+    assert (config.data.val_fraction, config.data.test_fraction) == (0.05, 0.05)
+
+
+def test_presets_change_what_they_name():
+    config = config_of(MEDIUM + ":data=musiccaps,trainer=quick_test")
+    assert config.data.dataset_name == "google/MusicCaps"
+    assert config.data.aspect_column == "aspect_list"
+    assert config.trainer.max_epochs == 10
+    assert config.model.latent_dim == 64
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "column"),
+    [
+        ("msd", "seungheondoh/LP-MusicCaps-MSD", "tag"),
+        ("mtt", "seungheondoh/LP-MusicCaps-MTT", "tag_top188"),
+        ("embedded", "embedded", "aspect_list"),
+    ],
+)
+def test_data_presets(preset, name, column):
+    data = config_of(f"{MEDIUM}:data={preset}").data
+    assert (data.dataset_name, data.aspect_column) == (name, column)
+
+
+def test_the_distributed_preset_uses_every_device():
+    trainer = config_of(MEDIUM + ":trainer=distributed").trainer
+    assert trainer.devices == -1
+    assert trainer.scale_batch_with_devices
+
+
+def test_overrides_of_every_type():
+    config = config_of(
+        MEDIUM,
+        "--config.loss.kld_weight=4",
+        "--config.trainer.max_epochs=300",
+        "--config.trainer.optimizer.lr=1e-3",
+        "--config.trainer.optimizer.betas=0.8,0.99",
+        "--noconfig.data.shuffle",
+        "--config.logger.name=()",
+        "--config.model_name=mine",
+    )
+    assert config.loss.kld_weight == 4.0
+    assert config.trainer.max_epochs == 300
+    assert config.trainer.optimizer.lr == 1e-3
+    assert config.trainer.optimizer.betas == (0.8, 0.99)
+    assert config.data.shuffle is False
+    assert config.logger.name == ()
+    assert config.model_name == "mine"
+
+
+def test_overrides_are_reported_as_typed():
+    _, overrides, _ = parse(MEDIUM, "--config.loss.kld_weight=2.5")
+    assert overrides == {"loss.kld_weight": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("--config.loss.kld_wieght=4.0", ["loss.kld_wieght", "'loss.kld_weight'"]),
+        ("--config.los.kld_weight=4.0", ["los.kld_weight", "'loss.kld_weight'"]),
+        ("--config.kld_weight=4.0", ["'loss.kld_weight'"]),
+        ("--config.loss=4.0", ["group", "loss.kld_weight"]),
+        ("--config.trainer.max_epochs=1e3", ["max_epochs=1e3", "whole number"]),
+        ("--config.trainer.max_epochs=many", ["max_epochs=many", "whole number"]),
+        ("--config.data.shuffle=perhaps", ["data.shuffle=perhaps", "True or False"]),
+        ("--config.model.dropout_p=1.0", ["dropout_p=1.0", "below 1"]),
+        ("--config.model.dropout_p=-0.1", ["dropout_p=-0.1"]),
+        ("--config.data.batch_size=0", ["batch_size=0", "at least 1"]),
+        ("--config.model.latent_dim=0", ["latent_dim=0", "at least 1"]),
+        ("--config.loss.kld_weight=nan", ["kld_weight=nan", "finite"]),
+        ("--config.loss.kld_weight=-1.0", ["kld_weight=-1.0", "at least 0"]),
+        ("--config.trainer.optimizer.lr=inf", ["lr=inf", "finite"]),
+        ("--config.trainer.optimizer.lr=0.0", ["lr=0.0", "above 0"]),
+        ("--config.trainer.optimizer.betas=0.9", ["betas", "two numbers"]),
+        ("--config.trainer.optimizer.betas=0.9,1.0", ["betas", "below 1"]),
+        ("--config.trainer.precision=16", ["precision=16", "bf16"]),
+        ("--config.trainer.accelerator=cuda", ["accelerator=cuda", "'gpu'"]),
+        ("--config.trainer.devices=0", ["devices=0", "-1"]),
+        ("--config.inference.temperature=0.0", ["temperature=0.0"]),
+        ("--config.inference.decode=argmax", ["decode=argmax", "'bernoulli'"]),
+        ("--config.inference.threshold=1.0", ["threshold=1.0"]),
+        ("--config.data.split_by=column", ["split_by=column", "'set'"]),
+        ("--config.data.val_fraction=0.97", ["val_fraction=0.97", "no rows to train"]),
+        ("--config.trainer.lr_scheduler.warmup_epochs=250.0", ["warmup_epochs=250.0", "250"]),
+        ("--config.model_name=../evil", ["model_name=../evil"]),
+        ("--config.seed=-1", ["seed=-1"]),
+        ("--config.logger.name=wandbb", ["wandbb", "tensorboard"]),
+        ("--config.model.input_dim=200", ["input_dim is retired", "taxonomy_path"]),
+        ("--config.model.beta=4.0", ["model.beta is retired", "loss.kld_weight"]),
+        ("--config.data.dataloader_num_workers=4", ["dataloader_num_workers is retired"]),
+        ("--config.trainer.strategy=ddp", ["strategy is retired", "devices"]),
+        ("--config.device=cuda", ["device is retired", "accelerator"]),
+        ("--wrokdir=x", ["wrokdir", "workdir"]),
+        ("stray", ["leftover", "'stray'"]),
+    ],
+)
+def test_a_wrong_argument_is_refused_in_one_line(argument, parts):
+    message = refusal(MEDIUM, argument)
+    for part in parts:
+        assert part in message, message
+
+
+def test_a_boolean_with_a_space_is_refused_not_ignored():
+    message = refusal(MEDIUM, "--config.data.shuffle", "False")
+    assert "'False'" in message
+    assert "=" in message
+
+
+def test_a_missing_config_is_refused():
+    assert "--config=configs/medium.py" in refusal()
+
+
+def test_a_misspelt_config_file_gets_its_nearest():
+    assert "medium.py" in refusal(f"--config={ROOT}/configs/medum.py").split("did you mean")[1]
+
+
+@pytest.mark.parametrize(
+    ("presets", "part"),
+    [
+        ("data=musicaps", "'musiccaps'"),
+        ("trainer=fast", "quick_test"),
+        ("daat=musiccaps", "'data'"),
+    ],
+)
+def test_a_misspelt_preset_is_refused(presets, part):
+    assert part in refusal(f"{MEDIUM}:{presets}")
+
+
+def test_a_broken_config_file_is_one_line(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("def get_config():\n    return 1 / 0\n")
+    assert "ZeroDivisionError" in refusal(f"--config={path}")
+
+
+def test_every_field_has_a_help_text():
+    source = (ROOT / "configs" / "base.py").read_text()
+    config = settings.load_config(str(ROOT / "configs" / "base.py"))
+    text = settings.field_help(source, config)
+    for name, _ in settings.fields(config):
+        assert re.search(rf"--config\.{re.escape(name)}=.*\n      \S", text), name
+
+
+def test_every_ranged_field_exists():
+    config = settings.load_config(str(ROOT / "configs" / "base.py"))
+    assert set(settings.RANGES) <= dict(settings.fields(config)).keys()
+
+
+def test_retired_names_are_not_fields():
+    config = settings.load_config(str(ROOT / "configs" / "base.py"))
+    assert not set(settings.RETIRED) & dict(settings.fields(config)).keys()
