@@ -1,0 +1,249 @@
+"""The reader of a torch file's list of contents, without the pickle module.
+
+A pickle is a program, so this one is run by a machine that knows some thirty instructions and can
+build text, numbers, containers and descriptions of tensors. Names of functions are only compared
+with a short list; nothing is imported or called.
+"""
+
+import pickletools
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxvae.torch_pickle import STORAGES, TensorEntry
+
+MAX_TENSORS = 10_000
+MAX_DIMENSIONS = 16
+MAX_BYTES = 2**22
+# What frameworks put before the names of a module that they wrap.
+_WRAPPERS = ("model.", "module.", "vae.", "_orig_mod.")
+
+
+class FormatError(ValueError):
+    """The file is not one that plainly holds tensors; the message says why, on one line."""
+
+
+@dataclass(frozen=True)
+class _Global:
+    module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    kind: str
+    key: str
+    numel: int
+
+
+_ORDERED_DICT = _Global("collections", "OrderedDict")
+_REBUILD_TENSOR = _Global("torch._utils", "_rebuild_tensor_v2")
+_REBUILD_PARAMETER = _Global("torch._utils", "_rebuild_parameter")
+_STORAGE_OF = {_Global("torch", name): kind for name, kind in STORAGES.items()}
+_ALLOWED = {_ORDERED_DICT, _REBUILD_TENSOR, _REBUILD_PARAMETER, *_STORAGE_OF}
+
+
+def decode(content: bytes) -> dict:
+    """Runs the program in the restricted machine and returns the dictionary it leaves.
+
+    Args:
+        content: at most `MAX_BYTES` of pickle, protocol 2.
+
+    Returns:
+        A plain dictionary whose values are `TensorEntry`, or what else the file had there.
+
+    Raises:
+        FormatError: it is malformed, too long, or uses anything outside the list.
+    """
+    if len(content) > MAX_BYTES:
+        raise FormatError(f"its list of contents is over {MAX_BYTES:,} bytes long")
+    machine = _Machine()
+    end = 0
+    try:
+        for opcode, argument, position in pickletools.genops(content):
+            end = position + 1
+            action = _ACTIONS.get(opcode.name)
+            if action is None:
+                raise FormatError(f"instruction {opcode.name} is not needed to describe tensors")
+            action(machine, argument)
+    except FormatError:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
+        raise FormatError(f"its list of contents is malformed near byte {end}") from error
+    if end != len(content) or len(machine.stack) != 1 or machine.marks:
+        raise FormatError("its list of contents has parts left over")
+    (root,) = machine.stack
+    if not isinstance(root, dict):
+        raise FormatError("it holds no dictionary of tensors")
+    return root
+
+
+def find_tensors(root: dict) -> dict[str, TensorEntry]:
+    """Returns the state dict that a file's root is, or that it holds under `state_dict`.
+
+    Args:
+        root: from `decode`.
+
+    Raises:
+        FormatError: there is none, or it holds something else than tensors.
+    """
+    nested = root.get("state_dict")
+    if isinstance(nested, dict):
+        root = nested
+        for prefix in _WRAPPERS:
+            if root and all(isinstance(name, str) and name.startswith(prefix) for name in root):
+                root = {name.removeprefix(prefix): entry for name, entry in root.items()}
+                break
+    if not root:
+        raise FormatError("it holds no tensors")
+    for name, entry in root.items():
+        if not isinstance(name, str) or not isinstance(entry, TensorEntry):
+            raise FormatError(f"its entry {name!r:.80} is no tensor; expected a plain state dict")
+    return root
+
+
+class _Machine:
+    """The stack, the memo, and the number of tensors described so far."""
+
+    def __init__(self):
+        self.stack: list = []
+        self.marks: list[int] = []
+        self.memo: dict[int, object] = {}
+        self.num_tensors = 0
+
+    def pop_from(self, start: int) -> list:
+        """Takes what is on the stack from a position on; never below the last mark."""
+        if start < (self.marks[-1] if self.marks else 0) or start > len(self.stack):
+            raise FormatError("its list of contents takes more than there is")
+        taken = self.stack[start:]
+        del self.stack[start:]
+        return taken
+
+    def pop(self, number: int) -> list:
+        return self.pop_from(len(self.stack) - number)
+
+    def pop_to_mark(self) -> list:
+        return self.pop_from(self.marks.pop())
+
+    def set_items(self, pairs: list) -> None:
+        target = self.stack[-1]
+        _need(type(target) is dict and len(pairs) % 2 == 0, "items are set on no dictionary")
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            _need(type(key) in (str, int), "a dictionary's key is neither text nor a number")
+            _need(key not in target, "a dictionary has the same key twice")
+            target[key] = value
+
+    def append(self, items: list) -> None:
+        _need(type(self.stack[-1]) is list, "items are appended to no list")
+        self.stack[-1].extend(items)
+
+    def look_up(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        if (wanted := _Global(module, name)) not in _ALLOWED:
+            raise FormatError(f"it asks for {argument[:60]!a}, which no state dict needs")
+        self.stack.append(wanted)
+
+    def resolve_storage(self, _: object) -> None:
+        (found,) = self.pop(1)
+        _need(type(found) is tuple and len(found) == 5, "a storage is not described by five parts")
+        tag, kind, key, location, numel = found
+        _need(type(tag) is str and tag == "storage", "a reference is to no storage")
+        _need(type(kind) is _Global and kind in _STORAGE_OF, "a storage is of no known type")
+        digits = type(key) is str and key.isascii() and key.isdigit() and len(key) < 10
+        _need(digits, "a storage's key is not a number")
+        _need(type(location) is str and type(numel) is int and numel >= 0, "a storage has no size")
+        self.stack.append(_Storage(_STORAGE_OF[kind], key, numel))
+
+    def reduce(self, _: object) -> None:
+        function, arguments = self.pop(2)
+        _need(type(function) is _Global and type(arguments) is tuple, "a call of no function")
+        if function == _ORDERED_DICT:
+            _need(not arguments, "an ordered dictionary is made of something")
+            self.stack.append({})
+        elif function == _REBUILD_TENSOR:
+            self.stack.append(self.tensor(arguments))
+        else:
+            _need(function == _REBUILD_PARAMETER, "a storage type is called")
+            _need(len(arguments) == 3 and type(arguments[0]) is TensorEntry, "a parameter of what?")
+            self.stack.append(arguments[0])
+
+    def tensor(self, arguments: tuple) -> TensorEntry:
+        _need(len(arguments) == 6, "a tensor is not described by six parts")
+        storage, offset, shape, stride = arguments[:4]
+        _need(type(storage) is _Storage, "a tensor has no storage")
+        _need(type(shape) is tuple and type(stride) is tuple, "a tensor has no shape")
+        _need(len(shape) == len(stride) <= MAX_DIMENSIONS, "a tensor has an impossible shape")
+        for number in (offset, *shape, *stride):
+            _need(type(number) is int and 0 <= number < 2**48, "a tensor has an impossible size")
+        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+        inside = offset <= storage.numel if 0 in shape else last < storage.numel
+        _need(inside, "a tensor reaches beyond its storage")
+        self.num_tensors += 1
+        _need(self.num_tensors <= MAX_TENSORS, f"it describes over {MAX_TENSORS:,} tensors")
+        return TensorEntry(storage.kind, storage.key, storage.numel, offset, shape, stride)
+
+    def build(self, _: object) -> None:
+        # Torch hangs the versions of the modules on the dictionary; nothing here needs them.
+        target, state = self.pop(2)
+        _need(type(target) is dict and type(state) is dict, "attributes are set on no dictionary")
+        self.stack.append(target)
+
+
+def _need(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise FormatError(complaint)
+
+
+def _protocol(_: _Machine, argument: int) -> None:
+    _need(argument == 2, f"its list of contents has pickle protocol {argument}, not 2")
+
+
+def _push(machine: _Machine, argument: object) -> None:
+    machine.stack.append(argument)
+
+
+def _pushing(make: Callable[[], object]) -> Callable[[_Machine, object], None]:
+    return lambda machine, _: machine.stack.append(make())
+
+
+def _tuple_of(number: int) -> Callable[[_Machine, object], None]:
+    return lambda machine, _: machine.stack.append(tuple(machine.pop(number)))
+
+
+def _remember(machine: _Machine, argument: int) -> None:
+    machine.memo[argument] = machine.stack[-1]
+
+
+_ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
+    "PROTO": _protocol,
+    "STOP": lambda machine, _: None,
+    "GLOBAL": _Machine.look_up,
+    "REDUCE": _Machine.reduce,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.resolve_storage,
+    "BINPUT": _remember,
+    "LONG_BINPUT": _remember,
+    "BINGET": lambda machine, argument: machine.stack.append(machine.memo[argument]),
+    "LONG_BINGET": lambda machine, argument: machine.stack.append(machine.memo[argument]),
+    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
+    "EMPTY_TUPLE": _pushing(tuple),
+    "TUPLE1": _tuple_of(1),
+    "TUPLE2": _tuple_of(2),
+    "TUPLE3": _tuple_of(3),
+    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_to_mark())),
+    "EMPTY_LIST": _pushing(list),
+    "EMPTY_DICT": _pushing(dict),
+    "APPEND": lambda machine, _: machine.append(machine.pop(1)),
+    "APPENDS": lambda machine, _: machine.append(machine.pop_to_mark()),
+    "SETITEM": lambda machine, _: machine.set_items(machine.pop(2)),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
+    "BINUNICODE": _push,
+    "BININT": _push,
+    "BININT1": _push,
+    "BININT2": _push,
+    "LONG1": _push,
+    "BINFLOAT": _push,
+    "NONE": _pushing(lambda: None),
+    "NEWTRUE": _pushing(lambda: True),
+    "NEWFALSE": _pushing(lambda: False),
+}

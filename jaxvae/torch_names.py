@@ -1,0 +1,139 @@
+"""The table of names: this package's layers and the state dict of the torch module they mirror.
+
+Torch keeps a linear map as [out, in] under `weight`; here it is [in, out] under `kernel`.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from jaxvae.errors import InputError, did_you_mean
+
+# In the order in which the torch module defines its layers, and so lists its tensors; the shape of
+# each weight there, by the sizes V (tags), H (hidden units) and L (latent units).
+LAYERS = {
+    "fc1": "HV",
+    "bn1": "H",
+    "fc2_mu": "LH",
+    "fc2_logvar": "LH",
+    "fc3": "HL",
+    "bn2": "H",
+    "fc4": "VH",
+}
+_LINEAR = {"kernel": "weight", "bias": "bias"}
+_NORM = {
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+    "count": "num_batches_tracked",
+}
+
+
+def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the torch module's state dict, in its order.
+
+    Args:
+        params: layers `fc1 fc2_mu fc2_logvar fc3 fc4`, each with `kernel` [in, out] and `bias`
+            [out]; with batch norm also `bn1 bn2`, each with `scale bias mean var` [H] and `count`.
+
+    Returns:
+        Contiguous float32 arrays under torch's names; the counts are int64 scalars.
+
+    Raises:
+        InputError: layers or arrays are missing or unknown.
+    """
+    present = [f"{layer}.{name}" for layer, arrays in params.items() for name in arrays]
+    table = _table(with_norm=any(name.startswith("bn") for name in present))
+    _check_names(
+        present, [f"{layer}.{name}" for layer, name, _ in table], "the parameter dictionary"
+    )
+    tensors = {}
+    for layer, name, torch_name in table:
+        array = np.asarray(params[layer][name])
+        dtype = np.int64 if name == "count" else np.float32
+        tensors[torch_name] = np.array(array.T, dtype, order="C")
+    return tensors
+
+
+def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the layers that a torch module's state dict holds; the inverse of `to_torch`.
+
+    Args:
+        tensors: arrays under torch's names, in any order; floats of any width.
+
+    Returns:
+        Layers as `to_torch` takes them: contiguous float32 arrays, counts as int64 scalars.
+
+    Raises:
+        InputError: tensors are missing or unknown, their sizes do not fit together, or a value is
+            not finite as float32.
+    """
+    table = _table(with_norm=any(name.startswith("bn") for name in tensors))
+    _check_names(tensors, [torch_name for _, _, torch_name in table], "the state dict")
+    sizes: dict[str, tuple[int, str]] = {}
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for layer, name, torch_name in table:
+        array = np.asarray(tensors[torch_name])
+        if name == "count":
+            _check_sizes(torch_name, array, "", sizes)
+            if array.dtype.kind not in "iu" or array < 0:
+                raise InputError(f"{torch_name} is no count: {array.dtype} {array}")
+            array = array.astype(np.int64)
+        else:
+            dims = LAYERS[layer] if name == "kernel" else LAYERS[layer][0]
+            _check_sizes(torch_name, array, dims, sizes)
+            array = _finite_float32(torch_name, array)
+        layers.setdefault(layer, {})[name] = np.array(array.T, order="C")
+    return layers
+
+
+def _table(*, with_norm: bool) -> list[tuple[str, str, str]]:
+    """Returns (layer, name here, torch's full name) for each array, in torch's order."""
+    return [
+        (layer, name, f"{layer}.{torch_name}")
+        for layer in LAYERS
+        if with_norm or not layer.startswith("bn")
+        for name, torch_name in (_NORM if layer.startswith("bn") else _LINEAR).items()
+    ]
+
+
+def _check_names(present: Iterable[str], expected: list[str], where: str) -> None:
+    present = list(present)
+    missing = [name for name in expected if name not in present]
+    extra = [name for name in present if name not in expected]
+    if not missing and not extra:
+        return
+    parts = [f"lacks {', '.join(missing)}"] if missing else []
+    if extra:
+        shown = ", ".join(f"{name[:80]!r}{did_you_mean(name[:80], missing)}" for name in extra[:8])
+        parts.append(f"has unknown {shown}{', ...' * (len(extra) > 8)}")
+    raise InputError(f"{where} {' and '.join(parts)}; expected layers {', '.join(LAYERS)}")
+
+
+def _check_sizes(
+    name: str, array: np.ndarray, dims: str, sizes: dict[str, tuple[int, str]]
+) -> None:
+    """Checks a tensor's shape against the sizes that earlier ones fixed, and notes new ones."""
+    if array.ndim != len(dims):
+        raise InputError(f"{name} has {array.ndim} dimensions, expected {len(dims)}")
+    for axis, (dim, size) in enumerate(zip(dims, array.shape, strict=True)):
+        known, first = sizes.setdefault(dim, (size, name))
+        if size != known:
+            raise InputError(
+                f"{name} has size {size} along axis {axis}, but {first} has {known} there "
+                f"({dim} of V tags, H hidden units, L latent units)"
+            )
+        if not size:
+            raise InputError(f"{name} is empty: shape {array.shape}")
+
+
+def _finite_float32(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != "f":
+        raise InputError(f"{name} holds {array.dtype}, expected floating point")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
+        raise InputError(f"{name}: {count} of {array.size} values are not finite float32 numbers")
+    return array
