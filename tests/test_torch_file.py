@@ -455,7 +455,7 @@ MEMBER_LIES = {
     "values of other kinds": program(b"}" + text("a") + b"K\x01s"),
     "key of another kind": program(b"}(K\x01K\x02tK\x01s"),
     "key unhashable": program(b"}]K\x01s"),
-    "same name twice": program(b"}(" + (text("a") + b"K\x01") * 2 + b"u"),
+    "same name twice": members(pickle=patched(b")RtRu.", b")RtRq\xff" + text("a") + b"h\xffu.")),
     "odd number of items": program(b"}(" + text("a") + b"u"),
     "items on no dictionary": program(b"](" + text("a") + b"K\x01u"),
     "takes from an empty stack": program(b"R"),
@@ -463,7 +463,7 @@ MEMBER_LIES = {
     "mark missing": program(b"t"),
     "memo missing": program(b"h\x07"),
     "left over on the stack": program(b"}}"),
-    "left over mark": program(b"}("),
+    "left over mark": members(pickle=patched(b"u.", b"u(.")),
     "no end": members(pickle=b"\x80\x02}"),
     "more after the end": members(pickle=patched(b"u.", b"u.}.")),
     "another protocol": members(pickle=patched(b"\x80\x02", b"\x80\x04")),
@@ -492,6 +492,9 @@ BYTE_LIES = {
     "from before the zip format": torch_file._BEFORE_ZIP + bytes(100),
     "empty archive": with_zipfile([]),
     "compressed": with_zipfile(members(), compression=zipfile.ZIP_DEFLATED),
+    "called compressed": sound_bytes().replace(
+        b"PK\x01\x02\x14\0\x14\0\0\0\0\0", b"PK\x01\x02\x14\0\x14\0\0\0\x08\0"
+    ),
     "a bomb": with_zipfile(
         [*members(), ("data/1", bytes(10**7))], compression=zipfile.ZIP_DEFLATED, compresslevel=9
     ),
