@@ -99,10 +99,13 @@ class Checkpoints:
 
     Args:
       folder: absolute path of the folder that holds them; made if missing.
+      taxonomy_digest: of the columns' order, which shapes alone don't show; kept in every
+        checkpoint and compared at restore.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, taxonomy_digest: str):
         self.folder = folder
+        self._taxonomy_digest = taxonomy_digest
         self._manager = ocp.CheckpointManager(
             folder,
             options=ocp.CheckpointManagerOptions(
@@ -124,7 +127,11 @@ class Checkpoints:
           InputError: the disk refused.
         """
         flat = _leaves(tree)
-        record = {"facts": facts, "leaves": _describe(flat)}
+        record = {
+            "facts": facts,
+            "taxonomy_digest": self._taxonomy_digest,
+            "leaves": _describe(flat),
+        }
         try:
             saved = self._manager.save(
                 epoch,
@@ -149,7 +156,7 @@ class Checkpoints:
           (checkpoint or None where there is none, one line per damaged one passed over).
 
         Raises:
-          InputError: there are checkpoints and none is whole.
+          InputError: there are checkpoints and none is whole, or they are another taxonomy's.
         """
         passed_over: list[str] = []
         for epoch in sorted(self._manager.all_steps(), reverse=True):
@@ -174,6 +181,8 @@ class Checkpoints:
                 (self.folder / str(epoch)).rename(self.folder / f"{epoch}.damaged")
                 self._manager.reload()
                 continue
+            if record["taxonomy_digest"] != self._taxonomy_digest:
+                raise InputError(f"{where} was trained with another taxonomy than the one here")
             return Checkpoint(tree, record["facts"]), passed_over
         if passed_over:
             raise InputError(

@@ -5,7 +5,6 @@ Nothing slow is imported before the arguments are known to be right.
 
 import argparse
 import datetime
-import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -82,11 +81,12 @@ def _new_workdir() -> Path:
 
 
 def _help(argv: Sequence[str], description: str) -> str:
+    base = Path(argv[0]).resolve().parent / "configs" / "base.py"
     try:
         config = settings.load_config(settings.config_argument(argv))
     except InputError:
-        config = settings.load_config(str(Path(argv[0]).resolve().parent / "configs" / "base.py"))
-    source = inspect.getsource(sys.modules["configs.base"]) if "configs.base" in sys.modules else ""
+        config = settings.load_config(str(base))
+    source = base.read_text(encoding="utf-8")
     return (
         f"{description.strip()}\n\n"
         f"Flags:\n"

@@ -201,7 +201,10 @@ def _announce(terminal, folder: Path, models_dir: Path, stages, summary, replace
     }
     if independent is not None:
         gain = independent - test["test/bce"] - test["test/kld"]
-        rows["independent tags"] = f"{independent:.3f} nats per row; -ELBO is {gain:+.3f} better"
+        rows["independent tags"] = (
+            f"{independent:.3f} nats per row; the model's -ELBO is {abs(gain):.3f} "
+            f"{'better' if gain > 0 else 'worse'}"
+        )
     if "inference" in stages:
         drawn = stages["inference"]
         rows["samples"] = (

@@ -92,11 +92,12 @@ def load(path: str | Path, *, checkpoint: str = "best") -> Run:
         raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
     config = _read_json(folder / "config.json")
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
-    params, batch_stats, facts = (
-        load_params(folder / "final") if checkpoint == "best" else _last(folder, config, taxonomy)
-    )
-    if facts.get("taxonomy_digest") != taxonomy.digest:
-        raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
+    if checkpoint == "best":
+        params, batch_stats, facts = load_params(folder / "final")
+        if facts.get("taxonomy_digest") != taxonomy.digest:
+            raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
+    else:
+        params, batch_stats, facts = _last(folder, config, taxonomy)
     return Run(folder, config, taxonomy, export.make_network(params, batch_stats), facts)
 
 
@@ -157,7 +158,7 @@ def _last(folder: Path, config: dict, taxonomy: Taxonomy) -> tuple[dict, dict, d
         )
 
     _, state = create_state(build, seed=0)
-    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints = Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest)
     found, _ = checkpoints.restore({"state": state, "best": best_of(state)})
     checkpoints.close()
     if found is None:

@@ -114,7 +114,7 @@ def train_and_evaluate(
         terminal.say(f"Training on {devices.describe(mesh.devices.flatten())}; run folder {folder}")
         _write_start(folder, config, overrides or {}, taxonomy, dataset, mesh)
 
-        checkpoints = Checkpoints(folder / "checkpoints")
+        checkpoints = Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest)
         try:
             best, progress = _train(
                 config,

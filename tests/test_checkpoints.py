@@ -57,13 +57,13 @@ def equal(a, b) -> bool:
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    opened = Checkpoints(tmp_path / "checkpoints")
+    opened = Checkpoints(tmp_path / "checkpoints", taxonomy_digest="tags")
     yield opened
     opened.close()
 
 
-def reopened(checkpoints, like):
-    fresh = Checkpoints(checkpoints.folder)
+def reopened(checkpoints, like, *, taxonomy_digest="tags"):
+    fresh = Checkpoints(checkpoints.folder, taxonomy_digest=taxonomy_digest)
     try:
         return fresh.restore(like)
     finally:
@@ -150,7 +150,7 @@ def test_an_empty_step_folder_is_not_the_latest(checkpoints):
 def test_training_goes_on_past_a_damaged_checkpoint(checkpoints):
     checkpoints.save(1, make_state(seed=1), {"epoch": 1})
     (checkpoints.folder / "2").mkdir()
-    fresh = Checkpoints(checkpoints.folder)
+    fresh = Checkpoints(checkpoints.folder, taxonomy_digest="tags")
     fresh.restore(make_state())
     fresh.save(2, make_state(seed=2), {"epoch": 2})
     fresh.close()
@@ -169,6 +169,12 @@ def test_another_shape_or_dtype_is_refused(checkpoints, how):
         )
     with pytest.raises(InputError, match="no whole checkpoint"):
         reopened(checkpoints, like)
+
+
+def test_another_taxonomy_is_refused(checkpoints):
+    checkpoints.save(1, make_state(), {})
+    with pytest.raises(InputError, match="another taxonomy"):
+        reopened(checkpoints, make_state(), taxonomy_digest="reordered")
 
 
 def test_parameters_come_back_bit_for_bit(tmp_path):

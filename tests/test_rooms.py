@@ -13,8 +13,8 @@ ROOMS = {
     "errors": set(),
     "taxonomy": {"errors"},
     "corpus": {"taxonomy", "errors"},
-    "cells": {"errors"},
-    "tables": {"errors", "cells"},
+    "cells": set(),
+    "tables": {"errors"},
     "hub": {"errors", "tables"},
     "splits": {"errors"},
     "data_report": {"taxonomy"},
@@ -30,7 +30,10 @@ ROOMS = {
     "record": set(),
     "evaluate": {"metrics"},
     "sample": set(),
-    "torch_file": {"errors"},
+    "torch_pickle": set(),
+    "torch_machine": {"torch_pickle"},
+    "torch_names": {"errors"},
+    "torch_file": {"errors", "torch_machine", "torch_names", "torch_pickle"},
     "export": {"errors", "model", "record", "taxonomy", "torch_file"},
     "run": {"checkpoints", "errors", "export", "model", "record", "state", "taxonomy"},
     "finish": {
@@ -50,6 +53,7 @@ FREE = {"train", "cli", "__main__", "__init__"}
 WITHOUT_JAX = {
     *("errors", "taxonomy", "corpus", "cells", "tables", "hub", "splits", "data_report"),
     *("dataset", "settings", "record", "torch_file"),
+    *("torch_pickle", "torch_machine", "torch_names"),
 }
 LAZY = {"datasets", "sklearn", "matplotlib", "tensorboard", "torch", "safetensors", "pyarrow"}
 

@@ -1,0 +1,503 @@
+"""Whole runs in this process: every config, every option, resuming, stopping."""
+
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvae import settings
+from jaxvae.errors import InputError
+from jaxvae.record import read_epochs
+from jaxvae.run import load
+from jaxvae.train import TrainingFailed, train_and_evaluate
+from tests.conftest import ROOT
+from tests.test_settings import CONFIGS
+
+WORDS = {
+    "genre": ["jazz", "rock", "techno", "folk"],
+    "mood": ["calm", "dark", "happy"],
+    "instrument": ["piano", "guitar", "synth", "drums", "violin"],
+}
+SETS = [
+    ["jazz", "calm", "piano"],
+    ["rock", "dark", "guitar", "drums"],
+    ["techno", "happy", "synth", "drums"],
+    ["folk", "calm", "guitar", "violin"],
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Programs of equal runs are compiled once for the whole module."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A CSV of 70 clips and its taxonomy, as a user would have them."""
+    return write_clips(tmp_path)
+
+
+def write_clips(folder):
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(70):
+        base = SETS[number % len(SETS)]
+        rows.append([tag for tag in base if rng.random() < 0.9] or base[:1])
+    lines = ["clip,aspect_list", *(f'{n},"{row}"' for n, row in enumerate(rows))]
+    (folder / "clips.csv").write_text("\n".join(lines) + "\n")
+    (folder / "words.json").write_text(json.dumps(WORDS))
+    return folder
+
+
+def small(clips, **overrides):
+    """A config of the smallest model on the clips."""
+    config = settings.load_config(str(ROOT / "configs" / "small.py"))
+    values = {
+        "model.latent_dim": 2,
+        "model.hidden_dim": 8,
+        "data.dataset_name": str(clips / "clips.csv"),
+        "data.taxonomy_path": str(clips / "words.json"),
+        "data.batch_size": 16,
+        "data.val_fraction": 0.2,
+        "data.test_fraction": 0.2,
+        "trainer.max_epochs": 2,
+        "trainer.enable_progress_bar": False,
+        "inference.num_samples": 50,
+        "logger.name": (),
+        **{name.replace("__", "."): value for name, value in overrides.items()},
+    }
+    for name, value in values.items():
+        group, _, field = name.rpartition(".")
+        (config if not group else eval(f"config.{group}", {"config": config}))[field] = value
+    return config
+
+
+def run(clips, name="run", *, hooks=(), **overrides):
+    folder = clips / name
+    metrics = train_and_evaluate(
+        small(clips, **overrides), folder, hooks=hooks, models_dir=clips / "models"
+    )
+    return metrics, folder
+
+
+def parameters(folder):
+    network = load(folder).network
+    return {
+        f"{layer}.{name}": np.asarray(array)
+        for layer, arrays in {**network.params}.items()
+        for name, array in arrays.items()
+    }
+
+
+def same(a, b) -> bool:
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def timeless(folder):
+    clocks = ("seconds", "seconds_eval", "examples_per_second")
+    return [
+        {name: value for name, value in line.items() if name not in clocks}
+        for line in read_epochs(folder)
+    ]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_shipped_config_trains(name, tmp_path):
+    config = settings.load_config(str(ROOT / "configs" / f"{name}.py"))
+    config.trainer.max_epochs = 2
+    config.inference.num_samples = 100
+    metrics = train_and_evaluate(config, tmp_path / "run", models_dir=tmp_path / "models")
+    first, second = read_epochs(tmp_path / "run")
+    assert second["train/loss"] < first["train/loss"]
+    assert math.isfinite(metrics["test"]["test/loss"])
+    assert (tmp_path / "models" / f"vae_{name}.pth").exists()
+
+
+def test_a_run_leaves_what_the_readme_says(clips):
+    _, folder = run(clips, logger__name=("tensorboard",))
+    left = {path.name for path in folder.iterdir()}
+    assert left == {
+        *("checkpoints", "final", "tensorboard"),
+        *("config.json", "overrides.json", "environment.json", "taxonomy.json"),
+        *("data_report.json", "splits.json", "rows.npz", "samples.json"),
+        *("model.pth", "model.safetensors", "model.json"),
+        *("metrics.jsonl", "metrics.json", "summary.json"),
+    }
+    copies = {str(path.relative_to(clips / "models")) for path in (clips / "models").rglob("*.*")}
+    assert copies == {
+        *("vae_small.pth", "vae_small.safetensors", "vae_small.json"),
+        *("metrics/vae_small_metrics.json", "metrics/vae_small_summary.json"),
+    }
+
+
+def test_logged_names_are_the_originals(clips):
+    metrics, folder = run(clips)
+    line = read_epochs(folder)[-1]
+    assert {"train/loss", "train/bce", "train/kld"} <= line.keys()
+    assert {"epoch", "step", "seconds", "seconds_eval", "examples_per_second"} <= line.keys()
+    names = ["loss", "bce", "kld", "hamming_loss", "jaccard_index", "silhouette_score"]
+    names += ["active_units_num_active_units", "active_units_pct_active_units"]
+    assert {f"val/{name}" for name in names} <= line.keys()
+    names += ["diversity_unique_combinations", "diversity_pct_unique_combinations"]
+    names += ["diversity_entropy", "diversity_gini_coefficient"]
+    for kind in ("cosine_similarity", "kl_divergence", "hellinger_distance", "pearson_correlation"):
+        names.append(f"cooccurrence_{kind}")
+    assert {f"test/{name}" for name in names} <= metrics["test"].keys()
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert set(metrics) == {"train", "val", "test", "inference"}
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(clips):
+    _, folder = run(clips, loss__kld_weight=2.5, loss__bce_weight=0.5)
+    for line in read_epochs(folder):
+        for stage in ("train", "val"):
+            terms = 0.5 * line[f"{stage}/bce"] + 2.5 * line[f"{stage}/kld"]
+            assert line[f"{stage}/loss"] == pytest.approx(terms, rel=1e-5)
+
+
+def test_rows_and_splits_are_kept(clips):
+    _, folder = run(clips)
+    with np.load(folder / "rows.npz") as stored:
+        rows, source_row = stored["rows"], stored["source_row"]
+    splits = json.loads((folder / "splits.json").read_text())
+    assert sorted(position for at in splits.values() for position in at) == list(range(70))
+    assert {name: len(at) for name, at in splits.items()} == {"train": 42, "val": 14, "test": 14}
+    assert rows.shape == (70, 4)
+    assert rows.dtype == np.uint8
+    assert source_row.tolist() == list(range(70))
+    assert load(folder).rows("val").tolist() == rows[splits["val"]].tolist()
+
+
+# Every field, a value other than its default, and where its effect must show.
+EFFECTS = {
+    "seed": (1, "training"),
+    "model_name": ("mine", "copies"),
+    "model.latent_dim": (3, "training"),
+    "model.hidden_dim": (9, "training"),
+    "model.dropout_p": (0.0, "training"),
+    "model.use_batch_norm": (True, "training"),
+    "data.aspect_column": ("other", "refusal"),
+    "data.dataset_split": ("test", "refusal"),
+    "data.dataset_name": ("missing.csv", "refusal"),
+    "data.taxonomy_path": ("missing.json", "refusal"),
+    "data.val_fraction": (0.3, "training"),
+    "data.test_fraction": (0.3, "training"),
+    "data.split_by": ("set", "training"),
+    "data.split_seed": (43, "training"),
+    "data.batch_size": (32, "training"),
+    "data.shuffle": (False, "training"),
+    "loss.bce_weight": (2.0, "training"),
+    "loss.kld_weight": (4.0, "training"),
+    "loss.use_binary_cross_entropy": (False, "training"),
+    "trainer.max_epochs": (3, "training"),
+    "trainer.accelerator": ("tpu", "refusal"),
+    "trainer.devices": (2, "environment"),
+    "trainer.scale_batch_with_devices": (True, "training on 2 devices"),
+    "trainer.precision": ("bf16", "training"),
+    "trainer.gradient_clip_val": (0.01, "training"),
+    "trainer.accumulate_grad_batches": (2, "training"),
+    "trainer.check_val_every_n_epoch": (2, "log"),
+    "trainer.deterministic": (True, "environment"),
+    "trainer.optimizer.lr": (1e-2, "training"),
+    "trainer.optimizer.betas": ((0.5, 0.9), "training"),
+    "trainer.optimizer.weight_decay": (0.1, "training"),
+    "trainer.lr_scheduler.name": ("cosine", "training"),
+    "trainer.lr_scheduler.warmup_epochs": (1.0, "training"),
+    "trainer.lr_scheduler.final_fraction": (0.5, "training with a cosine"),
+    "trainer.early_stopping_patience": (1, "own test"),
+    "trainer.early_stopping_min_delta": (0.1, "own test"),
+    "trainer.checkpoint_every_seconds": (0.0, "own test"),
+    "trainer.enable_progress_bar": (True, "own test"),
+    "inference.enabled": (False, "inference"),
+    "inference.num_samples": (60, "inference"),
+    "inference.temperature": (0.5, "inference"),
+    "inference.decode": ("threshold", "inference"),
+    "inference.threshold": (0.9, "test metrics"),
+    "inference.seed": (1, "inference"),
+    "logger.name": (("tensorboard",), "own test"),
+}
+
+
+def test_every_field_has_an_effect_to_show():
+    config = settings.load_config(str(ROOT / "configs" / "base.py"))
+    assert dict(settings.fields(config)).keys() == EFFECTS.keys()
+
+
+def observed(clips, name, where, **overrides):
+    """What a run shows at the place where an option must have its effect."""
+    if where == "refusal":
+        try:
+            run(clips, name, **overrides)
+        except InputError as error:
+            return str(error)
+        return "accepted"
+    if where == "training on 2 devices":
+        overrides["trainer__devices"] = 2
+    if where == "training with a cosine":
+        overrides["trainer__lr_scheduler__name"] = "cosine"
+    metrics, folder = run(clips, name, **overrides)
+    return {
+        "training": lambda: timeless(folder),
+        "log": lambda: [sorted(line) for line in timeless(folder)],
+        "copies": lambda: sorted(path.name for path in (clips / "models").glob("*.pth")),
+        "environment": lambda: json.loads((folder / "environment.json").read_text()),
+        "inference": lambda: metrics.get("inference"),
+        "test metrics": lambda: metrics["test"],
+    }[where.split()[0] if where.startswith("training") else where]()
+
+
+@pytest.fixture(scope="module")
+def without_it(tmp_path_factory):
+    """What a run shows without any option changed, computed once for each place to look."""
+    folder = write_clips(tmp_path_factory.mktemp("without"))
+
+    @functools.cache
+    def look(where):
+        return observed(folder, where.replace(" ", "-"), where)
+
+    return look
+
+
+@pytest.mark.parametrize(
+    "field", [name for name, (_, where) in EFFECTS.items() if where != "own test"]
+)
+def test_an_option_has_its_effect(field, clips, without_it, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    value, where = EFFECTS[field]
+    plain = without_it(where)
+    assert observed(clips, "with", where, **{field.replace(".", "__"): value}) != plain
+
+
+def test_the_same_run_twice_is_the_same(clips):
+    _, first = run(clips, "first")
+    _, second = run(clips, "second")
+    assert timeless(first) == timeless(second)
+    assert same(parameters(first), parameters(second))
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("when", [1, 3])
+def test_an_interrupted_run_resumes_to_the_same_end(clips, when):
+    options = {"trainer__max_epochs": 5, "trainer__checkpoint_every_seconds": 0.0}
+    _, whole = run(clips, "whole", **options)
+
+    def interrupt(epoch, metrics, state):
+        if epoch == when:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(clips, "halves", hooks=[interrupt], **options)
+    assert len(read_epochs(clips / "halves")) == when
+    _, halves = run(clips, "halves", **options)
+    assert timeless(halves) == timeless(whole)
+    assert same(parameters(halves), parameters(whole))
+
+
+def test_a_longer_run_resumes_a_shorter_one(clips):
+    run(clips, "run", trainer__max_epochs=2)
+    _, longer = run(clips, "run", trainer__max_epochs=4)
+    _, whole = run(clips, "whole", trainer__max_epochs=4)
+    assert timeless(longer) == timeless(whole)
+
+
+def test_another_config_in_the_same_folder_is_refused(clips):
+    run(clips)
+    with pytest.raises(InputError, match=r"loss\.kld_weight \(was 1\.0, now 4\.0\)"):
+        run(clips, loss__kld_weight=4.0)
+    run(clips, inference__seed=5)  # changes nothing that was trained
+
+
+def test_other_rows_in_the_same_folder_are_refused(clips):
+    run(clips)
+    with (clips / "clips.csv").open("a") as file:
+        file.write("70,\"['jazz']\"\n")
+    with pytest.raises(InputError, match="other rows"):
+        run(clips)
+
+
+def test_a_taxonomy_in_another_order_is_refused(clips):
+    run(clips)
+    reordered = {concept: tags[::-1] for concept, tags in WORDS.items()}
+    (clips / "words.json").write_text(json.dumps(reordered))
+    with pytest.raises(InputError, match="another taxonomy"):
+        run(clips)
+
+
+def test_nothing_is_written_when_the_data_are_wrong(clips):
+    with pytest.raises(InputError):
+        run(clips, data__aspect_column="nope")
+    assert not (clips / "run").exists()
+    assert not (clips / "models").exists()
+
+
+def test_early_stopping_waits_for_its_patience(clips):
+    _, folder = run(
+        clips,
+        trainer__max_epochs=40,
+        trainer__early_stopping_patience=2,
+        trainer__early_stopping_min_delta=100.0,
+    )
+    # The first validation sets the mark; two more without a gain of 100 nats end it.
+    assert len(read_epochs(folder)) == 3
+    assert json.loads((folder / "summary.json").read_text())["best_epoch"] > 1
+    _, free = run(clips, "free", trainer__max_epochs=5, trainer__early_stopping_min_delta=100.0)
+    assert len(read_epochs(free)) == 5
+
+
+def test_a_run_that_stopped_early_stays_stopped(clips):
+    options = {
+        "trainer__max_epochs": 40,
+        "trainer__early_stopping_patience": 2,
+        "trainer__early_stopping_min_delta": 100.0,
+    }
+    _, folder = run(clips, **options)
+    before = timeless(folder)
+    run(clips, **options)
+    assert timeless(folder) == before
+
+
+def test_the_best_parameters_are_exported_not_the_last(clips):
+    seen = {}
+
+    def remember(epoch, metrics, state):
+        seen[epoch] = (
+            metrics["val/loss"],
+            jax.tree.map(lambda leaf: np.array(leaf), state.params),
+        )
+
+    # A rate so high that the loss goes up again.
+    metrics, folder = run(
+        clips, hooks=[remember], trainer__max_epochs=12, trainer__optimizer__lr=0.3
+    )
+    best = min(seen, key=lambda epoch: seen[epoch][0])
+    assert best != 12
+    exported = load(folder)
+    assert exported.facts["epoch"] == best
+    for layer, arrays in seen[best][1].items():
+        for name, array in arrays.items():
+            assert np.array_equal(exported.network.params[layer][name], array)
+    last = load(folder, checkpoint="last").network.params
+    assert np.array_equal(last["fc4"]["bias"], seen[12][1]["fc4"]["bias"])
+    assert metrics["val"]["val/loss"] == pytest.approx(seen[best][0], rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(clips):
+    with pytest.raises(TrainingFailed) as caught:
+        run(clips, trainer__optimizer__lr=1e30, trainer__max_epochs=5)
+    message = str(caught.value)
+    assert "epoch" in message
+    assert "step" in message
+    assert "lr" in message
+    # What is kept is finite, and the folder says the same again instead of training on.
+    with pytest.raises(TrainingFailed, match="new --workdir"):
+        run(clips, trainer__optimizer__lr=1e30, trainer__max_epochs=5)
+
+
+def test_the_best_survives_a_loss_that_is_not_finite(clips, monkeypatch):
+    poison = {"at": 3}
+
+    def spoil(epoch, metrics, state):
+        if epoch == poison["at"]:
+            monkeypatch.setattr(
+                "jaxvae.train._validate", lambda *_: {"loss": math.nan, "bce": 0.0, "kld": 0.0}
+            )
+
+    with pytest.raises(TrainingFailed, match=r"best parameters \(epoch \d\) are kept"):
+        run(clips, hooks=[spoil], trainer__max_epochs=6)
+    with pytest.raises(TrainingFailed, match="best parameters"):
+        run(clips, trainer__max_epochs=6)
+    last = load_last(clips / "run")
+    assert all(np.isfinite(array).all() for array in jax.tree.leaves(last))
+
+
+def load_last(folder):
+    # The run has no final/ yet, so only the checkpoint can be opened.
+    return load(folder, checkpoint="last").network.params
+
+
+def test_checkpoints_follow_the_clock(clips):
+    saved = []
+
+    def count(epoch, metrics, state):
+        folder = clips / saved_in["name"] / "checkpoints"
+        saved.append(sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()))
+
+    saved_in = {"name": "often"}
+    run(clips, "often", hooks=[count], trainer__max_epochs=4, trainer__checkpoint_every_seconds=0.0)
+    assert saved == [[], [1], [1, 2], [2, 3]]
+    saved.clear()
+    saved_in["name"] = "rarely"
+    run(
+        clips, "rarely", hooks=[count], trainer__max_epochs=4, trainer__checkpoint_every_seconds=1e6
+    )
+    assert saved == [[], [1], [1], [1]]
+
+
+def test_hooks_see_every_epoch(clips):
+    seen = []
+    run(clips, hooks=[lambda epoch, metrics, state: seen.append((epoch, int(state.step)))])
+    assert seen == [(1, 3), (2, 6)]  # 42 rows in batches of 16
+
+
+def test_tensorboard_files_can_be_read_back(clips):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    _, folder = run(clips, logger__name=("tensorboard",))
+    events = accumulator.EventAccumulator(str(folder / "tensorboard")).Reload()
+    logged = [(event.step, event.value) for event in events.Scalars("val/loss")]
+    lines = [(line["epoch"], line["val/loss"]) for line in read_epochs(folder)]
+    assert [step for step, _ in logged] == [epoch for epoch, _ in lines]
+    assert np.allclose([v for _, v in logged], [v for _, v in lines], rtol=1e-6)
+    _, without = run(clips, "without")
+    assert not (without / "tensorboard").exists()
+
+
+def test_a_collapsed_model_is_announced(clips, capsys):
+    run(clips, loss__kld_weight=200.0)
+    assert "collapsed" in capsys.readouterr().err
+    summary = json.loads((clips / "run" / "summary.json").read_text())
+    assert summary["collapsed"] is True
+
+
+def test_a_latent_that_carries_information_is_not(clips, capsys):
+    run(
+        clips,
+        trainer__max_epochs=150,
+        trainer__optimizer__lr=1e-2,
+        model__dropout_p=0.0,
+        loss__kld_weight=0.3,
+    )
+    assert "collapsed" not in capsys.readouterr().err
+
+
+def test_two_devices_train_as_one(clips):
+    _, one = run(clips, "one")
+    _, two = run(clips, "two", trainer__devices=2)
+    for a, b in zip(timeless(one), timeless(two), strict=True):
+        # float32 sums over devices are added in another order.
+        assert a["val/loss"] == pytest.approx(b["val/loss"], rel=1e-5)
+
+
+def test_bfloat16_stays_near_float32(clips):
+    _, full = run(clips, "full")
+    _, half = run(clips, "half", trainer__precision="bf16")
+    a, b = read_epochs(full)[-1]["val/loss"], read_epochs(half)[-1]["val/loss"]
+    assert a == pytest.approx(b, rel=0.02)  # bfloat16 keeps 8 bits
+    assert all(array.dtype == jnp.float32 for array in parameters(half).values())
