@@ -18,45 +18,24 @@ from clu import parameter_overview
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import devices, epoch, evaluate, record, settings
+from jaxvae import devices, epoch, evaluate, record, run_folder, settings
 from jaxvae.checkpoints import Checkpoints, claim
 from jaxvae.data_report import format_report
-from jaxvae.dataset import Dataset, load_dataset
-from jaxvae.errors import InputError
+from jaxvae.dataset import load_dataset
 from jaxvae.finish import finish
 from jaxvae.model import VAE
+from jaxvae.progress import Progress
 from jaxvae.run import best_of
 from jaxvae.state import Numbers, TrainState, create_state, make_numbers
 from jaxvae.taxonomy import Taxonomy
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]
 
-MAY_CHANGE = (
-    "model_name",
-    "trainer.accelerator",
-    "trainer.enable_progress_bar",
-    "trainer.checkpoint_every_seconds",
-    "inference",
-    "logger",
-)
-"""Fields a resumed run may change: none of them changes what is trained."""
 _EVAL_BATCH = 1024
 
 
 class TrainingFailed(RuntimeError):
     """Training can't go on: the message says when it stopped, why, and what to try."""
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands between epochs; kept in every checkpoint."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    stale_validations: int = 0
-    stopped_early: bool = False
-    nonfinite_step: int = -1
 
 
 @dataclasses.dataclass
@@ -100,19 +79,27 @@ def train_and_evaluate(
     devices.start(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
     folder = Path(workdir).expanduser().resolve()
     with claim(folder):
-        _refuse_changes(folder, config)
+        plain = json.loads(config.to_json())
+        run_folder.refuse_other_settings(folder, dict(settings.fields(ConfigDict(plain))))
         mesh = devices.make_mesh(accelerator=trainer.accelerator, num_devices=trainer.devices)
         terminal = record.Terminal(progress_bar=trainer.enable_progress_bar)
         taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
         dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
-        _refuse_other_data(folder, dataset)
+        run_folder.refuse_other_data(folder, dataset)
         graphdef, state = _make_state(config, taxonomy)
         programs = _compile(config, graphdef, taxonomy, dataset, mesh)
 
         terminal.say(format_report(dataset.report))
         terminal.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
         terminal.say(f"Training on {devices.describe(mesh.devices.flatten())}; run folder {folder}")
-        _write_start(folder, config, overrides or {}, taxonomy, dataset, mesh)
+        run_folder.write_start(
+            folder,
+            config=plain,
+            overrides=overrides or {},
+            devices=devices.describe(mesh.devices.flatten()),
+            taxonomy=taxonomy,
+            dataset=dataset,
+        )
 
         checkpoints = Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest)
         try:
@@ -247,7 +234,12 @@ def _train(config, programs, state, checkpoints, folder, terminal, hooks) -> tup
                 if not math.isfinite(values["loss"]):
                     progress.nonfinite_step = int(state.step)
                     break
-                best = _keep_best(values["loss"], state, best, progress, trainer)
+                if progress.observe(
+                    values["loss"],
+                    patience=trainer.early_stopping_patience,
+                    min_delta=trainer.early_stopping_min_delta,
+                ):
+                    best = _copy(best_of(state))
             log.append(line)
             display.show(line)
             for hook in hooks:
@@ -289,20 +281,6 @@ def _copy(tree):
     return jax.tree.map(jnp.copy, tree)
 
 
-def _keep_best(loss: float, state, best, progress: Progress, trainer) -> dict:
-    """Updates the counters of early stopping; returns the best parameters, copied if new."""
-    gain = progress.best_loss - loss
-    progress.stale_validations += 1
-    if gain > trainer.early_stopping_min_delta:
-        progress.stale_validations = 0
-    if gain > 0:
-        progress.best_loss, progress.best_epoch = loss, progress.epoch
-        best = _copy(best_of(state))
-    patience = trainer.early_stopping_patience
-    progress.stopped_early = patience > 0 and progress.stale_validations >= patience
-    return best
-
-
 def _resume(state, checkpoints: Checkpoints, terminal) -> tuple[TrainState, dict, Progress]:
     best = _copy(best_of(state))
     like = {"state": state, "best": best}
@@ -330,50 +308,3 @@ def _nonfinite(progress: Progress, folder: Path) -> str:
         f"{progress.nonfinite_step}; {kept}. Try a lower --config.trainer.optimizer.lr or a "
         f"lower --config.trainer.gradient_clip_val, in a new --workdir"
     )
-
-
-def _refuse_changes(folder: Path, config: ConfigDict) -> None:
-    """A folder resumes only the run it was made for."""
-    path = folder / "config.json"
-    if not path.exists():
-        return
-    before = dict(settings.fields(ConfigDict(json.loads(path.read_text()))))
-    now = dict(settings.fields(ConfigDict(json.loads(config.to_json()))))
-    may_change = list(MAY_CHANGE)
-    if now["trainer.lr_scheduler.name"] == "constant":
-        may_change.append("trainer.max_epochs")  # no schedule depends on it
-    changed = [
-        f"{name} (was {before.get(name)}, now {now.get(name)})"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-        and not any(name == free or name.startswith(free + ".") for free in may_change)
-    ]
-    if changed:
-        raise InputError(
-            f"{folder} holds a run with other settings: {', '.join(changed)}; "
-            f"give them as they were to resume, or another --workdir"
-        )
-
-
-def _refuse_other_data(folder: Path, dataset: Dataset) -> None:
-    path = folder / "data_report.json"
-    if not path.exists():
-        return
-    before = json.loads(path.read_text())["fingerprint"]
-    if before != dataset.fingerprint:
-        raise InputError(
-            f"{folder} holds a run on other rows or another taxonomy (fingerprint {before[:12]}, "
-            f"now {dataset.fingerprint[:12]}); restore the data, or give another --workdir"
-        )
-
-
-def _write_start(folder: Path, config, overrides, taxonomy, dataset: Dataset, mesh) -> None:
-    record.write_json(folder / "overrides.json", overrides)
-    found = devices.describe(mesh.devices.flatten())
-    record.write_json(folder / "environment.json", record.environment(found))
-    record.write_json(folder / "taxonomy.json", taxonomy.to_mapping())
-    record.write_json(folder / "data_report.json", dataset.report)
-    splits = {name: positions.tolist() for name, positions in dataset.splits.items()}
-    record.write_json(folder / "splits.json", splits)
-    np.savez_compressed(folder / "rows.npz", rows=dataset.rows, source_row=dataset.source_row)
-    record.write_json(folder / "config.json", json.loads(config.to_json()))

@@ -36,6 +36,8 @@ ROOMS = {
     "torch_file": {"errors", "torch_machine", "torch_names", "torch_pickle"},
     "export": {"errors", "model", "record", "taxonomy", "torch_file"},
     "run": {"checkpoints", "errors", "export", "model", "record", "state", "taxonomy"},
+    "progress": set(),
+    "run_folder": {"dataset", "errors", "record", "taxonomy"},
     "finish": {
         "checkpoints",
         "dataset",
@@ -52,7 +54,7 @@ ROOMS = {
 FREE = {"train", "cli", "__main__", "__init__"}
 WITHOUT_JAX = {
     *("errors", "taxonomy", "corpus", "cells", "tables", "hub", "splits", "data_report"),
-    *("dataset", "settings", "record", "torch_file"),
+    *("dataset", "settings", "record", "progress", "run_folder", "torch_file"),
     *("torch_pickle", "torch_machine", "torch_names"),
 }
 LAZY = {"datasets", "sklearn", "matplotlib", "tensorboard", "torch", "safetensors", "pyarrow"}

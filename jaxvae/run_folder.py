@@ -1,0 +1,102 @@
+"""What a run's folder says about how it was made, and whether a command may go on in it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvae import record
+from jaxvae.dataset import Dataset
+from jaxvae.errors import InputError
+from jaxvae.taxonomy import Taxonomy
+
+MAY_CHANGE = (
+    "model_name",
+    "trainer.accelerator",
+    "trainer.enable_progress_bar",
+    "trainer.checkpoint_every_seconds",
+    "inference",
+    "logger",
+)
+"""Fields a resumed run may change: none of them changes what is trained."""
+
+
+def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
+    """A folder resumes only the run it was made for.
+
+    Args:
+      folder: the run's folder; one without a `config.json` is new.
+      fields: the config as {dotted name: JSON-able value}.
+
+    Raises:
+      InputError: naming every field that differs, with both values.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    before = _flatten(_read(path))
+    may_change = list(MAY_CHANGE)
+    if fields["trainer.lr_scheduler.name"] == "constant":
+        may_change.append("trainer.max_epochs")  # no schedule depends on it
+    changed = [
+        f"{name} (was {before.get(name)}, now {fields.get(name)})"
+        for name in sorted({*before, *fields})
+        if before.get(name) != fields.get(name)
+        and not any(name == free or name.startswith(free + ".") for free in may_change)
+    ]
+    if changed:
+        raise InputError(
+            f"{folder} holds a run with other settings: {', '.join(changed)}; "
+            f"give them as they were to resume, or another --workdir"
+        )
+
+
+def refuse_other_data(folder: Path, dataset: Dataset) -> None:
+    """Raises InputError when the rows or the taxonomy are not those the folder was made with."""
+    path = folder / "data_report.json"
+    if not path.exists():
+        return
+    before = _read(path).get("fingerprint", "")
+    if before != dataset.fingerprint:
+        raise InputError(
+            f"{folder} holds a run on other rows or another taxonomy (fingerprint {before[:12]}, "
+            f"now {dataset.fingerprint[:12]}); restore the data, or give another --workdir"
+        )
+
+
+def write_start(
+    folder: Path,
+    *,
+    config: dict,
+    overrides: dict[str, Any],
+    devices: str,
+    taxonomy: Taxonomy,
+    dataset: Dataset,
+) -> None:
+    """Writes what is known before training: config, environment, taxonomy, rows and splits."""
+    record.write_json(folder / "overrides.json", overrides)
+    record.write_json(folder / "environment.json", record.environment(devices))
+    record.write_json(folder / "taxonomy.json", taxonomy.to_mapping())
+    record.write_json(folder / "data_report.json", dataset.report)
+    splits = {name: positions.tolist() for name, positions in dataset.splits.items()}
+    record.write_json(folder / "splits.json", splits)
+    np.savez_compressed(folder / "rows.npz", rows=dataset.rows, source_row=dataset.source_row)
+    # The config last: it makes the folder a run's.
+    record.write_json(folder / "config.json", config)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON: {error}") from error
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= (
+            _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

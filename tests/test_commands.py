@@ -1,0 +1,329 @@
+"""The README's commands, as processes of their own, on real input."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxvae import torch_file
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def command(*arguments, cwd, expect=0, **environment):
+    """Runs a command; its exit code must be the expected one, and a failure is one line."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+    )
+    assert done.returncode == expect, done.stderr
+    if expect == 2:
+        assert re.fullmatch(r"jaxvae: [^\n]+\n", done.stderr), done.stderr
+        assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def launch(*arguments, **options):
+    return command(ROOT / "launch.py", *arguments, **options)
+
+
+def tool(*arguments, **options):
+    return command("-m", "jaxvae", *arguments, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, shared_data):
+    """A short run on MusicCaps, made as the README says; the folder it was started in."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "clips.csv").write_bytes((shared_data / "musiccaps-public.csv").read_bytes())
+    (folder / "concepts_to_tags.json").write_bytes(
+        (shared_data / "concepts_to_tags.json").read_bytes()
+    )
+    launch(
+        f"--config={ROOT}/configs/small.py:trainer=quick_test",
+        "--config.data.dataset_name=clips.csv",
+        "--config.data.taxonomy_path=concepts_to_tags.json",
+        cwd=folder,
+    )
+    return folder
+
+
+def test_the_default_workdir_is_named_by_date_and_time(trained):
+    (run,) = (trained / "outputs" / "vae_training").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.name)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 10
+    assert (trained / "models" / "vae_small.pth").read_bytes() == (run / "model.pth").read_bytes()
+
+
+def test_the_counts_on_musiccaps(trained):
+    (run,) = (trained / "outputs" / "vae_training").iterdir()
+    report = json.loads((run / "data_report.json").read_text())
+    assert report["rows_read"] == 5521
+    assert report["rows_kept"] == 5046
+    assert report["rows_without_known_tag"] == 475
+    assert report["rows_unreadable"] == 0
+    assert {k: len(v) for k, v in json.loads((run / "splits.json").read_text()).items()} == {
+        "train": 4542,
+        "val": 252,
+        "test": 252,
+    }
+
+
+def test_the_export_loads_in_torch_and_computes_the_same(trained, torch):
+    from jaxvae.export import reconstruction_logits
+    from jaxvae.run import load
+    from tests.torch_twin import Twin
+
+    (folder,) = (trained / "outputs" / "vae_training").iterdir()
+    weights = torch.load(folder / "model.pth", weights_only=True, mmap=True)
+    twin = Twin(num_tags=200, latent_dim=32, hidden_dim=128, use_batch_norm=False)
+    twin.load_state_dict(weights, strict=True)
+    twin.eval()
+    run = load(folder)
+    x = np.zeros((50, 201), np.float32)
+    x[np.arange(50)[:, None], run.rows("test")[:50]] = 1.0
+    x = x[:, :200]
+    with torch.no_grad():
+        mean, _ = twin.encode(torch.from_numpy(x))
+        logits = twin.decode(mean).numpy()
+    assert np.allclose(reconstruction_logits(run.network, x), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_export_and_import_keep_every_bit(trained):
+    (run,) = (trained / "outputs" / "vae_training").iterdir()
+    tool("export", run, "--output", "model.pth", cwd=trained)
+    assert (trained / "model.pth").read_bytes() == (run / "model.pth").read_bytes()
+    tool(
+        *("import", "model.pth", "--taxonomy", "concepts_to_tags.json"),
+        *("--output", "imported_run"),
+        cwd=trained,
+    )
+    tool("export", "imported_run", "--output", "again.pth", cwd=trained)
+    assert (trained / "again.pth").read_bytes() == (run / "model.pth").read_bytes()
+    tool("export", run, "--output", "last.pth", "--checkpoint", "last", cwd=trained)
+    last, best = (torch_file.read_pth(trained / name) for name in ("last.pth", "model.pth"))
+    assert last.keys() == best.keys()
+
+
+def test_import_needs_the_right_taxonomy(trained):
+    (run,) = (trained / "outputs" / "vae_training").iterdir()
+    (trained / "other.json").write_text('{"genre": ["jazz", "rock"]}')
+    done = tool(
+        *("import", run / "model.pth", "--taxonomy", "other.json", "--output", "no_run"),
+        cwd=trained,
+        expect=2,
+    )
+    assert "200" in done.stderr
+    assert "2 tags" in done.stderr
+    assert not (trained / "no_run").exists()
+
+
+def test_import_refuses_a_folder_that_exists(trained):
+    (trained / "full").mkdir()
+    (trained / "full" / "file").touch()
+    (run,) = (trained / "outputs" / "vae_training").iterdir()
+    tool("import", run / "model.pth", "--output", "full", cwd=trained, expect=2)
+
+
+def test_export_of_nothing_is_refused(tmp_path):
+    assert "not a run" in tool("export", "x", "--output", "m.pth", cwd=tmp_path, expect=2).stderr
+
+
+def test_the_data_report_alone(trained):
+    arguments = (
+        "data",
+        f"--config={ROOT}/configs/medium.py",
+        "--config.data.dataset_name=clips.csv",
+        "--config.data.taxonomy_path=concepts_to_tags.json",
+    )
+    text = tool(*arguments, cwd=trained).stdout
+    assert "5,046" in text
+    assert "475" in text
+    report = json.loads(tool(*arguments, "--json", cwd=trained).stdout)
+    assert report["rows_kept"] == 5046
+
+
+def test_overrides_and_a_relative_workdir(tmp_path):
+    launch(
+        f"--config={ROOT}/configs/beta_default.py",
+        "--config.loss.kld_weight=4.0",
+        "--config.trainer.max_epochs=2",
+        "--config.data.batch_size=64",
+        "--config.trainer.optimizer.lr=1e-3",
+        "--workdir=runs/a",
+        cwd=tmp_path,
+    )
+    run = tmp_path / "runs" / "a"
+    assert json.loads((run / "overrides.json").read_text()) == {
+        "loss.kld_weight": 4.0,
+        "trainer.max_epochs": 2,
+        "data.batch_size": 64,
+        "trainer.optimizer.lr": 0.001,
+    }
+    config = json.loads((run / "config.json").read_text())
+    assert config["trainer"]["optimizer"]["lr"] == 0.001
+    done = launch(
+        f"--config={ROOT}/configs/beta_default.py", "--workdir=runs/a", cwd=tmp_path, expect=2
+    )
+    assert "data.batch_size (was 64, now 32)" in done.stderr
+
+
+def test_print_config_prints_it_and_trains_nothing(tmp_path):
+    done = launch(
+        f"--config={ROOT}/configs/medium.py:data=musiccaps", "--print_config", cwd=tmp_path
+    )
+    assert json.loads(done.stdout)["data"]["dataset_name"] == "google/MusicCaps"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_every_field(tmp_path):
+    text = launch("--help", cwd=tmp_path).stdout
+    assert "--config.loss.kld_weight=1.0\n      weight of the KL term" in text
+    assert "--workdir" in text
+    assert "2026" not in text
+    for name in ("data", "export", "import"):
+        assert name in tool("--help", cwd=tmp_path).stdout
+        assert "usage" in tool(name, "--help", cwd=tmp_path).stdout
+
+
+def test_help_and_print_config_load_nothing_slow(tmp_path):
+    for flags in ("--help", "--print_config"):
+        code = (
+            f"import sys; sys.argv = ['{ROOT}/launch.py', '--config={ROOT}/configs/medium.py',"
+            f" '{flags}']\n"
+            "from jaxvae.cli import launch\n"
+            "launch(sys.argv, description='x')\n"
+            "assert not {'jax', 'numpy', 'flax', 'datasets'} & sys.modules.keys()\n"
+        )
+        command("-c", code, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "--config=configs/medium.py"),
+        (["--config=nope.py"], "nope.py"),
+        (["--config={medium}", "--config.loss.kld_wieght=4.0"], "loss.kld_weight"),
+        (["--config={medium}", "--config.data.shuffle", "False"], "'False'"),
+        (["--config={medium}", "--config.model.dropout_p=1.0"], "dropout_p=1.0"),
+        (["--config={medium}", "--config.data.dataset_name=missing.csv"], "missing.csv"),
+        (["--config={medium}", "--config.data.taxonomy_path=no.json"], "no.json"),
+        (["--config={medium}", "--config.data.val_fraction=0.0001"], "val"),
+        (["--config={medium}", "--config.trainer.accelerator=tpu"], "tpu"),
+        (["--config={medium}", "--config.trainer.devices=9"], "only 1"),
+    ],
+)
+def test_a_mistake_is_one_line_exit_2_and_leaves_nothing(arguments, part, tmp_path):
+    filled = [text.replace("{medium}", f"{ROOT}/configs/medium.py") for text in arguments]
+    done = launch(*filled, "--workdir=run", cwd=tmp_path, expect=2)
+    assert part in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_is_exit_1(tmp_path):
+    done = launch(
+        f"--config={ROOT}/configs/small.py:trainer=quick_test",
+        "--config.trainer.optimizer.lr=1e30",
+        "--workdir=run",
+        cwd=tmp_path,
+        expect=1,
+    )
+    assert "stopped being finite" in done.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def wrapper(tmp_path_factory):
+    """The shell wrapper in a copy of the project whose environment is this one."""
+    root = tmp_path_factory.mktemp("clone") / "project"
+    tracked = subprocess.run(
+        ["git", "ls-files", "jaxvae", "configs", "scripts", "launch.py", "requirements*.txt"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    if tracked.returncode or not tracked.stdout:
+        pytest.skip("not a git checkout")
+    for name in tracked.stdout.split():
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+        target.chmod((ROOT / name).stat().st_mode)
+
+    def call(*arguments, cwd, expect=0):
+        done = subprocess.run(
+            [str(root / "scripts" / "run_vae_training.sh"), *arguments],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, "XLA_FLAGS": ""},
+            check=False,
+        )
+        assert done.returncode == expect, done.stderr
+        return done
+
+    call.root = root
+    return call
+
+
+def test_the_wrapper_explains_itself(wrapper, tmp_path):
+    text = wrapper("--help", cwd=tmp_path).stdout
+    for option in ("--model", "--trainer", "--data", "--epochs", "--batch-size", "--lr"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--modle", "medium"], "--modle"),
+        (["--model", "medum"], "medum"),
+        (["--epochs"], "--epochs"),
+        (["--run-name", "../x"], "../x"),
+        (["--resume"], "--run-name"),
+        (["--resume", "--run-name", "fresh"], "nothing to resume"),
+    ],
+)
+def test_the_wrapper_refuses_what_it_does_not_know(arguments, part, wrapper, tmp_path):
+    done = wrapper(*arguments, cwd=tmp_path, expect=2)
+    assert part in done.stderr
+    assert not (wrapper.root / ".venv").exists()
+
+
+def test_the_wrapper_passes_its_options_on(wrapper, tmp_path):
+    # An environment that is already there, as at a second start: nothing is installed.
+    (wrapper.root / ".venv" / "bin").mkdir(parents=True)
+    python = wrapper.root / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    stamp = subprocess.run(
+        ["bash", "-c", "cat requirements*.txt requirements.txt | cksum | cut -d ' ' -f 1"],
+        capture_output=True,
+        text=True,
+        cwd=wrapper.root,
+        check=True,
+    ).stdout.strip()
+    (wrapper.root / ".venv" / f".installed-{stamp}-requirements").touch()
+    done = wrapper(
+        *("--model", "small", "--trainer", "quick_test", "--data", "embedded"),
+        *("--epochs", "2", "--batch-size", "64", "--lr", "1e-3", "--run-name", "my_experiment"),
+        *("--", "--config.seed=3"),
+        cwd=tmp_path,
+    )
+    assert "Installing" not in done.stderr
+    run = tmp_path / "outputs" / "vae_training" / "my_experiment"
+    config = json.loads((run / "config.json").read_text())
+    assert config["trainer"]["max_epochs"] == 2
+    assert config["data"]["batch_size"] == 64
+    assert config["trainer"]["optimizer"]["lr"] == 1e-3
+    assert config["seed"] == 3
+    assert "--resume" in wrapper("--run-name", "my_experiment", cwd=tmp_path, expect=2).stderr
