@@ -3,6 +3,10 @@
 Everything here is numpy on what one compiled pass returned; scikit-learn is imported when needed.
 """
 
+import functools
+import importlib
+import threading
+
 import numpy as np
 
 from jaxvae.metrics import SplitMetrics
@@ -36,7 +40,23 @@ def silhouette(mean: np.ndarray, rows: np.ndarray) -> float | None:
     distinct = len(np.unique(labels))
     if not 2 <= distinct < len(labels) or not np.isfinite(mean).all():
         return None
-    return float(silhouette_score(mean, labels))
+    # BLAS threads spin on after a call, and would slow the next training epoch by a fifth.
+    with _threads().limit(limits=1):
+        return float(silhouette_score(mean, labels))
+
+
+@functools.cache
+def _threads():
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def load_slow_libraries() -> threading.Thread:
+    """Imports scikit-learn in the background: a second that fits behind a compilation."""
+    thread = threading.Thread(target=importlib.import_module, args=("sklearn.metrics",))
+    thread.start()
+    return thread
 
 
 def to_multi_hot(rows: np.ndarray, num_tags: int) -> np.ndarray:

@@ -86,6 +86,7 @@ def train_and_evaluate(
         taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
         dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
         run_folder.refuse_other_data(folder, dataset)
+        evaluate.load_slow_libraries()
         graphdef, state = _make_state(config, taxonomy)
         programs = _compile(config, graphdef, taxonomy, dataset, mesh)
 
