@@ -31,6 +31,8 @@ from jaxvae.taxonomy import Taxonomy, normalize
 
 __all__ = ["Dataset", "fingerprint_rows", "format_report", "load_dataset", "split_rows"]
 
+EMBEDDED = "embedded"
+"""The name of the corpus that needs neither file nor network."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 MAX_ROWS_BYTES = 2**33
 
@@ -59,7 +61,7 @@ class Dataset:
 def load_dataset(
     *,
     taxonomy: Taxonomy,
-    dataset_name: str | Path = "embedded",
+    dataset_name: str | Path = EMBEDDED,
     dataset_split: str = "train",
     aspect_column: str = "aspect_list",
     val_fraction: float = 0.05,
@@ -129,7 +131,7 @@ def _open(name: str, split: str, column: str) -> tuple[tables.Cells, str]:
     path = Path(os.path.expanduser(name))
     # Unlike Path.exists, os.path.exists takes any text, even one that no file can be called.
     is_file = "\0" not in name and (path.suffix.lower() in tables.SUFFIXES or os.path.exists(path))
-    if not is_file and name != "embedded":
+    if not is_file and name != EMBEDDED:
         if HUB_ID.fullmatch(name):
             return read_hub(name, split, column)
         raise InputError(
@@ -138,7 +140,7 @@ def _open(name: str, split: str, column: str) -> tuple[tables.Cells, str]:
         )
     if split != "train":
         raise InputError(f"dataset_split {split!r}: only hub data sets have splits; leave 'train'")
-    if name != "embedded":
+    if name != EMBEDDED:
         return tables.read_file(path, column), f"{name}, column {column}"
     # Its seed is no option: the embedded corpus is one data set, the same everywhere.
     return ((None, tags) for tags in build_corpus().draw(seed=0).tags), "the embedded corpus"

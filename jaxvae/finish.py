@@ -10,7 +10,8 @@ from flax import nnx
 
 from jaxvae import devices, epoch, evaluate, export, record, sample
 from jaxvae.checkpoints import save_params
-from jaxvae.dataset import Dataset
+from jaxvae.corpus import build_corpus
+from jaxvae.dataset import EMBEDDED, Dataset
 from jaxvae.losses import LossWeights
 from jaxvae.taxonomy import Taxonomy
 
@@ -98,6 +99,8 @@ def finish(
     train_sets = evaluate.to_multi_hot(split_rows["train"], num_tags)
     if use_binary_cross_entropy:
         stages["test"]["test/independent_nll"] = evaluate.independent_nll(train_sets, test_sets)
+        if config["data"]["dataset_name"] == EMBEDDED:
+            stages["test"] |= _generator_nll(split_rows["test"], taxonomy)
     _, mean, logvar = judge(split_rows["train"][:_INFORMATION_ROWS])
     information = evaluate.information(mean, logvar)
     stages["train"]["train/information"] = information
@@ -133,6 +136,14 @@ def finish(
     if collapse is not None:
         terminal.say(collapse)
     return stages
+
+
+def _generator_nll(rows: np.ndarray, taxonomy: Taxonomy) -> dict[str, float]:
+    """What the embedded corpus's own generator reaches: no model can do better on average."""
+    corpus = build_corpus()
+    if corpus.taxonomy.digest != taxonomy.digest:
+        return {}
+    return {"test/generator_nll": float(-corpus.log_likelihood(rows).mean())}
 
 
 def _train_losses(folder: Path, best_epoch: int) -> dict[str, Any]:
@@ -204,6 +215,10 @@ def _announce(terminal, folder: Path, models_dir: Path, stages, summary, replace
         rows["independent tags"] = (
             f"{independent:.3f} nats per row; the model's -ELBO is {abs(gain):.3f} "
             f"{'better' if gain > 0 else 'worse'}"
+        )
+    if "test/generator_nll" in test:
+        rows["best possible"] = (
+            f"{test['test/generator_nll']:.3f} nats per row: the corpus's own generator"
         )
     if "inference" in stages:
         drawn = stages["inference"]

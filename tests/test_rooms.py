@@ -40,6 +40,7 @@ ROOMS = {
     "run_folder": {"dataset", "errors", "record", "taxonomy"},
     "finish": {
         "checkpoints",
+        "corpus",
         "dataset",
         "devices",
         "epoch",
