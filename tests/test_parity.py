@@ -1,0 +1,223 @@
+"""Same weights, same inputs, same numbers as PyTorch, to float32 accuracy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxvae import epoch, losses
+from jaxvae.model import VAE, BatchNorm
+from jaxvae.state import create_state, make_numbers
+
+TAGS, LATENT, HIDDEN, ROWS, LONGEST = 30, 4, 16, 40, 6
+# Sums of some tens of float32 products, in another order than torch's.
+CLOSE = {"rtol": 2e-5, "atol": 2e-6}
+
+
+def random_rows(count=ROWS, seed=0):
+    """`[N, K]` padded rows and their multi-hot twins `[N, V]`."""
+    rng = np.random.default_rng(seed)
+    rows = np.full((count, LONGEST), TAGS, np.uint8)
+    hot = np.zeros((count, TAGS), np.float32)
+    for number in range(count):
+        tags = np.sort(rng.choice(TAGS, rng.integers(1, LONGEST + 1), replace=False))
+        rows[number, : len(tags)] = tags
+        hot[number, tags] = 1.0
+    return rows, hot
+
+
+def with_empty_row(rows):
+    return np.concatenate([rows, np.full((1, LONGEST), TAGS, rows.dtype)])
+
+
+def build(use_batch_norm, seed=0):
+    graphdef, state = create_state(
+        lambda: VAE(
+            num_tags=TAGS,
+            latent_dim=LATENT,
+            hidden_dim=HIDDEN,
+            use_batch_norm=use_batch_norm,
+            rngs=nnx.Rngs(seed),
+        ),
+        seed=seed,
+    )
+    return graphdef, state
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "batch norm"])
+def pair(request, torch):
+    """(graphdef, state, twin with the same weights)."""
+    from tests.torch_twin import Twin
+
+    graphdef, state = build(request.param)
+    twin = Twin(
+        num_tags=TAGS, latent_dim=LATENT, hidden_dim=HIDDEN, use_batch_norm=request.param
+    ).take(state.params, state.batch_stats)
+    return graphdef, state, twin
+
+
+def assert_close(ours, theirs):
+    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), **CLOSE)
+
+
+def assert_trees_close(ours, theirs):
+    assert jax.tree.structure(jax.tree.map(np.asarray, ours)) == jax.tree.structure(theirs)
+    jax.tree.map(assert_close, ours, theirs)
+
+
+def test_posterior_and_logits_in_evaluation(pair, torch):
+    graphdef, state, twin = pair
+    model = nnx.merge(graphdef, state.params, state.batch_stats)
+    _, hot = random_rows()
+    twin.eval()
+    with torch.no_grad():
+        mean, logvar = twin.encode(torch.from_numpy(hot))
+        logits = twin.decode(mean)
+    ours = model.encode(jnp.asarray(hot))
+    assert_close(ours[0], mean)
+    assert_close(ours[1], logvar)
+    assert_close(model.decode(ours[0]), logits)
+
+
+def test_each_loss_term(torch):
+    rng = np.random.default_rng(1)
+    _, hot = random_rows()
+    logits = rng.normal(0.0, 5.0, (ROWS, TAGS)).astype(np.float32)
+    mean, logvar = (rng.normal(0.0, 1.5, (ROWS, LATENT)).astype(np.float32) for _ in range(2))
+    target, theirs = torch.from_numpy(hot), torch.from_numpy(logits)
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(theirs, target, reduction="none")
+    assert_close(losses.bernoulli_nll(jnp.asarray(logits), jnp.asarray(hot)), bce.sum(1))
+    squared = torch.nn.functional.mse_loss(torch.sigmoid(theirs), target, reduction="none")
+    assert_close(losses.squared_error(jnp.asarray(logits), jnp.asarray(hot)), squared.sum(1))
+    posterior = torch.distributions.Normal(
+        torch.from_numpy(mean), torch.exp(0.5 * torch.from_numpy(logvar))
+    )
+    kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0))
+    assert_close(losses.gaussian_kl(jnp.asarray(mean), jnp.asarray(logvar)), kl)
+
+
+def torch_loss(torch, twin, hot, noise, *, kld_weight, bce=True):
+    x = torch.from_numpy(hot)
+    mean, logvar = twin.encode(x)
+    logits = twin.decode(mean + torch.exp(0.5 * logvar) * torch.from_numpy(noise))
+    if bce:
+        data = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+    else:
+        data = torch.nn.functional.mse_loss(torch.sigmoid(logits), x, reduction="sum")
+    kl = -0.5 * torch.sum(1 + logvar - mean.pow(2) - logvar.exp())
+    return (data + kld_weight * kl) / len(hot)
+
+
+def step_noise(state, step, batch_size):
+    """The noise of a step, from the documented keys: root, noise stream, step."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 1), step)
+    return np.array(jax.random.normal(jax.random.split(key)[1], (1, batch_size, LATENT)))[0]
+
+
+@pytest.mark.parametrize("bce", [True, False], ids=["BCE", "MSE"])
+def test_gradients_of_every_parameter(pair, torch, bce):
+    from tests.torch_twin import gradients
+
+    graphdef, state, twin = pair
+    _, hot = random_rows()
+    noise = np.random.default_rng(2).normal(size=(ROWS, LATENT)).astype(np.float32)
+
+    def loss(params):
+        model = nnx.merge(graphdef, params, state.batch_stats)
+        x = jnp.asarray(hot)
+        mean, logvar = model.encode(x, train=True)
+        logits = model.decode(mean + jnp.exp(0.5 * logvar) * noise, train=True)
+        data = losses.bernoulli_nll(logits, x) if bce else losses.squared_error(logits, x)
+        weights = losses.LossWeights(bce=jnp.float32(1.0), kld=jnp.float32(2.0))
+        terms = losses.objective(data, losses.gaussian_kl(mean, logvar), weights)
+        return losses.masked_mean(terms, jnp.ones(ROWS, bool), jnp.float32(ROWS))
+
+    twin.train()
+    theirs = torch_loss(torch, twin, hot, noise, kld_weight=2.0, bce=bce)
+    theirs.backward()
+    ours, grads = jax.value_and_grad(loss)(state.params)
+    assert_close(ours, theirs.detach())
+    assert_trees_close(grads, gradients(twin))
+
+
+@pytest.mark.parametrize(
+    ("clip", "weight_decay", "betas"),
+    [(0.05, 0.0, (0.9, 0.999)), (0.05, 0.1, (0.8, 0.95)), (0.0, 0.1, (0.9, 0.999))],
+    ids=["clipped", "clipped, L2", "L2 alone"],
+)
+def test_an_epoch_of_adam_steps(pair, torch, clip, weight_decay, betas):
+    """40 rows in batches of 16: three steps, the last one short."""
+    graphdef, state, twin = pair
+    batch, lr = 16, 1e-3
+    rows, hot = random_rows()
+    train_epoch = epoch.make_train_epoch(
+        graphdef,
+        num_rows=ROWS,
+        num_tags=TAGS,
+        latent_dim=LATENT,
+        batch_size=batch,
+        shuffle=False,
+    )
+    numbers = make_numbers(
+        learning_rate=lr, betas=betas, weight_decay=weight_decay, clip_norm=clip, kld_weight=2.0
+    )
+    noises = [step_noise(state, step, batch) for step in range(3)]
+
+    adam = torch.optim.Adam(twin.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
+    twin.train()
+    total = 0.0
+    for step, noise in enumerate(noises):
+        part = hot[step * batch : (step + 1) * batch]
+        adam.zero_grad()
+        loss = torch_loss(torch, twin, part, noise[: len(part)], kld_weight=2.0)
+        loss.backward()
+        if clip:
+            norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), clip)
+            assert norm > clip  # else the case would not test clipping
+        adam.step()
+        total += float(loss.detach()) * len(part)
+
+    state, sums = train_epoch(state, numbers, with_empty_row(rows))
+    assert sums.compute()["loss"] == pytest.approx(total / ROWS, rel=1e-5)
+    theirs = {name: value.numpy() for name, value in twin.state_dict().items()}
+    for layer, arrays in state.params.items():
+        kernel = "kernel" in arrays
+        weight = arrays["kernel"].T if kernel else arrays["scale"]
+        # Adam divides a gradient by its own size, so where a gradient is all but zero its rounding
+        # error is enlarged: hence a hundredth of the learning rate as absolute tolerance.
+        np.testing.assert_allclose(weight, theirs[f"{layer}.weight"], rtol=1e-5, atol=lr / 100)
+        np.testing.assert_allclose(
+            arrays["bias"], theirs[f"{layer}.bias"], rtol=1e-5, atol=lr / 100
+        )
+    for layer, arrays in state.batch_stats.items():
+        np.testing.assert_allclose(
+            arrays["mean"], theirs[f"{layer}.running_mean"], rtol=1e-4, atol=lr / 100
+        )
+        np.testing.assert_allclose(
+            arrays["var"], theirs[f"{layer}.running_var"], rtol=1e-4, atol=lr / 100
+        )
+        assert int(arrays["count"]) == int(theirs[f"{layer}.num_batches_tracked"]) == 3
+
+
+def test_batch_norm_statistics(torch):
+    x = np.random.default_rng(0).normal(3.0, 2.0, (12, 5)).astype(np.float32)
+    theirs, ours = torch.nn.BatchNorm1d(5).train(), BatchNorm(5)
+    for part in (x[:7], x[7:]):
+        expected = theirs(torch.from_numpy(part)).detach()
+        assert_close(ours(jnp.asarray(part), mask=None, train=True), expected)
+    assert_close(ours.mean[...], theirs.running_mean)
+    assert_close(ours.var[...], theirs.running_var)
+    theirs.eval()
+    assert_close(ours(jnp.asarray(x), mask=None, train=False), theirs(torch.from_numpy(x)).detach())
+
+
+def test_batch_norm_sees_only_rows_of_the_mask(torch):
+    x = np.random.default_rng(0).normal(3.0, 2.0, (9, 5)).astype(np.float32)
+    mask = np.array([True] * 6 + [False] * 3)
+    theirs, ours = torch.nn.BatchNorm1d(5).train(), BatchNorm(5)
+    expected = theirs(torch.from_numpy(x[mask])).detach()
+    out = ours(jnp.asarray(x), mask=jnp.asarray(mask), train=True)
+    assert_close(out[:6], expected)
+    assert_close(ours.mean[...], theirs.running_mean)
+    assert_close(ours.var[...], theirs.running_var)
