@@ -1,0 +1,37 @@
+"""Meshes, and refusals with both numbers. The suite runs on two simulated devices."""
+
+import numpy as np
+import pytest
+
+from jaxvae import devices
+from jaxvae.errors import InputError
+
+
+def test_one_two_and_all_devices():
+    assert devices.make_mesh(accelerator="auto", num_devices=1).size == 1
+    assert devices.make_mesh(accelerator="cpu", num_devices=2).size == 2
+    assert devices.make_mesh(accelerator="auto", num_devices=-1).size == 2
+
+
+def test_more_devices_than_there_are():
+    with pytest.raises(InputError, match=r"devices=3: only 2 here \(2 cpu\)"):
+        devices.make_mesh(accelerator="auto", num_devices=3)
+
+
+def test_an_accelerator_that_is_not_there():
+    with pytest.raises(InputError, match=r"accelerator=tpu: no such device here.*2 cpu"):
+        devices.make_mesh(accelerator="tpu", num_devices=1)
+
+
+def test_a_batch_that_does_not_divide():
+    mesh = devices.make_mesh(accelerator="auto", num_devices=2)
+    with pytest.raises(InputError, match="batch_size=33 does not divide over 2 devices"):
+        devices.check_divisible(batch_size=33, mesh=mesh)
+    devices.check_divisible(batch_size=32, mesh=mesh)
+
+
+def test_rows_are_placed_whole_with_an_empty_one_behind():
+    mesh = devices.make_mesh(accelerator="auto", num_devices=2)
+    placed = devices.place_rows(np.array([[0, 1], [2, 9]], np.uint8), mesh, num_tags=9)
+    assert placed.sharding.is_fully_replicated
+    np.testing.assert_array_equal(placed, [[0, 1], [2, 9], [9, 9]])

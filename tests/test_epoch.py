@@ -1,0 +1,255 @@
+"""The compiled epoch: exact, reproducible, traced once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxvae import devices, losses
+from jaxvae.epoch import _epoch_order, make_eval_pass, make_train_epoch, steps_per_epoch
+from jaxvae.model import VAE, dropout_values, multi_hot, reparameterize
+from jaxvae.state import apply_gradients, create_state, make_numbers
+from tests.test_parity import LATENT, LONGEST, ROWS, TAGS, build, random_rows
+from tests.test_parity import with_empty_row as padded
+
+RATE = 1e-2
+
+
+def trainer(graphdef, *, num_rows=ROWS, batch_size=16, **options):
+    return make_train_epoch(
+        graphdef,
+        num_rows=num_rows,
+        num_tags=TAGS,
+        latent_dim=LATENT,
+        batch_size=batch_size,
+        **options,
+    )
+
+
+def numbers(**options):
+    return make_numbers(**{"learning_rate": RATE, "clip_norm": 1.0, "dropout_p": 0.3, **options})
+
+
+def fresh(state):
+    """A copy: a training epoch takes its state's memory."""
+    return jax.tree.map(jnp.copy, state)
+
+
+def assert_close(a, b, rtol=1e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=RATE / 1000), a, b)
+
+
+def test_steps_cover_the_rows():
+    assert steps_per_epoch(40, 16) == 3
+    assert steps_per_epoch(32, 16) == 2
+    assert steps_per_epoch(33, 16, accumulate=2) == 2
+    assert steps_per_epoch(5, 16) == 1
+
+
+def test_every_row_once_an_epoch_and_padding_last():
+    order = np.asarray(_epoch_order(jax.random.key(0), jnp.int32(3), 40, 48, True))
+    assert sorted(order[:40]) == list(range(40))
+    assert (order[40:] == 40).all()
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    def order(seed, number):
+        return np.asarray(_epoch_order(jax.random.key(seed), jnp.int32(number), 40, 40, True))
+
+    assert np.array_equal(order(0, 1), order(0, 1))
+    assert not np.array_equal(order(0, 1), order(0, 2))
+    assert not np.array_equal(order(0, 1), order(1, 1))
+    unshuffled = _epoch_order(jax.random.key(0), jnp.int32(1), 40, 40, False)
+    assert np.array_equal(unshuffled, np.arange(40))
+
+
+def test_an_epoch_counts_every_row():
+    graphdef, state = build(False)
+    state, sums = trainer(graphdef)(state, numbers(), padded(random_rows()[0]))
+    assert float(sums.count) == ROWS
+    assert int(state.step) == 3
+
+
+@pytest.mark.parametrize("use_batch_norm", [False, True])
+def test_the_scan_is_a_plain_loop_of_steps(use_batch_norm):
+    """Written once more without scan, padding or masks, from the documented keys."""
+    rows, _ = random_rows()
+    graphdef, start = build(use_batch_norm)
+    options = numbers(weight_decay=0.01, kld_weight=2.0)
+    state = fresh(start)
+    for number in range(3):
+        order = np.asarray(
+            _epoch_order(jax.random.fold_in(start.key, 0), jnp.int32(0), ROWS, 48, True)
+        )
+        part = rows[order[number * 16 : (number + 1) * 16][: 16 if number < 2 else 8]]
+        key = jax.random.fold_in(jax.random.fold_in(start.key, 1), number)
+        dropout_key, noise_key = jax.random.split(key)
+        dropped = dropout_values(jnp.zeros((1, 16, LONGEST)), options.dropout_p, dropout_key)[0]
+        noise = jax.random.normal(noise_key, (1, 16, LATENT))[0, : len(part)]
+
+        def loss_fn(params, part=part, dropped=dropped, noise=noise, state=state):
+            model = nnx.merge(graphdef, params, state.batch_stats)
+            x = multi_hot(part, jnp.ones(part.shape), TAGS)
+            mean, logvar = model.encode(multi_hot(part, dropped[: len(part)], TAGS), train=True)
+            logits = model.decode(reparameterize(mean, logvar, noise), train=True)
+            kl = losses.gaussian_kl(mean, logvar).sum(axis=1)
+            loss = jnp.mean(losses.bernoulli_nll(logits, x) + 2.0 * kl)
+            return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+        (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        state = apply_gradients(state, grads, batch_stats=stats, loss=loss, numbers=options)
+    got, _ = trainer(graphdef)(start, options, padded(rows))
+    assert_close(got.params, state.params)
+    assert_close(got.batch_stats, state.batch_stats)
+
+
+@pytest.mark.parametrize("use_batch_norm", [False, True])
+def test_padding_changes_nothing(use_batch_norm):
+    """40 rows in one batch of 40, or of 64 with 24 masked rows."""
+    rows, _ = random_rows()
+    graphdef, state = build(use_batch_norm)
+    options = numbers(dropout_p=0.0)
+    # The noise of a row does not depend on how many rows follow it.
+    exact, _ = trainer(graphdef, batch_size=40, shuffle=False)(fresh(state), options, padded(rows))
+    wide, _ = trainer(graphdef, batch_size=64, shuffle=False)(fresh(state), options, padded(rows))
+    assert_close(wide.params, exact.params)
+    assert_close(wide.batch_stats, exact.batch_stats)
+
+
+def test_two_batches_of_16_accumulated_are_one_of_32():
+    rows, _ = random_rows()
+    graphdef, state = build(False)
+    one, a = trainer(graphdef, batch_size=32)(fresh(state), numbers(), padded(rows))
+    two, b = trainer(graphdef, batch_size=16, accumulate=2)(fresh(state), numbers(), padded(rows))
+    assert int(one.step) == int(two.step) == 2
+    assert_close(two.params, one.params)
+    assert a.compute() == pytest.approx(b.compute(), rel=1e-5)
+
+
+def test_a_program_is_traced_once_whatever_the_numbers():
+    rows = padded(random_rows()[0])
+    graphdef, state = build(False)
+    train_epoch = trainer(graphdef)
+    for options in (
+        numbers(),
+        numbers(kld_weight=4.0),
+        numbers(learning_rate=1e-3, lr_schedule="cosine", warmup_steps=3, total_steps=9),
+        numbers(dropout_p=0.0, clip_norm=0.0, weight_decay=0.1, betas=(0.5, 0.9)),
+    ):
+        state, _ = train_epoch(state, options, rows)
+    assert train_epoch._cache_size() == 1
+
+
+# Inside a vmap the epoch's own donation has nothing to take.
+@pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
+def test_a_population_is_a_vmap_over_the_numbers():
+    rows = padded(random_rows()[0])
+    graphdef, state = build(False)
+    train_epoch = trainer(graphdef)
+    members = [numbers(kld_weight=w, dropout_p=p) for w, p in ((0.5, 0.0), (1.0, 0.3), (4.0, 0.5))]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    many, sums = jax.vmap(lambda n: train_epoch(fresh(state), n, rows))(stacked)
+    for number, member in enumerate(members):
+        single, alone = train_epoch(fresh(state), member, rows)
+        assert_close(jax.tree.map(lambda leaf, i=number: leaf[i], many.params), single.params)
+        assert float(sums.loss[number]) == pytest.approx(float(alone.loss), rel=1e-5)
+
+
+def test_two_devices_are_one_device():
+    rows = random_rows()[0]
+    graphdef, state = build(True)
+    results = []
+    for count in (1, 2):
+        mesh = devices.make_mesh(accelerator="cpu", num_devices=count)
+        train_epoch = trainer(graphdef, batch_sharding=devices.batch_sharding(mesh))
+        placed = devices.place_rows(rows, mesh, num_tags=TAGS)
+        trained, _ = train_epoch(devices.replicate(fresh(state), mesh), numbers(), placed)
+        results.append(jax.device_get((trained.params, trained.batch_stats)))
+    assert_close(*results)
+
+
+def test_a_loss_that_is_not_finite_is_reported_with_its_step():
+    rows = padded(random_rows()[0])
+    graphdef, state = build(False)
+    train_epoch = trainer(graphdef)
+    state, _ = train_epoch(state, numbers(), rows)
+    state, _ = train_epoch(state, numbers(learning_rate=1e30), rows)
+    assert int(state.bad_step) == 4  # the step after the first one of the second epoch
+    assert int(state.step) == 4
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def planted(count=400):
+    """Two independent factors of four values each, four tags for every value."""
+    rng = np.random.default_rng(0)
+    factors = rng.integers(0, 4, (count, 2))
+    rows = np.full((count, 8), 32, np.uint8)
+    for number, (a, b) in enumerate(factors):
+        rows[number] = [*range(4 * a, 4 * a + 4), *range(16 + 4 * b, 16 + 4 * b + 4)]
+    return rows
+
+
+def test_it_learns_a_planted_structure():
+    rows = planted()
+    graphdef, state = create_state(
+        lambda: VAE(num_tags=32, latent_dim=4, hidden_dim=32, rngs=nnx.Rngs(0)), seed=0
+    )
+    train_epoch = make_train_epoch(graphdef, num_rows=400, num_tags=32, latent_dim=4, batch_size=40)
+    table = np.concatenate([rows, np.full((1, 8), 32, np.uint8)])
+    history = []
+    for _ in range(120):
+        state, sums = train_epoch(state, make_numbers(learning_rate=1e-2, clip_norm=1.0), table)
+        history.append(sums.compute())
+    # 16 equally likely rows: ln 16 nats is the best there is; 32 independent tags cost 18.
+    best, independent = np.log(16), 32 * (0.25 * np.log(4) + 0.75 * np.log(4 / 3))
+    closed = (independent - history[-1]["loss"]) / (independent - best)
+    assert closed > 0.8
+    assert history[-1]["kld"] > 2.0
+
+
+def evaluated(graphdef, state, rows, batch_size):
+    eval_pass = make_eval_pass(
+        graphdef,
+        num_rows=len(rows),
+        num_tags=TAGS,
+        latent_dim=LATENT,
+        batch_size=batch_size,
+    )
+    weights = numbers(kld_weight=2.0).loss_weights
+    threshold = np.float32(0.5)
+    return jax.device_get(
+        eval_pass(
+            state.params, state.batch_stats, weights, threshold, jax.random.key(7), padded(rows)
+        )
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_evaluation_does_not_depend_on_the_batch_size(batch_size):
+    rows, _ = random_rows()
+    graphdef, state = build(True)
+    whole, mean, logvar = evaluated(graphdef, state, rows, ROWS)
+    total, other_mean, other_logvar = evaluated(graphdef, state, rows, batch_size)
+    assert total.compute() == pytest.approx(whole.compute(), rel=1e-4)
+    np.testing.assert_allclose(other_mean, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(other_logvar, logvar, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_by_hand():
+    rows, hot = random_rows()
+    graphdef, state = build(False)
+    total, mean, logvar = evaluated(graphdef, state, rows, 16)
+    model = nnx.merge(graphdef, state.params, state.batch_stats)
+    expected_mean, expected_logvar = model.encode(jnp.asarray(hot))
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(logvar, expected_logvar, rtol=1e-5, atol=1e-6)
+    kl = 0.5 * (mean**2 + np.exp(logvar) - 1.0 - logvar)
+    values = total.compute()
+    assert values["kld"] == pytest.approx(kl.sum(axis=1).mean(), rel=1e-4)
+    assert values["loss"] == pytest.approx(values["bce"] + 2.0 * values["kld"], rel=1e-5)
+    decoded = np.asarray(model.decode(jnp.asarray(mean))) > 0.0
+    x = hot > 0.5
+    assert values["hamming_loss"] == pytest.approx((decoded != x).mean(), rel=1e-6)
+    pooled = (decoded & x).sum() / (decoded | x).sum()
+    assert values["jaccard_index"] == pytest.approx(pooled, rel=1e-6)

@@ -1,0 +1,124 @@
+"""Metrics of a split, each against a brute-force or hand-made twin."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+from jaxvae import evaluate
+
+
+def random_sets(count=50, tags=7, seed=0):
+    return np.random.default_rng(seed).random((count, tags)) < 0.3
+
+
+def test_rows_become_multi_hot():
+    rows = np.array([[0, 2, 3], [1, 3, 3]], np.uint8)
+    expected = [[True, False, True], [False, True, False]]
+    assert evaluate.to_multi_hot(rows, 3).tolist() == expected
+
+
+def test_diversity_by_hand():
+    # Three distinct sets, seen 1, 1 and 2 times.
+    sets = np.array([[1, 0], [1, 0], [0, 1], [1, 1]], bool)
+    values = evaluate.diversity(sets)
+    assert values["diversity_unique_combinations"] == 3
+    assert values["diversity_pct_unique_combinations"] == 75.0
+    assert values["diversity_entropy"] == pytest.approx(1.5 * math.log(2))
+    # 2 (1*.25 + 2*.25 + 3*.5) / 3 - 4/3
+    assert values["diversity_gini_coefficient"] == pytest.approx(1 / 6)
+
+
+def test_one_set_alone_has_no_diversity():
+    values = evaluate.diversity(np.zeros((9, 4), bool))
+    assert values["diversity_unique_combinations"] == 1
+    assert values["diversity_entropy"] == 0.0
+    assert values["diversity_gini_coefficient"] == pytest.approx(0.0)
+
+
+def brute_cooccurrence(sets):
+    tags = sets.shape[1]
+    counts = np.zeros((tags, tags))
+    for row in sets:
+        for i in range(tags):
+            for j in range(tags):
+                counts[i, j] += row[i] and row[j]
+    return counts.ravel()
+
+
+def test_cooccurrence_against_loops():
+    sets, reference = random_sets(seed=1), random_sets(seed=2)
+    q, p = brute_cooccurrence(sets), brute_cooccurrence(reference)
+    values = evaluate.cooccurrence(sets, reference)
+    assert values["cooccurrence_pearson_correlation"] == pytest.approx(np.corrcoef(p, q)[0, 1])
+    p, q = p / p.sum(), q / q.sum()
+    cosine = (p * q).sum() / math.sqrt((p**2).sum() * (q**2).sum())
+    assert values["cooccurrence_cosine_similarity"] == pytest.approx(cosine)
+    hellinger = math.sqrt(1.0 - np.sqrt(p * q).sum())
+    assert values["cooccurrence_hellinger_distance"] == pytest.approx(hellinger)
+    kl = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a and b)
+    if (q > 0).all():
+        assert values["cooccurrence_kl_divergence"] == pytest.approx(kl, rel=1e-6)
+
+
+def test_a_collection_is_no_distance_from_itself():
+    sets = random_sets()
+    values = evaluate.cooccurrence(sets, sets)
+    assert list(values.values()) == pytest.approx([1.0, 0.0, 0.0, 1.0], abs=1e-7)
+
+
+def test_nothing_can_be_compared_with_empty_sets():
+    values = evaluate.cooccurrence(np.zeros((5, 7), bool), random_sets())
+    assert set(values.values()) == {None}
+
+
+def test_independent_tags_by_hand():
+    train = np.array([[1, 0], [1, 0], [1, 1]], bool)
+    test = np.array([[1, 0]], bool)
+    # Frequencies 3.5/4 and 1.5/4.
+    by_hand = -math.log(3.5 / 4) - math.log(1 - 1.5 / 4)
+    assert evaluate.independent_nll(train, test) == pytest.approx(by_hand)
+
+
+def test_silhouette_is_the_mean_of_textbook_values():
+    mean = np.array([[0.0], [1.0], [10.0], [12.0]])
+    rows = np.array([[0], [0], [1], [1]], np.uint8)
+    # a: distance within the label; b: mean distance to the other label.
+    textbook = [1 - 1 / 11, 1 - 1 / 10, 1 - 2 / 9.5, 1 - 2 / 11.5]
+    assert evaluate.silhouette(mean, rows) == pytest.approx(np.mean(textbook))
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
+def test_silhouette_is_none_where_it_is_undefined(labels):
+    rows = np.array(labels, np.uint8)[:, None]
+    assert evaluate.silhouette(np.arange(3.0)[:, None], rows) is None
+
+
+def test_information_against_plain_densities():
+    rng = np.random.default_rng(0)
+    mean, logvar = rng.normal(0, 2, (600, 2)), rng.normal(-1, 0.3, (600, 2))
+    z = mean + np.exp(0.5 * logvar) * np.random.default_rng(0).standard_normal(mean.shape)
+    log_q = np.stack(
+        [norm.logpdf(z, m, np.exp(0.5 * v)).sum(axis=1) for m, v in zip(mean, logvar, strict=True)],
+        axis=1,
+    )
+    expected = np.mean(np.diag(log_q) - logsumexp(log_q, axis=1) + math.log(600))
+    assert evaluate.information(mean, logvar) == pytest.approx(expected, rel=1e-9)
+
+
+def test_separate_posteriors_carry_the_logarithm_of_their_number():
+    mean = 100.0 * np.arange(50.0)[:, None]
+    assert evaluate.information(mean, np.zeros((50, 1))) == pytest.approx(math.log(50), rel=1e-6)
+
+
+def test_one_posterior_for_all_carries_nothing():
+    assert evaluate.information(np.ones((50, 3)), np.zeros((50, 3))) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_collapse_is_said_in_plain_words():
+    message = evaluate.collapse_message(0.2, kld_weight=4.0)
+    assert "collapsed" in message
+    assert "kld_weight" in message
+    assert evaluate.collapse_message(1.0, kld_weight=4.0) is None

@@ -1,0 +1,79 @@
+"""Loss terms against numbers worked out by hand, and their behaviour at the edges."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxvae import losses
+
+
+def test_a_logit_of_zero_costs_ln_2_a_tag():
+    x = jnp.asarray([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    nll = losses.bernoulli_nll(jnp.zeros((2, 3)), x)
+    np.testing.assert_allclose(nll, [3 * math.log(2)] * 2, rtol=1e-6)
+
+
+def test_the_likelihood_by_hand():
+    # p = 0.75 for logit ln 3: -ln 0.75 for a tag that is there, -ln 0.25 for one that is not.
+    logit = math.log(3.0)
+    nll = losses.bernoulli_nll(jnp.asarray([[logit, logit]]), jnp.asarray([[1.0, 0.0]]))
+    np.testing.assert_allclose(nll, [-math.log(0.75) - math.log(0.25)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("logit", "x", "nats"), [(120.0, 1.0, 0.0), (120.0, 0.0, 120.0), (-120.0, 1.0, 120.0)]
+)
+def test_saturated_logits_stay_finite(logit, x, nats):
+    value, slope = jax.value_and_grad(
+        lambda l: losses.bernoulli_nll(l[None, None], jnp.full((1, 1), x))[0]
+    )(jnp.float32(logit))
+    assert value == pytest.approx(nats, abs=1e-6)
+    assert math.isfinite(slope)
+
+
+def test_squared_error_by_hand():
+    error = losses.squared_error(jnp.asarray([[math.log(3.0), 0.0]]), jnp.asarray([[1.0, 1.0]]))
+    np.testing.assert_allclose(error, [0.25**2 + 0.5**2], rtol=1e-6)
+
+
+def test_the_prior_is_no_distance_from_itself():
+    assert not losses.gaussian_kl(jnp.zeros((2, 3)), jnp.zeros((2, 3))).any()
+
+
+def test_kl_in_closed_form():
+    kl = losses.gaussian_kl(jnp.asarray([[1.0, 0.0, 2.0]]), jnp.asarray([[0.0, 1.0, -1.0]]))
+    by_hand = [0.5, 0.5 * (math.e - 2.0), 0.5 * (4.0 + math.exp(-1.0))]
+    np.testing.assert_allclose(kl, [by_hand], rtol=1e-6)
+
+
+def test_a_tiny_kl_keeps_its_digits():
+    kl = losses.gaussian_kl(jnp.zeros((1, 1)), jnp.full((1, 1), 1e-3))
+    np.testing.assert_allclose(kl, [[0.5 * (math.expm1(1e-3) - 1e-3)]], rtol=1e-3)
+
+
+def test_gradients():
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(3, 4)), jnp.float32)
+    x = jnp.asarray(rng.random((3, 4)) < 0.5, jnp.float32)
+    for term in (losses.bernoulli_nll, losses.squared_error):
+        check_grads(lambda l, term=term: term(l, x), (logits,), order=1, modes=["rev"])
+    check_grads(losses.gaussian_kl, (logits, logits), order=1, modes=["rev"])
+
+
+def test_the_objective_weighs_its_terms():
+    weights = losses.LossWeights(bce=jnp.float32(0.5), kld=jnp.float32(4.0))
+    loss = losses.objective(
+        jnp.asarray([10.0, 6.0]), jnp.asarray([[1.0, 2.0], [0.0, 1.0]]), weights
+    )
+    np.testing.assert_allclose(loss, [17.0, 7.0])
+
+
+def test_a_mask_is_a_subset():
+    values, mask = jnp.asarray([1.0, 5.0, jnp.nan]), jnp.asarray([True, True, False])
+    mean, slope = jax.value_and_grad(losses.masked_mean)(values, mask, jnp.float32(2.0))
+    assert mean == 3.0
+    np.testing.assert_array_equal(slope, [0.5, 0.5, 0.0])

@@ -1,0 +1,38 @@
+"""Best epoch and patience, by hand."""
+
+from jaxvae.progress import Progress
+
+
+def watch(values, **options):
+    progress, best = Progress(), []
+    for number, loss in enumerate(values, start=1):
+        progress.epoch = number
+        best.append(progress.observe(loss, **{"patience": 0, "min_delta": 0.0, **options}))
+        if progress.stopped_early:
+            break
+    return progress, best
+
+
+def test_the_best_is_the_lowest():
+    progress, best = watch([3.0, 1.0, 2.0, 1.0])
+    assert best == [True, True, False, False]
+    assert (progress.best_epoch, progress.best_loss) == (2, 1.0)
+    assert not progress.stopped_early
+
+
+def test_patience_counts_validations_without_a_gain():
+    progress, _ = watch([3.0, 2.0, 2.5, 2.0, 1.0], patience=2)
+    assert progress.stopped_early
+    assert progress.epoch == 4
+
+
+def test_a_gain_starts_the_count_again():
+    progress, _ = watch([3.0, 3.5, 2.0, 2.5, 1.0], patience=2)
+    assert not progress.stopped_early
+
+
+def test_a_gain_too_small_to_count_is_still_the_best():
+    progress, best = watch([3.0, 2.9, 2.8], patience=2, min_delta=0.5)
+    assert best == [True, True, True]
+    assert progress.stopped_early
+    assert progress.best_loss == 2.8

@@ -1,0 +1,92 @@
+"""Sampling from the prior."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxvae.model import VAE
+from jaxvae.sample import Samples, describe, sample_prior
+from jaxvae.state import create_state
+
+TAGS = 12
+
+
+def network(bias=-1.0, spread=1.0):
+    """A model whose tags have about the probability sigmoid(bias)."""
+    graphdef, state = create_state(
+        lambda: VAE(num_tags=TAGS, latent_dim=2, hidden_dim=8, rngs=nnx.Rngs(0)), seed=0
+    )
+    params = jax.tree.map(lambda leaf: leaf, state.params)
+    params["fc4"] = {
+        "kernel": params["fc4"]["kernel"] * spread,
+        "bias": jnp.full((TAGS,), bias, jnp.float32),
+    }
+    return graphdef, params, {}
+
+
+def draw(model, num_samples=2000, **options):
+    return sample_prior(*model, latent_dim=2, num_samples=num_samples, **options)
+
+
+def test_tags_are_drawn_with_their_probabilities():
+    samples = draw(network(bias=1.0))  # so likely that hardly any set is empty
+    assert samples.empty_fraction < 1e-3
+    expected = samples.probabilities.mean(axis=0)
+    error = np.sqrt(expected * (1 - expected) / 2000)
+    assert (np.abs(samples.multi_hot.mean(axis=0) - expected) < 5 * error).all()
+
+
+def test_no_set_is_empty_though_most_draws_are():
+    samples = draw(network(bias=-4.0, spread=0.0))
+    # Every tag has probability sigmoid(-4) = 0.018, so 80.4 % of all draws are empty.
+    assert samples.empty_fraction == pytest.approx((1 - 1 / (1 + np.exp(4.0))) ** TAGS, abs=0.02)
+    assert samples.multi_hot.any(axis=1).all()
+    assert samples.multi_hot.shape == (2000, TAGS)
+
+
+def test_a_model_that_yields_nothing_ends_all_the_same():
+    samples = draw(network(bias=-40.0, spread=0.0), num_samples=10)
+    assert samples.multi_hot.shape == (10, TAGS)
+    assert not samples.multi_hot.any()
+    assert samples.empty_fraction == 1.0
+
+
+def test_the_seed_fixes_the_samples():
+    model = network()
+    assert np.array_equal(draw(model, seed=1).multi_hot, draw(model, seed=1).multi_hot)
+    assert not np.array_equal(draw(model, seed=1).multi_hot, draw(model, seed=2).multi_hot)
+
+
+def test_fewer_samples_are_the_first_of_more():
+    model = network()
+    few, many = draw(model, num_samples=10), draw(model, num_samples=9000)
+    assert np.array_equal(few.multi_hot, many.multi_hot[:10])
+
+
+def test_temperature_divides_the_logits():
+    cold, warm = (draw(network(spread=0.0), temperature=t) for t in (0.5, 2.0))
+    sigmoid = lambda logit: 1 / (1 + np.exp(-logit))  # noqa: E731
+    np.testing.assert_allclose(cold.probabilities, sigmoid(-2.0), rtol=1e-5)
+    np.testing.assert_allclose(warm.probabilities, sigmoid(-0.5), rtol=1e-5)
+
+
+def test_threshold_cuts_the_probabilities():
+    samples = draw(network(bias=0.0), decode="threshold", threshold=0.55)
+    assert np.array_equal(samples.multi_hot, samples.probabilities > 0.55)
+    assert samples.multi_hot.any()
+
+
+def test_statistics_by_hand():
+    hot = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]], bool)
+    values = describe(Samples(hot, np.full((4, 3), 0.5, np.float32), 0.25))
+    assert values["num_samples"] == 4
+    assert values["avg_tags_per_sample"] == 1.25
+    assert values["std_tags_per_sample"] == pytest.approx(np.sqrt(0.6875))
+    assert (values["min_tags_per_sample"], values["max_tags_per_sample"]) == (0, 2)
+    assert values["empty_sets"] == 1
+    assert values["empty_fraction_before_redraw"] == 0.25
+    assert values["unique_combinations"] == 3
+    assert values["diversity_ratio"] == 0.75
+    assert values["avg_entropy"] == pytest.approx(3 * np.log(2))

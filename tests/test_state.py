@@ -1,0 +1,93 @@
+"""Learning rates and the freeze."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from jaxvae.model import VAE
+from jaxvae.state import apply_gradients, create_state, learning_rate_at, make_numbers
+
+STEPS = np.arange(0, 120)
+
+
+def rates(**options):
+    numbers = make_numbers(learning_rate=0.1, total_steps=100, **options)
+    return jax.vmap(lambda step: learning_rate_at(numbers, step))(jnp.asarray(STEPS, jnp.int32))
+
+
+def test_constant():
+    np.testing.assert_allclose(rates(), 0.1, rtol=1e-6)
+
+
+def test_warm_up_rises_in_equal_steps_to_the_peak():
+    got = rates(warmup_steps=10)
+    np.testing.assert_allclose(got[:10], 0.01 * np.arange(1, 11), rtol=1e-5)
+    np.testing.assert_allclose(got[10:], 0.1, rtol=1e-6)
+
+
+def test_cosine_is_optax_cosine():
+    schedule = optax.cosine_decay_schedule(0.1, 100, alpha=0.2)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+        expected = [float(schedule(step)) for step in STEPS]
+    got = rates(lr_schedule="cosine", final_fraction=0.2)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_cosine_after_warm_up_starts_at_the_peak_and_ends_with_the_run():
+    got = rates(lr_schedule="cosine", warmup_steps=20)
+    assert got[20] == pytest.approx(0.1, rel=1e-6)
+    assert got[60] == pytest.approx(0.05, rel=1e-5)
+    assert got[100] == pytest.approx(0.0, abs=1e-8)
+
+
+def small_state(seed=0):
+    def build():
+        return VAE(num_tags=5, latent_dim=2, hidden_dim=4, use_batch_norm=True, rngs=nnx.Rngs(seed))
+
+    return create_state(build, seed=seed)[1]
+
+
+def leaves(state):
+    return [np.asarray(x) for x in jax.tree.leaves((state.params, state.opt_state, state.step))]
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_freezes_the_state_for_good(where):
+    numbers = make_numbers(learning_rate=0.1, clip_norm=1.0)
+    good = jax.tree.map(jnp.ones_like, small_state().params)
+    bad = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(jnp.nan), good)
+
+    def advance(state, gradients, loss):
+        return apply_gradients(
+            state,
+            gradients,
+            batch_stats=jax.tree.map(lambda x: x + jnp.ones_like(x), state.batch_stats),
+            loss=jnp.float32(loss),
+            numbers=numbers,
+        )
+
+    start = small_state()
+    once = advance(start, good, 1.0)
+    assert int(once.step) == 1
+    assert int(once.bad_step) == -1
+    assert not np.array_equal(once.params["fc1"]["kernel"], start.params["fc1"]["kernel"])
+    assert int(once.batch_stats["bn1"]["count"]) == 1
+
+    frozen = advance(once, *((bad, 1.0) if where == "gradient" else (good, np.inf)))
+    assert int(frozen.bad_step) == 1
+    assert all(np.array_equal(a, b) for a, b in zip(leaves(frozen), leaves(once), strict=True))
+    assert int(frozen.batch_stats["bn1"]["count"]) == 1
+
+    later = advance(frozen, good, 1.0)
+    assert int(later.bad_step) == 1
+    assert all(np.array_equal(a, b) for a, b in zip(leaves(later), leaves(once), strict=True))
+
+
+def test_the_seed_makes_the_state():
+    same = zip(leaves(small_state(1)), leaves(small_state(1)), strict=True)
+    assert all(np.array_equal(a, b) for a, b in same)
+    other = zip(leaves(small_state(1)), leaves(small_state(2)), strict=True)
+    assert not all(np.array_equal(a, b) for a, b in other)
