@@ -9,6 +9,7 @@ import ast
 import json
 import re
 import warnings
+from typing import Any
 
 MAX_CELL = 65_536
 MAX_DEPTH = 2
@@ -155,6 +156,8 @@ def _kind(value: object) -> str:
     """Names a value's type in a user's words."""
     if value is None:
         return "empty"
-    known = ((bool, "a truth value"), (int | float, "a number"), (str, "text"))
-    known += ((list | tuple, "a list"), (dict, "a mapping"), (bytes, "bytes"))
+    known: tuple[tuple[Any, str], ...] = (
+        *((bool, "a truth value"), (int | float, "a number"), (str, "text")),
+        *((list | tuple, "a list"), (dict, "a mapping"), (bytes, "bytes")),
+    )
     return next((name for kind, name in known if isinstance(value, kind)), type(value).__name__)

@@ -29,7 +29,7 @@ def describe_rows(
     counts = np.bincount(columns, minlength=taxonomy.num_tags).tolist()
     rows_per_tag = dict(zip(taxonomy.tags, counts, strict=True))
     never = [tag for tag, count in rows_per_tag.items() if not count]
-    near = taxonomy.nearest if taxonomy.num_tags <= MAX_TAGS_FOR_NEAREST else lambda tag: []
+    compare = taxonomy.num_tags <= MAX_TAGS_FOR_NEAREST
     return {
         "tags_per_row": {str(n): int(c) for n, c in enumerate(np.bincount(lengths)) if c},
         "mean_tags_per_row": float(lengths.mean()),
@@ -41,7 +41,11 @@ def describe_rows(
         },
         "num_unknown_tags": len(unknown),
         "unknown_tags": [
-            {"tag": _cut(tag, MAX_QUOTED), "count": count, "nearest": near(tag)}
+            {
+                "tag": _cut(tag, MAX_QUOTED),
+                "count": count,
+                "nearest": taxonomy.nearest(tag) if compare else [],
+            }
             for tag, count in unknown[:SHOWN]
         ],
     }

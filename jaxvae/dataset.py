@@ -122,7 +122,7 @@ def fingerprint_rows(rows: np.ndarray, taxonomy: Taxonomy) -> str:
     """
     little = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{taxonomy.digest} {rows.shape} {little.dtype.str}".encode())
-    digest.update(little)
+    digest.update(little.data)
     return digest.hexdigest()
 
 
@@ -166,7 +166,7 @@ def _encode(
                 at_line = {} if line is None else {"line": line}
                 unreadable.append({"row": num_read - 1, **at_line, "reason": str(error)})
             continue
-        columns = set()
+        found = set()
         for tag in tags:
             column = column_as_written.get(tag)
             if column is None:
@@ -174,10 +174,10 @@ def _encode(
             if column < 0:
                 unknown[tag] += 1
             else:
-                columns.add(column)
-        if columns:
-            flat.extend(sorted(columns))
-            lengths.append(len(columns))
+                found.add(column)
+        if found:
+            flat.extend(sorted(found))
+            lengths.append(len(found))
             source_row.append(num_read - 1)
     if not num_read:
         raise InputError(f"{source}: there are column names but no rows")

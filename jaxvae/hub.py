@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from jaxvae.errors import InputError
 from jaxvae.tables import ARROW_BATCH, Cells, arrow_cells, check_column
@@ -94,7 +95,7 @@ def _offline(datasets, on: bool) -> Iterator[None]:
     """Holds the libraries in offline mode; their environment variable acts only on import."""
     from huggingface_hub import constants
 
-    places = (datasets.config, constants)
+    places: tuple[Any, ...] = (datasets.config, constants)
     before = [place.HF_HUB_OFFLINE for place in places]
     try:
         for place in places:

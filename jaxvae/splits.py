@@ -40,8 +40,8 @@ def split_rows(
     rng = np.random.default_rng(seed)
     if split_by == "row":
         order = rng.permutation(number)
-        parts = (order[num_test + num_val :], order[num_test : num_test + num_val])
-        parts += (order[:num_test],)
+        test, val = order[:num_test], order[num_test : num_test + num_val]
+        parts = [order[num_test + num_val :], val, test]
     else:
         parts = _split_groups(group_rows(rows), num_val, num_test, rng)
     splits = {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True)}
@@ -97,7 +97,7 @@ def _floor(size: float) -> int:
 
 def _split_groups(
     groups: np.ndarray, num_val: int, num_test: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> list[np.ndarray]:
     """Deals whole groups, in a random order, to test, then validation, the rest to training."""
     sizes = np.bincount(groups)
     left = rng.permutation(len(sizes))
@@ -107,7 +107,7 @@ def _split_groups(
         owner[left[taken]] = split
         left = left[~taken]
     by_row = owner[groups]
-    return tuple(np.flatnonzero(by_row == split) for split in range(3))
+    return [np.flatnonzero(by_row == split) for split in range(3)]
 
 
 def _take(sizes: np.ndarray, wanted: int) -> np.ndarray:

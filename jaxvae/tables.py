@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jaxvae.errors import InputError, did_you_mean
 
@@ -196,7 +197,7 @@ def _read_json(path: Path, column: str) -> Cells:
         yield None, record.get(column)
 
 
-def _parse_json(text: str, where: str, line: int | None) -> object:
+def _parse_json(text: str, where: str, line: int | None) -> Any:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         record = dict(pairs)
         if len(record) < len(pairs):

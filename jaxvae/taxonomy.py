@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jaxvae.errors import InputError, did_you_mean
 
@@ -216,7 +217,7 @@ class Taxonomy:
         return number
 
 
-def _read_json(path: Path) -> object:
+def _read_json(path: Path) -> Any:
     """Parses one JSON file strictly: no repeated keys, no NaN, one line for whatever is wrong."""
     try:
         with path.open("rb") as file:
@@ -281,6 +282,8 @@ def _kind(value: object) -> str:
     """Names a value's type as someone who wrote JSON would."""
     if value is None:
         return "null"
-    known = ((bool, "a truth value"), (int | float, "a number"), (str, "text"))
-    known += ((list | tuple, "a list"), (Mapping, "an object"))
+    known: tuple[tuple[Any, str], ...] = (
+        *((bool, "a truth value"), (int | float, "a number"), (str, "text")),
+        *((list | tuple, "a list"), (Mapping, "an object")),
+    )
     return next((name for kind, name in known if isinstance(value, kind)), type(value).__name__)

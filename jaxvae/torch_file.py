@@ -36,8 +36,10 @@ _ALIGNMENT = 64
 _FOLDER = "archive"
 _DOS_TIME, _DOS_DATE = 0, 0x21  # 1 January 1980
 _BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_BROKEN = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, LookupError)
-_BROKEN += (struct.error, OverflowError, MemoryError)
+_BROKEN = (
+    *(zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, LookupError),
+    *(struct.error, OverflowError, MemoryError),
+)
 
 Members = list[tuple[str, bytes | memoryview]]
 
@@ -128,7 +130,7 @@ def _members(tensors: Mapping[str, np.ndarray], location: str) -> Members:
         )
         key = str(len(records))
         entries[name] = TensorEntry(kind, key, array.size, 0, shape, stride)
-        records.append((f"data/{key}", memoryview(array.reshape(-1).view(np.uint8))))
+        records.append((f"data/{key}", array.reshape(-1).view(np.uint8).data))
     return [
         ("data.pkl", encode(entries, location)),
         (".format_version", b"1"),
@@ -189,8 +191,8 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
     if content.file_size > MAX_BYTES:
         raise FormatError(f"its list of contents is over {MAX_BYTES:,} bytes long")
     order = "little"
-    if info := members.get(f"{folder}/byteorder"):
-        order = archive.read(info)[:16].decode("ascii") if info.file_size < 16 else ""
+    if said := members.get(f"{folder}/byteorder"):
+        order = archive.read(said)[:16].decode("ascii") if said.file_size < 16 else ""
     if order not in ("little", "big"):
         raise FormatError("its byte order is neither little nor big")
     entries = find_tensors(decode(archive.read(content)))

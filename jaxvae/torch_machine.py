@@ -9,6 +9,7 @@ import pickletools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from jaxvae.torch_pickle import STORAGES, TensorEntry
 
@@ -61,7 +62,7 @@ def decode(content: bytes) -> dict:
     end = 0
     try:
         for opcode, argument, position in pickletools.genops(content):
-            end = position + 1
+            end = (position or 0) + 1
             action = _ACTIONS.get(opcode.name)
             if action is None:
                 raise FormatError(f"instruction {opcode.name} is not needed to describe tensors")
@@ -202,11 +203,11 @@ def _push(machine: _Machine, argument: object) -> None:
     machine.stack.append(argument)
 
 
-def _pushing(make: Callable[[], object]) -> Callable[[_Machine, object], None]:
+def _pushing(make: Callable[[], object]) -> Callable[[_Machine, Any], None]:
     return lambda machine, _: machine.stack.append(make())
 
 
-def _tuple_of(number: int) -> Callable[[_Machine, object], None]:
+def _tuple_of(number: int) -> Callable[[_Machine, Any], None]:
     return lambda machine, _: machine.stack.append(tuple(machine.pop(number)))
 
 
@@ -214,7 +215,7 @@ def _remember(machine: _Machine, argument: int) -> None:
     machine.memo[argument] = machine.stack[-1]
 
 
-_ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
+_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "PROTO": _protocol,
     "STOP": lambda machine, _: None,
     "GLOBAL": _Machine.look_up,
