@@ -12,7 +12,8 @@ PACKAGE = ROOT / "jaxvae"
 ROOMS = {
     "errors": set(),
     "taxonomy": {"errors"},
-    "corpus": {"taxonomy", "errors"},
+    "corpus_tables": set(),
+    "corpus": {"corpus_tables", "taxonomy", "errors"},
     "cells": set(),
     "tables": {"errors"},
     "hub": {"errors", "tables"},
@@ -54,7 +55,17 @@ ROOMS = {
 }
 FREE = {"train", "cli", "__main__", "__init__"}
 WITHOUT_JAX = {
-    *("errors", "taxonomy", "corpus", "cells", "tables", "hub", "splits", "data_report"),
+    *(
+        "errors",
+        "taxonomy",
+        "corpus",
+        "corpus_tables",
+        "cells",
+        "tables",
+        "hub",
+        "splits",
+        "data_report",
+    ),
     *("dataset", "settings", "record", "progress", "run_folder", "torch_file"),
     *("torch_pickle", "torch_machine", "torch_names"),
 }
