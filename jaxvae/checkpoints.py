@@ -95,7 +95,7 @@ def _targets(described: dict[str, dict]) -> dict[str, np.ndarray]:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder.
+    """The checkpoints of one run folder; a context manager, since Orbax keeps threads.
 
     Args:
       folder: absolute path of the folder that holds them; made if missing.
@@ -111,7 +111,6 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=preservation_policy.LatestN(KEPT),
                 enable_async_checkpointing=False,
-                cleanup_tmp_directories=True,
             ),
         )
 
@@ -126,6 +125,10 @@ class Checkpoints:
         Raises:
           InputError: the disk refused.
         """
+        # Left by a process that was killed while saving. Only a writer, which has the folder to
+        # itself, may remove them: Orbax would do so for a reader too, and in the background.
+        for leftover in self.folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         flat = _leaves(tree)
         record = {
             "facts": facts,
@@ -190,8 +193,10 @@ class Checkpoints:
             )
         return None, []
 
-    def close(self) -> None:
-        """Releases Orbax's threads."""
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
         self._manager.close()
 
 

@@ -17,6 +17,7 @@ from jaxvae.errors import InputError
 
 USAGE_ERROR = 2
 TRAINING_FAILED = 1
+INTERRUPTED = 130
 
 
 def launch(argv: Sequence[str], *, description: str) -> int:
@@ -38,7 +39,7 @@ def _guarded(command: Callable[[], int]) -> int:
     except InputError as error:
         return _fail(error, USAGE_ERROR)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command with its --workdir resumes", 130)
+        return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         return 0  # the reader of our output went away, as `head` does
 
@@ -64,6 +65,9 @@ def _launch(argv: Sequence[str], description: str) -> int:
         train_and_evaluate(config, workdir, overrides=overrides)
     except TrainingFailed as error:
         return _fail(error, TRAINING_FAILED)
+    except KeyboardInterrupt:
+        hint = f"interrupted; the same command with --workdir={workdir} resumes"
+        return _fail(hint if workdir.exists() else "interrupted", INTERRUPTED)
     return 0
 
 

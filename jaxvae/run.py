@@ -158,9 +158,8 @@ def _last(folder: Path, config: dict, taxonomy: Taxonomy) -> tuple[dict, dict, d
         )
 
     _, state = create_state(build, seed=0)
-    checkpoints = Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest)
-    found, _ = checkpoints.restore({"state": state, "best": best_of(state)})
-    checkpoints.close()
+    with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
+        found, _ = checkpoints.restore({"state": state, "best": best_of(state)})
     if found is None:
         raise InputError(f"{folder}: no checkpoint yet")
     state = found.tree["state"]

@@ -103,6 +103,8 @@ def parse(
     Raises:
       InputError: anything wrong with them, in one line.
     """
+    if re.match(r"--?(no)?config\.", argv[1] if len(argv) > 1 else ""):
+        raise InputError(f"{argv[1]} comes too early: give --config=FILE first")
     config = load_config(config_argument(argv))
     known = dict(fields(config))
     for argument in argv[1:]:
@@ -127,11 +129,15 @@ def parse(
 
 def config_argument(argv: Sequence[str]) -> str:
     """The value of `--config` among the arguments."""
-    for position, argument in enumerate(argv):
-        if re.match(r"--?config=.", argument):
-            return argument.partition("=")[2]
-        if re.fullmatch(r"--?config", argument) and position + 1 < len(argv):
-            return argv[position + 1]
+    given = [
+        argument.partition("=")[2] or "".join(argv[position + 1 : position + 2])
+        for position, argument in enumerate(argv)
+        if re.match(r"--?config(=|$)", argument)
+    ]
+    if len(given) > 1:
+        raise InputError(f"--config is given {len(given)} times: {', '.join(given)}; give one")
+    if given and given[0]:
+        return given[0]
     raise InputError("no config given: start with --config=configs/medium.py")
 
 

@@ -102,8 +102,7 @@ def train_and_evaluate(
             dataset=dataset,
         )
 
-        checkpoints = Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest)
-        try:
+        with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
             best, progress = _train(
                 config,
                 programs,
@@ -113,8 +112,6 @@ def train_and_evaluate(
                 terminal,
                 hooks,
             )
-        finally:
-            checkpoints.close()
         return finish(
             folder,
             graphdef=graphdef,

@@ -57,17 +57,15 @@ def equal(a, b) -> bool:
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    opened = Checkpoints(tmp_path / "checkpoints", taxonomy_digest="tags")
-    yield opened
-    opened.close()
+    with Checkpoints(tmp_path / "checkpoints", taxonomy_digest="tags") as opened:
+        yield opened
 
 
 def reopened(checkpoints, like, *, taxonomy_digest="tags"):
-    fresh = Checkpoints(checkpoints.folder, taxonomy_digest=taxonomy_digest)
     try:
-        return fresh.restore(like)
+        with Checkpoints(checkpoints.folder, taxonomy_digest=taxonomy_digest) as fresh:
+            return fresh.restore(like)
     finally:
-        fresh.close()
         gc.collect()
 
 
@@ -90,6 +88,15 @@ def test_the_newest_two_are_kept(checkpoints):
         checkpoints.save(epoch, make_state(seed=epoch), {"epoch": epoch})
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["3", "4"]
     assert reopened(checkpoints, make_state())[0].facts == {"epoch": 4}
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next_one(checkpoints):
+    leftover = checkpoints.folder / "3.orbax-checkpoint-tmp"
+    (leftover / "state").mkdir(parents=True)
+    checkpoints.restore(make_state())
+    assert leftover.exists()
+    checkpoints.save(4, make_state(), {})
+    assert not leftover.exists()
 
 
 def test_an_older_epoch_is_never_saved_silently(checkpoints):
@@ -150,10 +157,9 @@ def test_an_empty_step_folder_is_not_the_latest(checkpoints):
 def test_training_goes_on_past_a_damaged_checkpoint(checkpoints):
     checkpoints.save(1, make_state(seed=1), {"epoch": 1})
     (checkpoints.folder / "2").mkdir()
-    fresh = Checkpoints(checkpoints.folder, taxonomy_digest="tags")
-    fresh.restore(make_state())
-    fresh.save(2, make_state(seed=2), {"epoch": 2})
-    fresh.close()
+    with Checkpoints(checkpoints.folder, taxonomy_digest="tags") as fresh:
+        fresh.restore(make_state())
+        fresh.save(2, make_state(seed=2), {"epoch": 2})
     assert reopened(checkpoints, make_state())[0].facts == {"epoch": 2}
 
 

@@ -181,6 +181,16 @@ def test_a_missing_config_is_refused():
     assert "--config=configs/medium.py" in refusal()
 
 
+def test_two_configs_are_refused():
+    assert "2 times" in refusal(MEDIUM, MEDIUM)
+
+
+def test_an_override_before_the_config_is_refused():
+    message = refusal("--config.seed=1", MEDIUM)
+    assert "--config.seed=1" in message
+    assert "first" in message
+
+
 def test_a_misspelt_config_file_gets_its_nearest():
     assert "medium.py" in refusal(f"--config={ROOT}/configs/medum.py").split("did you mean")[1]
 
