@@ -169,8 +169,10 @@ def collapse_message(nats: float, *, kld_weight: float) -> str | None:
         else "train longer, raise --config.trainer.optimizer.lr, or lower "
         f"--config.loss.kld_weight (now {kld_weight:g})"
     )
+    # A short run looks the same as a collapsed one; where beta is high there is no doubt.
+    verdict = "has collapsed" if kld_weight > 1.0 else "has collapsed, or has not learned yet"
     return (
-        f"The model has collapsed: z carries {nats:.2f} nats about a row (a useful latent carries "
+        f"The model {verdict}: z carries {nats:.2f} nats about a row (a useful latent carries "
         f"several), so the decoder gives nearly the same tags whatever z is. To change that: "
         f"{advice}."
     )

@@ -201,10 +201,11 @@ def _announce(terminal, folder: Path, models_dir: Path, stages, summary, replace
     test = stages["test"]
     name = summary["config"]["model_name"]
     independent = test.get("test/independent_nll")
+    unit = "nats" if independent is not None else "squared error and nats"
     rows = {
         "best epoch": f"{summary['best_epoch']} of {summary['epochs']} (lowest val/loss)",
         "test loss": f"{test['test/loss']:.3f} = reconstruction {test['test/bce']:.3f}, "
-        f"KL {test['test/kld']:.3f} (nats per row, before weights)",
+        f"KL {test['test/kld']:.3f} ({unit} per row, before weights)",
         "test Jaccard, Hamming": f"{test['test/jaccard_index']:.3f}, "
         f"{test['test/hamming_loss']:.4f}",
         "active units": f"{test['test/active_units_num_active_units']} of "
