@@ -5,14 +5,9 @@ damage but not a flipped bit in an array, so every leaf has a digest of its own 
 restore; a checkpoint that fails is named and the one before it is used.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -247,39 +242,3 @@ def load_params(folder: Path) -> tuple[dict, dict, dict]:
         group, layer, leaf = name.split(".")
         tree[group].setdefault(layer, {})[leaf] = np.asarray(value)
     return tree["params"], tree["batch_stats"], record["facts"]
-
-
-@contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[None]:
-    """Makes a run folder and holds it for this process; the kernel lets go when the process ends.
-
-    A folder in which nothing was written is removed again.
-
-    Args:
-      workdir: absolute path.
-
-    Raises:
-      InputError: it can't be made, or another process holds it, naming that process.
-    """
-    path = workdir / ".lock"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise InputError(f"{workdir}: no run folder can be made here: {error.strerror}") from error
-    with path.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise InputError(f"{workdir}: in use by {holder}; use another --workdir") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            if not any(workdir.iterdir()):
-                workdir.rmdir()

@@ -1,6 +1,11 @@
-"""What a run's folder says about how it was made, and whether a command may go on in it."""
+"""A run's folder: who holds it, how it was made, and whether a command may go on in it."""
 
+import contextlib
+import fcntl
 import json
+import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,42 @@ MAY_CHANGE = (
     "logger",
 )
 """Fields a resumed run may change: none of them changes what is trained."""
+
+
+@contextlib.contextmanager
+def claim(workdir: Path) -> Iterator[None]:
+    """Makes a run folder and holds it for this process; the kernel lets go when the process ends.
+
+    A folder in which nothing was written is removed again.
+
+    Args:
+      workdir: absolute path.
+
+    Raises:
+      InputError: it can't be made, or another process holds it, naming that process.
+    """
+    path = workdir / ".lock"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise InputError(f"{workdir}: no run folder can be made here: {error.strerror}") from error
+    with path.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise InputError(f"{workdir}: in use by {holder}; use another --workdir") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if not any(workdir.iterdir()):
+                workdir.rmdir()
 
 
 def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxvae import devices, epoch, evaluate, record, run_folder, settings
-from jaxvae.checkpoints import Checkpoints, claim
+from jaxvae.checkpoints import Checkpoints
 from jaxvae.data_report import format_report
 from jaxvae.dataset import load_dataset
 from jaxvae.finish import finish
@@ -78,7 +78,7 @@ def train_and_evaluate(
     trainer = config.trainer
     devices.start(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
     folder = Path(workdir).expanduser().resolve()
-    with claim(folder):
+    with run_folder.claim(folder):
         plain = json.loads(config.to_json())
         run_folder.refuse_other_settings(folder, dict(settings.fields(ConfigDict(plain))))
         mesh = devices.make_mesh(accelerator=trainer.accelerator, num_devices=trainer.devices)

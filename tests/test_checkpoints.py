@@ -4,8 +4,6 @@ import functools
 import gc
 import json
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +11,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxvae.checkpoints import Checkpoints, claim, load_params, save_params
+from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.errors import InputError
 from jaxvae.model import VAE
 from jaxvae.state import create_state
-from tests.conftest import ROOT
 
 # Orbax drops its coroutines unawaited when a file is damaged, which Python reports when they are
 # collected: `reopened` collects them at once.
@@ -205,46 +202,3 @@ def test_damaged_parameters_are_refused_by_name(tmp_path):
 def test_missing_parameters_are_refused(tmp_path):
     with pytest.raises(InputError, match="no trained parameters"):
         load_params(tmp_path / "final")
-
-
-def test_a_folder_is_held_by_one_process(tmp_path):
-    code = (
-        "import sys, pathlib\n"
-        "from jaxvae.checkpoints import claim\n"
-        "with claim(pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "run")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    with holder:
-        assert holder.stdout.readline() == "held\n"
-        with (
-            pytest.raises(InputError, match=f"in use by process {holder.pid}"),
-            claim(tmp_path / "run"),
-        ):
-            pass
-        holder.kill()
-        holder.wait()
-    with claim(tmp_path / "run"):
-        pass  # the dead process holds nothing
-
-
-def test_a_folder_in_which_nothing_was_written_is_removed(tmp_path):
-    with pytest.raises(KeyError), claim(tmp_path / "run"):
-        raise KeyError
-    assert not (tmp_path / "run").exists()
-    with claim(tmp_path / "run"):
-        (tmp_path / "run" / "file").touch()
-    assert (tmp_path / "run" / "file").exists()
-
-
-def test_a_file_in_the_way_is_refused(tmp_path):
-    (tmp_path / "run").touch()
-    with pytest.raises(InputError, match="no run folder"), claim(tmp_path / "run"):
-        pass
