@@ -1,5 +1,6 @@
 """Meshes, and refusals with both numbers. The suite runs on two simulated devices."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,8 +15,9 @@ def test_one_two_and_all_devices():
 
 
 def test_more_devices_than_there_are():
-    with pytest.raises(InputError, match=r"devices=3: only 2 here \(2 cpu\)"):
+    with pytest.raises(InputError, match=r"devices=3: only 2 here \(2 cpu\)") as error:
         devices.make_mesh(accelerator="auto", num_devices=3)
+    assert "\n" not in str(error.value)
 
 
 def test_an_accelerator_that_is_not_there():
@@ -25,8 +27,9 @@ def test_an_accelerator_that_is_not_there():
 
 def test_a_batch_that_does_not_divide():
     mesh = devices.make_mesh(accelerator="auto", num_devices=2)
-    with pytest.raises(InputError, match="batch_size=33 does not divide over 2 devices"):
+    with pytest.raises(InputError, match="batch_size=33 does not divide over 2 devices") as error:
         devices.check_divisible(batch_size=33, mesh=mesh)
+    assert "\n" not in str(error.value)
     devices.check_divisible(batch_size=32, mesh=mesh)
 
 
@@ -35,3 +38,10 @@ def test_rows_are_placed_whole_with_an_empty_one_behind():
     placed = devices.place_rows(np.array([[0, 1], [2, 9]], np.uint8), mesh, num_tags=9)
     assert placed.sharding.is_fully_replicated
     np.testing.assert_array_equal(placed, [[0, 1], [2, 9], [9, 9]])
+
+
+def test_a_batch_is_split_over_the_devices():
+    mesh = devices.make_mesh(accelerator="auto", num_devices=2)
+    batch = jax.device_put(np.arange(6.0).reshape(6, 1), devices.batch_sharding(mesh))
+    halves = [np.asarray(shard.data).ravel().tolist() for shard in batch.addressable_shards]
+    assert sorted(halves) == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 from scipy.stats import norm
+from sklearn.metrics import silhouette_score
 
 from jaxvae import evaluate
 
@@ -51,6 +52,8 @@ def brute_cooccurrence(sets):
 def test_cooccurrence_against_loops():
     sets, reference = random_sets(seed=1), random_sets(seed=2)
     q, p = brute_cooccurrence(sets), brute_cooccurrence(reference)
+    assert (p > 0).all()
+    assert (q > 0).all()
     values = evaluate.cooccurrence(sets, reference)
     assert values["cooccurrence_pearson_correlation"] == pytest.approx(np.corrcoef(p, q)[0, 1])
     p, q = p / p.sum(), q / q.sum()
@@ -58,9 +61,22 @@ def test_cooccurrence_against_loops():
     assert values["cooccurrence_cosine_similarity"] == pytest.approx(cosine)
     hellinger = math.sqrt(1.0 - np.sqrt(p * q).sum())
     assert values["cooccurrence_hellinger_distance"] == pytest.approx(hellinger)
-    kl = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a and b)
-    if (q > 0).all():
-        assert values["cooccurrence_kl_divergence"] == pytest.approx(kl, rel=1e-6)
+    # From the data to the samples; the floor of 1e-10 under a cell does not show.
+    kl = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    assert values["cooccurrence_kl_divergence"] == pytest.approx(kl, rel=1e-6)
+
+
+def test_a_pair_that_never_occurs_costs_no_more_than_the_floor():
+    values = evaluate.cooccurrence(np.array([[1, 0]], bool), np.array([[0, 1]], bool))
+    assert values["cooccurrence_kl_divergence"] == pytest.approx(math.log(1e10), rel=1e-6)
+    assert values["cooccurrence_cosine_similarity"] == 0.0
+    assert values["cooccurrence_hellinger_distance"] == pytest.approx(1.0)
+
+
+def test_a_constant_matrix_correlates_with_nothing():
+    values = evaluate.cooccurrence(np.ones((3, 2), bool), random_sets(tags=2))
+    assert values["cooccurrence_pearson_correlation"] is None
+    assert 0.0 < values["cooccurrence_cosine_similarity"] < 1.0
 
 
 def test_a_collection_is_no_distance_from_itself():
@@ -90,6 +106,19 @@ def test_silhouette_is_the_mean_of_textbook_values():
     assert evaluate.silhouette(mean, rows) == pytest.approx(np.mean(textbook))
 
 
+def test_silhouette_is_scikit_learns_over_the_first_rows():
+    rng = np.random.default_rng(0)
+    mean, rows = rng.normal(size=(2100, 3)), rng.integers(0, 4, (2100, 2)).astype(np.uint8)
+    mean[:, 0] += rows[:, 0]
+    expected = silhouette_score(mean[:2000], rows[:2000, 0])
+    assert evaluate.silhouette(mean, rows) == pytest.approx(expected, rel=1e-9)
+
+
+def test_silhouette_is_none_for_a_diverged_model():
+    rows = np.array([[0], [0], [1]], np.uint8)
+    assert evaluate.silhouette(np.array([[0.0], [np.nan], [1.0]]), rows) is None
+
+
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
 def test_silhouette_is_none_where_it_is_undefined(labels):
     rows = np.array(labels, np.uint8)[:, None]
@@ -117,8 +146,26 @@ def test_one_posterior_for_all_carries_nothing():
     assert evaluate.information(np.ones((50, 3)), np.zeros((50, 3))) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_collapse_is_said_in_plain_words():
+def test_information_of_far_and_narrow_posteriors():
+    """The distances are multiplied out, which must not cost the digits."""
+    mean = 5.0 * np.random.default_rng(0).normal(size=(200, 8))
+    nats = evaluate.information(mean, np.full((200, 8), -12.0))
+    assert nats == pytest.approx(math.log(200), rel=1e-6)
+
+
+def test_a_collapsed_latent_is_called_so_where_beta_is_high():
     message = evaluate.collapse_message(0.2, kld_weight=4.0)
-    assert "collapsed" in message
-    assert "kld_weight" in message
+    assert message.startswith("The model has collapsed: z carries 0.20 nats")
+    assert "lower --config.loss.kld_weight (now 4)" in message
+    assert "train longer" not in message
+
+
+def test_elsewhere_the_model_may_only_be_untrained():
+    message = evaluate.collapse_message(0.2, kld_weight=1.0)
+    assert "has not learned yet" in message
+    assert "train longer" in message
+
+
+def test_one_nat_is_no_collapse():
     assert evaluate.collapse_message(1.0, kld_weight=4.0) is None
+    assert evaluate.collapse_message(0.999, kld_weight=4.0) is not None

@@ -25,14 +25,16 @@ def test_the_likelihood_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("logit", "x", "nats"), [(120.0, 1.0, 0.0), (120.0, 0.0, 120.0), (-120.0, 1.0, 120.0)]
+    ("logit", "x", "nats"),
+    [(120.0, 1.0, 0.0), (120.0, 0.0, 120.0), (-120.0, 1.0, 120.0), (-120.0, 0.0, 0.0)],
 )
 def test_saturated_logits_stay_finite(logit, x, nats):
     value, slope = jax.value_and_grad(
         lambda l: losses.bernoulli_nll(l[None, None], jnp.full((1, 1), x))[0]
     )(jnp.float32(logit))
     assert value == pytest.approx(nats, abs=1e-6)
-    assert math.isfinite(slope)
+    # The slope of -log p is sigmoid(logit) - x.
+    assert slope == pytest.approx(float(logit > 0) - x, abs=1e-6)
 
 
 def test_squared_error_by_hand():
@@ -52,6 +54,8 @@ def test_kl_in_closed_form():
 
 def test_a_tiny_kl_keeps_its_digits():
     kl = losses.gaussian_kl(jnp.zeros((1, 1)), jnp.full((1, 1), 1e-3))
+    # exp(v) - 1 and v are near 1e-3, where float32 numbers are 1.2e-10 apart, and a unit or two is
+    # what expm1 may be off; half their difference is 2.5e-7. With exp(v) - 1 a unit is 1.2e-7.
     np.testing.assert_allclose(kl, [[0.5 * (math.expm1(1e-3) - 1e-3)]], rtol=1e-3)
 
 
@@ -77,3 +81,27 @@ def test_a_mask_is_a_subset():
     mean, slope = jax.value_and_grad(losses.masked_mean)(values, mask, jnp.float32(2.0))
     assert mean == 3.0
     np.testing.assert_array_equal(slope, [0.5, 0.5, 0.0])
+
+
+def test_a_mean_over_a_subset_is_the_subsets_mean():
+    rng = np.random.default_rng(0)
+    values, mask = rng.normal(size=20).astype(np.float32), rng.random(20) < 0.5
+    mean = losses.masked_mean(jnp.asarray(values), jnp.asarray(mask), jnp.float32(mask.sum()))
+    assert float(mean) == pytest.approx(values[mask].mean(), rel=1e-5)
+
+
+def test_no_rows_cost_nothing():
+    mean = losses.masked_mean(jnp.asarray([3.0]), jnp.asarray([False]), jnp.float32(0.0))
+    assert float(mean) == 0.0
+
+
+def test_compiled_terms_are_the_same():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.0, 2.0, (2, 5, 6)).astype(np.float32)
+    x = (rng.random((5, 6)) < 0.5).astype(np.float32)
+    for term, inputs in (
+        (losses.bernoulli_nll, (a, x)),
+        (losses.squared_error, (a, x)),
+        (losses.gaussian_kl, (a, b)),
+    ):
+        np.testing.assert_allclose(jax.jit(term)(*inputs), term(*inputs), rtol=1e-5, atol=1e-6)

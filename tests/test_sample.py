@@ -78,6 +78,20 @@ def test_threshold_cuts_the_probabilities():
     assert samples.multi_hot.any()
 
 
+def test_threshold_keeps_what_is_empty():
+    samples = draw(network(bias=-4.0, spread=0.0), decode="threshold", num_samples=30)
+    assert samples.multi_hot.shape == (30, TAGS)
+    assert not samples.multi_hot.any()
+    assert samples.empty_fraction == 1.0
+
+
+def test_more_samples_than_one_chunk_are_not_a_chunk_repeated():
+    samples = draw(network(), num_samples=9000)
+    assert samples.probabilities.shape == (9000, TAGS)
+    # Where one hidden unit alone is active, two z may by chance decode alike.
+    assert len(np.unique(samples.probabilities, axis=0)) > 8990
+
+
 def test_statistics_by_hand():
     hot = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]], bool)
     values = describe(Samples(hot, np.full((4, 3), 0.5, np.float32), 0.25))
