@@ -11,7 +11,7 @@ __all__ = ["InputError", "load"]
 
 def __getattr__(name: str):
     if name == "load":
-        from jaxvae.run import load
+        from jaxvae.open_run import load
 
         return load
     if name == "InputError":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxvae import settings
+from jaxvae import run_commands, settings
 from jaxvae.errors import InputError
 
 USAGE_ERROR = 2
@@ -142,9 +142,13 @@ def _dispatch(arguments: list[str]) -> int:
     import_.add_argument("--output", required=True, help="folder to make")
     import_.set_defaults(run=_import)
 
+    run_commands.add_to(commands)
+
     options, rest = parser.parse_known_args(arguments)
     if rest and options.run is not _data:
         raise InputError(f"unknown argument {rest[0]!r}; see jaxvae {arguments[0]} --help")
+    if options.run is not _data:
+        _quiet_libraries()
     return options.run(options, rest)
 
 
@@ -174,9 +178,8 @@ def _define_data_flags(values: flags.FlagValues) -> None:
 
 
 def _export(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.run import load
+    from jaxvae.open_run import load
 
-    _quiet_libraries()
     run = load(options.run_folder, checkpoint=options.checkpoint)
     difference = run.export(options.output)
     print(
@@ -187,9 +190,8 @@ def _export(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _import(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.run import import_model
+    from jaxvae.open_run import import_model
 
-    _quiet_libraries()
     run = import_model(options.file, taxonomy_path=options.taxonomy, output=options.output)
     network = run.network
     print(

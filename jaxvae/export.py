@@ -26,6 +26,7 @@ class Network(NamedTuple):
     graphdef: nnx.GraphDef
     params: dict
     batch_stats: dict
+    num_tags: int
     latent_dim: int
     hidden_dim: int
     use_batch_norm: bool
@@ -47,7 +48,8 @@ def make_network(params: dict, batch_stats: dict) -> Network:
     )
     graphdef = nnx.graphdef(model)
     params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
-    return Network(graphdef, params, batch_stats, latent_dim, hidden_dim, use_batch_norm)
+    sizes = (num_tags, latent_dim, hidden_dim, use_batch_norm)
+    return Network(graphdef, params, batch_stats, *sizes)
 
 
 def reconstruction_logits(network: Network, x: np.ndarray) -> np.ndarray:

@@ -26,11 +26,20 @@ def write_json(path: Path, value: Any) -> None:
 
     Numbers that are not finite become null, which every JSON reader accepts.
     """
+    write_text(path, to_json(value) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text in one step, as `write_json` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
     fresh = path.with_name(path.name + ".new")
-    fresh.write_text(text + "\n", encoding="utf-8")
+    fresh.write_text(text, encoding="utf-8")
     os.replace(fresh, path)
+
+
+def to_json(value: Any) -> str:
+    """JSON text of a value; numbers that are not finite become null."""
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value):

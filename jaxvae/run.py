@@ -1,27 +1,49 @@
-"""A finished run, opened from its folder: the model, the taxonomy, and what was written of it."""
+"""A finished run, ready to be asked: the Python API."""
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
-from flax import nnx
 
-from jaxvae import export
-from jaxvae.checkpoints import Checkpoints, load_params, save_params
+from jaxvae import complete as completion
+from jaxvae import export, inference, sample
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.model import VAE
-from jaxvae.record import environment, write_json
-from jaxvae.state import create_state
+from jaxvae.likelihood import RowLikelihood, row_likelihood
 from jaxvae.taxonomy import Taxonomy
 
-CHECKPOINTS = ("best", "last")
+TagSets = Sequence[Iterable[str]] | np.ndarray
+MOST = 10_000_000
+_RATE_PSEUDO_ROWS = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Completed:
+    """Completions of a partial tag set.
+
+    Attributes:
+      sets: distinct consistent sets of tags, most probable first.
+      probability: of each set, given what is present and absent.
+      tags: by concept, every tag that was not given with its probability, highest first.
+      log_evidence: log-probability of what is present and absent, nats.
+      effective_draws: independent draws that the estimate is worth; distrust it under 100.
+    """
+
+    sets: list[list[str]]
+    probability: list[float]
+    tags: dict[str, list[tuple[str, float]]]
+    log_evidence: float
+    effective_draws: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model with everything needed to use it.
+    """A trained model with everything needed to use it; get one by `jaxvae.load`.
+
+    Tag sets are lists of lists of tags in any spelling, or a boolean array `[N, V]`. An unknown tag
+    is an error unless `on_unknown="ignore"`.
 
     Attributes:
       folder: where it lies.
@@ -38,19 +60,226 @@ class Run:
     network: export.Network
     facts: dict
 
+    def posterior(
+        self, tag_sets: TagSets, *, on_unknown: str = "error"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """q(z|x): its mean and log-variance, each `[N, L]`; dropout is off."""
+        return inference.posterior(self.network, self.to_rows(tag_sets, on_unknown=on_unknown))
+
+    def encode(self, tag_sets: TagSets, *, on_unknown: str = "error") -> np.ndarray:
+        """Posterior means `[N, L]`: the same input always gives the same vectors."""
+        return self.posterior(tag_sets, on_unknown=on_unknown)[0]
+
+    def probabilities(self, z: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
+        """p(tag present | z) `[N, V]` of latent vectors `[N, L]`."""
+        z = np.asarray(z, np.float32)
+        if z.ndim != 2 or z.shape[1] != self.network.latent_dim:
+            raise InputError(f"z must be [N, {self.network.latent_dim}], not {list(z.shape)}")
+        check_positive("temperature", temperature)
+        return inference.probabilities(self.network, z, temperature)
+
+    def reconstruct(
+        self, tag_sets: TagSets, *, threshold: float = 0.5, on_unknown: str = "error"
+    ) -> list[list[str]]:
+        """Tags whose probability, decoded from the posterior mean, exceeds `threshold`."""
+        if not 0.0 < threshold < 1.0:
+            raise InputError(f"threshold {threshold}: must be above 0 and below 1")
+        decoded = self.probabilities(self.encode(tag_sets, on_unknown=on_unknown)) > threshold
+        return self.names(decoded)
+
+    def log_likelihood(
+        self,
+        tag_sets: TagSets,
+        *,
+        num_importance_samples: int = 1000,
+        seed: int = 0,
+        on_unknown: str = "error",
+    ) -> np.ndarray:
+        """The importance-weighted bound on log p(x) `[N]`, nats (Burda et al. 2016)."""
+        rows = self.to_rows(tag_sets, on_unknown=on_unknown)
+        return self.row_likelihood(rows, num_importance_samples, seed).log_likelihood
+
+    def row_likelihood(self, rows: np.ndarray, draws: int, seed: int) -> RowLikelihood:
+        """Likelihood, its Monte-Carlo variance, rate and distortion of rows `[N, K]`."""
+        check_count("num_importance_samples", draws)
+        check_seed(seed)
+        return row_likelihood(self.network, rows, num_importance_samples=draws, seed=seed)
+
+    def sample_sets(
+        self,
+        num: int,
+        *,
+        temperature: float = 1.0,
+        decode: str = "bernoulli",
+        threshold: float = 0.5,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> sample.Samples:
+        """As `sample`, as boolean sets with their probabilities."""
+        check_count("num", num)
+        check_positive("temperature", temperature)
+        check_seed(seed)
+        if decode not in sample.DECODES:
+            raise InputError(
+                f"decode {decode!r}: must be one of {', '.join(sample.DECODES)}"
+                f"{did_you_mean(str(decode), sample.DECODES)}"
+            )
+        if not 0.0 < threshold < 1.0:
+            raise InputError(f"threshold {threshold}: must be above 0 and below 1")
+        network = self.network
+        cut: float | np.ndarray = threshold
+        if decode == "calibrated":
+            cut = sample.calibrate(
+                network.graphdef,
+                network.params,
+                network.batch_stats,
+                latent_dim=network.latent_dim,
+                rates=self._rates(),
+                temperature=temperature,
+            )
+        if decode == "top_k" and top_k is None:
+            if not self.has_rows:
+                raise InputError("top_k: an imported model has no data to take it from; give it")
+            top_k = max(1, round(float((self.rows("train") < network.num_tags).sum(1).mean())))
+        if top_k is not None and not 1 <= top_k <= network.num_tags:
+            raise InputError(f"top_k {top_k}: must be between 1 and {network.num_tags}, the tags")
+        return sample.sample_prior(
+            network.graphdef,
+            network.params,
+            network.batch_stats,
+            latent_dim=network.latent_dim,
+            num_samples=num,
+            temperature=temperature,
+            decode=decode,
+            threshold=cut,
+            top_k=top_k or 1,
+            seed=seed,
+        )
+
+    def sample(self, num: int, **options) -> list[list[str]]:
+        """Draws tag sets from the model.
+
+        Args:
+          num: how many.
+          **options: `temperature` (divides the logits), `decode` ("bernoulli", without empty sets,
+            by default; "threshold"; "calibrated", thresholds under which every tag is as frequent
+            as in validation; "top_k"), `threshold`, `top_k` (by default the mean number of tags of
+            a training row), `seed`.
+        """
+        return self.names(self.sample_sets(num, **options).multi_hot)
+
+    def complete(
+        self,
+        present: Iterable[str] = (),
+        absent: Iterable[str] = (),
+        *,
+        num: int = 5,
+        seed: int = 0,
+        on_unknown: str = "error",
+    ) -> Completed:
+        """Completes a partial set by conditioning the model on what is present and absent.
+
+        Args:
+          present: tags that must be there.
+          absent: tags that must not.
+          num: distinct sets to return; fewer where there are not so many.
+          seed: of the draws.
+          on_unknown: "ignore" skips unknown tags.
+
+        Raises:
+          InputError: a tag is both present and absent, or none is given.
+        """
+        check_count("num", num)
+        check_seed(seed)
+        there = self.taxonomy.columns(present, on_unknown)
+        gone = self.taxonomy.columns(absent, on_unknown)
+        if both := sorted({*there} & {*gone}):
+            raise InputError(f"both present and absent: {', '.join(self.taxonomy.names(both))}")
+        if not there and not gone:
+            raise InputError("nothing to complete: give a tag that is present or absent")
+        if len(gone) == self.network.num_tags:
+            raise InputError("every tag is absent: no set is left")
+        found = completion.complete(self.network, there, gone, num=num, seed=seed)
+        free = {*range(self.network.num_tags)} - {*there, *gone}
+        tags = {}
+        for concept, columns in self.taxonomy.concepts:
+            ranked = sorted(free & {*columns}, key=lambda v: -found.marginals[v])
+            tags[concept] = [(self.taxonomy.tags[v], float(found.marginals[v])) for v in ranked]
+        return Completed(
+            self.names(found.sets),
+            found.probability.tolist(),
+            tags,
+            found.log_evidence,
+            found.effective_draws,
+        )
+
+    def to_rows(self, tag_sets: TagSets, *, on_unknown: str = "error") -> np.ndarray:
+        """Tag sets as column numbers `[N, K]` padded with V."""
+        if isinstance(tag_sets, np.ndarray) and tag_sets.dtype.kind in "biuf":
+            if tag_sets.ndim != 2 or tag_sets.shape[1] != self.network.num_tags:
+                raise InputError(
+                    f"tag sets as an array must be [N, {self.network.num_tags}] of zeros and ones, "
+                    f"not {list(tag_sets.shape)}"
+                )
+            if not np.isin(tag_sets, (0, 1)).all():
+                raise InputError("tag sets as an array must hold zeros and ones alone")
+            columns = [np.flatnonzero(row).tolist() for row in tag_sets]
+        else:
+            if isinstance(tag_sets, str):
+                raise InputError("expected a list of tag sets, found one text")
+            columns = [self.taxonomy.columns(tags, on_unknown) for tags in tag_sets]
+        if not columns:
+            raise InputError("no tag sets given")
+        return inference.to_rows(columns, self.network.num_tags)
+
+    def names(self, sets: np.ndarray) -> list[list[str]]:
+        """Boolean sets `[N, V]` as lists of tags."""
+        return [self.taxonomy.names(np.flatnonzero(row)) for row in sets]
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the run keeps its data; an imported model has none."""
+        return (self.folder / "rows.npz").is_file()
+
     def rows(self, split: str) -> np.ndarray:
         """The rows `[N, K]` of "train", "val" or "test", padded with the vocabulary's size.
 
         Raises:
           InputError: the run keeps no rows (an imported model) or has no such split.
         """
-        if not (self.folder / "rows.npz").exists():
+        return self._kept("rows", split)
+
+    def source_row(self, split: str) -> np.ndarray:
+        """Each row's 0-based position among the source's rows, `[N]`."""
+        return self._kept("source_row", split)
+
+    def sets(self, split: str) -> np.ndarray:
+        """The rows of a split as boolean sets `[N, V]`."""
+        rows = self.rows(split)
+        hot = np.zeros((len(rows), self.network.num_tags + 1), bool)
+        hot[np.arange(len(rows))[:, None], rows] = True
+        return hot[:, :-1]
+
+    def _kept(self, name: str, split: str) -> np.ndarray:
+        if not self.has_rows:
             raise InputError(f"{self.folder} keeps no rows: the model was imported without data")
-        splits = _read_json(self.folder / "splits.json")
+        splits = read_json(self.folder / "splits.json")
         if split not in splits:
             raise InputError(f"no split {split!r}{did_you_mean(split, splits)}")
-        with np.load(self.folder / "rows.npz") as stored:
-            return stored["rows"][splits[split]]
+        try:
+            with np.load(self.folder / "rows.npz") as stored:
+                return stored[name][splits[split]]
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self.folder / 'rows.npz'}: damaged: {reason}") from error
+
+    def _rates(self) -> np.ndarray:
+        """Tag rates of validation, drawn a little towards training, which knows rare tags."""
+        if not self.has_rows:
+            raise InputError("decode 'calibrated' needs data, and the model was imported without")
+        train, val = self.sets("train"), self.sets("val")
+        counts = val.sum(axis=0) + _RATE_PSEUDO_ROWS * train.mean(axis=0)
+        return counts / (len(val) + _RATE_PSEUDO_ROWS)
 
     def export(self, output: str | Path) -> float:
         """Writes the model as `.pth`, with `.safetensors` and `.json` beside it.
@@ -74,110 +303,35 @@ class Run:
         )
 
 
-def load(path: str | Path, *, checkpoint: str = "best") -> Run:
-    """Opens a finished run.
-
-    Args:
-      path: the run's folder.
-      checkpoint: "best", the parameters with the lowest validation loss, which were exported; or
-        "last", those at the end of training.
-
-    Raises:
-      InputError: no run there, a half-written one, or one of another taxonomy.
-    """
-    folder = Path(path).resolve()
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{path}: not a run's folder (it has no config.json)")
-    if checkpoint not in CHECKPOINTS:
-        raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
-    config = _read_json(folder / "config.json")
-    taxonomy = Taxonomy.load(folder / "taxonomy.json")
-    if checkpoint == "best":
-        params, batch_stats, facts = load_params(folder / "final")
-        if facts.get("taxonomy_digest") != taxonomy.digest:
-            raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
-    else:
-        params, batch_stats, facts = _last(folder, config, taxonomy)
-    return Run(folder, config, taxonomy, export.make_network(params, batch_stats), facts)
+def check_count(name: str, value: int) -> None:
+    """Raises InputError unless `value` is a whole number from 1 to ten million."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= MOST:
+        raise InputError(f"{name} {value}: must be a whole number between 1 and {MOST:,}")
 
 
-def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | Path) -> Run:
-    """Turns a `.pth` into a run that later commands accept; it has no rows.
+def check_seed(value: int) -> None:
+    """Raises InputError unless `value` is a whole number that fits 32 bits."""
+    if not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
+        raise InputError(f"seed {value}: must be a whole number between 0 and {2**32 - 1}")
 
-    Args:
-      path: a `.pth` of the model's architecture.
-      taxonomy_path: what its columns mean; None takes the `.json` beside it.
-      output: folder to make.
 
-    Raises:
-      InputError: the file is refused, or the folder exists.
-    """
-    path, folder = Path(path), Path(output).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--output {output}: exists already; name a new folder")
-    params, batch_stats, taxonomy, config = export.read_model(path, taxonomy_path)
-    network = export.make_network(params, batch_stats)
-    model = {
-        "latent_dim": network.latent_dim,
-        "hidden_dim": network.hidden_dim,
-        "use_batch_norm": network.use_batch_norm,
-    }
-    config = {
-        "model_name": path.stem,
-        **config,
-        "model": {**config.get("model", {}), **model},
-    }
+def check_positive(name: str, value: float) -> None:
+    """Raises InputError unless `value` is finite and above 0."""
+    if not (math.isfinite(value) and value > 0.0):
+        raise InputError(f"{name} {value}: must be a finite number above 0")
+
+
+def read_json(path: Path) -> dict:
+    """Reads a run's JSON object; InputError names the file that is missing or broken."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {output}: can't be made: {error.strerror}") from error
-    write_json(folder / "taxonomy.json", taxonomy.to_mapping())
-    write_json(folder / "environment.json", environment(", ".join(map(str, jax.devices()))))
-    write_json(folder / "summary.json", {"config": config, "imported_from": path.name})
-    facts = {"checkpoint": "imported", "taxonomy_digest": taxonomy.digest}
-    save_params(folder / "final", params, batch_stats, facts)
-    # The config last: a folder without one is not a run yet.
-    write_json(folder / "config.json", config)
-    run = load(folder)
-    run.export(folder / "model.pth")
-    return run
-
-
-def _last(folder: Path, config: dict, taxonomy: Taxonomy) -> tuple[dict, dict, dict]:
-    if not (folder / "checkpoints").is_dir():
-        raise InputError(f"{folder} has no checkpoints: the model was imported")
-    settings = config["model"]
-
-    def build() -> VAE:
-        return VAE(
-            num_tags=taxonomy.num_tags,
-            latent_dim=settings["latent_dim"],
-            hidden_dim=settings["hidden_dim"],
-            use_batch_norm=settings["use_batch_norm"],
-            rngs=nnx.Rngs(0),
-        )
-
-    _, state = create_state(build, seed=0)
-    with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
-        found, _ = checkpoints.restore({"state": state, "best": best_of(state)})
-    if found is None:
-        raise InputError(f"{folder}: no checkpoint yet")
-    state = found.tree["state"]
-    return state.params, state.batch_stats, {**found.facts, "checkpoint": "last"}
-
-
-def best_of(state) -> dict:
-    """The part of a training state that is kept when validation is at its best."""
-    return {"params": state.params, "batch_stats": state.batch_stats}
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: missing or not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return value
 
 
 def _probe(num_tags: int) -> np.ndarray:
     """Rows to compare logits on where a run has none: about four tags each."""
     return np.random.default_rng(0).random((64, num_tags)) < min(1.0, 4.0 / num_tags)
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: missing or not JSON: {error}") from error

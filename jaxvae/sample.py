@@ -1,13 +1,16 @@
 """New tag sets: draws from the prior, decoded."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
+DECODES = ("bernoulli", "threshold", "calibrated", "top_k")
 _CHUNK = 4096
 _MAX_DRAWS_PER_SAMPLE = 100
+_CALIBRATION_CHUNKS = 5
 
 
 class Samples(NamedTuple):
@@ -24,26 +27,24 @@ class Samples(NamedTuple):
     empty_fraction: float
 
 
-def make_prior_draw(graphdef: nnx.GraphDef, *, latent_dim: int, decode: str):
-    """Builds the compiled draw of `_CHUNK` latent vectors and their tag sets.
+@functools.lru_cache(maxsize=8)
+def make_prior_draw(graphdef: nnx.GraphDef, *, latent_dim: int):
+    """Builds the compiled draw of `_CHUNK` latent vectors and their tags.
 
     Args:
       graphdef: the model's static graph.
       latent_dim: L.
-      decode: "bernoulli" draws each tag with its probability; "threshold" cuts at one.
 
     Returns:
-      A jitted function of (params, batch_stats, temperature, threshold, key) to
-      (boolean `[_CHUNK, V]`, probabilities `[_CHUNK, V]`).
+      A jitted function of (params, batch_stats, temperature, key) to (boolean `[_CHUNK, V]` with
+      each tag drawn with its probability, probabilities `[_CHUNK, V]`).
     """
 
-    def draw(params, batch_stats, temperature, threshold, key):
+    def draw(params, batch_stats, temperature, key):
         latent_key, tag_key = jax.random.split(key)
         model = nnx.merge(graphdef, params, batch_stats)
         z = jax.random.normal(latent_key, (_CHUNK, latent_dim))
         probabilities = jax.nn.sigmoid(model.decode(z) / temperature)
-        if decode == "threshold":
-            return probabilities > threshold, probabilities
         uniform = jax.random.uniform(tag_key, probabilities.shape)
         return uniform < probabilities, probabilities
 
@@ -59,15 +60,15 @@ def sample_prior(
     num_samples: int,
     temperature: float = 1.0,
     decode: str = "bernoulli",
-    threshold: float = 0.5,
+    threshold: float | np.ndarray = 0.5,
+    top_k: int = 1,
     seed: int = 0,
 ) -> Samples:
     """Samples tag sets: z from N(0, I), then tags from p(x|z).
 
-    With `decode="bernoulli"` empty sets are redrawn together with their z, which samples
-    p(x | x not empty), since data never has an empty set; a model that yields almost nothing else
-    keeps its empty ones after 100 draws per set asked for. "threshold" keeps them: it is
-    deterministic given z.
+    With "bernoulli" and "calibrated" empty sets are redrawn together with their z, which samples
+    on condition that a set is not empty, as data are; a model that yields almost nothing else
+    keeps its empty ones after 100 draws per set asked for. "threshold" keeps them.
 
     Args:
       graphdef: the model's static graph.
@@ -76,33 +77,82 @@ def sample_prior(
       latent_dim: L.
       num_samples: how many sets.
       temperature: divides the logits.
-      decode: "bernoulli" or "threshold".
-      threshold: probability cut, used by "threshold" alone.
+      decode: "bernoulli" draws each tag with its probability; "threshold" and "calibrated" cut at
+        `threshold`, one number or one a tag (see `calibrate`); "top_k" takes the likeliest.
+      threshold: probability cut.
+      top_k: tags of a set, used by "top_k" alone.
       seed: fixes the samples.
     """
-    draw = make_prior_draw(graphdef, latent_dim=latent_dim, decode=decode)
+    draw = make_prior_draw(graphdef, latent_dim=latent_dim)
     key = jax.random.key(seed)
     most = _MAX_DRAWS_PER_SAMPLE * max(num_samples, _CHUNK)
     sets, probabilities, short = [], [], num_samples
     drawn = empty = 0
     while short:
-        hot, probs = draw(
-            params,
-            batch_stats,
-            np.float32(temperature),
-            np.float32(threshold),
-            jax.random.fold_in(key, drawn // _CHUNK),
-        )
-        hot, probs = np.asarray(hot), np.asarray(probs)
+        part = jax.random.fold_in(key, drawn // _CHUNK)
+        hot, probs = map(np.asarray, draw(params, batch_stats, np.float32(temperature), part))
+        if decode == "top_k":
+            hot = _largest(probs, top_k)
+        elif decode != "bernoulli":
+            hot = probs > threshold
         filled = hot.any(axis=1)
         drawn += _CHUNK
         empty += int((~filled).sum())
-        redraw = decode == "bernoulli" and drawn < most
+        redraw = decode in ("bernoulli", "calibrated") and drawn < most
         keep = filled if redraw else np.ones(_CHUNK, bool)
         sets.append(hot[keep][:short])
         probabilities.append(probs[keep][:short])
         short -= len(sets[-1])
     return Samples(np.concatenate(sets), np.concatenate(probabilities), empty / drawn)
+
+
+def calibrate(
+    graphdef: nnx.GraphDef,
+    params: dict,
+    batch_stats: dict,
+    *,
+    latent_dim: int,
+    rates: np.ndarray,
+    temperature: float = 1.0,
+) -> np.ndarray:
+    """Thresholds `[V]` under which prior samples have tags as often as data do.
+
+    A fixed cut of 0.5 leaves rare tags out for ever. Each tag's own cut is the quantile of its
+    probability over the prior that lets it through at its rate among sets that are not empty, so
+    tags per set agree as well.
+
+    Args:
+      graphdef: the model's static graph.
+      params: its parameters.
+      batch_stats: its running statistics.
+      latent_dim: L.
+      rates: `[V]`, wanted share of the sets that have each tag.
+      temperature: divides the logits, as it will in sampling.
+    """
+    draw = make_prior_draw(graphdef, latent_dim=latent_dim)
+    # Other latent vectors than any seed of a user draws.
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0x5EED), _CALIBRATION_CHUNKS)
+    probs = np.concatenate(
+        [np.asarray(draw(params, batch_stats, np.float32(temperature), key)[1]) for key in keys]
+    )
+    ordered = np.sort(probs, axis=0)
+    filled = 1.0
+    for _ in range(20):
+        # The cut stands at the largest probability that is not let through.
+        last = np.floor((1.0 - rates * filled) * len(probs)).astype(int) - 1
+        cuts = np.where(last >= 0, ordered[np.maximum(last, 0), np.arange(len(rates))], -1.0)
+        share = float((probs > cuts).any(axis=1).mean())
+        if abs(share - filled) < 1e-4:
+            break
+        filled = share
+    return cuts
+
+
+def _largest(probabilities: np.ndarray, count: int) -> np.ndarray:
+    best = np.argpartition(-probabilities, count - 1, axis=1)[:, :count]
+    sets = np.zeros(probabilities.shape, bool)
+    np.put_along_axis(sets, best, True, axis=1)
+    return sets
 
 
 def describe(samples: Samples) -> dict[str, float]:

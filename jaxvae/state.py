@@ -191,3 +191,8 @@ def create_state(build: Callable[[], nnx.Module], *, seed: int) -> tuple[nnx.Gra
         )
 
     return graphdef, jax.jit(initial)()
+
+
+def best_of(state) -> dict:
+    """The part of a training state that is kept when validation is at its best."""
+    return {"params": state.params, "batch_stats": state.batch_stats}

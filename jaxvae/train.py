@@ -25,8 +25,7 @@ from jaxvae.dataset import load_dataset
 from jaxvae.finish import finish
 from jaxvae.model import VAE
 from jaxvae.progress import Progress
-from jaxvae.run import best_of
-from jaxvae.state import Numbers, TrainState, create_state, make_numbers
+from jaxvae.state import Numbers, TrainState, best_of, create_state, make_numbers
 from jaxvae.taxonomy import Taxonomy
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]

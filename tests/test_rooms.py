@@ -36,7 +36,57 @@ ROOMS = {
     "torch_names": {"errors"},
     "torch_file": {"errors", "torch_machine", "torch_names", "torch_pickle"},
     "export": {"errors", "model", "record", "taxonomy", "torch_file"},
-    "run": {"checkpoints", "errors", "export", "model", "record", "state", "taxonomy"},
+    "inference": {"export", "model"},
+    "likelihood": {"export", "inference", "losses", "model"},
+    "complete": {"export", "inference"},
+    "baselines": set(),
+    "ranking": set(),
+    "sample_quality": set(),
+    "disentanglement": set(),
+    "latents": {"disentanglement", "export", "inference"},
+    "run": {"complete", "errors", "export", "inference", "likelihood", "sample", "taxonomy"},
+    "open_run": {
+        "checkpoints",
+        "errors",
+        "export",
+        "model",
+        "record",
+        "run",
+        "state",
+        "taxonomy",
+    },
+    "judge": {
+        "baselines",
+        "complete",
+        "corpus",
+        "dataset",
+        "disentanglement",
+        "evaluate",
+        "inference",
+        "latents",
+        "likelihood",
+        "metrics",
+        "ranking",
+        "run",
+        "sample_quality",
+    },
+    "latent_table": {"cells", "errors", "inference", "run", "tables"},
+    "plots": set(),
+    "report_text": set(),
+    "report": {
+        "complete",
+        "data_report",
+        "errors",
+        "inference",
+        "judge",
+        "latents",
+        "plots",
+        "ranking",
+        "record",
+        "report_text",
+        "run",
+    },
+    "compare": {"errors", "run"},
     "progress": set(),
     "run_folder": {"dataset", "errors", "record", "taxonomy"},
     "finish": {
@@ -53,7 +103,7 @@ ROOMS = {
         "taxonomy",
     },
 }
-FREE = {"train", "cli", "__main__", "__init__"}
+FREE = {"train", "cli", "run_commands", "__main__", "__init__"}
 WITHOUT_JAX = {
     *(
         "errors",
@@ -67,7 +117,8 @@ WITHOUT_JAX = {
         "data_report",
     ),
     *("dataset", "settings", "record", "progress", "run_folder", "torch_file"),
-    *("torch_pickle", "torch_machine", "torch_names"),
+    *("torch_pickle", "torch_machine", "torch_names", "report_text", "plots"),
+    *("baselines", "ranking", "sample_quality", "disentanglement"),
 }
 LAZY = {"datasets", "sklearn", "matplotlib", "tensorboard", "torch", "safetensors", "pyarrow"}
 
@@ -118,7 +169,7 @@ def test_the_graph_of_rooms_has_no_cycle():
 
 def test_the_python_api_loads_neither_torch_nor_tensorflow_nor_plots():
     code = (
-        "import sys, jaxvae, jaxvae.train, jaxvae.run\n"
+        "import sys, jaxvae, jaxvae.train, jaxvae.open_run\n"
         "print([m for m in ('torch', 'tensorflow', 'matplotlib', 'sklearn', 'datasets')"
         " if m in sys.modules])"
     )

@@ -11,8 +11,8 @@ import pytest
 
 from jaxvae import settings
 from jaxvae.errors import InputError
+from jaxvae.open_run import load
 from jaxvae.record import read_epochs
-from jaxvae.run import load
 from jaxvae.train import TrainingFailed, train_and_evaluate
 from tests.conftest import ROOT
 from tests.test_settings import CONFIGS

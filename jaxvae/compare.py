@@ -1,0 +1,116 @@
+"""Several runs in one table: mean and spread over the seeds of one config."""
+
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+from jaxvae.errors import InputError
+from jaxvae.run import read_json
+
+SHOWN = {
+    "nll_iw": lambda test: test.get("nll_iw"),
+    "test -ELBO": lambda test: test["test/bce"] + test["test/kld"],
+    "KL": lambda test: test["test/kld"],
+    "Jaccard": lambda test: test["test/jaccard_index"],
+    "active units": lambda test: test["test/active_units_num_active_units"],
+    "independent": lambda test: test.get("test/independent_nll"),
+}
+_SEEDS = ("seed", "inference.seed", "data.split_seed", "model_name", "inference", "logger")
+
+
+def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
+    """Groups runs that differ by their seeds alone and summarises each group.
+
+    Args:
+      folders: finished runs.
+
+    Returns:
+      Of each group: `runs`, `what` (fields that differ between the groups), and for each measure
+      `{name: {mean, sd, values}}`; sd is None of a single run.
+
+    Raises:
+      InputError: a folder holds no finished run.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{folder}: not a run's folder (it has no config.json)")
+        if not (folder / "metrics.json").is_file():
+            raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
+        fields = _flatten(read_json(folder / "config.json"))
+        test = read_json(folder / "metrics.json").get("test", {})
+        if (folder / "evaluation_test.json").is_file():
+            test["nll_iw"] = read_json(folder / "evaluation_test.json").get("nll_iw")
+        kept = {
+            name: value
+            for name, value in fields.items()
+            if not any(name == seed or name.startswith(seed + ".") for seed in _SEEDS)
+        }
+        group = groups.setdefault(
+            json.dumps(kept, sort_keys=True), {"fields": kept, "runs": [], "tests": []}
+        )
+        group["runs"].append(str(folder))
+        group["tests"].append(test)
+    names = sorted({name for group in groups.values() for name in group["fields"]})
+    differing = [
+        name
+        for name in names
+        if len({json.dumps(group["fields"].get(name)) for group in groups.values()}) > 1
+    ]
+    return [
+        {
+            "runs": group["runs"],
+            "what": {name: group["fields"].get(name) for name in differing},
+            "measures": {name: _spread(of, group["tests"]) for name, of in SHOWN.items()},
+        }
+        for group in groups.values()
+    ]
+
+
+def comparison_table(groups: list[dict[str, Any]]) -> str:
+    """The groups as a table for a terminal."""
+    header = ["config", "runs", *SHOWN]
+    lines = [header]
+    for group in groups:
+        what = ", ".join(f"{name}={value}" for name, value in group["what"].items())
+        cells = [what or Path(group["runs"][0]).name, str(len(group["runs"]))]
+        for name in SHOWN:
+            measure = group["measures"][name]
+            if measure["mean"] is None:
+                cells.append("-")
+            elif measure["sd"] is None:
+                cells.append(f"{measure['mean']:.3f}")
+            else:
+                cells.append(f"{measure['mean']:.3f} ± {measure['sd']:.3f}")
+        lines.append(cells)
+    widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _spread(of, tests: list[dict]) -> dict[str, Any]:
+    try:
+        values = [of(test) for test in tests]
+    except KeyError:
+        values = []
+    values = [value for value in values if value is not None and math.isfinite(value)]
+    return {
+        "mean": statistics.fmean(values) if values else None,
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "values": values,
+    }
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= _flatten(value, name + ".") if isinstance(value, dict) else {name: value}
+    return flat

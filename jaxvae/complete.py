@@ -1,0 +1,171 @@
+"""Completion of partial tag sets: the distribution of the rest, given tags present and absent.
+
+p(rest | present, absent) = E[p(rest | z)] over p(z | present, absent), which is sampled by
+importance from a proposal that covers it: the encoder's guess, the prior, and Gaussians fitted to
+what earlier rounds found. Decoding the encoder's mean of a partial set would not do: to the encoder
+every tag that is not given is absent.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxvae import inference
+from jaxvae.export import Network
+
+_DRAWS = 4096
+_ROUNDS = 5
+_ENOUGH = 2000.0
+_SETS = 4096
+_POOL = 20_000
+_POOL_POSTERIORS = 500
+
+
+class Completion(NamedTuple):
+    """What a partial set may be completed to.
+
+    Attributes:
+      sets: `[M, V]` boolean, distinct, consistent with the evidence, most probable first.
+      probability: `[M]`, p(set | present, absent).
+      marginals: `[V]`, p(tag | present, absent); 1 and 0 for the given ones.
+      log_evidence: log p(present, absent), nats.
+      effective_draws: how many independent draws the weighted ones are worth.
+    """
+
+    sets: np.ndarray
+    probability: np.ndarray
+    marginals: np.ndarray
+    log_evidence: float
+    effective_draws: float
+
+
+def complete(
+    network: Network, present: list[int], absent: list[int], *, num: int, seed: int
+) -> Completion:
+    """Draws distinct completions and computes every tag's probability given the evidence.
+
+    Args:
+      network: the model.
+      present: columns of the tags that must be there.
+      absent: columns of the tags that must not.
+      num: how many distinct sets; fewer where so many can't be found. The empty set is never one.
+      seed: of every draw.
+    """
+    rng = np.random.default_rng(seed)
+    log_weights, logits = _draw_latents(network, present, absent, rng)
+    top = log_weights.max()
+    weights = np.exp(log_weights - top)
+    log_evidence = float(top + np.log(weights.mean()))
+    effective = float(weights.sum() ** 2 / np.square(weights).sum())
+    weights /= weights.sum()
+
+    probs = 0.5 + 0.5 * np.tanh(0.5 * logits)
+    marginals = weights @ probs
+    marginals[present], marginals[absent] = 1.0, 0.0
+
+    found: dict[bytes, np.ndarray] = {}
+    for _ in range(8):  # few distinct sets may be left to find: stop looking some time
+        chosen = rng.choice(len(weights), _SETS, p=weights)
+        sets = rng.random((_SETS, network.num_tags)) < probs[chosen]
+        sets[:, present], sets[:, absent] = True, False
+        for row, packed in zip(sets, np.packbits(sets, axis=1), strict=True):
+            if row.any():
+                found.setdefault(packed.tobytes(), row)
+            if len(found) == num:
+                break
+        if len(found) == num:
+            break
+    sets = np.array(list(found.values()), bool).reshape(len(found), network.num_tags)
+    probability = _set_probability(sets, logits, weights, present + absent)
+    order = np.argsort(-probability, kind="stable")
+    return Completion(sets[order], probability[order], marginals, log_evidence, effective)
+
+
+def predict(
+    network: Network, present: np.ndarray, mean: np.ndarray, logvar: np.ndarray, *, seed: int
+) -> np.ndarray:
+    """p(tag | the tags in `present` are there, of the others nothing is known), for many rows.
+
+    All rows share one pool of draws: half from the prior, half from posteriors of data.
+
+    Args:
+      network: the model.
+      present: boolean `[N, V]`.
+      mean: `[M, L]` posterior means of some training rows.
+      logvar: `[M, L]` their log-variances.
+      seed: of the draws.
+
+    Returns:
+      `[N, V]`; a present tag has 1.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(mean))[:_POOL_POSTERIORS]
+    mean, spread = mean[chosen].astype(np.float64), np.exp(0.5 * logvar[chosen].astype(np.float64))
+    half = _POOL // 2
+    at = rng.integers(0, len(mean), half)
+    z = rng.standard_normal((2 * half, mean.shape[1]))
+    z[half:] = mean[at] + spread[at] * z[half:]
+    log_prior = -0.5 * np.square(z).sum(axis=1)
+    # Squared distances to every posterior, multiplied out into two products.
+    precision = np.square(spread) ** -1
+    constant = -0.5 * (np.square(mean) * precision).sum(axis=1) - np.log(spread).sum(axis=1)
+    log_part = z @ (mean * precision).T - 0.5 * np.square(z) @ precision.T + constant
+    log_q = np.logaddexp(log_prior, np.logaddexp.reduce(log_part, axis=1) - np.log(len(mean)))
+    logits = inference.logits(network, z.astype(np.float32))
+    probs = 0.5 + 0.5 * np.tanh(0.5 * logits)
+    log_present = -np.logaddexp(0.0, -logits)
+    marginals = np.empty(present.shape)
+    for start in range(0, len(present), 128):
+        part = present[start : start + 128]
+        log_weights = (part.astype(np.float32) @ log_present.T) + (log_prior - log_q)[None, :]
+        weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+        weights /= weights.sum(axis=1, keepdims=True)
+        marginals[start : start + 128] = weights.astype(np.float32) @ probs
+    return np.where(present, 1.0, marginals)
+
+
+def _draw_latents(network, present, absent, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Log importance weights `[K]` and logits `[K, V]` of draws that cover p(z | evidence)."""
+    width = network.latent_dim
+    row = inference.to_rows([present], network.num_tags)
+    mean, logvar = (part[0].astype(np.float64) for part in inference.posterior(network, row))
+    # Heavier than the encoder's guess, which knows nothing of what is not said.
+    parts = [(np.zeros(width), np.ones(width)), (mean, np.exp(0.5 * logvar) * 1.5)]
+    z = np.zeros((0, width))
+    logits = np.zeros((0, network.num_tags), np.float32)
+    for _ in range(_ROUNDS):
+        newest = parts if len(z) == 0 else parts[-1:]
+        fresh = np.concatenate([m + s * rng.standard_normal((_DRAWS, width)) for m, s in newest])
+        z = np.concatenate([z, fresh])
+        logits = np.concatenate([logits, inference.logits(network, fresh.astype(np.float32))])
+        given = logits.astype(np.float64)
+        log_p = -np.logaddexp(0.0, -given[:, present]).sum(axis=1)
+        log_p -= np.logaddexp(0.0, given[:, absent]).sum(axis=1)
+        log_prior = -0.5 * np.square(z).sum(axis=1)
+        # All draws count as if from the mixture of all proposals, whichever they came from
+        # (Veach & Guibas 1995): no weight can be large where any proposal is.
+        log_q = np.stack(
+            [-0.5 * np.square((z - m) / s).sum(axis=1) - np.log(s).sum() for m, s in parts]
+        )
+        log_weights = log_p + log_prior - np.logaddexp.reduce(log_q) + np.log(len(parts))
+        weights = np.exp(log_weights - log_weights.max())
+        if weights.sum() ** 2 / np.square(weights).sum() >= _ENOUGH:
+            break
+        weights /= weights.sum()
+        centre = weights @ z
+        spread = np.sqrt(weights @ np.square(z - centre))
+        parts.append((centre, np.maximum(1.2 * spread, 0.05)))
+    return log_weights, logits
+
+
+def _set_probability(sets, logits, weights, given) -> np.ndarray:
+    """p(set | evidence) `[M]`, averaged over all draws of z rather than counted."""
+    free = np.ones(logits.shape[1], bool)
+    free[given] = False
+    absent = np.logaddexp(0.0, logits[:, free].astype(np.float64)).sum(axis=1)
+    probability = np.zeros(len(sets))
+    for start in range(0, len(sets), 256):
+        part = sets[start : start + 256, free].astype(np.float32)
+        log_p = (part @ logits[:, free].T).astype(np.float64) - absent[None, :]
+        probability[start : start + 256] = np.exp(log_p) @ weights
+    return probability

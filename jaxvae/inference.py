@@ -1,0 +1,99 @@
+"""Compiled queries of a trained model: posteriors of rows, probabilities of latent vectors.
+
+Rows are padded to a few sizes, so that any number of them runs on a handful of compiled programs.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxvae.export import Network
+from jaxvae.model import multi_hot
+
+BUCKETS = (8, 64, 512, 4096)
+"""Rows of one call; more rows are several calls of the largest."""
+
+
+def bucket(count: int) -> int:
+    """The smallest program size that `count` rows fit in, or the largest there is."""
+    return next((size for size in BUCKETS if count <= size), BUCKETS[-1])
+
+
+def pad_rows(rows: np.ndarray, count: int, *, fill: int, width: int | None = None) -> np.ndarray:
+    """Pads `[n, K]` to `[count, width]` with `fill`; `width` defaults to K."""
+    padded = np.full((count, rows.shape[1] if width is None else width), fill, np.int32)
+    padded[: len(rows), : rows.shape[1]] = rows
+    return padded
+
+
+def to_rows(columns: list[list[int]], num_tags: int) -> np.ndarray:
+    """Lists of column numbers as rows `[N, K]` padded with `num_tags`, K at least one."""
+    lengths = np.fromiter((len(each) for each in columns), np.int64, len(columns))
+    rows = np.full((len(columns), max(1, int(lengths.max(initial=0)))), num_tags, np.int32)
+    flat = np.fromiter((column for each in columns for column in each), np.int32, lengths.sum())
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = flat
+    return rows
+
+
+def posterior(network: Network, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """q(z|x) of every row.
+
+    Args:
+      network: the model.
+      rows: `[N, K]` column numbers padded with V.
+
+    Returns:
+      (mean, logvar), each `[N, L]` float32.
+    """
+    encode, num_tags = _encode(network.graphdef), network.num_tags
+    # Widths in steps of 8, so that a longer row seldom means another program.
+    width = -(-rows.shape[1] // 8) * 8
+    parts = []
+    for start in range(0, len(rows), BUCKETS[-1]):
+        part = rows[start : start + BUCKETS[-1]]
+        padded = pad_rows(part, bucket(len(part)), fill=num_tags, width=width)
+        mean, logvar = encode(network.params, network.batch_stats, padded)
+        parts.append((np.asarray(mean)[: len(part)], np.asarray(logvar)[: len(part)]))
+    empty = np.zeros((0, network.latent_dim), np.float32)
+    means, logvars = zip(*parts, strict=True) if parts else ((empty,), (empty,))
+    return np.concatenate(means), np.concatenate(logvars)
+
+
+def logits(network: Network, z: np.ndarray) -> np.ndarray:
+    """Logits `[N, V]` float32 of the tags given latent vectors `[N, L]`."""
+    decode = _decode(network.graphdef)
+    parts = [np.zeros((0, network.num_tags), np.float32)]
+    for start in range(0, len(z), BUCKETS[-1]):
+        part = z[start : start + BUCKETS[-1]]
+        padded = np.zeros((bucket(len(part)), network.latent_dim), np.float32)
+        padded[: len(part)] = part
+        values = decode(network.params, network.batch_stats, padded)
+        parts.append(np.asarray(values)[: len(part)])
+    return np.concatenate(parts)
+
+
+def probabilities(network: Network, z: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """p(tag present | z) `[N, V]`, its logits divided by `temperature`."""
+    # tanh, since exp(-l) overflows for logits below -88.
+    return 0.5 + 0.5 * np.tanh(logits(network, z) / np.float32(2.0 * temperature))
+
+
+@functools.lru_cache(maxsize=8)
+def _encode(graphdef: nnx.GraphDef):
+    def encode(params, batch_stats, columns):
+        model = nnx.merge(graphdef, params, batch_stats)
+        num_tags = params["fc1"]["kernel"].shape[0]
+        return model.encode(multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags))
+
+    return jax.jit(encode)
+
+
+@functools.lru_cache(maxsize=8)
+def _decode(graphdef: nnx.GraphDef):
+    def decode(params, batch_stats, z):
+        return nnx.merge(graphdef, params, batch_stats).decode(z)
+
+    return jax.jit(decode)

@@ -1,0 +1,243 @@
+"""Everything that is asked of a finished run: likelihood among baselines, ranking, samples, latent.
+
+Results are one flat dictionary by name, in nats per example where they are likelihoods; what cannot
+be computed for a run is None or absent.
+"""
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from jaxvae import complete, evaluate, inference, latents, likelihood, ranking, sample_quality
+from jaxvae.baselines import Baselines, Independent, fit_baselines, load_baselines, save_baselines
+from jaxvae.corpus import build_corpus
+from jaxvae.dataset import EMBEDDED, fingerprint_rows
+from jaxvae.disentanglement import disentanglement
+from jaxvae.metrics import ACTIVE_KL, ACTIVE_VARIANCE
+from jaxvae.run import Run
+
+NUM_SAMPLES = 5000
+_INFORMATION_ROWS = 5000
+
+
+def judge(
+    run: Run, *, split: str, num_importance_samples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Judges a run on a split.
+
+    Args:
+      run: with its rows.
+      split: "train", "val" or "test".
+      num_importance_samples: draws a row for the likelihood.
+      seed: of every draw.
+
+    Returns:
+      Names to values; `nll_iw` is the importance-weighted bound as a negative log-likelihood,
+      `nll_iw_stderr` its Monte-Carlo standard error, `nll_iw_rows_stderr` that of choosing the
+      rows, `gain/x` by how much the model is better than baseline x on the same rows.
+    """
+    sets, train, val = (run.sets(name) for name in (split, "train", "val"))
+    baselines = kept_baselines(run, train, val)
+    rows = run.rows(split)
+    found = run.row_likelihood(rows, num_importance_samples, seed)
+    mean, _ = inference.posterior(run.network, rows)
+    train_mean, train_logvar = inference.posterior(
+        run.network, run.rows("train")[:_INFORMATION_ROWS]
+    )
+    return {
+        "split": split,
+        "rows": len(rows),
+        "num_importance_samples": num_importance_samples,
+        "seed": seed,
+        **_likelihood(found),
+        **_latent(found, mean, train_mean, train_logvar),
+        **_among_baselines(run, split, sets, found, baselines, seed),
+        **_reconstruction(run, sets, val, mean),
+        **_ranking(run, sets, baselines, train_mean, train_logvar, seed),
+        **_samples(run, sets, train, baselines.independent, seed),
+        **_disentanglement(run, seed),
+    }
+
+
+def kept_baselines(run: Run, train: np.ndarray, val: np.ndarray) -> Baselines:
+    """The run's baselines: fitted the first time, then read from its `baselines.npz`."""
+    path = run.folder / "baselines.npz"
+    key = " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
+    baselines = load_baselines(path, key=key)
+    if baselines is None:
+        baselines = fit_baselines(train, val)
+        with contextlib.suppress(OSError):  # a run that may only be read is judged all the same
+            save_baselines(path, baselines, key=key)
+    return baselines
+
+
+def _likelihood(found: likelihood.RowLikelihood) -> dict[str, Any]:
+    count = len(found.log_likelihood)
+    rate, distortion = float(found.rate.mean()), float(found.distortion.mean())
+    return {
+        "nll_iw": float(-found.log_likelihood.mean()),
+        "nll_iw_stderr": float(np.sqrt(found.variance.sum()) / count),
+        "nll_iw_rows_stderr": _stderr(found.log_likelihood),
+        "elbo": -(rate + distortion),
+        "rate": rate,
+        "distortion": distortion,
+    }
+
+
+def _latent(found, mean, train_mean, train_logvar) -> dict[str, Any]:
+    kl = found.kl_per_dimension.mean(axis=0)
+    information = evaluate.information(train_mean, train_logvar)
+    train_kl = 0.5 * (np.square(train_mean) + np.expm1(train_logvar) - train_logvar).sum(axis=1)
+    variance = mean.var(axis=0, ddof=1) if len(mean) > 1 else np.zeros_like(kl)
+    return {
+        "active_units": int((kl > ACTIVE_KL).sum()),
+        "active_units_by_variance": int((variance > ACTIVE_VARIANCE).sum()),
+        "latent_dim": len(kl),
+        "information": information,
+        "information_most": float(np.log(len(train_mean))),
+        "aggregate_kl": float(train_kl.mean()) - information,
+        "collapsed": bool(information < evaluate.COLLAPSE_NATS),
+        "kl_per_dimension": kl.tolist(),
+    }
+
+
+def _among_baselines(run, split, sets, found, baselines: Baselines, seed) -> dict[str, Any]:
+    """Negative log-likelihoods, also on condition of not being empty, and paired differences."""
+    log_empty = likelihood.log_prob_empty(run.network, seed=seed)
+    values: dict[str, Any] = {
+        "log_prob_empty": log_empty,
+        "nll_iw_nonempty": float(-found.log_likelihood.mean()) + _log_rest(log_empty),
+    }
+    nothing = np.zeros((1, sets.shape[1]), bool)
+    each = {
+        name: (model.log_likelihood(sets), float(model.log_likelihood(nothing)[0]))
+        for name, model in baselines.each().items()
+    }
+    corpus = _corpus_of(run)
+    if corpus is not None:
+        rows = run.rows(split)
+        empty = np.full((1, 1), run.network.num_tags)
+        each["generator"] = (
+            corpus.log_likelihood(rows),
+            float(corpus.log_likelihood(empty)[0]),
+        )
+        values["baseline/generator_given_allowed"] = float(
+            -corpus.log_likelihood_given_allowed(rows).mean()
+        )
+    for name, (log_p, empty_log_p) in each.items():
+        difference = found.log_likelihood - log_p
+        values[f"baseline/{name}"] = float(-log_p.mean())
+        values[f"baseline/{name}_nonempty"] = float(-log_p.mean()) + _log_rest(empty_log_p)
+        values[f"gain/{name}"] = float(difference.mean())
+        values[f"gain/{name}_stderr"] = _stderr(difference)
+    return values | {f"baseline_facts/{name}": fact for name, fact in baselines.facts.items()}
+
+
+def _reconstruction(run, sets, val, mean) -> dict[str, Any]:
+    probabilities = inference.probabilities(run.network, mean)
+    on_val = inference.probabilities(run.network, run.encode(val)) if len(val) else probabilities
+    best = ranking.best_threshold(on_val, val if len(val) else sets)
+    columns = dict(run.taxonomy.concepts)
+    values: dict[str, Any] = {}
+    for name, threshold in {"at_half": 0.5, "at_best": best}.items():
+        scores = ranking.reconstruction_scores(probabilities, sets, threshold=threshold)
+        values |= {f"reconstruction_{name}/{key}": value for key, value in scores.items()}
+    values["mean_average_precision"] = ranking.mean_average_precision(probabilities, sets)
+    for concept, part in columns.items():
+        at = slice(part.start, part.stop)
+        if sets[:, at].any():
+            values[f"mean_average_precision/{concept}"] = ranking.mean_average_precision(
+                probabilities[:, at], sets[:, at]
+            )
+    return values
+
+
+def _ranking(run, sets, baselines: Baselines, train_mean, train_logvar, seed) -> dict[str, Any]:
+    predictors = {
+        "model": lambda left: complete.predict(
+            run.network, left, train_mean, train_logvar, seed=seed
+        ),
+        "popularity": baselines.independent.predict,
+        "mixture": baselines.mixture.predict,
+    }
+    concepts = dict(run.taxonomy.concepts)
+    recalls = ranking.compare_recall(predictors, sets, concepts, seed=seed)
+    return {
+        f"held_out_tags/{name}/{key}": value
+        for name, values in recalls.items()
+        for key, value in values.items()
+    }
+
+
+def _samples(run, sets, train, independent: Independent, seed) -> dict[str, Any]:
+    drawn = run.sample_sets(NUM_SAMPLES, seed=seed)
+    compared = sample_quality.compare_samples(
+        drawn.multi_hot,
+        sets,
+        train,
+        independent.sample(NUM_SAMPLES, seed=seed),
+        tags=run.taxonomy.tags,
+        seed=seed,
+    )
+    values = {
+        f"{name}/{key}": value for name, each in compared.items() for key, value in each.items()
+    }
+    return values | {"samples/empty_fraction_before_redraw": drawn.empty_fraction}
+
+
+def compare_decodes(run: Run, *, split: str, seed: int = 0) -> dict[str, dict]:
+    """Sample quality under every way of decoding, against a split."""
+    sets, train = run.sets(split), run.sets("train")
+    compared = {}
+    for decode in ("bernoulli", "threshold", "calibrated", "top_k"):
+        drawn = run.sample_sets(NUM_SAMPLES, decode=decode, seed=seed).multi_hot
+        described = sample_quality.describe_sets(drawn, sets, train, tags=run.taxonomy.tags)
+        test = sample_quality.two_sample_test(drawn, sets, seed=seed)
+        compared[decode] = described | test
+    return compared
+
+
+def _disentanglement(run: Run, seed: int) -> dict[str, Any]:
+    corpus = _corpus_of(run)
+    if corpus is None:
+        return {}
+    drawn = corpus.draw(seed=0).factors
+    names = ("train", "val", "test")
+    at = np.concatenate([run.source_row(name) for name in names])
+    codes = np.concatenate([run.encode(run.sets(name)) for name in names])
+    factors = {name: values[at] for name, values in drawn.items()}
+    scores = disentanglement(codes, factors, seed=seed)
+    return {f"disentanglement/{name}": value for name, value in scores.items()}
+
+
+def name_dimensions(run: Run) -> list[dict]:
+    """The latent dimensions in tags, over the first 5,000 training rows."""
+    rows = run.rows("train")[:_INFORMATION_ROWS]
+    mean, logvar = inference.posterior(run.network, rows)
+    kl = 0.5 * (np.square(mean) + np.expm1(logvar) - logvar).mean(axis=0)
+    return latents.name_dimensions(
+        run.network,
+        mean,
+        run.sets("train")[:_INFORMATION_ROWS],
+        kl,
+        tags=run.taxonomy.tags,
+        concepts=dict(run.taxonomy.concepts),
+    )
+
+
+def _corpus_of(run: Run):
+    """The embedded corpus where the run's rows are its own, else None."""
+    if run.config.get("data", {}).get("dataset_name") != EMBEDDED:
+        return None
+    corpus = build_corpus()
+    return corpus if corpus.taxonomy.digest == run.taxonomy.digest else None
+
+
+def _log_rest(log_empty: float) -> float:
+    """log(1 - p(empty)): what a likelihood gains on condition that a set is not empty."""
+    return float(np.log1p(-np.exp(min(log_empty, -1e-12))))
+
+
+def _stderr(values: np.ndarray) -> float | None:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None

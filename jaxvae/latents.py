@@ -1,0 +1,84 @@
+"""What each latent dimension means, in tags."""
+
+import numpy as np
+
+from jaxvae import inference
+from jaxvae.disentanglement import mutual_information_with_sets
+from jaxvae.export import Network
+
+STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+_SHOWN = 5
+_ORIGINS = 256
+
+
+def name_dimensions(
+    network: Network,
+    mean: np.ndarray,
+    sets: np.ndarray,
+    kl: np.ndarray,
+    *,
+    tags: tuple[str, ...],
+    concepts: dict[str, range],
+) -> list[dict]:
+    """Describes every dimension, the ones with the most KL first.
+
+    Args:
+      network: the model.
+      mean: `[N, L]` posterior means of rows.
+      sets: boolean `[N, V]`, those rows.
+      kl: `[L]` mean KL of each dimension, nats.
+      tags: V names.
+      concepts: names of concepts and their columns.
+
+    Returns:
+      Of each dimension: `dim`, `kl`, the tags that gain and lose most probability from z = -2 to 2
+      with the other dimensions as rows have them (`rises`, `falls`: pairs of tag and change), the
+      mutual information of its mean with single tags (`informs`: pairs of tag and nats), and with
+      the tags of each concept, summed (`concepts`, nats; `concept`, the largest).
+    """
+    information = mutual_information_with_sets(mean, sets)
+    origins = mean[np.linspace(0, len(mean) - 1, min(_ORIGINS, len(mean))).astype(int)]
+    named = []
+    for dim in np.argsort(-np.asarray(kl), kind="stable"):
+        low, high = origins.copy(), origins.copy()
+        low[:, dim], high[:, dim] = -2.0, 2.0
+        change = inference.probabilities(network, high).mean(axis=0)
+        change = change - inference.probabilities(network, low).mean(axis=0)
+        order = np.argsort(change)
+        by_concept = {
+            name: float(information[dim, columns.start : columns.stop].sum())
+            for name, columns in concepts.items()
+        }
+        strongest = max(by_concept, key=lambda name: by_concept[name])
+        best = np.argsort(-information[dim])[:_SHOWN]
+        named.append(
+            {
+                "dim": int(dim),
+                "kl": float(kl[dim]),
+                "rises": [(tags[v], float(change[v])) for v in order[::-1][:_SHOWN]],
+                "falls": [(tags[v], float(change[v])) for v in order[:_SHOWN]],
+                "informs": [(tags[v], float(information[dim, v])) for v in best],
+                "concept": strongest if by_concept[strongest] > 0.0 else None,
+                "concepts": by_concept,
+            }
+        )
+    return named
+
+
+def traverse(
+    network: Network, mean: np.ndarray, dim: int, *, steps: tuple[float, ...] = STEPS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Moves one dimension of a latent vector and decodes.
+
+    Args:
+      network: the model.
+      mean: `[L]`, where to start.
+      dim: the dimension that is set to each of `steps`.
+      steps: values of z, in standard deviations of the prior.
+
+    Returns:
+      (the latent vectors `[S, L]`, their tags' probabilities `[S, V]`).
+    """
+    z = np.repeat(np.asarray(mean, np.float32)[None], len(steps), axis=0)
+    z[:, dim] = steps
+    return z, inference.probabilities(network, z)

@@ -1,0 +1,140 @@
+"""How probable a model finds rows: importance-weighted likelihood, rate and distortion, in nats."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxvae.export import Network
+from jaxvae.inference import bucket, pad_rows
+from jaxvae.losses import gaussian_kl
+from jaxvae.model import multi_hot, reparameterize
+
+_DRAWS = 50  # of one step for a whole batch: enough to fill the cores, few enough to fit a cache
+_ROWS = 512
+_EMPTY_DRAWS = 50_000
+
+
+class RowLikelihood(NamedTuple):
+    """What importance sampling says of each row, `[N]` float64, nats.
+
+    Attributes:
+      log_likelihood: the importance-weighted bound on log p(x) (Burda et al. 2016).
+      variance: its Monte-Carlo variance by the delta method.
+      distortion: E_q[-log p(x|z)].
+      rate: KL(q(z|x) || p(z)).
+      kl_per_dimension: the rate's parts, `[N, L]`.
+    """
+
+    log_likelihood: np.ndarray
+    variance: np.ndarray
+    distortion: np.ndarray
+    rate: np.ndarray
+    kl_per_dimension: np.ndarray
+
+
+def row_likelihood(
+    network: Network, rows: np.ndarray, *, num_importance_samples: int, seed: int
+) -> RowLikelihood:
+    """Estimates log p(x) = log E_q[p(x|z) p(z) / q(z|x)] for every row, by draws from its encoder.
+
+    The bound rises to log p(x) with the number of draws; the noise is independent between rows, so
+    variances of sums are sums of variances.
+
+    Args:
+      network: the model.
+      rows: `[N, K]` column numbers padded with V.
+      num_importance_samples: draws a row.
+      seed: of the draws.
+    """
+    program = _program(network.graphdef, network.num_tags, min(_DRAWS, num_importance_samples))
+    steps, rest = divmod(num_importance_samples, _DRAWS)
+    sizes = [(program, steps)] if num_importance_samples >= _DRAWS else [(program, 1)]
+    if rest and num_importance_samples > _DRAWS:
+        sizes.append((_program(network.graphdef, network.num_tags, rest), 1))
+    width = -(-rows.shape[1] // 8) * 8
+    parts = []
+    for start in range(0, len(rows), _ROWS):
+        part = rows[start : start + _ROWS]
+        padded = pad_rows(part, bucket(len(part)), fill=network.num_tags, width=width)
+        key = jax.random.fold_in(jax.random.key(seed), start)
+        log_weights, distortion = [], np.zeros(len(part))
+        for size, (run, times) in enumerate(sizes):
+            weights, total, kl = run(
+                network.params,
+                network.batch_stats,
+                padded,
+                jax.random.split(jax.random.fold_in(key, size), times),
+            )
+            log_weights.append(np.asarray(weights, np.float64).reshape(-1, len(padded)))
+            distortion += np.asarray(total, np.float64)[: len(part)]
+        kl = np.asarray(kl, np.float64)[: len(part)]
+        log_likelihood, variance = _log_mean(np.concatenate(log_weights)[:, : len(part)])
+        parts.append(
+            (log_likelihood, variance, distortion / num_importance_samples, kl.sum(axis=1), kl)
+        )
+    return RowLikelihood(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def log_prob_empty(network: Network, *, seed: int) -> float:
+    """Log of the probability that a set has no tag, by draws from the prior; nats."""
+    draws = _empty_program(network.graphdef)(
+        network.params,
+        network.batch_stats,
+        jax.random.split(jax.random.key(seed), _EMPTY_DRAWS // 1000),
+    )
+    return float(_log_mean(np.asarray(draws, np.float64).reshape(-1, 1))[0][0])
+
+
+def _log_mean(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log of the mean over draws `[K, N]`, and the variance of that estimate, each `[N]`."""
+    top = log_weights.max(axis=0)
+    weights = np.exp(log_weights - top)
+    mean = weights.mean(axis=0)
+    spread = weights.var(axis=0, ddof=1) if len(weights) > 1 else np.full_like(mean, np.nan)
+    return top + np.log(mean), spread / (len(weights) * np.square(mean))
+
+
+@functools.lru_cache(maxsize=16)
+def _program(graphdef: nnx.GraphDef, num_tags: int, draws: int):
+    """A compiled scan over keys, each giving `draws` log weights a row."""
+
+    def log_weights(params, batch_stats, columns, keys):
+        model = nnx.merge(graphdef, params, batch_stats)
+        x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
+        mean, logvar = model.encode(x)
+        size, latent_dim = mean.shape
+
+        def step(total, key):
+            noise = jax.random.normal(key, (draws, size, latent_dim))
+            z = reparameterize(mean[None], logvar[None], noise)
+            logits = model.decode(z.reshape(-1, latent_dim)).reshape(draws, size, num_tags)
+            # log p(x|z): a product picks the present tags' logits, softplus is for all of them.
+            log_p = jnp.sum(x[None] * logits - jax.nn.softplus(logits), axis=-1)
+            # The constants of the two densities, L/2 log(2 pi), cancel.
+            log_prior = -0.5 * jnp.sum(jnp.square(z), axis=-1)
+            log_q = -0.5 * jnp.sum(jnp.square(noise) + logvar[None], axis=-1)
+            return total - jnp.sum(log_p, axis=0), log_p + log_prior - log_q
+
+        distortion, weights = jax.lax.scan(step, jnp.zeros((size,), jnp.float32), keys)
+        return weights, distortion, gaussian_kl(mean, logvar)
+
+    return jax.jit(log_weights)
+
+
+@functools.lru_cache(maxsize=4)
+def _empty_program(graphdef: nnx.GraphDef):
+    def log_empty(params, batch_stats, keys):
+        model = nnx.merge(graphdef, params, batch_stats)
+        latent_dim = params["fc3"]["kernel"].shape[0]
+
+        def step(carry, key):
+            logits = model.decode(jax.random.normal(key, (1000, latent_dim)))
+            return carry, -jnp.sum(jax.nn.softplus(logits), axis=-1)
+
+        return jax.lax.scan(step, None, keys)[1]
+
+    return jax.jit(log_empty)

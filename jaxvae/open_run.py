@@ -1,0 +1,118 @@
+"""Opening runs: a run's folder, an exported `.pth`, or a `.pth` made into a run."""
+
+from pathlib import Path
+
+import jax
+from flax import nnx
+
+from jaxvae import export
+from jaxvae.checkpoints import Checkpoints, load_params, save_params
+from jaxvae.errors import InputError
+from jaxvae.model import VAE
+from jaxvae.record import environment, write_json
+from jaxvae.run import Run, read_json
+from jaxvae.state import best_of, create_state
+from jaxvae.taxonomy import Taxonomy
+
+CHECKPOINTS = ("best", "last")
+
+
+def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | None = None) -> Run:
+    """Opens a finished run.
+
+    Args:
+      path: the run's folder; or an exported `.pth`, which has no rows.
+      checkpoint: "best", the parameters with the lowest validation loss, which were exported; or
+        "last", those at the end of training.
+      taxonomy_path: what the columns of a `.pth` mean; None takes the `.json` beside it.
+
+    Raises:
+      InputError: no run there, a half-written one, or one of another taxonomy.
+    """
+    folder = Path(path).expanduser().resolve()
+    if folder.suffix == ".pth" and not folder.is_dir():
+        if checkpoint != "best":
+            raise InputError(f"{path}: a .pth holds one set of parameters, not checkpoints")
+        params, batch_stats, taxonomy, config = export.read_model(folder, taxonomy_path)
+        network = export.make_network(params, batch_stats)
+        return Run(folder, config, taxonomy, network, {"checkpoint": "exported"})
+    if taxonomy_path is not None:
+        raise InputError(f"{path}: a run has its own taxonomy; --taxonomy is for a .pth")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{path}: not a run's folder (it has no config.json)")
+    if checkpoint not in CHECKPOINTS:
+        raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
+    config = read_json(folder / "config.json")
+    taxonomy = Taxonomy.load(folder / "taxonomy.json")
+    if checkpoint == "best":
+        params, batch_stats, facts = load_params(folder / "final")
+        if facts.get("taxonomy_digest") != taxonomy.digest:
+            raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
+    else:
+        params, batch_stats, facts = _last(folder, config, taxonomy)
+    return Run(folder, config, taxonomy, export.make_network(params, batch_stats), facts)
+
+
+def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | Path) -> Run:
+    """Turns a `.pth` into a run that later commands accept; it has no rows.
+
+    Args:
+      path: a `.pth` of the model's architecture.
+      taxonomy_path: what its columns mean; None takes the `.json` beside it.
+      output: folder to make.
+
+    Raises:
+      InputError: the file is refused, or the folder exists.
+    """
+    path, folder = Path(path), Path(output).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--output {output}: exists already; name a new folder")
+    params, batch_stats, taxonomy, config = export.read_model(path, taxonomy_path)
+    network = export.make_network(params, batch_stats)
+    model = {
+        "latent_dim": network.latent_dim,
+        "hidden_dim": network.hidden_dim,
+        "use_batch_norm": network.use_batch_norm,
+    }
+    config = {
+        "model_name": path.stem,
+        **config,
+        "model": {**config.get("model", {}), **model},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {output}: can't be made: {error.strerror}") from error
+    write_json(folder / "taxonomy.json", taxonomy.to_mapping())
+    write_json(folder / "environment.json", environment(", ".join(map(str, jax.devices()))))
+    write_json(folder / "summary.json", {"config": config, "imported_from": path.name})
+    facts = {"checkpoint": "imported", "taxonomy_digest": taxonomy.digest}
+    save_params(folder / "final", params, batch_stats, facts)
+    # The config last: a folder without one is not a run yet.
+    write_json(folder / "config.json", config)
+    run = load(folder)
+    run.export(folder / "model.pth")
+    return run
+
+
+def _last(folder: Path, config: dict, taxonomy: Taxonomy) -> tuple[dict, dict, dict]:
+    if not (folder / "checkpoints").is_dir():
+        raise InputError(f"{folder} has no checkpoints: the model was imported")
+    settings = config["model"]
+
+    def build() -> VAE:
+        return VAE(
+            num_tags=taxonomy.num_tags,
+            latent_dim=settings["latent_dim"],
+            hidden_dim=settings["hidden_dim"],
+            use_batch_norm=settings["use_batch_norm"],
+            rngs=nnx.Rngs(0),
+        )
+
+    _, state = create_state(build, seed=0)
+    with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
+        found, _ = checkpoints.restore({"state": state, "best": best_of(state)})
+    if found is None:
+        raise InputError(f"{folder}: no checkpoint yet")
+    state = found.tree["state"]
+    return state.params, state.batch_stats, {**found.facts, "checkpoint": "last"}

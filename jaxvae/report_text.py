@@ -1,0 +1,171 @@
+"""What a run's evaluation means, in words and in a table for a terminal."""
+
+from typing import Any
+
+_BASELINES = {
+    "independent": "independent tags",
+    "chow_liu": "Chow-Liu tree",
+    "mixture": "mixture of Bernoullis",
+    "generator": "the corpus's own generator",
+}
+
+
+def likelihood_rows(judged: dict[str, Any]) -> list[tuple[str, float, str]]:
+    """Models by negative log-likelihood, worst first: name, nats per row, and against the model.
+
+    Args:
+      judged: what `judge.judge` returned.
+    """
+    rows = [
+        (
+            text,
+            judged[f"baseline/{name}"],
+            _against(judged[f"gain/{name}"], judged[f"gain/{name}_stderr"]),
+        )
+        for name, text in _BASELINES.items()
+        if f"baseline/{name}" in judged
+    ]
+    rows.append(("this model", judged["nll_iw"], f"± {judged['nll_iw_stderr']:.3f} Monte Carlo"))
+    return sorted(rows, key=lambda row: -row[1])
+
+
+def verdict(judged: dict[str, Any], *, kld_weight: float | None) -> list[str]:
+    """Plain sentences: learned or collapsed, against each baseline, and what to try next."""
+    information = judged["information"]
+    learned = not judged["collapsed"]
+    lines = [
+        f"The model {'learned' if learned else 'has collapsed, or has not learned yet'}: its "
+        f"latent carries {information:.2f} nats about a row, in {judged['active_units']} active of "
+        f"{judged['latent_dim']} dimensions."
+    ]
+    better: list[str] = []
+    equal: list[str] = []
+    worse: list[str] = []
+    for name, text in _BASELINES.items():
+        gain, error = judged.get(f"gain/{name}"), judged.get(f"gain/{name}_stderr")
+        if gain is None or name == "generator":
+            continue
+        place = equal if error is None or abs(gain) < 2.0 * error else better if gain > 0 else worse
+        place.append(f"{text} ({gain:+.2f} nats)")
+    told = [
+        f"{word} {' and '.join(names) if len(names) < 3 else ', '.join(names)}"
+        for word, names in (
+            ("better than", better),
+            ("not distinguishable from", equal),
+            ("worse than", worse),
+        )
+        if names
+    ]
+    lines.append(f"On {judged['rows']} {judged['split']} rows it is {'; '.join(told)}.")
+    lines.append(_next(judged, learned, worse, kld_weight))
+    return lines
+
+
+def _next(judged, learned: bool, worse: list[str], kld_weight: float | None) -> str:
+    if not learned and kld_weight is not None and kld_weight > 1.0:
+        return (
+            f"Try next: a lower --config.loss.kld_weight (it is {kld_weight:g}; 1.0 or less learns "
+            f"on data like this)."
+        )
+    if not learned:
+        return (
+            "Try next: more --config.trainer.max_epochs, or a lower --config.loss.kld_weight than "
+            "the run's."
+        )
+    if worse:
+        return (
+            "Try next: a higher --config.trainer.optimizer.lr (3e-3) and less input dropout "
+            "(--config.model.dropout_p=0.1), which fit this kind of data better."
+        )
+    return "Try next: other seeds (--config.seed=1), and compare the runs' spread."
+
+
+def evaluation_table(judged: dict[str, Any]) -> str:
+    """The evaluation for a terminal."""
+    lines = [
+        f"{judged['split']}: {judged['rows']} rows, {judged['num_importance_samples']} importance "
+        f"samples a row; nats per row",
+        "",
+    ]
+    for name, nats, note in likelihood_rows(judged):
+        mark = "->" if name == "this model" else "  "
+        lines.append(f"{mark} {name:<28}{nats:8.3f}   {note}")
+    lines += ["", *_table(_groups(judged)), "", *verdict(judged, kld_weight=None)]
+    return "\n".join(lines)
+
+
+def _groups(judged: dict[str, Any]) -> list[tuple[str, str]]:
+    def recall(name):
+        return _number(judged.get(f"held_out_tags/{name}/recall_at_10"))
+
+    rows = [
+        (
+            "-ELBO = distortion + rate",
+            f"{-judged['elbo']:.3f} = {judged['distortion']:.3f} + {judged['rate']:.3f}",
+        ),
+        ("I(x; z), aggregate KL", f"{judged['information']:.3f}, {judged['aggregate_kl']:.3f}"),
+        (
+            "active units",
+            f"{judged['active_units']} of {judged['latent_dim']} by KL, "
+            f"{judged['active_units_by_variance']} by variance",
+        ),
+        (
+            "given a set is not empty",
+            f"{judged['nll_iw_nonempty']:.3f}; mixture {judged['baseline/mixture_nonempty']:.3f}",
+        ),
+    ]
+    for name, text in (("at_half", "cut at 0.5"), ("at_best", "best cut")):
+        score = {
+            key: judged[f"reconstruction_{name}/{key}"]
+            for key in ("threshold", "jaccard_mean", "jaccard_pooled", "f1_micro", "f1_macro")
+        }
+        rows.append(
+            (
+                f"reconstruction, {text}",
+                f"{score['threshold']:.2f}: Jaccard {score['jaccard_mean']:.3f} mean, "
+                f"{score['jaccard_pooled']:.3f} pooled; F1 {score['f1_micro']:.3f} micro, "
+                f"{score['f1_macro']:.3f} macro",
+            )
+        )
+    rows.append(("mean average precision", _number(judged["mean_average_precision"])))
+    rows.append(
+        (
+            "held-out tags, recall@10",
+            f"{recall('model')}; mixture {recall('mixture')}; popularity {recall('popularity')}",
+        )
+    )
+    for key, text in (
+        ("tags_per_set_mean", "tags per set"),
+        ("marginal_mae", "tag rates, mean error"),
+        ("cooccurrence_pearson", "co-occurrence, Pearson"),
+        ("lift_error", "log lift, error"),
+        ("unseen_fraction", "sets not in training"),
+        ("auc_logistic", "two-sample AUC"),
+    ):
+        values = [_number(judged[f"{each}/{key}"]) for each in _SAMPLES]
+        rows.append(
+            (f"samples: {text}", f"{values[0]}; training rows {values[1]}; independent {values[2]}")
+        )
+    rows += [
+        (name.replace("disentanglement/", "disentanglement: "), _number(value))
+        for name, value in judged.items()
+        if name.startswith("disentanglement/")
+    ]
+    return rows
+
+
+_SAMPLES = ("samples", "train_rows", "independent")
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    width = max(len(name) for name, _ in rows) + 2
+    return [f"   {name:<{width}}{value}" for name, value in rows]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _against(gain: float, error: float | None) -> str:
+    noise = "" if error is None else f" ± {error:.3f}"
+    return f"the model is {abs(gain):.3f}{noise} {'better' if gain > 0 else 'worse'}"

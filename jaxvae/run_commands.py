@@ -1,0 +1,272 @@
+"""The commands that ask a finished run: evaluate, sample, complete, encode and others.
+
+Results go to standard output and nothing else does, so that they can be piped.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxvae.errors import InputError
+
+FORMATS = ("text", "json", "csv")
+
+
+def add_to(commands) -> None:
+    """Adds the commands to argparse's subparsers."""
+    evaluate = _command(commands, "evaluate", _evaluate, "how good a run is, among baselines")
+    evaluate.add_argument("--split", default="test", help="train, val or test (default)")
+    evaluate.add_argument("--json", action="store_true", help="one flat JSON object")
+    _importance(evaluate)
+
+    sample = _command(commands, "sample", _sample, "new tag sets")
+    sample.add_argument("--num", type=int, default=20, help="how many (20)")
+    sample.add_argument("--temperature", type=float, default=1.0, help="divides the logits (1.0)")
+    sample.add_argument(
+        "--decode",
+        default="bernoulli",
+        help="bernoulli (default, never empty), threshold, calibrated (every tag as frequent as in "
+        "validation) or top_k",
+    )
+    sample.add_argument("--threshold", type=float, default=0.5, help="cut of threshold (0.5)")
+    sample.add_argument("--top-k", type=int, help="tags of a top_k set (mean of the training rows)")
+    _seed_and_format(sample)
+
+    complete = _command(commands, "complete", _complete, "complete a partial tag set")
+    complete.add_argument("--with", dest="present", default="", help='"jazz, upright bass"')
+    complete.add_argument("--without", dest="absent", default="", help='"fast tempo"')
+    complete.add_argument("--num", type=int, default=5, help="distinct sets (5)")
+    _unknown(complete)
+    _seed_and_format(complete)
+
+    encode = _command(commands, "encode", _encode, "latent vectors of a file's rows")
+    encode.add_argument("--input", required=True, help="CSV, TSV, JSON, JSON lines or Parquet")
+    encode.add_argument("--output", required=True, help="file to write: .parquet, .npz or .csv")
+    encode.add_argument("--column", help="column with the tags (default: as in training)")
+
+    traverse = _command(commands, "traverse", _traverse, "move along one latent dimension")
+    traverse.add_argument("--around", required=True, help='where to start, "jazz, mellow"')
+    traverse.add_argument("--dim", type=int, required=True, help="the dimension, from 0")
+    traverse.add_argument("--top", type=int, default=8, help="tags of each step (8)")
+    _unknown(traverse)
+    traverse.add_argument("--format", choices=("text", "json"), default="text")
+
+    report = _command(commands, "report", _report, "write report.html into the run")
+    report.add_argument("--split", default="test", help="train, val or test (default)")
+    report.add_argument("--output", help="file to write (default: report.html in the run)")
+    _importance(report)
+
+    compare = commands.add_parser("compare", help="one table of several runs")
+    compare.add_argument("run_folders", metavar="RUN", nargs="+", help="runs' folders")
+    compare.add_argument("--json", action="store_true", help="as JSON")
+    compare.set_defaults(run=_compare)
+
+
+def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument("run_folder", metavar="RUN", help="a run's folder, or an exported .pth")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="best", help="which parameters (best)"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _importance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--num-importance-samples", type=int, default=1000, metavar="K", help="draws a row (1000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of every draw (0)")
+
+
+def _seed_and_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of every draw (0)")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="text (default)")
+
+
+def _unknown(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ignore-unknown", action="store_true", help="skip tags that are not in the taxonomy"
+    )
+
+
+def _load(options: argparse.Namespace):
+    from jaxvae.open_run import load
+
+    return load(options.run_folder, checkpoint=options.checkpoint)
+
+
+def _tags(text: str) -> list[str]:
+    return [tag.strip() for tag in text.split(",") if tag.strip()]
+
+
+def _on_unknown(options: argparse.Namespace) -> str:
+    return "ignore" if options.ignore_unknown else "error"
+
+
+def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.judge import judge
+    from jaxvae.record import write_json
+    from jaxvae.report_text import evaluation_table
+
+    run = _load(options)
+    judged = judge(
+        run,
+        split=options.split,
+        num_importance_samples=options.num_importance_samples,
+        seed=options.seed,
+    )
+    with contextlib.suppress(OSError):  # a run that may only be read is judged all the same
+        write_json(run.folder / f"evaluation_{options.split}.json", judged)
+    if options.json:
+        _print_json(judged)
+    else:
+        print(evaluation_table(judged))
+    return 0
+
+
+def _sample(options: argparse.Namespace, rest: list[str]) -> int:
+    run = _load(options)
+    sets = run.sample(
+        options.num,
+        temperature=options.temperature,
+        decode=options.decode,
+        threshold=options.threshold,
+        top_k=options.top_k,
+        seed=options.seed,
+    )
+    if options.format == "json":
+        _print_json(sets)
+    elif options.format == "csv":
+        _print_csv(["tags"], ([json.dumps(tags, ensure_ascii=False)] for tags in sets))
+    else:
+        print("\n".join(", ".join(tags) or "(no tag)" for tags in sets))
+    return 0
+
+
+def _complete(options: argparse.Namespace, rest: list[str]) -> int:
+    run = _load(options)
+    done = run.complete(
+        _tags(options.present),
+        _tags(options.absent),
+        num=options.num,
+        seed=options.seed,
+        on_unknown=_on_unknown(options),
+    )
+    pairs = list(zip(done.sets, done.probability, strict=True))
+    if options.format == "json":
+        _print_json([{"tags": tags, "probability": p} for tags, p in pairs])
+        return 0
+    if options.format == "csv":
+        _print_csv(
+            ["tags", "probability"],
+            ([json.dumps(tags, ensure_ascii=False), p] for tags, p in pairs),
+        )
+        return 0
+    print("Sets drawn from p(rest | given), the most probable first:")
+    for tags, p in pairs:
+        print(f"  {p:8.2g}  {', '.join(tags)}")
+    print("Every other tag by concept, with its probability:")
+    for concept, ranked in done.tags.items():
+        print(f"  {concept}: {', '.join(f'{tag} {p:.2f}' for tag, p in ranked[:6])}")
+    if done.effective_draws < 100.0:
+        print(
+            f"jaxvae: the estimate is worth only {done.effective_draws:.0f} draws; give fewer tags",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _encode(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.latent_table import SUFFIXES, encode_file, write_latents
+
+    output = Path(options.output)
+    if output.suffix not in SUFFIXES:
+        raise InputError(f"--output {output}: the name must end in {', '.join(SUFFIXES)}")
+    run = _load(options)
+    encoded = encode_file(run, Path(options.input), options.column)
+    write_latents(output, encoded)
+    print(
+        f"{output}: {len(encoded.row):,} rows of {run.network.latent_dim} dimensions; "
+        f"{encoded.without_known_tag:,} without a known tag and {encoded.unreadable:,} unreadable "
+        f"are NaN; {encoded.unknown_tags:,} unknown tags ignored",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.latents import STEPS, traverse
+
+    run = _load(options)
+    dims = run.network.latent_dim
+    if not 0 <= options.dim < dims:
+        raise InputError(f"--dim {options.dim}: must be between 0 and {dims - 1}")
+    if not 1 <= options.top <= run.network.num_tags:
+        raise InputError(f"--top {options.top}: must be between 1 and {run.network.num_tags}")
+    around = _tags(options.around)
+    rows = run.to_rows([around], on_unknown=_on_unknown(options))
+    if not (rows < run.network.num_tags).any():
+        raise InputError("--around: no tag to start from")
+    mean = run.encode([around], on_unknown=_on_unknown(options))[0]
+    _, probabilities = traverse(run.network, mean, options.dim)
+    steps: list[dict[str, Any]] = []
+    for value, p in zip(STEPS, probabilities, strict=True):
+        best = p.argsort()[::-1][: options.top]
+        steps.append(
+            {
+                "z": value,
+                "tags": [{"tag": run.taxonomy.tags[v], "probability": float(p[v])} for v in best],
+            }
+        )
+    if options.format == "json":
+        _print_json(steps)
+        return 0
+    print(f"Dimension {options.dim}, around {', '.join(around)} (z = {mean[options.dim]:+.2f}):")
+    for step in steps:
+        shown = ", ".join(f"{each['tag']} {each['probability']:.2f}" for each in step["tags"])
+        print(f"  z = {step['z']:+.0f}  {shown}")
+    return 0
+
+
+def _report(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.report import write_report
+
+    run = _load(options)
+    path = write_report(
+        run,
+        output=Path(options.output) if options.output else None,
+        split=options.split,
+        num_importance_samples=options.num_importance_samples,
+        seed=options.seed,
+    )
+    print(path)
+    return 0
+
+
+def _compare(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.compare import compare_runs, comparison_table
+
+    groups = compare_runs([Path(folder) for folder in options.run_folders])
+    if options.json:
+        _print_json(groups)
+    else:
+        print(comparison_table(groups))
+    return 0
+
+
+def _print_json(value) -> None:
+    # NaN is no JSON: what can't be computed is null.
+    from jaxvae.record import to_json
+
+    print(to_json(value))
+
+
+def _print_csv(header: list[str], rows) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
