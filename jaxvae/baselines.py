@@ -259,7 +259,8 @@ def save_baselines(path: Path, baselines: Baselines, *, key: str) -> None:
 def load_baselines(path: Path, *, key: str) -> Baselines | None:
     """What `save_baselines` wrote; None where it is missing, damaged, or of other data."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: of a damaged file numpy would leave its own handle open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if str(file["key"]) != key:
                 return None
             facts = dict(zip(file["names"].tolist(), file["facts"].tolist(), strict=True))

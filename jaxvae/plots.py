@@ -107,7 +107,7 @@ def cooccurrence(data: np.ndarray, samples: np.ndarray, tags: list[str]) -> str:
     top = max(data.max(), samples.max(), 1e-6)
     for axis, matrix, title in ((axes[0], data, "Data"), (axes[1], samples, "Samples")):
         axis.imshow(np.sqrt(matrix / top), cmap="viridis", vmin=0.0, vmax=1.0)
-        axis.set_title(f"{title}: share of sets with both (square-root scale)")
+        axis.set_title(title)
         axis.set_xticks(np.arange(len(tags)), tags, rotation=90, fontsize=7)
         axis.set_yticks(np.arange(len(tags)), tags if axis is axes[0] else [], fontsize=7)
     return _svg(figure, "Co-occurrence")

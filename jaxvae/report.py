@@ -261,6 +261,7 @@ def _samples(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
         + '<p class="note">Training rows are what a perfect memory reaches, independent tags the '
         "null; an AUC of 0.5 means that a classifier can't tell sets from data.</p>"
         + _figure(plots.cooccurrence(in_data, in_samples, [run.taxonomy.tags[v] for v in order]))
+        + '<p class="note">Share of sets with both tags, the commonest tags, square-root scale.</p>'
         + (f"<p>Pairs whose log lift is furthest off:</p><ul>{worst}</ul>" if worst else "")
         + _table(["decoding", "tags per set", "empty", "co-occurrence", "AUC"], by_decode)
         + f"<p>Hardest to tell from data: <b>{best}</b>"

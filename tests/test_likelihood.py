@@ -1,0 +1,167 @@
+"""Likelihood and completion against numerical integration and brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxvae import complete as completion
+from jaxvae import inference
+from jaxvae.export import make_network
+from jaxvae.likelihood import log_prob_empty, row_likelihood
+from jaxvae.model import VAE
+from jaxvae.state import create_state
+
+TAGS = 4
+
+
+def network(latent_dim, *, num_tags=TAGS, scale=4.0, seed=3, use_batch_norm=False):
+    """A small model whose tags depend strongly on z."""
+    _, state = create_state(
+        lambda: VAE(
+            num_tags=num_tags,
+            latent_dim=latent_dim,
+            hidden_dim=16,
+            use_batch_norm=use_batch_norm,
+            rngs=nnx.Rngs(seed),
+        ),
+        seed=0,
+    )
+    params = {
+        layer: {name: np.asarray(leaf) for name, leaf in leaves.items()}
+        for layer, leaves in state.params.items()
+    }
+    params["fc4"] = {"kernel": params["fc4"]["kernel"] * scale, "bias": params["fc4"]["bias"] - 0.5}
+    return make_network(params, state.batch_stats)
+
+
+def grid(net, points):
+    """Probability mass `[G]` of a fine grid over z, and p(tag | z) `[G, V]`."""
+    axis = np.linspace(-7.0, 7.0, points)
+    z = np.stack(np.meshgrid(*[axis] * net.latent_dim, indexing="ij"), -1)
+    z = z.reshape(-1, net.latent_dim)
+    mass = np.exp(-0.5 * np.square(z).sum(axis=1))
+    p = 1.0 / (1.0 + np.exp(-inference.logits(net, z).astype(np.float64)))
+    return mass / mass.sum(), p
+
+
+def all_sets(num_tags=TAGS):
+    return np.array(list(itertools.product([False, True], repeat=num_tags)))
+
+
+def exact(net, points):
+    """p(x) of every set, by integration over z."""
+    mass, p = grid(net, points)
+    sets = all_sets(net.num_tags)
+    given = np.stack([np.where(row, p, 1.0 - p).prod(axis=1) for row in sets])
+    return sets, given @ mass
+
+
+def rows_of(sets):
+    return inference.to_rows([np.flatnonzero(row).tolist() for row in sets], sets.shape[1])
+
+
+@pytest.mark.parametrize(("latent_dim", "points"), [(1, 20_001), (2, 301)])
+def test_the_bound_agrees_with_integration(latent_dim, points):
+    net = network(latent_dim)
+    sets, probability = exact(net, points)
+    assert probability.sum() == pytest.approx(1.0, abs=1e-6)
+    found = row_likelihood(net, rows_of(sets), num_importance_samples=200_000, seed=0)
+    assert abs(found.log_likelihood.mean() - np.log(probability).mean()) < 1e-3
+    # and the error it states is the error it makes
+    assert (np.abs(found.log_likelihood - np.log(probability)) < 5 * np.sqrt(found.variance)).all()
+    assert log_prob_empty(net, seed=0) == pytest.approx(np.log(probability[0]), abs=0.01)
+
+
+def test_few_draws_give_a_lower_bound_that_rises_to_the_likelihood():
+    net = network(2)
+    sets, probability = exact(net, 301)
+    truth = (np.log(probability)).mean()
+    bounds = [
+        np.mean(
+            [
+                row_likelihood(net, rows_of(sets), num_importance_samples=k, seed=s).log_likelihood
+                for s in range(15)
+            ]
+        )
+        for k in (1, 4, 64)
+    ]
+    assert bounds[0] < bounds[1] < bounds[2] < truth + 0.01
+    one = row_likelihood(net, rows_of(sets), num_importance_samples=20_000, seed=1)
+    assert bounds[0] == pytest.approx(-(one.rate + one.distortion).mean(), abs=0.1)
+
+
+@pytest.mark.parametrize("draws", [1, 7, 50, 73])
+def test_every_number_of_draws_is_drawn(draws):
+    net = network(1)
+    found = row_likelihood(net, rows_of(all_sets()), num_importance_samples=draws, seed=0)
+    assert np.isfinite(found.log_likelihood).all()
+    # distortion is a mean over draws: any count gives the same up to noise
+    many = row_likelihood(net, rows_of(all_sets()), num_importance_samples=5000, seed=0)
+    assert np.abs(found.distortion - many.distortion).mean() < 4.0 / np.sqrt(draws)
+
+
+def test_the_model_with_batch_norm_agrees_with_integration_too():
+    net = network(1, use_batch_norm=True)
+    sets, probability = exact(net, 20_001)
+    found = row_likelihood(net, rows_of(sets), num_importance_samples=200_000, seed=0)
+    assert abs(found.log_likelihood.mean() - np.log(probability).mean()) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("present", "absent"), [([0], []), ([], [2]), ([1], [3]), ([0, 1], [2]), ([3, 0, 2], [])]
+)
+@pytest.mark.parametrize(("latent_dim", "points"), [(1, 20_001), (2, 301)])
+def test_completion_is_conditioning(present, absent, latent_dim, points):
+    net = network(latent_dim)
+    sets, probability = exact(net, points)
+    fits = sets[:, present].all(axis=1) & ~sets[:, absent].any(axis=1)
+    evidence = probability[fits].sum()
+    truth = {row.tobytes(): p / evidence for row, p in zip(sets, probability, strict=True)}
+
+    done = completion.complete(net, present, absent, num=100, seed=0)
+    assert done.effective_draws > 1000
+    assert done.log_evidence == pytest.approx(np.log(evidence), abs=0.03)
+    marginals = (sets[fits] * probability[fits, None]).sum(axis=0) / evidence
+    np.testing.assert_allclose(done.marginals, marginals, atol=0.02)
+    found = {row.tobytes() for row in done.sets}
+    assert len(found) == len(done.sets)
+    # Everything that fits the evidence is found, the empty set aside.
+    wanted = {row.tobytes() for row in sets[fits] if row.any() and truth[row.tobytes()] > 1e-3}
+    assert wanted <= found <= {row.tobytes() for row in sets[fits] if row.any()}
+    for row, p in zip(done.sets, done.probability, strict=True):
+        assert p == pytest.approx(truth[row.tobytes()], abs=0.02)
+    assert (np.diff(done.probability) <= 0).all()
+
+
+def test_completion_depends_on_nothing_but_its_seed():
+    net = network(2)
+    first, again, other = (completion.complete(net, [0], [], num=3, seed=s) for s in (0, 0, 1))
+    assert (first.sets == again.sets).all()
+    assert (first.probability == again.probability).all()
+    assert first.log_evidence != other.log_evidence
+
+
+def test_predictions_from_present_tags_are_conditional_marginals():
+    net = network(2)
+    sets, probability = exact(net, 301)
+    present = np.eye(TAGS, dtype=bool)
+    rng = np.random.default_rng(0)
+    mean = rng.standard_normal((50, 2)).astype(np.float32)
+    found = completion.predict(net, present, mean, np.zeros((50, 2), np.float32), seed=0)
+    for tag in range(TAGS):
+        fits = sets[:, tag]
+        truth = (sets[fits] * probability[fits, None]).sum(axis=0) / probability[fits].sum()
+        np.testing.assert_allclose(found[tag], truth, atol=0.03)
+
+
+def test_rows_are_encoded_alike_whatever_the_bucket():
+    net = network(2, num_tags=9)
+    rng = np.random.default_rng(0)
+    sets = rng.random((700, 9)) < 0.4
+    mean, logvar = inference.posterior(net, rows_of(sets))
+    for at in (0, 8, 511, 512, 699):
+        one_mean, one_logvar = inference.posterior(net, rows_of(sets[at : at + 1]))
+        np.testing.assert_allclose(one_mean[0], mean[at], atol=1e-5)
+        np.testing.assert_allclose(one_logvar[0], logvar[at], atol=1e-5)
