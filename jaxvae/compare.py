@@ -6,8 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from jaxvae import settings
 from jaxvae.errors import InputError
-from jaxvae.run import read_json
+from jaxvae.record import read_json
 
 SHOWN = {
     "nll_iw": lambda test: test.get("nll_iw"),
@@ -39,7 +40,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
             raise InputError(f"{folder}: not a run's folder (it has no config.json)")
         if not (folder / "metrics.json").is_file():
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
-        fields = _flatten(read_json(folder / "config.json"))
+        fields = dict(settings.fields(read_json(folder / "config.json")))
         test = read_json(folder / "metrics.json").get("test", {})
         if (folder / "evaluation_test.json").is_file():
             test["nll_iw"] = read_json(folder / "evaluation_test.json").get("nll_iw")
@@ -106,11 +107,3 @@ def _spread(of, tests: list[dict]) -> dict[str, Any]:
         "sd": statistics.stdev(values) if len(values) > 1 else None,
         "values": values,
     }
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= _flatten(value, name + ".") if isinstance(value, dict) else {name: value}
-    return flat

@@ -53,13 +53,10 @@ def complete(
     """
     rng = np.random.default_rng(seed)
     log_weights, logits = _draw_latents(network, present, absent, rng)
-    top = log_weights.max()
-    weights = np.exp(log_weights - top)
-    log_evidence = float(top + np.log(weights.mean()))
-    effective = float(weights.sum() ** 2 / np.square(weights).sum())
-    weights /= weights.sum()
+    weights, effective = _normalise(log_weights)
+    log_evidence = float(np.logaddexp.reduce(log_weights) - np.log(len(log_weights)))
 
-    probs = 0.5 + 0.5 * np.tanh(0.5 * logits)
+    probs = inference.sigmoid(logits)
     marginals = weights @ probs
     marginals[present], marginals[absent] = 1.0, 0.0
 
@@ -112,7 +109,7 @@ def predict(
     log_part = z @ (mean * precision).T - 0.5 * np.square(z) @ precision.T + constant
     log_q = np.logaddexp(log_prior, np.logaddexp.reduce(log_part, axis=1) - np.log(len(mean)))
     logits = inference.logits(network, z.astype(np.float32))
-    probs = 0.5 + 0.5 * np.tanh(0.5 * logits)
+    probs = inference.sigmoid(logits)
     log_present = -np.logaddexp(0.0, -logits)
     marginals = np.empty(present.shape)
     for start in range(0, len(present), 128):
@@ -148,14 +145,20 @@ def _draw_latents(network, present, absent, rng) -> tuple[np.ndarray, np.ndarray
             [-0.5 * np.square((z - m) / s).sum(axis=1) - np.log(s).sum() for m, s in parts]
         )
         log_weights = log_p + log_prior - np.logaddexp.reduce(log_q) + np.log(len(parts))
-        weights = np.exp(log_weights - log_weights.max())
-        if weights.sum() ** 2 / np.square(weights).sum() >= _ENOUGH:
+        weights, effective = _normalise(log_weights)
+        if effective >= _ENOUGH:
             break
-        weights /= weights.sum()
         centre = weights @ z
         spread = np.sqrt(weights @ np.square(z - centre))
         parts.append((centre, np.maximum(1.2 * spread, 0.05)))
     return log_weights, logits
+
+
+def _normalise(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights that sum to one, and how many equal ones they are worth (Kish 1965)."""
+    weights = np.exp(log_weights - log_weights.max())
+    weights /= weights.sum()
+    return weights, float(1.0 / np.square(weights).sum())
 
 
 def _set_probability(sets, logits, weights, given) -> np.ndarray:

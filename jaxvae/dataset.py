@@ -8,6 +8,7 @@ import os
 import re
 from array import array
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from jaxvae import tables
 from jaxvae.cells import UnreadableCell, parse_tags
-from jaxvae.corpus import build_corpus
+from jaxvae.corpus import Corpus, build_corpus
 from jaxvae.data_report import (
     SHOWN,
     describe_rows,
@@ -29,7 +30,15 @@ from jaxvae.hub import read_hub
 from jaxvae.splits import count_twins, group_rows, split_rows
 from jaxvae.taxonomy import Taxonomy, normalize
 
-__all__ = ["Dataset", "fingerprint_rows", "format_report", "load_dataset", "split_rows"]
+__all__ = [
+    "Dataset",
+    "fingerprint_rows",
+    "format_report",
+    "generator_of",
+    "load_dataset",
+    "make_lookup",
+    "split_rows",
+]
 
 EMBEDDED = "embedded"
 """The name of the corpus that needs neither file nor network."""
@@ -113,6 +122,17 @@ def load_dataset(
     return Dataset(rows, source_row, splits, report, fingerprint, source)
 
 
+def generator_of(dataset_name: str, taxonomy: Taxonomy) -> Corpus | None:
+    """The corpus that drew a data set's rows, whose likelihood no model beats on average.
+
+    Args:
+        dataset_name: as `load_dataset`; only "embedded" has a known generator.
+        taxonomy: what the rows' columns mean; None is returned where it is not the corpus's own.
+    """
+    corpus = build_corpus() if dataset_name == EMBEDDED else None
+    return corpus if corpus and corpus.taxonomy.digest == taxonomy.digest else None
+
+
 def fingerprint_rows(rows: np.ndarray, taxonomy: Taxonomy) -> str:
     """Returns the SHA-256 (hexadecimal) of rows and their taxonomy's digest.
 
@@ -146,12 +166,31 @@ def _open(name: str, split: str, column: str) -> tuple[tables.Cells, str]:
     return ((None, tags) for tags in build_corpus().draw(seed=0).tags), "the embedded corpus"
 
 
+def make_lookup(taxonomy: Taxonomy) -> Callable[[str], int]:
+    """Returns a function from a tag in any spelling to its column, -1 for an unknown one.
+
+    It remembers every spelling it met: normalising costs far more than reading a dictionary.
+
+    Args:
+        taxonomy: what columns stand for.
+    """
+    column_of = {tag: column for column, tag in enumerate(taxonomy.tags)}
+    as_written = dict(column_of)
+
+    def column(tag: str) -> int:
+        found = as_written.get(tag)
+        if found is None:
+            found = as_written[tag] = column_of.get(normalize(tag), -1)
+        return found
+
+    return column
+
+
 def _encode(
     cells: tables.Cells, taxonomy: Taxonomy, source: str, max_unreadable_fraction: float
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """Turns cells into rows [N, K], their source rows [N], and the report's part about them."""
-    column_of = {tag: column for column, tag in enumerate(taxonomy.tags)}
-    column_as_written: dict[str, int] = dict(column_of)  # Normalising each spelling once; -1: none.
+    column_of = make_lookup(taxonomy)
     unknown: Counter[str] = Counter()
     unreadable: list[dict] = []
     flat, lengths, source_row = array("I"), array("I"), array("q")
@@ -168,9 +207,7 @@ def _encode(
             continue
         found = set()
         for tag in tags:
-            column = column_as_written.get(tag)
-            if column is None:
-                column = column_as_written[tag] = column_of.get(normalize(tag), -1)
+            column = column_of(tag)
             if column < 0:
                 unknown[tag] += 1
             else:

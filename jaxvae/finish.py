@@ -10,8 +10,7 @@ from flax import nnx
 
 from jaxvae import devices, epoch, evaluate, export, record, sample
 from jaxvae.checkpoints import save_params
-from jaxvae.corpus import build_corpus
-from jaxvae.dataset import EMBEDDED, Dataset
+from jaxvae.dataset import Dataset, generator_of
 from jaxvae.losses import LossWeights
 from jaxvae.taxonomy import Taxonomy
 
@@ -99,8 +98,10 @@ def finish(
     train_sets = evaluate.to_multi_hot(split_rows["train"], num_tags)
     if use_binary_cross_entropy:
         stages["test"]["test/independent_nll"] = evaluate.independent_nll(train_sets, test_sets)
-        if config["data"]["dataset_name"] == EMBEDDED:
-            stages["test"] |= _generator_nll(split_rows["test"], taxonomy)
+        generator = generator_of(config["data"]["dataset_name"], taxonomy)
+        if generator is not None:
+            nll = float(-generator.log_likelihood(split_rows["test"]).mean())
+            stages["test"]["test/generator_nll"] = nll
     _, mean, logvar = judge(split_rows["train"][:_INFORMATION_ROWS])
     information = evaluate.information(mean, logvar)
     stages["train"]["train/information"] = information
@@ -136,14 +137,6 @@ def finish(
     if collapse is not None:
         terminal.say(collapse)
     return stages
-
-
-def _generator_nll(rows: np.ndarray, taxonomy: Taxonomy) -> dict[str, float]:
-    """What the embedded corpus's own generator reaches: no model can do better on average."""
-    corpus = build_corpus()
-    if corpus.taxonomy.digest != taxonomy.digest:
-        return {}
-    return {"test/generator_nll": float(-corpus.log_likelihood(rows).mean())}
 
 
 def _train_losses(folder: Path, best_epoch: int) -> dict[str, Any]:

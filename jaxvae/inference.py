@@ -22,9 +22,12 @@ def bucket(count: int) -> int:
     return next((size for size in BUCKETS if count <= size), BUCKETS[-1])
 
 
-def pad_rows(rows: np.ndarray, count: int, *, fill: int, width: int | None = None) -> np.ndarray:
-    """Pads `[n, K]` to `[count, width]` with `fill`; `width` defaults to K."""
-    padded = np.full((count, rows.shape[1] if width is None else width), fill, np.int32)
+def pad_rows(rows: np.ndarray, *, fill: int) -> np.ndarray:
+    """Pads `[n, K]` with `fill`: to a bucket of rows, and to a multiple of 8 columns.
+
+    Widths go in steps so that a longer row seldom means another program.
+    """
+    padded = np.full((bucket(len(rows)), -(-rows.shape[1] // 8) * 8), fill, np.int32)
     padded[: len(rows), : rows.shape[1]] = rows
     return padded
 
@@ -49,12 +52,10 @@ def posterior(network: Network, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
       (mean, logvar), each `[N, L]` float32.
     """
     encode, num_tags = _encode(network.graphdef), network.num_tags
-    # Widths in steps of 8, so that a longer row seldom means another program.
-    width = -(-rows.shape[1] // 8) * 8
     parts = []
     for start in range(0, len(rows), BUCKETS[-1]):
         part = rows[start : start + BUCKETS[-1]]
-        padded = pad_rows(part, bucket(len(part)), fill=num_tags, width=width)
+        padded = pad_rows(part, fill=num_tags)
         mean, logvar = encode(network.params, network.batch_stats, padded)
         parts.append((np.asarray(mean)[: len(part)], np.asarray(logvar)[: len(part)]))
     empty = np.zeros((0, network.latent_dim), np.float32)
@@ -77,8 +78,12 @@ def logits(network: Network, z: np.ndarray) -> np.ndarray:
 
 def probabilities(network: Network, z: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """p(tag present | z) `[N, V]`, its logits divided by `temperature`."""
-    # tanh, since exp(-l) overflows for logits below -88.
-    return 0.5 + 0.5 * np.tanh(logits(network, z) / np.float32(2.0 * temperature))
+    return sigmoid(logits(network, z) / np.float32(temperature))
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-l)) by tanh, since exp(-l) overflows in float32 for logits below -88."""
+    return 0.5 + 0.5 * np.tanh(0.5 * logits)
 
 
 @functools.lru_cache(maxsize=8)

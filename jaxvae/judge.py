@@ -7,15 +7,17 @@ be computed for a run is None or absent.
 import contextlib
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxvae import complete, evaluate, inference, latents, likelihood, ranking, sample_quality
 from jaxvae.baselines import Baselines, Independent, fit_baselines, load_baselines, save_baselines
-from jaxvae.corpus import build_corpus
-from jaxvae.dataset import EMBEDDED, fingerprint_rows
+from jaxvae.dataset import fingerprint_rows, generator_of
 from jaxvae.disentanglement import disentanglement
+from jaxvae.losses import gaussian_kl
 from jaxvae.metrics import ACTIVE_KL, ACTIVE_VARIANCE
 from jaxvae.run import Run
+from jaxvae.sample import DECODES
 
 NUM_SAMPLES = 5000
 _INFORMATION_ROWS = 5000
@@ -50,6 +52,7 @@ def judge(
         "rows": len(rows),
         "num_importance_samples": num_importance_samples,
         "seed": seed,
+        "kld_weight": run.config.get("loss", {}).get("kld_weight"),
         **_likelihood(found),
         **_latent(found, mean, train_mean, train_logvar),
         **_among_baselines(run, split, sets, found, baselines, seed),
@@ -88,7 +91,7 @@ def _likelihood(found: likelihood.RowLikelihood) -> dict[str, Any]:
 def _latent(found, mean, train_mean, train_logvar) -> dict[str, Any]:
     kl = found.kl_per_dimension.mean(axis=0)
     information = evaluate.information(train_mean, train_logvar)
-    train_kl = 0.5 * (np.square(train_mean) + np.expm1(train_logvar) - train_logvar).sum(axis=1)
+    train_kl = _kl(train_mean, train_logvar).sum(axis=1)
     variance = mean.var(axis=0, ddof=1) if len(mean) > 1 else np.zeros_like(kl)
     return {
         "active_units": int((kl > ACTIVE_KL).sum()),
@@ -186,16 +189,23 @@ def _samples(run, sets, train, independent: Independent, seed) -> dict[str, Any]
     return values | {"samples/empty_fraction_before_redraw": drawn.empty_fraction}
 
 
-def compare_decodes(run: Run, *, split: str, seed: int = 0) -> dict[str, dict]:
-    """Sample quality under every way of decoding, against a split."""
-    sets, train = run.sets(split), run.sets("train")
-    compared = {}
-    for decode in ("bernoulli", "threshold", "calibrated", "top_k"):
-        drawn = run.sample_sets(NUM_SAMPLES, decode=decode, seed=seed).multi_hot
-        described = sample_quality.describe_sets(drawn, sets, train, tags=run.taxonomy.tags)
-        test = sample_quality.two_sample_test(drawn, sets, seed=seed)
-        compared[decode] = described | test
-    return compared
+def compare_decodes(run: Run, judged: dict[str, Any]) -> dict[str, dict]:
+    """Sample quality under every way of decoding, against the split that was judged."""
+    seed, split = judged["seed"], judged["split"]
+    others = {
+        decode: run.sample_sets(NUM_SAMPLES, decode=decode, seed=seed).multi_hot
+        for decode in DECODES
+        if decode != "bernoulli"
+    }
+    compared = sample_quality.compare_sets(
+        others, run.sets(split), run.sets("train"), tags=run.taxonomy.tags, seed=seed
+    )
+    known = {
+        name.removeprefix("samples/"): value
+        for name, value in judged.items()
+        if name.startswith("samples/")
+    }
+    return {"bernoulli": known, **compared}
 
 
 def _disentanglement(run: Run, seed: int) -> dict[str, Any]:
@@ -215,7 +225,7 @@ def name_dimensions(run: Run) -> list[dict]:
     """The latent dimensions in tags, over the first 5,000 training rows."""
     rows = run.rows("train")[:_INFORMATION_ROWS]
     mean, logvar = inference.posterior(run.network, rows)
-    kl = 0.5 * (np.square(mean) + np.expm1(logvar) - logvar).mean(axis=0)
+    kl = _kl(mean, logvar).mean(axis=0)
     return latents.name_dimensions(
         run.network,
         mean,
@@ -227,11 +237,11 @@ def name_dimensions(run: Run) -> list[dict]:
 
 
 def _corpus_of(run: Run):
-    """The embedded corpus where the run's rows are its own, else None."""
-    if run.config.get("data", {}).get("dataset_name") != EMBEDDED:
-        return None
-    corpus = build_corpus()
-    return corpus if corpus.taxonomy.digest == run.taxonomy.digest else None
+    return generator_of(run.config.get("data", {}).get("dataset_name", ""), run.taxonomy)
+
+
+def _kl(mean: np.ndarray, logvar: np.ndarray) -> np.ndarray:
+    return np.asarray(gaussian_kl(jnp.asarray(mean), jnp.asarray(logvar)))
 
 
 def _log_rest(log_empty: float) -> float:

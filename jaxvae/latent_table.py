@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxvae import inference, tables
 from jaxvae.cells import UnreadableCell, parse_tags
+from jaxvae.dataset import make_lookup
 from jaxvae.errors import InputError
 from jaxvae.run import Run
 
@@ -47,7 +48,8 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
       InputError: the file can't be read, has no such column, or no row.
     """
     column = column or run.config.get("data", {}).get("aspect_column", "aspect_list")
-    columns, known = [], []
+    column_of = make_lookup(run.taxonomy)
+    columns: list[list[int]] = []
     unknown = unreadable = 0
     for _, cell in tables.read_file(path, column):
         try:
@@ -55,17 +57,15 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
         except UnreadableCell:
             unreadable += 1
             tags = []
-        found = run.taxonomy.columns(tags, on_unknown="ignore")
-        if len(found) < len(tags):
-            unknown += sum(not run.taxonomy.columns([tag], on_unknown="ignore") for tag in tags)
-        columns.append(found)
-        known.append(bool(found))
+        found = [column_of(tag) for tag in tags]
+        unknown += found.count(-1)
+        columns.append(sorted({*found} - {-1}))
     if not columns:
         raise InputError(f"{path}: there are column names but no rows")
     mean, logvar = inference.posterior(
         run.network, inference.to_rows(columns, run.network.num_tags)
     )
-    has = np.array(known)
+    has = np.array([bool(each) for each in columns])
     mean[~has], logvar[~has] = np.nan, np.nan
     without = int((~has).sum()) - unreadable
     return Latents(mean, logvar, np.arange(len(has)), without, unreadable, unknown)

@@ -1,5 +1,7 @@
 """What each latent dimension means, in tags."""
 
+import importlib.util
+
 import numpy as np
 
 from jaxvae import inference
@@ -82,3 +84,17 @@ def traverse(
     z = np.repeat(np.asarray(mean, np.float32)[None], len(steps), axis=0)
     z[:, dim] = steps
     return z, inference.probabilities(network, z)
+
+
+def two_dimensions(mean: np.ndarray) -> tuple[np.ndarray, str]:
+    """Posterior means `[N, L]` as points `[N, 2]`, by UMAP where installed; and the method."""
+    if importlib.util.find_spec("umap") is not None and len(mean) > 15:
+        import umap
+
+        return umap.UMAP(random_state=0, n_jobs=1).fit_transform(mean), "UMAP"
+    centred = mean - mean.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    points = np.zeros((len(mean), 2))
+    projected = centred @ axes[:2].T
+    points[:, : projected.shape[1]] = projected
+    return points, "PCA"

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from jaxvae.export import Network
-from jaxvae.inference import bucket, pad_rows
+from jaxvae.inference import pad_rows
 from jaxvae.losses import gaussian_kl
 from jaxvae.model import multi_hot, reparameterize
 
@@ -50,24 +50,24 @@ def row_likelihood(
       num_importance_samples: draws a row.
       seed: of the draws.
     """
-    program = _program(network.graphdef, network.num_tags, min(_DRAWS, num_importance_samples))
     steps, rest = divmod(num_importance_samples, _DRAWS)
-    sizes = [(program, steps)] if num_importance_samples >= _DRAWS else [(program, 1)]
-    if rest and num_importance_samples > _DRAWS:
-        sizes.append((_program(network.graphdef, network.num_tags, rest), 1))
-    width = -(-rows.shape[1] // 8) * 8
+    programs = [
+        (_program(network.graphdef, network.num_tags, draws), times)
+        for draws, times in ((_DRAWS, steps), (rest, 1))
+        if draws and times
+    ]
     parts = []
     for start in range(0, len(rows), _ROWS):
         part = rows[start : start + _ROWS]
-        padded = pad_rows(part, bucket(len(part)), fill=network.num_tags, width=width)
+        padded = pad_rows(part, fill=network.num_tags)
         key = jax.random.fold_in(jax.random.key(seed), start)
         log_weights, distortion = [], np.zeros(len(part))
-        for size, (run, times) in enumerate(sizes):
+        for stream, (run, times) in enumerate(programs):
             weights, total, kl = run(
                 network.params,
                 network.batch_stats,
                 padded,
-                jax.random.split(jax.random.fold_in(key, size), times),
+                jax.random.split(jax.random.fold_in(key, stream), times),
             )
             log_weights.append(np.asarray(weights, np.float64).reshape(-1, len(padded)))
             distortion += np.asarray(total, np.float64)[: len(part)]

@@ -9,8 +9,8 @@ from jaxvae import export
 from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.errors import InputError
 from jaxvae.model import VAE
-from jaxvae.record import environment, write_json
-from jaxvae.run import Run, read_json
+from jaxvae.record import environment, read_json, write_json
+from jaxvae.run import Run
 from jaxvae.state import best_of, create_state
 from jaxvae.taxonomy import Taxonomy
 

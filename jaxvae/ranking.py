@@ -6,6 +6,7 @@ import numpy as np
 
 RECALL_AT = (5, 10, 20)
 _MOST_REMOVED = 3
+_CALIBRATION_EDGES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)
 
 
 def reconstruction_scores(probabilities: np.ndarray, sets: np.ndarray, *, threshold: float) -> dict:
@@ -19,8 +20,7 @@ def reconstruction_scores(probabilities: np.ndarray, sets: np.ndarray, *, thresh
     from sklearn.metrics import f1_score
 
     decoded = probabilities > threshold
-    both = (decoded & sets).sum(axis=1)
-    either = (decoded | sets).sum(axis=1)
+    both, either = int((decoded & sets).sum()), int((decoded | sets).sum())
     return {
         "threshold": threshold,
         "hamming_loss": float((decoded != sets).mean()),
@@ -33,19 +33,19 @@ def reconstruction_scores(probabilities: np.ndarray, sets: np.ndarray, *, thresh
                 zero_division=0,
             )
         ),
-        "jaccard_mean": float(np.where(either > 0, both / np.maximum(either, 1), 1.0).mean()),
-        "jaccard_pooled": float(both.sum() / either.sum()) if either.sum() else 1.0,
+        "jaccard_mean": mean_jaccard(decoded, sets),
+        "jaccard_pooled": both / either if either else 1.0,
     }
 
 
 def best_threshold(probabilities: np.ndarray, sets: np.ndarray) -> float:
     """The cut with the highest mean Jaccard on these rows, in steps of 0.05."""
     cuts = np.arange(1, 20) / 20.0
-    scores = [reconstruction_jaccard(probabilities > cut, sets) for cut in cuts]
+    scores = [mean_jaccard(probabilities > cut, sets) for cut in cuts]
     return float(cuts[int(np.argmax(scores))])
 
 
-def reconstruction_jaccard(decoded: np.ndarray, sets: np.ndarray) -> float:
+def mean_jaccard(decoded: np.ndarray, sets: np.ndarray) -> float:
     """Mean over rows of |both| / |either|; 1 where both are empty."""
     either = (decoded | sets).sum(axis=1)
     both = (decoded & sets).sum(axis=1)
@@ -116,6 +116,27 @@ def compare_recall(
         name: recall_at(predict(left), left, taken, concepts)
         for name, predict in predictors.items()
     }
+
+
+def calibration(
+    predicted: np.ndarray, left: np.ndarray, taken: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whether tags that were not shown are there as often as predicted.
+
+    Args:
+      predicted: `[M, V]` probabilities given `left`.
+      left: boolean `[M, V]`, tags that were shown; these count for nothing.
+      taken: boolean `[M, V]`, the other tags that the rows have.
+
+    Returns:
+      Of every bin of probabilities that is not empty: the mean prediction, the share present, and
+      the number of predictions.
+    """
+    p, there = predicted[~left], taken[~left]
+    at = np.clip(np.digitize(p, _CALIBRATION_EDGES) - 1, 0, len(_CALIBRATION_EDGES) - 2)
+    count, total, present = (np.bincount(at, weights) for weights in (None, p, there))
+    full = count > 0
+    return total[full] / count[full], present[full] / count[full], count[full]
 
 
 def _share(hits: np.ndarray, of: np.ndarray) -> float | None:

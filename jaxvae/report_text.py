@@ -10,6 +10,22 @@ _BASELINES = {
 }
 
 
+SAMPLE_MEASURES = {
+    "tags_per_set_mean": "tags per set",
+    "empty_fraction": "empty sets",
+    "marginal_mae": "tag rates, mean error",
+    "cooccurrence_pearson": "co-occurrence, Pearson",
+    "lift_error": "log lift, error",
+    "unseen_fraction": "sets not in training",
+    "nearest_train_distance": "tags to the nearest training row",
+    "auc_logistic": "two-sample AUC, logistic",
+    "auc_boosting": "two-sample AUC, boosting",
+}
+"""Measures of samples, by name and in words."""
+SAMPLED = ("samples", "train_rows", "independent")
+"""What they are measured of: the model, a perfect memory, and tags by themselves."""
+
+
 def likelihood_rows(judged: dict[str, Any]) -> list[tuple[str, float, str]]:
     """Models by negative log-likelihood, worst first: name, nats per row, and against the model.
 
@@ -29,7 +45,7 @@ def likelihood_rows(judged: dict[str, Any]) -> list[tuple[str, float, str]]:
     return sorted(rows, key=lambda row: -row[1])
 
 
-def verdict(judged: dict[str, Any], *, kld_weight: float | None) -> list[str]:
+def verdict(judged: dict[str, Any]) -> list[str]:
     """Plain sentences: learned or collapsed, against each baseline, and what to try next."""
     information = judged["information"]
     learned = not judged["collapsed"]
@@ -57,11 +73,11 @@ def verdict(judged: dict[str, Any], *, kld_weight: float | None) -> list[str]:
         if names
     ]
     lines.append(f"On {judged['rows']} {judged['split']} rows it is {'; '.join(told)}.")
-    lines.append(_next(judged, learned, worse, kld_weight))
+    lines.append(_next(learned, worse, judged["kld_weight"]))
     return lines
 
 
-def _next(judged, learned: bool, worse: list[str], kld_weight: float | None) -> str:
+def _next(learned: bool, worse: list[str], kld_weight: float | None) -> str:
     if not learned and kld_weight is not None and kld_weight > 1.0:
         return (
             f"Try next: a lower --config.loss.kld_weight (it is {kld_weight:g}; 1.0 or less learns "
@@ -90,13 +106,13 @@ def evaluation_table(judged: dict[str, Any]) -> str:
     for name, nats, note in likelihood_rows(judged):
         mark = "->" if name == "this model" else "  "
         lines.append(f"{mark} {name:<28}{nats:8.3f}   {note}")
-    lines += ["", *_table(_groups(judged)), "", *verdict(judged, kld_weight=None)]
+    lines += ["", *_table(_groups(judged)), "", *verdict(judged)]
     return "\n".join(lines)
 
 
 def _groups(judged: dict[str, Any]) -> list[tuple[str, str]]:
     def recall(name):
-        return _number(judged.get(f"held_out_tags/{name}/recall_at_10"))
+        return number(judged.get(f"held_out_tags/{name}/recall_at_10"))
 
     rows = [
         (
@@ -127,34 +143,24 @@ def _groups(judged: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{score['f1_macro']:.3f} macro",
             )
         )
-    rows.append(("mean average precision", _number(judged["mean_average_precision"])))
+    rows.append(("mean average precision", number(judged["mean_average_precision"])))
     rows.append(
         (
             "held-out tags, recall@10",
             f"{recall('model')}; mixture {recall('mixture')}; popularity {recall('popularity')}",
         )
     )
-    for key, text in (
-        ("tags_per_set_mean", "tags per set"),
-        ("marginal_mae", "tag rates, mean error"),
-        ("cooccurrence_pearson", "co-occurrence, Pearson"),
-        ("lift_error", "log lift, error"),
-        ("unseen_fraction", "sets not in training"),
-        ("auc_logistic", "two-sample AUC"),
-    ):
-        values = [_number(judged[f"{each}/{key}"]) for each in _SAMPLES]
+    for key, text in SAMPLE_MEASURES.items():
+        model, train, independent = (number(judged[f"{side}/{key}"]) for side in SAMPLED)
         rows.append(
-            (f"samples: {text}", f"{values[0]}; training rows {values[1]}; independent {values[2]}")
+            (f"samples: {text}", f"{model}; training rows {train}; independent {independent}")
         )
     rows += [
-        (name.replace("disentanglement/", "disentanglement: "), _number(value))
+        (name.replace("disentanglement/", "disentanglement: "), number(value))
         for name, value in judged.items()
         if name.startswith("disentanglement/")
     ]
     return rows
-
-
-_SAMPLES = ("samples", "train_rows", "independent")
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:
@@ -162,7 +168,8 @@ def _table(rows: list[tuple[str, str]]) -> list[str]:
     return [f"   {name:<{width}}{value}" for name, value in rows]
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three decimals, a dash where there is no value."""
     return "-" if value is None else f"{value:.3f}"
 
 

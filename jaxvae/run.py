@@ -1,8 +1,7 @@
 """A finished run, ready to be asked: the Python API."""
 
 import dataclasses
-import json
-import math
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,12 +9,14 @@ import numpy as np
 
 from jaxvae import complete as completion
 from jaxvae import export, inference, sample
+from jaxvae.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.errors import InputError, did_you_mean
+from jaxvae.evaluate import to_multi_hot
+from jaxvae.kept_rows import KeptRows, load_kept_rows
 from jaxvae.likelihood import RowLikelihood, row_likelihood
 from jaxvae.taxonomy import Taxonomy
 
 TagSets = Sequence[Iterable[str]] | np.ndarray
-MOST = 10_000_000
 _RATE_PSEUDO_ROWS = 20.0
 
 
@@ -82,8 +83,7 @@ class Run:
         self, tag_sets: TagSets, *, threshold: float = 0.5, on_unknown: str = "error"
     ) -> list[list[str]]:
         """Tags whose probability, decoded from the posterior mean, exceeds `threshold`."""
-        if not 0.0 < threshold < 1.0:
-            raise InputError(f"threshold {threshold}: must be above 0 and below 1")
+        check_share("threshold", threshold)
         decoded = self.probabilities(self.encode(tag_sets, on_unknown=on_unknown)) > threshold
         return self.names(decoded)
 
@@ -124,8 +124,7 @@ class Run:
                 f"decode {decode!r}: must be one of {', '.join(sample.DECODES)}"
                 f"{did_you_mean(str(decode), sample.DECODES)}"
             )
-        if not 0.0 < threshold < 1.0:
-            raise InputError(f"threshold {threshold}: must be above 0 and below 1")
+        check_share("threshold", threshold)
         network = self.network
         cut: float | np.ndarray = threshold
         if decode == "calibrated":
@@ -138,9 +137,11 @@ class Run:
                 temperature=temperature,
             )
         if decode == "top_k" and top_k is None:
-            if not self.has_rows:
-                raise InputError("top_k: an imported model has no data to take it from; give it")
-            top_k = max(1, round(float((self.rows("train") < network.num_tags).sum(1).mean())))
+            try:
+                train = self.rows("train")
+            except InputError as error:
+                raise InputError(f"{error}; give top_k, the tags of a set") from error
+            top_k = max(1, round(float((train < network.num_tags).sum(axis=1).mean())))
         if top_k is not None and not 1 <= top_k <= network.num_tags:
             raise InputError(f"top_k {top_k}: must be between 1 and {network.num_tags}, the tags")
         return sample.sample_prior(
@@ -236,10 +237,10 @@ class Run:
         """Boolean sets `[N, V]` as lists of tags."""
         return [self.taxonomy.names(np.flatnonzero(row)) for row in sets]
 
-    @property
-    def has_rows(self) -> bool:
-        """Whether the run keeps its data; an imported model has none."""
-        return (self.folder / "rows.npz").is_file()
+    @functools.cached_property
+    def kept(self) -> KeptRows:
+        """The run's data; InputError where it keeps none, as an imported model does."""
+        return load_kept_rows(self.folder)
 
     def rows(self, split: str) -> np.ndarray:
         """The rows `[N, K]` of "train", "val" or "test", padded with the vocabulary's size.
@@ -247,36 +248,18 @@ class Run:
         Raises:
           InputError: the run keeps no rows (an imported model) or has no such split.
         """
-        return self._kept("rows", split)
+        return self.kept.rows[self.kept.positions(split)]
 
     def source_row(self, split: str) -> np.ndarray:
         """Each row's 0-based position among the source's rows, `[N]`."""
-        return self._kept("source_row", split)
+        return self.kept.source_row[self.kept.positions(split)]
 
     def sets(self, split: str) -> np.ndarray:
         """The rows of a split as boolean sets `[N, V]`."""
-        rows = self.rows(split)
-        hot = np.zeros((len(rows), self.network.num_tags + 1), bool)
-        hot[np.arange(len(rows))[:, None], rows] = True
-        return hot[:, :-1]
-
-    def _kept(self, name: str, split: str) -> np.ndarray:
-        if not self.has_rows:
-            raise InputError(f"{self.folder} keeps no rows: the model was imported without data")
-        splits = read_json(self.folder / "splits.json")
-        if split not in splits:
-            raise InputError(f"no split {split!r}{did_you_mean(split, splits)}")
-        try:
-            with np.load(self.folder / "rows.npz") as stored:
-                return stored[name][splits[split]]
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{self.folder / 'rows.npz'}: damaged: {reason}") from error
+        return to_multi_hot(self.rows(split), self.network.num_tags)
 
     def _rates(self) -> np.ndarray:
         """Tag rates of validation, drawn a little towards training, which knows rare tags."""
-        if not self.has_rows:
-            raise InputError("decode 'calibrated' needs data, and the model was imported without")
         train, val = self.sets("train"), self.sets("val")
         counts = val.sum(axis=0) + _RATE_PSEUDO_ROWS * train.mean(axis=0)
         return counts / (len(val) + _RATE_PSEUDO_ROWS)
@@ -301,35 +284,6 @@ class Run:
             config=self.config,
             probe=_probe(self.taxonomy.num_tags),
         )
-
-
-def check_count(name: str, value: int) -> None:
-    """Raises InputError unless `value` is a whole number from 1 to ten million."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= MOST:
-        raise InputError(f"{name} {value}: must be a whole number between 1 and {MOST:,}")
-
-
-def check_seed(value: int) -> None:
-    """Raises InputError unless `value` is a whole number that fits 32 bits."""
-    if not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
-        raise InputError(f"seed {value}: must be a whole number between 0 and {2**32 - 1}")
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raises InputError unless `value` is finite and above 0."""
-    if not (math.isfinite(value) and value > 0.0):
-        raise InputError(f"{name} {value}: must be a finite number above 0")
-
-
-def read_json(path: Path) -> dict:
-    """Reads a run's JSON object; InputError names the file that is missing or broken."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: missing or not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return value
 
 
 def _probe(num_tags: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae import record
+from jaxvae import record, settings
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
 from jaxvae.taxonomy import Taxonomy
@@ -76,7 +75,7 @@ def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
     path = folder / "config.json"
     if not path.exists():
         return
-    before = _flatten(_read(path))
+    before = dict(settings.fields(record.read_json(path)))
     may_change = list(MAY_CHANGE)
     if fields["trainer.lr_scheduler.name"] == "constant":
         may_change.append("trainer.max_epochs")  # no schedule depends on it
@@ -98,7 +97,7 @@ def refuse_other_data(folder: Path, dataset: Dataset) -> None:
     path = folder / "data_report.json"
     if not path.exists():
         return
-    before = _read(path).get("fingerprint", "")
+    before = record.read_json(path).get("fingerprint", "")
     if before != dataset.fingerprint:
         raise InputError(
             f"{folder} holds a run on other rows or another taxonomy (fingerprint {before[:12]}, "
@@ -125,19 +124,3 @@ def write_start(
     np.savez_compressed(folder / "rows.npz", rows=dataset.rows, source_row=dataset.source_row)
     # The config last: it makes the folder a run's.
     record.write_json(folder / "config.json", config)
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON: {error}") from error
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat

@@ -1,6 +1,6 @@
 """How like held-out data sampled tag sets, boolean `[N, V]`, are: tags, pairs, novelty, a test."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -137,9 +137,22 @@ def compare_samples(
       concepts: as `describe_sets`.
       seed: of the training rows and of `two_sample_test`.
     """
-    train, data = np.asarray(train, bool), _Data(held_out, train)
     drawn = np.random.default_rng(seed).integers(len(train), size=len(samples))
     sides = {"samples": samples, "train_rows": train[drawn], "independent": independent}
+    return compare_sets(sides, held_out, train, tags=tags, concepts=concepts, seed=seed)
+
+
+def compare_sets(
+    sides: Mapping[str, np.ndarray],
+    held_out: np.ndarray,
+    train: np.ndarray,
+    *,
+    tags: Sequence[str],
+    concepts: Sequence[tuple[str, range]] | None = None,
+    seed: int = 0,
+) -> dict[str, dict]:
+    """`describe_sets` and `two_sample_test` of several collections of sets, by their names."""
+    data = _Data(held_out, train)
     return {
         name: _describe(np.asarray(sets, bool), data, tags, concepts)
         | two_sample_test(sets, held_out, seed=seed)

@@ -37,7 +37,7 @@ RETIRED = {
 def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields every leaf of a config as (dotted name, value)."""
     for key, value in config.items():
-        if isinstance(value, ConfigDict):
+        if isinstance(value, ConfigDict | dict):
             yield from fields(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

@@ -79,7 +79,7 @@ def train_and_evaluate(
     folder = Path(workdir).expanduser().resolve()
     with run_folder.claim(folder):
         plain = json.loads(config.to_json())
-        run_folder.refuse_other_settings(folder, dict(settings.fields(ConfigDict(plain))))
+        run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
         mesh = devices.make_mesh(accelerator=trainer.accelerator, num_devices=trainer.devices)
         terminal = record.Terminal(progress_bar=trainer.enable_progress_bar)
         taxonomy = Taxonomy.load(config.data.taxonomy_path or None)

@@ -55,3 +55,25 @@ def torch():
     except ImportError:
         _lacking("torch is not installed")
     return torch
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """A finished run on the embedded corpus; its copies are in `models` beside it."""
+    from jaxvae.settings import load_config
+    from jaxvae.train import train_and_evaluate
+
+    config = load_config(str(ROOT / "configs" / "small.py"))
+    config.trainer.max_epochs = 2
+    config.logger.name = ()
+    place = tmp_path_factory.mktemp("run")
+    train_and_evaluate(config, place / "a", models_dir=place / "models")
+    return place / "a"
+
+
+@pytest.fixture(scope="session")
+def run(folder):
+    """That run, opened."""
+    import jaxvae
+
+    return jaxvae.load(folder)

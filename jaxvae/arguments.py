@@ -1,0 +1,33 @@
+"""Checks of numbers that users give to a run, in Python or in a shell."""
+
+import math
+
+import numpy as np
+
+from jaxvae.errors import InputError
+
+MOST = 10_000_000
+
+
+def check_count(name: str, value: int) -> None:
+    """Raises InputError unless `value` is a whole number from 1 to ten million."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= MOST:
+        raise InputError(f"{name} {value}: must be a whole number between 1 and {MOST:,}")
+
+
+def check_seed(value: int) -> None:
+    """Raises InputError unless `value` is a whole number that fits 32 bits."""
+    if not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
+        raise InputError(f"seed {value}: must be a whole number between 0 and {2**32 - 1}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises InputError unless `value` is finite and above 0."""
+    if not (math.isfinite(value) and value > 0.0):
+        raise InputError(f"{name} {value}: must be a finite number above 0")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises InputError unless `value` is above 0 and below 1."""
+    if not 0.0 < value < 1.0:
+        raise InputError(f"{name} {value}: must be above 0 and below 1")

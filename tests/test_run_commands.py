@@ -1,0 +1,179 @@
+"""A finished run, asked from the shell as its user would."""
+
+import csv
+import functools
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxvae
+from jaxvae import cli, judge
+from jaxvae.baselines import fit_baselines
+
+
+def shell(capsys, *arguments):
+    code = cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out
+
+
+def refused(capsys, *arguments):
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("jaxvae: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_evaluate_prints_one_flat_object(capsys, folder, monkeypatch):
+    few = functools.partial(fit_baselines, components=(20,), smoothings=(0.25,))
+    monkeypatch.setattr(judge, "fit_baselines", few)
+    out = shell(
+        capsys, "evaluate", folder, "--json", "--split", "val", "--num-importance-samples", 20
+    )
+    judged = json.loads(out)
+    assert {
+        *("nll_iw", "nll_iw_stderr", "elbo", "rate", "distortion", "active_units"),
+        *("baseline/independent", "baseline/chow_liu", "baseline/mixture", "baseline/generator"),
+    } <= set(judged)
+    assert not any(isinstance(value, dict) for name, value in judged.items() if "pairs" not in name)
+    assert judged["elbo"] == pytest.approx(-judged["rate"] - judged["distortion"])
+    assert judged["nll_iw"] < -judged["elbo"] + 0.05
+    # No model can beat the generator by more than luck.
+    best = min(judged[f"baseline/{name}"] for name in ("independent", "chow_liu", "mixture"))
+    assert judged["baseline/generator"] < best
+    assert 0.0 <= judged["disentanglement/mig"] <= 1.0
+    # Fitted once: the next command reads them.
+    assert judge.kept_baselines(jaxvae.load(folder), None, None).facts["mixture_components"] == 20
+
+
+def test_the_report_is_one_page_without_a_network(capsys, folder):
+    path = shell(capsys, "report", folder, "--num-importance-samples", 5).strip()
+    page = Path(path).read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "src=" not in page.replace('src="data:', "")
+    assert page.count("<svg") >= 5
+    assert "collapsed, or has not learned" in page or "The model learned" in page
+    assert "mixture of Bernoullis" in page
+
+
+def test_sample_speaks_three_formats(capsys, folder):
+    sets = json.loads(shell(capsys, "sample", folder, "--num", 3, "--format", "json"))
+    assert len(sets) == 3
+    assert all(isinstance(tag, str) for tags in sets for tag in tags)
+    text = shell(capsys, "sample", folder, "--num", 3)
+    assert [line.split(", ") for line in text.splitlines()] == sets
+    lines = list(
+        csv.DictReader(io.StringIO(shell(capsys, "sample", folder, "--num", 3, "--format", "csv")))
+    )
+    assert [json.loads(line["tags"]) for line in lines] == sets
+
+
+def test_complete_speaks_json(capsys, folder):
+    out = shell(
+        capsys, "complete", folder, "--with", "jazz, rock", "--without", "pop", "--num", 2,
+        "--format", "json",
+    )  # fmt: skip
+    found = json.loads(out)
+    assert len(found) == 2
+    assert all({"jazz", "rock"} <= set(each["tags"]) for each in found)
+    assert all(0.0 < each["probability"] < 1.0 for each in found)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".csv"])
+def test_encode_gives_a_row_for_each_row(capsys, folder, run, tmp_path, suffix):
+    source, output = tmp_path / "clips.csv", tmp_path / f"out{suffix}"
+    source.write_text("aspect_list\n\"['jazz', 'no such thing']\"\nnothing known\n\"['rock']\"\n")
+    shell(capsys, "encode", folder, "--input", source, "--output", output)
+    if suffix == ".npz":
+        with np.load(output) as file:
+            mean, row = file["mean"], file["row"]
+    elif suffix == ".parquet":
+        from pyarrow import parquet
+
+        table = parquet.read_table(output)
+        mean, row = np.array(table["mean"].to_pylist()), np.array(table["row"].to_pylist())
+    else:
+        lines = list(csv.DictReader(io.StringIO(output.read_text())))
+        mean = np.array([[float(line[f"mean_{d}"]) for d in range(32)] for line in lines])
+        row = np.array([int(line["row"]) for line in lines])
+    assert row.tolist() == [0, 1, 2]
+    assert np.isnan(mean[1]).all()
+    np.testing.assert_allclose(mean[[0, 2]], run.encode([["jazz"], ["rock"]]), atol=1e-5)
+
+
+def test_traverse_moves_one_dimension(capsys, folder):
+    steps = json.loads(
+        shell(capsys, "traverse", folder, "--around", "jazz", "--dim", 3, "--format", "json")
+    )
+    assert [step["z"] for step in steps] == [-3, -2, -1, 0, 1, 2, 3]
+    assert "z = +3" in shell(capsys, "traverse", folder, "--around", "jazz", "--dim", 3)
+
+
+def test_compare_groups_seeds(capsys, folder, tmp_path):
+    import shutil
+
+    places = []
+    for number, (seed, hidden) in enumerate([(0, 128), (1, 128), (0, 64)]):
+        place = tmp_path / str(number)
+        place.mkdir()
+        for name in ("config.json", "metrics.json"):
+            shutil.copy(folder / name, place / name)
+        config = json.loads((place / "config.json").read_text())
+        config["seed"], config["model"]["hidden_dim"] = seed, hidden
+        (place / "config.json").write_text(json.dumps(config))
+        metrics = json.loads((place / "metrics.json").read_text())
+        metrics["test"]["test/jaccard_index"] = 0.1 * (number + 1)
+        (place / "metrics.json").write_text(json.dumps(metrics))
+        places.append(place)
+    groups = json.loads(shell(capsys, "compare", *places, "--json"))
+    assert [len(group["runs"]) for group in groups] == [2, 1]
+    assert groups[0]["what"] == {"model.hidden_dim": 128}
+    jaccard = groups[0]["measures"]["Jaccard"]
+    assert jaccard["mean"] == pytest.approx(0.15)
+    assert jaccard["sd"] == pytest.approx(np.std([0.1, 0.2], ddof=1))
+    assert "0.150 ± 0.071" in shell(capsys, "compare", *places)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["evaluate", "nowhere"], "not a run's folder"),
+        (["evaluate", "RUN", "--split", "tset"], "did you mean 'test'"),
+        (["evaluate", "PTH"], "without data"),
+        (["report", "PTH"], "without data"),
+        (["sample", "RUN", "--num", "0"], "num 0"),
+        (["sample", "RUN", "--num", "x"], "invalid int"),
+        (["complete", "RUN"], "nothing to complete"),
+        (["complete", "RUN", "--with", "jazz", "--without", "jazz"], "both present and absent"),
+        (["complete", "RUN", "--with", "jazzz"], "did you mean 'jazz'"),
+        (["traverse", "RUN", "--around", "jazz", "--dim", "32"], "between 0 and 31"),
+        (["traverse", "RUN", "--around", ",", "--dim", "3"], "no tag"),
+        (["encode", "RUN", "--input", "no.csv", "--output", "x.npz"], "no.csv"),
+        (["encode", "RUN", "--input", "no.csv", "--output", "x.txt"], ".parquet"),
+        (["compare", "nowhere"], "not a run's folder"),
+    ],
+)
+def test_bad_commands_are_one_line(capsys, folder, arguments, says):
+    places = {"RUN": folder, "PTH": folder / "model.pth"}
+    assert says in refused(capsys, *(places.get(each, each) for each in arguments))
+
+
+def test_a_half_written_run_is_refused(capsys, folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "half", ignore=shutil.ignore_patterns("final"))
+    assert "did the run finish" in refused(capsys, "sample", tmp_path / "half")
+    (tmp_path / "other").mkdir()
+    shutil.copytree(folder, tmp_path / "other", dirs_exist_ok=True)
+    mapping = json.loads((folder / "taxonomy.json").read_text())
+    (tmp_path / "other" / "taxonomy.json").write_text(
+        json.dumps({name: tags[::-1] for name, tags in mapping.items()})
+    )
+    assert "not the one the model was trained with" in refused(capsys, "sample", tmp_path / "other")
+    assert shell(capsys, "sample", folder, "--num", 1)
