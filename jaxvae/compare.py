@@ -42,8 +42,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
         fields = dict(settings.fields(read_json(folder / "config.json")))
         test = read_json(folder / "metrics.json").get("test", {})
-        if (folder / "evaluation_test.json").is_file():
-            test["nll_iw"] = read_json(folder / "evaluation_test.json").get("nll_iw")
+        test["nll_iw"] = _kept_likelihood(folder)
         kept = {
             name: value
             for name, value in fields.items()
@@ -94,6 +93,15 @@ def comparison_table(groups: list[dict[str, Any]]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def _kept_likelihood(folder: Path) -> float | None:
+    """What `evaluate` found on the test split, if it was of the parameters the run exports now."""
+    if not (folder / "evaluation_test.json").is_file():
+        return None
+    kept = read_json(folder / "evaluation_test.json")
+    exported = ("best", read_json(folder / "summary.json").get("best_epoch"))
+    return kept.get("nll_iw") if (kept.get("checkpoint"), kept.get("epoch")) == exported else None
 
 
 def _spread(of, tests: list[dict]) -> dict[str, Any]:

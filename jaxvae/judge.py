@@ -52,6 +52,8 @@ def judge(
         "rows": len(rows),
         "num_importance_samples": num_importance_samples,
         "seed": seed,
+        "checkpoint": run.facts.get("checkpoint"),
+        "epoch": run.facts.get("epoch"),
         "kld_weight": run.config.get("loss", {}).get("kld_weight"),
         **_likelihood(found),
         **_latent(found, mean, train_mean, train_logvar),

@@ -4,6 +4,7 @@ import csv
 import functools
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +117,6 @@ def test_traverse_moves_one_dimension(capsys, folder):
 
 
 def test_compare_groups_seeds(capsys, folder, tmp_path):
-    import shutil
-
     places = []
     for number, (seed, hidden) in enumerate([(0, 128), (1, 128), (0, 64)]):
         place = tmp_path / str(number)
@@ -138,6 +137,21 @@ def test_compare_groups_seeds(capsys, folder, tmp_path):
     assert jaccard["mean"] == pytest.approx(0.15)
     assert jaccard["sd"] == pytest.approx(np.std([0.1, 0.2], ddof=1))
     assert "0.150 ± 0.071" in shell(capsys, "compare", *places)
+
+
+def test_compare_takes_only_a_likelihood_of_the_exported_parameters(capsys, folder, tmp_path):
+    for name in ("config.json", "metrics.json", "summary.json"):
+        shutil.copy(folder / name, tmp_path / name)
+    epoch = json.loads((folder / "summary.json").read_text())["best_epoch"]
+
+    def shown(**kept):
+        (tmp_path / "evaluation_test.json").write_text(json.dumps({"nll_iw": 12.5, **kept}))
+        groups = json.loads(shell(capsys, "compare", tmp_path, "--json"))
+        return groups[0]["measures"]["nll_iw"]["mean"]
+
+    assert shown(checkpoint="best", epoch=epoch) == 12.5
+    assert shown(checkpoint="last", epoch=epoch) is None
+    assert shown(checkpoint="best", epoch=epoch + 1) is None
 
 
 @pytest.mark.parametrize(
@@ -165,8 +179,6 @@ def test_bad_commands_are_one_line(capsys, folder, arguments, says):
 
 
 def test_a_half_written_run_is_refused(capsys, folder, tmp_path):
-    import shutil
-
     shutil.copytree(folder, tmp_path / "half", ignore=shutil.ignore_patterns("final"))
     assert "did the run finish" in refused(capsys, "sample", tmp_path / "half")
     (tmp_path / "other").mkdir()
