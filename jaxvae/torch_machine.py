@@ -16,6 +16,11 @@ from jaxvae.torch_pickle import STORAGES, TensorEntry
 MAX_TENSORS = 10_000
 MAX_DIMENSIONS = 16
 MAX_BYTES = 2**22
+# An odd escape in a text is a warning, and where warnings are errors it is raised.
+_MALFORMED = (
+    *(ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError),
+    Warning,
+)
 # What frameworks put before the names of a module that they wrap.
 _WRAPPERS = ("model.", "module.", "vae.", "_orig_mod.")
 
@@ -69,7 +74,7 @@ def decode(content: bytes) -> dict:
             action(machine, argument)
     except FormatError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
+    except _MALFORMED as error:
         raise FormatError(f"its list of contents is malformed near byte {end}") from error
     if end != len(content) or len(machine.stack) != 1 or machine.marks:
         raise FormatError("its list of contents has parts left over")

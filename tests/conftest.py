@@ -14,8 +14,16 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
+
+# The same examples at every run, so that a failure belongs to the change that shows it;
+# HYPOTHESIS_SEARCH=1 looks for new ones.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=not os.environ.get("HYPOTHESIS_SEARCH"), deadline=None
+)
+hypothesis.settings.load_profile("repeatable")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -470,6 +470,7 @@ MEMBER_LIES = {
     "text longer than the program": program(b"X\xff\xff\xff\x7f"),
     "text that is not UTF-8": program(b"X\x01\0\0\0\xff"),
     "name that is not ASCII": program(b"c\xff\n\xff\n"),
+    "name with an odd escape": program(b"c\\c\n\\c\n"),
     "no program": members(pickle=b""),
     "deeply nested": program(b")" + b"\x85" * 200_000),
     "nested in itself again and again": program(b")" + b"q\0h\0\x86" * 100_000),
