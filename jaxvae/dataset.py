@@ -6,7 +6,6 @@ No row is dropped without being counted: rows read = kept + without a known tag 
 import hashlib
 import os
 import re
-from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae import tables
-from jaxvae.cells import UnreadableCell, parse_tags
+from jaxvae import tables, tag_rows
 from jaxvae.corpus import Corpus, build_corpus
 from jaxvae.data_report import (
     SHOWN,
@@ -191,31 +189,25 @@ def _encode(
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """Turns cells into rows [N, K], their source rows [N], and the report's part about them."""
     column_of = make_lookup(taxonomy)
+    dtype = np.min_scalar_type(taxonomy.num_tags)
     unknown: Counter[str] = Counter()
     unreadable: list[dict] = []
-    flat, lengths, source_row = array("I"), array("I"), array("q")
-    num_read = num_unreadable = 0
-    for line, cell in cells:
-        num_read += 1
-        try:
-            tags = parse_tags(cell)
-        except UnreadableCell as error:
-            num_unreadable += 1
-            if len(unreadable) < SHOWN:
-                at_line = {} if line is None else {"line": line}
-                unreadable.append({"row": num_read - 1, **at_line, "reason": str(error)})
-            continue
-        found = set()
-        for tag in tags:
-            column = column_of(tag)
-            if column < 0:
-                unknown[tag] += 1
-            else:
-                found.add(column)
-        if found:
-            flat.extend(sorted(found))
-            lengths.append(len(found))
-            source_row.append(num_read - 1)
+    # Byte arrays grow in place, where lists of arrays would be there twice when they are joined.
+    flat, counts, positions = bytearray(), bytearray(), bytearray()
+    num_read = num_unreadable = num_kept = 0
+    for block in tag_rows.blocks(cells):
+        columns, lengths, unknown_here = tag_rows.number_tags(block, column_of, taxonomy.num_tags)
+        unknown += unknown_here
+        for row, line, reason in block.unreadable[: SHOWN - len(unreadable)]:
+            at_line = {} if line is None else {"line": line}
+            unreadable.append({"row": num_read + row, **at_line, "reason": reason})
+        kept = np.flatnonzero(lengths)
+        flat += columns.astype(dtype).data
+        counts += lengths[kept].astype(np.uint32).data
+        positions += (num_read + kept).astype(np.int64).data
+        num_read += block.num_rows
+        num_unreadable += len(block.unreadable)
+        num_kept += len(kept)
     if not num_read:
         raise InputError(f"{source}: there are column names but no rows")
     if num_unreadable > max_unreadable_fraction * num_read:
@@ -225,34 +217,26 @@ def _encode(
             f"{max_unreadable_fraction:.2%} allowed; the first is {first}"
         )
     ranked = rank_unknown(unknown)
-    if not lengths:
+    if not num_kept:
         raise InputError(
             f"{source}: none of {num_read:,} rows has a tag of {taxonomy.source} "
             f"({num_unreadable:,} unreadable); the commonest tags met are {list_tags(ranked)}; "
             "set taxonomy_path or aspect_column"
         )
-    columns, counts = np.frombuffer(flat, np.uintc), np.frombuffer(lengths, np.uintc)
-    rows = _pad(columns, counts, taxonomy.num_tags, source)
+    columns, lengths = np.frombuffer(flat, dtype), np.frombuffer(counts, np.uint32)
+    size = num_kept * int(lengths.max()) * dtype.itemsize
+    if size > MAX_ROWS_BYTES:
+        raise InputError(
+            f"{source}: {num_kept:,} rows padded to the longest, {lengths.max():,} tags, exceed "
+            f"{MAX_ROWS_BYTES >> 30} GiB; leave out the rows with the most tags"
+        )
+    rows = tag_rows.pad(columns, lengths, fill=taxonomy.num_tags, dtype=dtype)
     report = {
         "rows_read": num_read,
         "rows_kept": len(rows),
         "rows_without_known_tag": num_read - len(rows) - num_unreadable,
         "rows_unreadable": num_unreadable,
         "unreadable": unreadable,
-        **describe_rows(columns, counts, ranked, taxonomy),
+        **describe_rows(columns, lengths, ranked, taxonomy),
     }
-    return rows, np.frombuffer(source_row, np.int64), report
-
-
-def _pad(flat: np.ndarray, lengths: np.ndarray, num_tags: int, source: str) -> np.ndarray:
-    """Lays ragged rows out as [N, K] in the narrowest unsigned type that holds `num_tags`."""
-    dtype = np.min_scalar_type(num_tags)
-    shape = (len(lengths), int(lengths.max()))
-    if shape[0] * shape[1] * dtype.itemsize > MAX_ROWS_BYTES:
-        raise InputError(
-            f"{source}: {shape[0]:,} rows padded to the longest, {shape[1]:,} tags, exceed "
-            f"{MAX_ROWS_BYTES >> 30} GiB; leave out the rows with the most tags"
-        )
-    rows = np.full(shape, num_tags, dtype)
-    rows[np.arange(shape[1]) < lengths[:, None]] = flat
-    return rows
+    return rows, np.frombuffer(positions, np.int64), report

@@ -4,12 +4,14 @@ Rows are padded to a few sizes, so that any number of them runs on a handful of 
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxvae import tag_rows
 from jaxvae.export import Network
 from jaxvae.model import multi_hot
 
@@ -34,11 +36,9 @@ def pad_rows(rows: np.ndarray, *, fill: int) -> np.ndarray:
 
 def to_rows(columns: list[list[int]], num_tags: int) -> np.ndarray:
     """Lists of column numbers as rows `[N, K]` padded with `num_tags`, K at least one."""
-    lengths = np.fromiter((len(each) for each in columns), np.int64, len(columns))
-    rows = np.full((len(columns), max(1, int(lengths.max(initial=0)))), num_tags, np.int32)
-    flat = np.fromiter((column for each in columns for column in each), np.int32, lengths.sum())
-    rows[np.arange(rows.shape[1]) < lengths[:, None]] = flat
-    return rows
+    lengths = np.fromiter(map(len, columns), np.int64, len(columns))
+    flat = np.fromiter(itertools.chain.from_iterable(columns), np.int32, lengths.sum())
+    return tag_rows.pad(flat, lengths, fill=num_tags, dtype=np.int32)
 
 
 def posterior(network: Network, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvae import inference, tables
-from jaxvae.cells import UnreadableCell, parse_tags
+from jaxvae import inference, tables, tag_rows
 from jaxvae.dataset import make_lookup
 from jaxvae.errors import InputError
 from jaxvae.run import Run
@@ -49,23 +48,20 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     """
     column = column or run.config.get("data", {}).get("aspect_column", "aspect_list")
     column_of = make_lookup(run.taxonomy)
-    columns: list[list[int]] = []
+    num_tags = run.network.num_tags
+    parts = []
     unknown = unreadable = 0
-    for _, cell in tables.read_file(path, column):
-        try:
-            tags = parse_tags(cell)
-        except UnreadableCell:
-            unreadable += 1
-            tags = []
-        found = [column_of(tag) for tag in tags]
-        unknown += found.count(-1)
-        columns.append(sorted({*found} - {-1}))
-    if not columns:
+    for block in tag_rows.blocks(tables.read_file(path, column)):
+        *part, unknown_here = tag_rows.number_tags(block, column_of, num_tags)
+        parts.append(part)
+        unknown += unknown_here.total()
+        unreadable += len(block.unreadable)
+    if not parts:
         raise InputError(f"{path}: there are column names but no rows")
-    mean, logvar = inference.posterior(
-        run.network, inference.to_rows(columns, run.network.num_tags)
-    )
-    has = np.array([bool(each) for each in columns])
+    columns, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
+    rows = tag_rows.pad(columns, lengths, fill=num_tags, dtype=np.int32)
+    mean, logvar = inference.posterior(run.network, rows)
+    has = lengths > 0
     mean[~has], logvar[~has] = np.nan, np.nan
     without = int((~has).sum()) - unreadable
     return Latents(mean, logvar, np.arange(len(has)), without, unreadable, unknown)

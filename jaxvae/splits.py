@@ -1,12 +1,14 @@
 """Which rows are for training, validation and test: pure functions of the rows and a seed."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from jaxvae.errors import InputError
 
 SPLITS = ("train", "val", "test")
+_PART = 2**20
 
 
 def split_rows(
@@ -65,17 +67,43 @@ def group_rows(rows: np.ndarray) -> np.ndarray:
         [N] int64, 0 to the number of distinct rows - 1.
     """
     number = len(rows)
-    # Packed into 64-bit words a row is one or a few sort keys, whatever K is.
-    width = -(-rows.shape[1] * rows.itemsize // 8) * 8
-    packed = np.zeros((number, width), np.uint8)
-    packed[:, : rows.shape[1] * rows.itemsize] = np.ascontiguousarray(rows).view(np.uint8)
-    words = packed.view(np.uint64)
-    order = np.lexsort(words.T)
-    new = np.ones(number, bool)
-    new[1:] = np.any(words[order[1:]] != words[order[:-1]], axis=1)
+    # Sorted by 64 bits that stand for a row: one key, whatever K is. Rows that share them and yet
+    # differ are next to none; where it happens, all the words are sort keys.
+    mixed = np.zeros(number, np.uint64)
+    for word in _words(rows):
+        mixed ^= word
+        mixed *= np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+    order = np.argsort(mixed)
+    mixed = mixed[order]
+    shared = mixed[1:] == mixed[:-1]
+    del mixed  # Of tens of millions of rows every array here counts.
+    new = _differs_from_previous(rows, order)
+    if np.any(new[1:] & shared):
+        order = np.lexsort(tuple(_words(rows)))
+        new = _differs_from_previous(rows, order)
     groups = np.empty(number, np.int64)
-    groups[order] = np.cumsum(new) - 1
+    groups[order] = np.cumsum(new)
     return groups
+
+
+def _words(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields `[N]` uint64 arrays that together hold each row's bytes."""
+    content = np.ascontiguousarray(rows).view(np.uint8)
+    for start in range(0, content.shape[1], 8):
+        packed = np.zeros((len(rows), 8), np.uint8)
+        part = content[:, start : start + 8]
+        packed[:, : part.shape[1]] = part
+        yield packed.view(np.uint64)[:, 0]
+
+
+def _differs_from_previous(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Whether each row, in that order, is another than the one before; False for the first."""
+    new = np.zeros(len(rows), bool)
+    for start in range(1, len(rows), _PART):
+        here, before = order[start : start + _PART], order[start - 1 : start + _PART - 1]
+        new[start : start + _PART] = np.any(rows[here] != rows[before[: len(here)]], axis=1)
+    return new
 
 
 def count_twins(groups: np.ndarray, splits: dict[str, np.ndarray]) -> dict[str, int]:

@@ -16,13 +16,15 @@ from typing import Any
 
 from jaxvae.errors import InputError, did_you_mean
 
-Cells = Iterator[tuple[int | None, object]]
+Cells = Iterator[Any]
+"""Pairs of the line a cell starts on (None if the file has no lines) and the cell; from typed
+formats, Arrow arrays of many cells."""
 MAX_FIELD = 2**26
-ARROW_BATCH = 16_384
+ARROW_BATCH = 65_536
 
 
 def read_file(path: Path, column: str) -> Cells:
-    """Yields a column's cells in order, each with the line it starts on (None if it has no lines).
+    """Yields a column's cells in order (see `Cells`).
 
     Args:
         path: a file whose suffix is one of `SUFFIXES`.
@@ -70,15 +72,20 @@ def check_column(column: str, present: list[str], where: str) -> None:
 
 
 def arrow_cells(batches: Iterator, column: str) -> Cells:
-    """Yields the cells of Arrow tables or record batches as Python values.
+    """Yields a column of Arrow tables or record batches, an array at a time.
 
     Args:
         batches: tables that each have the column.
         column: its name.
+
+    Raises:
+        pyarrow.ArrowInvalid: the array breaks its own format, as text that is not UTF-8 does.
     """
     for batch in batches:
-        for cell in batch.column(column).to_pylist():
-            yield None, cell
+        values = batch.column(column)
+        for array in getattr(values, "chunks", [values]):
+            array.validate(full=True)
+            yield array
 
 
 def _not_a_file(path: Path) -> str:
@@ -226,6 +233,7 @@ def _read_parquet(path: Path, column: str) -> Cells:
             check_column(column, file.schema_arrow.names, str(path))
             batches = file.iter_batches(batch_size=ARROW_BATCH, columns=[column])
             yield from arrow_cells(batches, column)
+        pyarrow.default_memory_pool().release_unused()
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a readable Parquet file: {reason}") from error

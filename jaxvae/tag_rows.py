@@ -1,0 +1,150 @@
+"""Rows of tags as flat arrays: from cells as they were written to column numbers, laid out.
+
+Typed columns of lists (Parquet, the hub) are read without a Python loop over rows or tags: each
+distinct spelling of a block is looked up once, the rest is array arithmetic.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxvae.cells import MAX_CELL, UnreadableCell, parse_tags
+
+BLOCK = 65_536
+
+
+@dataclass(frozen=True)
+class TagBlock:
+    """The tags of some consecutive rows: the n-th is `words[word[n]]`, of row `row[n]`.
+
+    Attributes:
+        num_rows: rows of the block, those without tags and the unreadable ones among them.
+        words: distinct spellings.
+        word: [T] positions in `words`.
+        row: [T] positions among the block's rows, rising.
+        unreadable: (row, line of the file if it has lines, reason) of rows that have no tags here.
+    """
+
+    num_rows: int
+    words: list[str]
+    word: np.ndarray
+    row: np.ndarray
+    unreadable: list[tuple[int, int | None, str]]
+
+
+def blocks(cells: Iterable) -> Iterator[TagBlock]:
+    """Gathers cells into blocks, in their order.
+
+    Args:
+        cells: pairs of a line number and a cell, or Arrow arrays of many cells, mixed at will.
+
+    Raises:
+        InputError: where drawing a cell does.
+    """
+    pending: list[tuple] = []
+    for item in cells:
+        single = isinstance(item, tuple)
+        if single:
+            pending.append(item)
+        if pending and (not single or len(pending) == BLOCK):
+            yield _from_cells(pending)
+            pending = []
+        if not single:
+            yield _from_array(item)
+    if pending:
+        yield _from_cells(pending)
+
+
+def number_tags(
+    block: TagBlock, column_of: Callable[[str], int], num_tags: int
+) -> tuple[np.ndarray, np.ndarray, Counter[str]]:
+    """Turns a block's tags into column numbers.
+
+    Args:
+        block: rows as they were written.
+        column_of: from a spelling to its column, -1 for an unknown one.
+        num_tags: V.
+
+    Returns:
+        (columns, lengths, unknown): the rows' distinct columns, rising, one row after the other;
+        `[num_rows]` how many each row has; how often each unknown spelling was met.
+    """
+    column = np.fromiter(map(column_of, block.words), np.int64, len(block.words))[block.word]
+    known = column >= 0
+    # Row and column in one number: its distinct values in rising order are the rows, each sorted.
+    cells = np.sort(block.row[known] * num_tags + column[known])
+    cells = cells[np.diff(cells, prepend=-1) > 0]
+    rows, columns = np.divmod(cells, num_tags)
+    counts = np.bincount(block.word[~known], minlength=len(block.words))
+    unknown = Counter({block.words[n]: int(counts[n]) for n in np.flatnonzero(counts)})
+    return columns, np.bincount(rows, minlength=block.num_rows), unknown
+
+
+def pad(columns: np.ndarray, lengths: np.ndarray, *, fill: int, dtype) -> np.ndarray:
+    """Lays ragged rows out as `[N, K]`, K the longest row and at least one.
+
+    Args:
+        columns: the rows' numbers, one row after the other.
+        lengths: `[N]` how many each row has.
+        fill: what fills a row up.
+        dtype: of the result.
+    """
+    rows = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), fill, dtype)
+    place = np.arange(rows.shape[1])
+    start = 0
+    for first in range(0, len(rows), BLOCK):
+        part = lengths[first : first + BLOCK]
+        stop = start + int(part.sum())
+        rows[first : first + BLOCK][place < part[:, None]] = columns[start:stop]
+        start = stop
+    return rows
+
+
+def _from_cells(cells: list[tuple]) -> TagBlock:
+    words: dict[str, int] = {}
+    word: list[int] = []
+    lengths = np.zeros(len(cells), np.int64)
+    unreadable = []
+    for row, (line, cell) in enumerate(cells):
+        try:
+            tags = parse_tags(cell)
+        except UnreadableCell as error:
+            unreadable.append((row, line, str(error)))
+            continue
+        lengths[row] = len(tags)
+        word.extend([words.setdefault(tag, len(words)) for tag in tags])
+    row_of = np.repeat(np.arange(len(cells)), lengths)
+    return TagBlock(len(cells), list(words), np.array(word, np.int64), row_of, unreadable)
+
+
+def _from_array(array) -> TagBlock:
+    """Reads an Arrow array; what is no list of texts goes the way of single cells."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    texts = (pa.types.is_string, pa.types.is_large_string)
+    listed = any(is_kind(array.type) for is_kind in kinds)
+    if not listed or not any(is_text(array.type.value_type) for is_text in texts):
+        return _from_cells([(None, cell) for cell in array.to_pylist()])
+    lengths = compute.list_value_length(array).fill_null(0).to_numpy()
+    encoded = compute.list_flatten(array).dictionary_encode()
+    words = encoded.dictionary.to_pylist()
+    word = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    row = np.repeat(np.arange(len(array)), lengths)
+
+    # Rows with a gap among their tags, or too long: why is said as for a single cell.
+    sizes = np.array([*map(len, words), 0], np.int64)
+    characters = np.bincount(row, weights=sizes[word], minlength=len(array))
+    suspects = np.union1d(row[word < 0], np.flatnonzero(characters > MAX_CELL))
+    unreadable: list[tuple[int, int | None, str]] = []
+    for suspect in suspects.tolist():
+        try:
+            parse_tags(array[suspect].as_py())
+        except UnreadableCell as error:
+            unreadable.append((suspect, None, str(error)))
+    blank = np.array([not each or each.isspace() for each in words] + [True])
+    kept = ~blank[word] & ~np.isin(row, suspects)
+    return TagBlock(len(array), words, word[kept], row[kept], unreadable)

@@ -1,0 +1,90 @@
+"""Rows of tags as arrays: the typed way must say what the way of single cells says."""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxvae import tag_rows
+from jaxvae.cells import MAX_CELL
+
+KNOWN = {"rock": 0, "jazz": 1, "dub": 2}
+TAGS = [
+    "rock",
+    "jazz",
+    "dub",
+    "Rock",
+    "unknown",
+    "日本",
+    "",
+    " \t",
+    "x" * (MAX_CELL // 2 + 1),
+    None,
+]
+CELLS = st.lists(st.none() | st.lists(st.sampled_from(TAGS), max_size=5), max_size=30)
+TYPES = [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_view(pa.string())]
+
+
+def column_of(tag: str) -> int:
+    return KNOWN.get(tag.strip().lower(), -1)
+
+
+def read(cells) -> tuple:
+    """Rows, unknown tags and unreadable rows of all blocks, rows counted through."""
+    rows, unknown, unreadable = [], Counter(), []
+    for block in tag_rows.blocks(cells):
+        unreadable += [(len(rows) + row, line, why) for row, line, why in block.unreadable]
+        columns, lengths, unknown_here = tag_rows.number_tags(block, column_of, len(KNOWN))
+        assert len(lengths) == block.num_rows
+        ends = np.cumsum(lengths)
+        rows += [columns[end - n : end].tolist() for end, n in zip(ends, lengths, strict=True)]
+        unknown += unknown_here
+    return rows, unknown, unreadable
+
+
+@settings(max_examples=150)
+@given(cells=CELLS, kind=st.sampled_from(TYPES), start=st.integers(0, 5))
+def test_an_array_reads_as_its_cells_do(cells, kind, start):
+    array = pa.array(cells, kind)[start:]
+    assert read([array]) == read([(None, cell) for cell in cells[start:]])
+
+
+def test_blocks_worked_out_by_hand():
+    typed = pa.array([["dub", "rock", "dub"], None, ["rock", None], ["what", "jazz", "what"]])
+    single = [(7, "jazz, rock"), (8, "['rock"), (9, None)]
+    rows, unknown, unreadable = read([typed, *single, typed])
+    half = [[0, 2], [], [], [1]]
+    assert rows == [*half, [0, 1], [], [], *half]
+    assert unknown == {"what": 4}
+    assert [(row, line) for row, line, _ in unreadable] == [(2, None), (5, 8), (9, None)]
+    assert unreadable[0][2] == "item 2 of the list is empty, not text"
+
+
+def test_a_gap_hides_what_lies_under_it():
+    """An Arrow list that is null may still have items of its own in the array below."""
+    lists = pa.ListArray.from_arrays(
+        pa.array([0, 1, 2, 3]),
+        pa.array(["rock", "jazz", "dub"]),
+        mask=pa.array([False, True, False]),
+    )
+    assert read([lists])[0] == [[0], [], [2]]
+
+
+def test_many_cells_make_many_blocks(monkeypatch):
+    monkeypatch.setattr(tag_rows, "BLOCK", 4)
+    cells = [(n, ["rock", "jazz"][: n % 3]) for n in range(10)]
+    assert [block.num_rows for block in tag_rows.blocks(cells)] == [4, 4, 2]
+    assert read(cells)[0] == [[0, 1][: n % 3] for n in range(10)]
+
+
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_padding(monkeypatch, block):
+    monkeypatch.setattr(tag_rows, "BLOCK", block)
+    rows = tag_rows.pad(np.array([5, 1, 2, 3]), np.array([1, 0, 3]), fill=9, dtype=np.uint8)
+    assert rows.tolist() == [[5, 9, 9], [9, 9, 9], [1, 2, 3]]
+    assert rows.dtype == np.uint8
+    empty = tag_rows.pad(np.array([], int), np.array([0, 0]), fill=9, dtype=np.uint16)
+    assert empty.tolist() == [[9], [9]]
