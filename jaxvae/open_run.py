@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from jaxvae import export
+from jaxvae import compiled, export
 from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.errors import InputError
 from jaxvae.model import VAE
@@ -29,6 +29,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     Raises:
       InputError: no run there, a half-written one, or one of another taxonomy.
     """
+    compiled.keep_programs()
     folder = Path(path).expanduser().resolve()
     if folder.suffix == ".pth" and not folder.is_dir():
         if checkpoint != "best":

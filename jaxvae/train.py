@@ -18,7 +18,7 @@ from clu import parameter_overview
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import devices, epoch, evaluate, record, run_folder, settings
+from jaxvae import compiled, devices, epoch, evaluate, record, run_folder, settings
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.data_report import format_report
 from jaxvae.dataset import load_dataset
@@ -75,6 +75,7 @@ def train_and_evaluate(
     """
     settings.validate(config)
     trainer = config.trainer
+    compiled.keep_programs()
     devices.start(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
     folder = Path(workdir).expanduser().resolve()
     with run_folder.claim(folder):
@@ -85,7 +86,6 @@ def train_and_evaluate(
         taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
         dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
         run_folder.refuse_other_data(folder, dataset)
-        evaluate.load_slow_libraries()
         graphdef, state = _make_state(config, taxonomy)
         programs = _compile(config, graphdef, taxonomy, dataset, mesh)
 

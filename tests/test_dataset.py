@@ -5,6 +5,7 @@ import csv
 import json
 import logging
 import os
+import re
 import time
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jaxvae import cells as cells_room
 from jaxvae import dataset as dataset_room
 from jaxvae.cells import MAX_CELL, UnreadableCell, parse_tags
 from jaxvae.dataset import Dataset, format_report, load_dataset
@@ -232,6 +234,27 @@ def test_written_lists_are_read_back(tags):
     assert parse_tags(repr(tags)) == tags
     assert parse_tags(json.dumps(tags)) == tags
     assert parse_tags(json.dumps(tags, ensure_ascii=False)) == tags
+
+
+LIST_TEXTS = st.lists(st.text("ab'\"\\,[] \t\nü", max_size=4), max_size=4)
+
+
+@settings(max_examples=300)
+@given(
+    text=st.builds(lambda write, tags: write(tags), st.sampled_from([repr, json.dumps]), LIST_TEXTS)
+    | st.text("a'\",[] \\", max_size=12).map("['{}']".format)
+)
+def test_the_short_way_reads_what_the_parser_does(text):
+    def read():
+        try:
+            return parse_tags(text)
+        except UnreadableCell:
+            return None
+
+    short = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells_room, "_PLAIN_LIST", re.compile("(?!)"))
+        assert short == read()
 
 
 # Files

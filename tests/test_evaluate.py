@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.metrics import silhouette_score
@@ -112,6 +114,17 @@ def test_silhouette_is_scikit_learns_over_the_first_rows():
     mean[:, 0] += rows[:, 0]
     expected = silhouette_score(mean[:2000], rows[:2000, 0])
     assert evaluate.silhouette(mean, rows) == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**31), number=st.integers(3, 40), labels=st.integers(2, 12))
+def test_silhouette_is_scikit_learns_with_twins_and_labels_of_one_row(seed, number, labels):
+    rng = np.random.default_rng(seed)
+    mean = rng.integers(-1, 2, (number, 3)).astype(np.float32)
+    rows = rng.integers(0, labels, (number, 1))
+    if 2 <= len(np.unique(rows)) < number:
+        expected = silhouette_score(mean, rows[:, 0])
+        assert evaluate.silhouette(mean, rows) == pytest.approx(expected, abs=1e-6)
 
 
 def test_silhouette_is_none_for_a_diverged_model():

@@ -31,6 +31,7 @@ ROOMS = {
         "taxonomy",
     },
     "settings": {"errors"},
+    "compiled": set(),
     "devices": {"errors"},
     "model": set(),
     "losses": set(),
@@ -70,6 +71,7 @@ ROOMS = {
     },
     "open_run": {
         "checkpoints",
+        "compiled",
         "errors",
         "export",
         "model",

@@ -1,0 +1,53 @@
+"""Compiled programs kept on disk: a second start of the same command does not wait for XLA.
+
+The cache is JAX's own. Two processes may share it: entries are only ever added, and one that can't
+be read is compiled anew.
+"""
+
+import hashlib
+import os
+import platform
+import time
+from pathlib import Path
+
+import jax
+
+MAX_AGE = 30 * 24 * 3600.0
+"""Seconds after which a program is compiled again, so that the folder does not grow for ever."""
+
+
+def keep_programs() -> None:
+    """Turns the cache on, in the user's cache folder, unless the user has decided about it.
+
+    JAX's own settings stand: JAX_COMPILATION_CACHE_DIR names another folder,
+    JAX_ENABLE_COMPILATION_CACHE=0 turns it off. A folder that can't be written leaves it off.
+    """
+    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(home) / "jaxvae" / f"programs-{_machine()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if time.time() - path.stat().st_mtime > MAX_AGE:
+                path.unlink(missing_ok=True)
+    except OSError:
+        return
+    if not os.access(folder, os.W_OK):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # Not a second, JAX's default: the small programs of a start add up.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _machine() -> str:
+    """Eight letters that stand for the processor: a home folder may be shared by unlike machines,
+    and a program compiled for one may hold instructions that another lacks.
+    """
+    lines = [platform.machine(), platform.processor()]
+    try:
+        with open("/proc/cpuinfo") as file:
+            lines += [line for line in file if line.startswith(("flags", "Features"))][:1]
+    except OSError:
+        pass
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
