@@ -4,8 +4,10 @@ Nothing slow is imported before the arguments are known to be right.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,13 +37,25 @@ def launch(argv: Sequence[str], *, description: str) -> int:
 
 def _guarded(command: Callable[[], int]) -> int:
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()  # here, where a full disk is a message and not a traceback at exit
+        return code
     except InputError as error:
         return _fail(error, USAGE_ERROR)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
+        _drop_output()
         return 0  # the reader of our output went away, as `head` does
+    except OSError as error:
+        _drop_output()
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror}", USAGE_ERROR)
+
+
+def _drop_output() -> None:
+    """Sends what is still buffered nowhere, or Python would try once more at exit, and complain."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: object, code: int) -> int:

@@ -10,9 +10,11 @@ from jaxvae import settings
 from jaxvae.errors import InputError
 from jaxvae.record import read_json
 
+MIN_DRAWS = 1000
+"""Importance samples of a kept likelihood; from fewer the bound is looser, and not comparable."""
 SHOWN = {
     "nll_iw": lambda test: test.get("nll_iw"),
-    "test -ELBO": lambda test: test["test/bce"] + test["test/kld"],
+    "-ELBO (one draw)": lambda test: test["test/bce"] + test["test/kld"],
     "KL": lambda test: test["test/kld"],
     "Jaccard": lambda test: test["test/jaccard_index"],
     "active units": lambda test: test["test/active_units_num_active_units"],
@@ -37,7 +39,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
     groups: dict[str, dict[str, Any]] = {}
     for folder in folders:
         if not (folder / "config.json").is_file():
-            raise InputError(f"{folder}: not a run's folder (it has no config.json)")
+            raise InputError(f"{folder}: not a run's folder: it holds no config.json")
         if not (folder / "metrics.json").is_file():
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
         fields = dict(settings.fields(read_json(folder / "config.json")))
@@ -100,6 +102,8 @@ def _kept_likelihood(folder: Path) -> float | None:
     if not (folder / "evaluation_test.json").is_file():
         return None
     kept = read_json(folder / "evaluation_test.json")
+    if kept.get("num_importance_samples", 0) < MIN_DRAWS:
+        return None
     exported = ("best", read_json(folder / "summary.json").get("best_epoch"))
     return kept.get("nll_iw") if (kept.get("checkpoint"), kept.get("epoch")) == exported else None
 

@@ -22,7 +22,8 @@ def keep_programs() -> None:
     JAX's own settings stand: JAX_COMPILATION_CACHE_DIR names another folder,
     JAX_ENABLE_COMPILATION_CACHE=0 turns it off. A folder that can't be written leaves it off.
     """
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    settings = jax.config.values
+    if settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
         return
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(home) / "jaxvae" / f"programs-{_machine()}"

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxvae import losses, metrics
-from jaxvae.model import dropout_values, multi_hot, reparameterize
+from jaxvae.model import WIDE, dropout_values, multi_hot, reparameterize
 from jaxvae.state import Numbers, TrainState, apply_gradients
 
 _ORDER, _NOISE, _EVAL = 0, 1, 2  # streams of the root key
@@ -30,6 +30,25 @@ def _epoch_order(key: jax.Array, epoch: jax.Array, num_rows: int, padded: int, s
     if shuffle:
         order = jax.random.permutation(jax.random.fold_in(key, epoch), order)
     return jnp.pad(order, (0, padded - num_rows), constant_values=num_rows)
+
+
+@functools.partial(jax.vmap, in_axes=(None, 0))
+def _step_keys(key: jax.Array, step: jax.Array) -> jax.Array:
+    """The keys of a step: one for dropout, one for the posterior's noise."""
+    return jax.random.split(jax.random.fold_in(key, step))
+
+
+def _reconstruction_loss(num_tags: int, use_binary_cross_entropy: bool) -> Callable:
+    """The loss `[B]` of logits `[B, V]` and sparse rows `[B, K]`."""
+    if use_binary_cross_entropy and num_tags >= WIDE:
+        return losses.bernoulli_nll_of_rows
+    of_multi_hot = losses.bernoulli_nll if use_binary_cross_entropy else losses.squared_error
+
+    def loss(logits: jax.Array, columns: jax.Array) -> jax.Array:
+        x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
+        return of_multi_hot(logits, x)
+
+    return loss
 
 
 def make_train_epoch(
@@ -63,14 +82,13 @@ def make_train_epoch(
       `[N + 1, K]`: the split and one empty row that padding points to. The state is donated.
     """
     steps = steps_per_epoch(num_rows, batch_size, accumulate)
-    reconstruction_loss = losses.bernoulli_nll if use_binary_cross_entropy else losses.squared_error
+    reconstruction_loss = _reconstruction_loss(num_tags, use_binary_cross_entropy)
 
     def batch_loss(params, batch_stats, columns, mask, values, noise, count, weights):
         model = nnx.merge(graphdef, params, batch_stats)
-        mean, logvar = model.encode(multi_hot(columns, values, num_tags), mask=mask, train=True)
+        mean, logvar = model.encode_rows(columns, values, mask=mask, train=True)
         logits = model.decode(reparameterize(mean, logvar, noise), mask=mask, train=True)
-        x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
-        reconstruction = reconstruction_loss(logits, x)
+        reconstruction = reconstruction_loss(logits, columns)
         kl = losses.gaussian_kl(mean, logvar)
         loss = losses.objective(reconstruction, kl, weights)
         sums = metrics.Losses.from_batch(loss=loss, bce=reconstruction, kl=kl, mask=mask)
@@ -79,10 +97,9 @@ def make_train_epoch(
 
     gradient = jax.value_and_grad(batch_loss, has_aux=True)
 
-    def step(state: TrainState, numbers: Numbers, rows: jax.Array, row_numbers: jax.Array):
-        """`row_numbers` is `[accumulate, batch_size]`."""
-        key = jax.random.fold_in(jax.random.fold_in(state.key, _NOISE), state.step)
-        dropout_key, noise_key = jax.random.split(key)
+    def step(state: TrainState, numbers: Numbers, rows: jax.Array, row_numbers, keys):
+        """`row_numbers` is `[accumulate, batch_size]`, `keys` one each for dropout and noise."""
+        dropout_key, noise_key = keys
         columns = rows[row_numbers]
         values = dropout_values(columns, numbers.dropout_p, dropout_key)
         noise = jax.random.normal(noise_key, (*row_numbers.shape, latent_dim))
@@ -120,13 +137,15 @@ def make_train_epoch(
         padded = steps * accumulate * batch_size
         order = _epoch_order(order_key, state.step // steps, num_rows, padded, shuffle)
 
-        def body(carry, row_numbers):
+        def body(carry, inputs):
             state, total = carry
-            state, sums = step(state, numbers, rows, row_numbers)
+            state, sums = step(state, numbers, rows, *inputs)
             return (state, total.merge(sums)), None
 
-        batches = order.reshape(steps, accumulate, batch_size)
-        (state, total), _ = jax.lax.scan(body, (state, metrics.Losses.empty()), batches)
+        # Made here for all steps at once: in the loop each is a dozen tiny operations.
+        keys = _step_keys(jax.random.fold_in(state.key, _NOISE), state.step + jnp.arange(steps))
+        inputs = (order.reshape(steps, accumulate, batch_size), keys)
+        (state, total), _ = jax.lax.scan(body, (state, metrics.Losses.empty()), inputs)
         return state, total
 
     return jax.jit(train_epoch, donate_argnums=0)
@@ -162,7 +181,7 @@ def make_eval_pass(
       (SplitMetrics, mean `[N, L]`, logvar `[N, L]`); `rows` `[N + 1, K]` as for training.
     """
     steps = steps_per_epoch(num_rows, batch_size)
-    reconstruction_loss = losses.bernoulli_nll if use_binary_cross_entropy else losses.squared_error
+    reconstruction_loss = _reconstruction_loss(num_tags, use_binary_cross_entropy)
 
     def eval_pass(params, batch_stats, weights, threshold, key, rows):
         model = nnx.merge(graphdef, params, batch_stats)
@@ -172,9 +191,9 @@ def make_eval_pass(
             row_numbers, noise = inputs
             columns, mask = rows[row_numbers], row_numbers < num_rows
             x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
-            mean, logvar = model.encode(x)
+            mean, logvar = model.encode_rows(columns)
             kl = losses.gaussian_kl(mean, logvar)
-            bce = reconstruction_loss(model.decode(reparameterize(mean, logvar, noise)), x)
+            bce = reconstruction_loss(model.decode(reparameterize(mean, logvar, noise)), columns)
             sums = metrics.SplitMetrics(
                 metrics.Losses.from_batch(
                     loss=losses.objective(bce, kl, weights), bce=bce, kl=kl, mask=mask

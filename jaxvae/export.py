@@ -131,7 +131,10 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
     elif "taxonomy" in beside:
         taxonomy = Taxonomy.from_mapping(beside["taxonomy"], source=str(sidecar))
     else:
-        raise InputError(f"{path}: which tags are its columns? Give --taxonomy FILE.json")
+        raise InputError(
+            f"{path}: which tags are its columns? There is no {sidecar.name} beside it; make it a "
+            f"run with python -m jaxvae import {path} --taxonomy FILE.json --output RUN"
+        )
     width = layers["fc1"]["kernel"].shape[0]
     if width != taxonomy.num_tags:
         raise InputError(

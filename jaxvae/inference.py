@@ -7,13 +7,11 @@ import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from jaxvae import tag_rows
 from jaxvae.export import Network
-from jaxvae.model import multi_hot
 
 BUCKETS = (8, 64, 512, 4096)
 """Rows of one call; more rows are several calls of the largest."""
@@ -90,8 +88,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 def _encode(graphdef: nnx.GraphDef):
     def encode(params, batch_stats, columns):
         model = nnx.merge(graphdef, params, batch_stats)
-        num_tags = params["fc1"]["kernel"].shape[0]
-        return model.encode(multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags))
+        return model.encode_rows(columns)
 
     return jax.jit(encode)
 

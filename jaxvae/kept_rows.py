@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxvae.dataset import fingerprint_rows
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.record import read_json
+from jaxvae.taxonomy import Taxonomy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,24 +28,36 @@ class KeptRows:
     def positions(self, split: str) -> list[int]:
         """Where a split's rows are; InputError proposes the nearest name of an unknown one."""
         if split not in self.splits:
-            raise InputError(f"no split {split!r}{did_you_mean(split, self.splits)}")
+            near = did_you_mean(split, self.splits)
+            raise InputError(f"no split {split!r}{near}; it is one of {', '.join(self.splits)}")
         return self.splits[split]
 
 
-def load_kept_rows(folder: Path) -> KeptRows:
+def load_kept_rows(folder: Path, taxonomy: Taxonomy) -> KeptRows:
     """Reads `rows.npz` and `splits.json` of a run.
 
+    Args:
+      folder: the run's folder.
+      taxonomy: what the rows' columns mean.
+
     Raises:
-      InputError: the run keeps none (an imported model), or they are damaged.
+      InputError: the run keeps none (an imported model), or they are damaged or not its own.
     """
     path = folder / "rows.npz"
     if not path.is_file():
-        raise InputError(f"{folder} keeps no rows: the model was imported without data")
+        raise InputError(
+            f"{folder} has no rows.npz: a model that was imported, or a lone .pth, has no data; "
+            f"give the folder of the run that trained it"
+        )
     splits = read_json(folder / "splits.json")
     try:
         # Opened here: of a damaged file numpy would leave its own handle open.
         with path.open("rb") as stream, np.load(stream) as stored:
-            return KeptRows(stored["rows"], stored["source_row"], splits)
+            kept = KeptRows(stored["rows"], stored["source_row"], splits)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: damaged: {reason}") from error
+    expected = read_json(folder / "data_report.json").get("fingerprint")
+    if fingerprint_rows(kept.rows, taxonomy) != expected:
+        raise InputError(f"{path}: not the rows this run was trained with; restore its own file")
+    return kept

@@ -60,8 +60,13 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
         raise InputError(f"{path}: there are column names but no rows")
     columns, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
     rows = tag_rows.pad(columns, lengths, fill=num_tags, dtype=np.int32)
-    mean, logvar = inference.posterior(run.network, rows)
     has = lengths > 0
+    if not has.any():
+        raise InputError(
+            f"{path}: none of its {len(has):,} rows has a tag of the run's taxonomy in column "
+            f"{column!r}; name another with --column"
+        )
+    mean, logvar = inference.posterior(run.network, rows)
     mean[~has], logvar[~has] = np.nan, np.nan
     without = int((~has).sum()) - unreadable
     return Latents(mean, logvar, np.arange(len(has)), without, unreadable, unknown)

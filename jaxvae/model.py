@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+WIDE = 1024
+"""Vocabulary from which rows are looked up in tables instead of multiplied as multi-hot vectors."""
+
 
 def multi_hot(columns: jax.Array, values: jax.Array, num_tags: int) -> jax.Array:
     """Spreads sparse rows over the vocabulary.
@@ -20,10 +23,17 @@ def multi_hot(columns: jax.Array, values: jax.Array, num_tags: int) -> jax.Array
     Returns:
       `[B, V]` in the dtype of `values`; entries that hold the padding number vanish.
     """
-    # A comparison and a sum, not a scatter: XLA runs scatters one element after another on CPU.
+    # Comparisons, one column of the rows after the other: XLA makes one loop of them, where a
+    # scatter runs element after element, and a sum over [B, K, V] is written out before it is made.
     tags = jnp.arange(num_tags, dtype=jnp.int32)
-    hit = columns.astype(jnp.int32)[:, :, None] == tags[None, None, :]
-    return jnp.sum(jnp.where(hit, values[:, :, None], jnp.zeros((), values.dtype)), axis=1)
+
+    def add(hot: jax.Array, entry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        column, value = entry
+        hit = column.astype(jnp.int32)[:, None] == tags[None, :]
+        return hot + jnp.where(hit, value[:, None], jnp.zeros((), values.dtype)), None
+
+    start = jnp.zeros((columns.shape[0], num_tags), values.dtype)
+    return jax.lax.scan(add, start, (columns.T, values.T), unroll=min(columns.shape[1], 16))[0]
 
 
 def dropout_values(columns: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:
@@ -183,7 +193,40 @@ class VAE(nnx.Module):
         Returns:
           (mean, logvar), each `[B, L]` float32.
         """
-        h = jax.nn.relu(self.fc1(x))
+        return self._heads(self.fc1(x), mask, train)
+
+    def encode_rows(
+        self,
+        columns: jax.Array,
+        values: jax.Array | None = None,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The approximate posterior of sparse rows, as `encode` of their multi-hot vectors.
+
+        The cost of a wide vocabulary's first layer follows the tags in a row.
+
+        Args:
+          columns: `[B, K]` column numbers, padded with V.
+          values: `[B, K]` float32 value of each entry; None means 1.
+          mask: as for `encode`.
+          train: as for `encode`.
+        """
+        if values is None:
+            values = jnp.ones(columns.shape, jnp.float32)
+        kernel, bias = self.fc1.kernel[...], self.fc1.bias
+        assert bias is not None
+        if len(kernel) < WIDE:
+            return self.encode(multi_hot(columns, values, len(kernel)), mask=mask, train=train)
+        dtype = self.fc1.dtype
+        # A padding entry is out of range: it reads zeros, and its gradient goes nowhere.
+        found = kernel.at[columns.astype(jnp.int32)].get(mode="fill", fill_value=0.0).astype(dtype)
+        summed = jnp.einsum("bkh,bk->bh", found, values.astype(dtype))
+        return self._heads(summed + bias[...].astype(dtype)[None, :], mask, train)
+
+    def _heads(self, h: jax.Array, mask, train: bool) -> tuple[jax.Array, jax.Array]:
+        h = jax.nn.relu(h)
         if self.bn1 is not None:
             h = self.bn1(h, mask=mask, train=train)
         return self.fc2_mu(h).astype(jnp.float32), self.fc2_logvar(h).astype(jnp.float32)

@@ -40,7 +40,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     if taxonomy_path is not None:
         raise InputError(f"{path}: a run has its own taxonomy; --taxonomy is for a .pth")
     if not (folder / "config.json").is_file():
-        raise InputError(f"{path}: not a run's folder (it has no config.json)")
+        raise InputError(f"{path}: {not_a_run(folder)}")
     if checkpoint not in CHECKPOINTS:
         raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
     config = read_json(folder / "config.json")
@@ -52,6 +52,13 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     else:
         params, batch_stats, facts = _last(folder, config, taxonomy)
     return Run(folder, config, taxonomy, export.make_network(params, batch_stats), facts)
+
+
+def not_a_run(folder: Path) -> str:
+    """Why a path that has no `config.json` is no run, in words."""
+    if not folder.exists():
+        return "not a run's folder: nothing is there"
+    return f"not a run's folder ({'it has no config.json' if folder.is_dir() else 'it is a file'})"
 
 
 def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | Path) -> Run:

@@ -117,8 +117,15 @@ class EpochLog:
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """The lines of a run's `metrics.jsonl`; InputError names one that is damaged."""
+    path = folder / "metrics.jsonl"
+    lines = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: damaged; delete that line") from error
+    return lines
 
 
 def _epoch_of(line: str) -> float:

@@ -1,5 +1,6 @@
 """What a run's evaluation means, in words and in a table for a terminal."""
 
+import math
 from typing import Any
 
 _BASELINES = {
@@ -41,7 +42,7 @@ def likelihood_rows(judged: dict[str, Any]) -> list[tuple[str, float, str]]:
         for name, text in _BASELINES.items()
         if f"baseline/{name}" in judged
     ]
-    rows.append(("this model", judged["nll_iw"], f"± {judged['nll_iw_stderr']:.3f} Monte Carlo"))
+    rows.append(("this model", judged["nll_iw"], _error(judged["nll_iw_stderr"])))
     return sorted(rows, key=lambda row: -row[1])
 
 
@@ -171,6 +172,10 @@ def _table(rows: list[tuple[str, str]]) -> list[str]:
 def number(value: float | None) -> str:
     """Three decimals, a dash where there is no value."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def _error(stderr: float) -> str:
+    return "one draw, no error" if math.isnan(stderr) else f"± {stderr:.3f} Monte Carlo"
 
 
 def _against(gain: float, error: float | None) -> str:

@@ -240,7 +240,7 @@ class Run:
     @functools.cached_property
     def kept(self) -> KeptRows:
         """The run's data; InputError where it keeps none, as an imported model does."""
-        return load_kept_rows(self.folder)
+        return load_kept_rows(self.folder, self.taxonomy)
 
     def rows(self, split: str) -> np.ndarray:
         """The rows `[N, K]` of "train", "val" or "test", padded with the vocabulary's size.

@@ -32,7 +32,7 @@ def add_to(commands) -> None:
         help="bernoulli (default, never empty), threshold, calibrated (every tag as frequent as in "
         "validation) or top_k",
     )
-    sample.add_argument("--threshold", type=float, default=0.5, help="cut of threshold (0.5)")
+    sample.add_argument("--threshold", type=float, help="cut of threshold (0.5)")
     sample.add_argument("--top-k", type=int, help="tags of a top_k set (mean of the training rows)")
     _seed_and_format(sample)
 
@@ -130,12 +130,16 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _sample(options: argparse.Namespace, rest: list[str]) -> int:
+    for option, decode in (("threshold", "threshold"), ("top_k", "top_k")):
+        if getattr(options, option) is not None and options.decode != decode:
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} is for --decode {decode}, not {options.decode}")
     run = _load(options)
     sets = run.sample(
         options.num,
         temperature=options.temperature,
         decode=options.decode,
-        threshold=options.threshold,
+        threshold=0.5 if options.threshold is None else options.threshold,
         top_k=options.top_k,
         seed=options.seed,
     )
@@ -187,6 +191,8 @@ def _encode(options: argparse.Namespace, rest: list[str]) -> int:
     output = Path(options.output)
     if output.suffix not in SUFFIXES:
         raise InputError(f"--output {output}: the name must end in {', '.join(SUFFIXES)}")
+    if output.exists() and output.samefile(options.input):
+        raise InputError(f"--output {output}: is the input file too; name another")
     run = _load(options)
     encoded = encode_file(run, Path(options.input), options.column)
     write_latents(output, encoded)
@@ -236,6 +242,8 @@ def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
 def _report(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.report import write_report
 
+    if options.output and Path(options.output).suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--output {options.output}: the name must end in .html")
     run = _load(options)
     path = write_report(
         run,

@@ -114,10 +114,15 @@ def learning_rate_at(numbers: Numbers, step: jax.Array) -> jax.Array:
     return numbers.learning_rate * warmup * decay
 
 
-def _chain(numbers: Numbers, step: jax.Array) -> optax.GradientTransformation:
-    """Clip, coupled L2, Adam: in this order the chain is torch's Adam(weight_decay) after clip."""
+def _chain(numbers: Numbers, step: jax.Array, norm: jax.Array) -> optax.GradientTransformation:
+    """Clip, coupled L2, Adam: in this order the chain is torch's Adam(weight_decay) after clip.
+
+    The global norm is given, since the test for finiteness needs it too: optax's own clipping would
+    read every gradient once more.
+    """
+    clipped = jnp.where(norm > numbers.clip_norm, numbers.clip_norm / norm, 1.0)
     return optax.chain(
-        optax.clip_by_global_norm(numbers.clip_norm),
+        optax.scale(clipped),
         optax.add_decayed_weights(numbers.weight_decay),
         optax.scale_by_adam(b1=numbers.b1, b2=numbers.b2),
         optax.scale_by_learning_rate(learning_rate_at(numbers, step)),
@@ -143,7 +148,7 @@ def apply_gradients(
     def advance(state: TrainState) -> TrainState:
         # optax mixes dtypes inside; our own code is tested under strict promotion.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = _chain(numbers, state.step).update(
+            updates, opt_state = _chain(numbers, state.step, norm).update(
                 gradients, state.opt_state, state.params
             )
             params = optax.apply_updates(state.params, updates)
@@ -180,7 +185,7 @@ def create_state(build: Callable[[], nnx.Module], *, seed: int) -> tuple[nnx.Gra
         step = jnp.zeros((), jnp.int32)
         with jax.numpy_dtype_promotion("standard"):
             # The state's structure does not depend on the numbers, so any will do here.
-            opt_state = _chain(make_numbers(learning_rate=1.0), step).init(params)
+            opt_state = _chain(make_numbers(learning_rate=1.0), step, jnp.ones(())).init(params)
         return TrainState(
             params=params,
             batch_stats=nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)),

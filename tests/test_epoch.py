@@ -92,6 +92,30 @@ def test_every_row_weighs_the_same_in_an_epochs_sums():
     assert float(sums.kld) == 0.0
 
 
+def test_a_wide_vocabulary_trains_alike(monkeypatch):
+    """Looked up in tables or multiplied: the same epoch and the same validation."""
+    rows = padded(random_rows()[0])
+    found = []
+    for wide in (TAGS + 1, TAGS):
+        monkeypatch.setattr("jaxvae.model.WIDE", wide)
+        monkeypatch.setattr("jaxvae.epoch.WIDE", wide)
+        graphdef, state = build(False)
+        state, sums = trainer(graphdef)(state, numbers(), rows)
+        make_eval_pass.cache_clear()  # WIDE is no argument of it
+        validate = make_eval_pass(
+            graphdef,
+            num_rows=ROWS,
+            num_tags=TAGS,
+            latent_dim=LATENT,
+            batch_size=16,
+        )
+        weights = numbers().loss_weights
+        total = validate(state.params, {}, weights, np.float32(0.5), state.key, rows)
+        found.append((state.params, sums.loss, total))
+    make_eval_pass.cache_clear()
+    assert_close(*found, rtol=2e-5)
+
+
 @pytest.mark.parametrize("use_batch_norm", [False, True])
 def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
     """Written once more without scan, padding or masks, from the documented keys."""

@@ -37,6 +37,21 @@ def test_saturated_logits_stay_finite(logit, x, nats):
     assert slope == pytest.approx(float(logit > 0) - x, abs=1e-6)
 
 
+def test_nll_of_sparse_rows_is_that_of_their_multi_hot():
+    """Values and gradients; 5 is padding, and the last row holds nothing."""
+    columns = jnp.asarray([[0, 3, 5], [2, 5, 5], [0, 1, 4], [5, 5, 5]], jnp.uint8)
+    x = jnp.asarray([[1, 0, 0, 1, 0], [0, 0, 1, 0, 0], [1, 1, 0, 0, 1], [0] * 5], jnp.float32)
+    logits = jnp.asarray(np.random.default_rng(0).normal(0.0, 3.0, (4, 5)), jnp.float32)
+    weights = jnp.asarray([1.0, -2.0, 0.5, 3.0])
+
+    def value_and_slope(term, rows):
+        return jax.value_and_grad(lambda l: jnp.sum(weights * term(l, rows)))(logits)
+
+    sparse = value_and_slope(losses.bernoulli_nll_of_rows, columns)
+    dense = value_and_slope(losses.bernoulli_nll, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), sparse, dense)
+
+
 def test_squared_error_by_hand():
     error = losses.squared_error(jnp.asarray([[math.log(3.0), 0.0]]), jnp.asarray([[1.0, 1.0]]))
     np.testing.assert_allclose(error, [0.25**2 + 0.5**2], rtol=1e-6)

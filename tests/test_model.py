@@ -61,6 +61,42 @@ def test_any_rows_become_multi_hot(sets):
     np.testing.assert_array_equal(multi_hot(columns, jnp.ones((4, 6)), 30), expected)
 
 
+@pytest.mark.parametrize("longest", [1, 15, 16, 17, 40])
+def test_rows_of_any_length_become_multi_hot(longest):
+    columns = np.tile(np.arange(longest, dtype=np.uint8), (2, 1))
+    columns[1, longest // 2 :] = 50
+    hot = np.asarray(multi_hot(jnp.asarray(columns), jnp.ones(columns.shape), 50))
+    assert (hot == (np.arange(50) < [[longest], [longest // 2]])).all()
+
+
+@pytest.mark.parametrize("use_batch_norm", [False, True])
+def test_looking_rows_up_is_multiplying_their_multi_hot(monkeypatch, use_batch_norm):
+    """Values and gradients, with padding, an empty row, and values that dropout has changed."""
+    graphdef, *parts = nnx.split(build(use_batch_norm=use_batch_norm), nnx.Param, nnx.BatchStat)
+    params, stats = map(nnx.to_pure_dict, parts)
+    columns = jnp.asarray([[0, 7, 39], [12, 40, 40], [40, 40, 40], [1, 2, 3]], jnp.uint8)
+    values = jnp.asarray([[1.5, 0.0, 1.5], [1.5, 9.0, 9.0], [9.0] * 3, [1.5, 1.5, 0.0]])
+    mask = jnp.asarray([True, True, True, False])
+
+    def total(params):
+        model = nnx.merge(graphdef, params, stats)
+        mean, logvar = model.encode_rows(columns, values, mask=mask, train=True)
+        return jnp.sum(jnp.sin(mean) * jnp.cos(logvar)), (mean, logvar)
+
+    found = []
+    for wide in (41, 40):
+        monkeypatch.setattr("jaxvae.model.WIDE", wide)
+        found.append(jax.value_and_grad(total, has_aux=True)(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+
+
+def test_rows_without_values_are_ones():
+    columns = jnp.asarray([[0, 7, 40]], jnp.uint8)
+    hot = multi_hot(columns, jnp.ones((1, 3)), 40)
+    for a, b in zip(build().encode_rows(columns), build().encode(hot), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_dropout_touches_active_tags_alone():
     columns = jnp.asarray(np.tile(np.array([[1, 4, 9, 9]], np.uint8), (2000, 1)))  # 9 is padding
     values = dropout_values(columns, jnp.float32(0.3), jax.random.key(0))

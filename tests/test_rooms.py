@@ -56,7 +56,7 @@ ROOMS = {
     "disentanglement": set(),
     "latents": {"disentanglement", "export", "inference"},
     "arguments": {"errors"},
-    "kept_rows": {"errors", "record"},
+    "kept_rows": {"dataset", "errors", "record", "taxonomy"},
     "run": {
         "arguments",
         "complete",

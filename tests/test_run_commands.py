@@ -5,6 +5,8 @@ import functools
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,9 @@ import pytest
 import jaxvae
 from jaxvae import cli, judge
 from jaxvae.baselines import fit_baselines
+from jaxvae.errors import InputError
+from jaxvae.record import read_epochs
+from tests.conftest import ROOT
 
 
 def shell(capsys, *arguments):
@@ -149,9 +154,13 @@ def test_compare_takes_only_a_likelihood_of_the_exported_parameters(capsys, fold
         groups = json.loads(shell(capsys, "compare", tmp_path, "--json"))
         return groups[0]["measures"]["nll_iw"]["mean"]
 
-    assert shown(checkpoint="best", epoch=epoch) == 12.5
-    assert shown(checkpoint="last", epoch=epoch) is None
-    assert shown(checkpoint="best", epoch=epoch + 1) is None
+    def draws(number):
+        return shown(checkpoint="best", epoch=epoch, num_importance_samples=number)
+
+    assert draws(1000) == draws(5000) == 12.5
+    assert draws(1) is None
+    assert shown(checkpoint="last", epoch=epoch, num_importance_samples=1000) is None
+    assert shown(checkpoint="best", epoch=epoch + 1, num_importance_samples=1000) is None
 
 
 @pytest.mark.parametrize(
@@ -159,8 +168,12 @@ def test_compare_takes_only_a_likelihood_of_the_exported_parameters(capsys, fold
     [
         (["evaluate", "nowhere"], "not a run's folder"),
         (["evaluate", "RUN", "--split", "tset"], "did you mean 'test'"),
-        (["evaluate", "PTH"], "without data"),
-        (["report", "PTH"], "without data"),
+        (["evaluate", "PTH"], "has no rows.npz"),
+        (["report", "PTH"], "has no rows.npz"),
+        (["report", "RUN", "--output", "x.pdf"], "must end in .html"),
+        (["sample", "no.csv"], "nothing is there"),
+        (["sample", "RUN", "--top-k", "3"], "--top-k is for --decode top_k"),
+        (["sample", "RUN", "--threshold", "0.3"], "--threshold is for --decode threshold"),
         (["sample", "RUN", "--num", "0"], "num 0"),
         (["sample", "RUN", "--num", "x"], "invalid int"),
         (["complete", "RUN"], "nothing to complete"),
@@ -176,6 +189,47 @@ def test_compare_takes_only_a_likelihood_of_the_exported_parameters(capsys, fold
 def test_bad_commands_are_one_line(capsys, folder, arguments, says):
     places = {"RUN": folder, "PTH": folder / "model.pth"}
     assert says in refused(capsys, *(places.get(each, each) for each in arguments))
+
+
+def test_encode_spares_its_input_and_wants_a_known_tag(capsys, folder, tmp_path):
+    source = tmp_path / "clips.csv"
+    source.write_text("aspect_list\njazz\n")
+    assert "is the input" in refused(
+        capsys, "encode", folder, "--input", source, "--output", source
+    )
+    assert source.read_text() == "aspect_list\njazz\n"
+    source.write_text("aspect_list\nnothing\nknown\n")
+    output = tmp_path / "out.npz"
+    said = refused(capsys, "encode", folder, "--input", source, "--output", output)
+    assert "none of its 2 rows" in said
+    assert not output.exists()
+
+
+def test_rows_and_lines_of_another_run_are_refused(capsys, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "run")
+    with np.load(folder / "rows.npz") as stored:
+        kept = dict(stored)
+    kept["rows"] = kept["rows"][::-1]
+    np.savez(tmp_path / "run" / "rows.npz", **kept)
+    assert "not the rows" in refused(capsys, "evaluate", tmp_path / "run")
+    lines = (folder / "metrics.jsonl").read_bytes()
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(lines[: len(lines) // 2 + 9])
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line \d: damaged"):
+        read_epochs(tmp_path / "run")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jaxvae", "data", "--config=configs/small.py"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "jaxvae: standard output: No space left on device\n"
 
 
 def test_a_half_written_run_is_refused(capsys, folder, tmp_path):
