@@ -12,4 +12,5 @@ case ${1:-} in
 esac
 . scripts/environment.sh
 prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}"
-exec .venv/bin/python -m pytest "$@"
+# A file of tests on one core, the next on another: most of the time goes into compiling.
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

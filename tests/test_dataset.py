@@ -163,7 +163,7 @@ HOSTILE = [
     b"rock",
     7,
     True,
-    object(),
+    range(3),
 ]
 
 
