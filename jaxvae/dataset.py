@@ -197,7 +197,7 @@ def _encode(
     num_read = num_unreadable = num_kept = 0
     for block in tag_rows.blocks(cells):
         columns, lengths, unknown_here = tag_rows.number_tags(block, column_of, taxonomy.num_tags)
-        unknown += unknown_here
+        unknown.update(unknown_here)
         for row, line, reason in block.unreadable[: SHOWN - len(unreadable)]:
             at_line = {} if line is None else {"line": line}
             unreadable.append({"row": num_read + row, **at_line, "reason": reason})
