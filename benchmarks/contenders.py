@@ -1,0 +1,199 @@
+"""What a training epoch is measured against; each contender is a function that trains one epoch.
+
+All train the same model on the same rows at the same batch size with Adam and clipping; the floors
+multiply the step's matrices and do nothing else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+import torch.nn.functional as F
+from flax import nnx
+
+from jaxvae import losses
+from jaxvae.devices import append_empty_row
+from jaxvae.epoch import make_train_epoch, steps_per_epoch
+from jaxvae.evaluate import to_multi_hot
+from jaxvae.model import VAE, reparameterize
+from jaxvae.state import create_state, make_numbers
+
+Epoch = Callable[[], None]
+LEARNING_RATE, CLIP, DROPOUT = 5e-4, 1.0, 0.3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows `[N, K]` padded with `num_tags`, and the sizes of the model and of a batch."""
+
+    rows: np.ndarray
+    num_tags: int
+    latent_dim: int
+    hidden_dim: int
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return steps_per_epoch(len(self.rows), self.batch_size)
+
+    def build(self) -> VAE:
+        """The model, freshly initialised."""
+        return VAE(
+            num_tags=self.num_tags,
+            latent_dim=self.latent_dim,
+            hidden_dim=self.hidden_dim,
+            rngs=nnx.Rngs(0),
+        )
+
+
+def jaxvae_epoch(problem: Problem) -> Epoch:
+    """This project's compiled epoch."""
+    graphdef, state = create_state(problem.build, seed=0)
+    train = make_train_epoch(
+        graphdef,
+        num_rows=len(problem.rows),
+        num_tags=problem.num_tags,
+        latent_dim=problem.latent_dim,
+        batch_size=problem.batch_size,
+    )
+    numbers = make_numbers(learning_rate=LEARNING_RATE, clip_norm=CLIP, dropout_p=DROPOUT)
+    rows = jax.device_put(append_empty_row(problem.rows, num_tags=problem.num_tags))
+
+    def epoch() -> None:
+        nonlocal state
+        state, sums = train(state, numbers, rows)
+        jax.block_until_ready(sums)
+
+    return epoch
+
+
+def flax_loop(problem: Problem) -> Epoch:
+    """A jitted step in a Python loop over dense batches, as flax's examples train."""
+    model = problem.build()
+    optimizer = nnx.Optimizer(
+        model,
+        optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(LEARNING_RATE)),
+        wrt=nnx.Param,
+    )
+    rows = to_multi_hot(problem.rows, problem.num_tags).astype(np.float32)
+    rng = np.random.default_rng(0)
+
+    @nnx.jit
+    def step(model, optimizer, x, key):
+        dropout_key, noise_key = jax.random.split(key)
+        keep = jax.random.uniform(dropout_key, x.shape) >= DROPOUT
+
+        def loss_fn(model):
+            mean, logvar = model.encode(x * keep / (1.0 - DROPOUT))
+            noise = jax.random.normal(noise_key, mean.shape)
+            nll = losses.bernoulli_nll(model.decode(reparameterize(mean, logvar, noise)), x)
+            return jnp.mean(nll + losses.gaussian_kl(mean, logvar).sum(axis=1))
+
+        loss, gradients = nnx.value_and_grad(loss_fn)(model)
+        optimizer.update(model, gradients)
+        return loss
+
+    keys = iter(jax.random.split(jax.random.key(0), 10**6))
+
+    def epoch() -> None:
+        order = rng.permutation(len(rows))
+        for start in range(0, len(rows), problem.batch_size):
+            loss = step(
+                model, optimizer, rows[order[start : start + problem.batch_size]], next(keys)
+            )
+        jax.block_until_ready(loss)
+
+    return epoch
+
+
+def torch_loop(problem: Problem, *, threads: int) -> Epoch:
+    """The leanest PyTorch: rows in one tensor, no loader, fused Adam, nothing logged."""
+    sizes = problem.num_tags, problem.hidden_dim, problem.latent_dim
+    fc1 = torch.nn.Linear(sizes[0], sizes[1])
+    heads = torch.nn.Linear(sizes[1], 2 * sizes[2])
+    fc3, fc4 = torch.nn.Linear(sizes[2], sizes[1]), torch.nn.Linear(sizes[1], sizes[0])
+    params = [p for layer in (fc1, heads, fc3, fc4) for p in layer.parameters()]
+    optimizer = torch.optim.Adam(params, lr=LEARNING_RATE, fused=True)
+    rows = torch.from_numpy(to_multi_hot(problem.rows, problem.num_tags).astype(np.float32))
+
+    def epoch() -> None:
+        torch.set_num_threads(threads)
+        for part in torch.randperm(len(rows)).split(problem.batch_size):
+            x = rows[part]
+            mean, logvar = heads(F.relu(fc1(F.dropout(x, DROPOUT)))).chunk(2, dim=1)
+            z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+            logits = fc4(F.relu(fc3(z)))
+            nll = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+            kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum()
+            optimizer.zero_grad()
+            ((nll + kl) / len(x)).backward()
+            torch.nn.utils.clip_grad_norm_(params, CLIP)
+            optimizer.step()
+
+    return epoch
+
+
+def _products(problem: Problem, multiply, start):
+    """The matrix products of a step, forward and backward, each once."""
+    x, w1, w2, w3, w4 = start
+    latent = problem.latent_dim
+    h = multiply(x, w1)
+    q = multiply(h, w2)
+    g = multiply(q[:, :latent], w3)
+    logits = multiply(g, w4)
+    d4, dg = multiply(g.T, logits), multiply(logits, w4.T)
+    d3, dz = multiply(q[:, :latent].T, dg), multiply(dg, w3.T)
+    d2, dh = multiply(h.T, q), multiply(q, w2.T)
+    return d4, d3, d2, multiply(x.T, dh), dz
+
+
+def _matrices(problem: Problem) -> list[np.ndarray]:
+    v, h, z, b = problem.num_tags, problem.hidden_dim, problem.latent_dim, problem.batch_size
+    rng = np.random.default_rng(0)
+    shapes = [(b, v), (v, h), (h, 2 * z), (z, h), (h, v)]
+    return [rng.normal(0.0, n**-0.5, (m, n)).astype(np.float32) for m, n in shapes]
+
+
+def xla_floor(problem: Problem) -> Epoch:
+    """A step's matrix products alone, all steps in one compiled program."""
+    x, *weights = map(jnp.asarray, _matrices(problem))
+
+    @jax.jit
+    def run(x):
+        def step(x, _):
+            # Behind a barrier no product can be left out or cut; the next step waits for all.
+            parts = jax.lax.optimization_barrier(_products(problem, jnp.matmul, (x, *weights)))
+            return x + 1e-12 * sum(part[0, 0] for part in parts), None
+
+        return jax.lax.scan(step, x, length=problem.steps)[0]
+
+    def epoch() -> None:
+        jax.block_until_ready(run(x))
+
+    return epoch
+
+
+def blas_floor(problem: Problem) -> Epoch:
+    """A step's matrix products alone, by numpy's BLAS."""
+    start = _matrices(problem)
+
+    def epoch() -> None:
+        for _ in range(problem.steps):
+            _products(problem, np.matmul, start)
+
+    return epoch
+
+
+CONTENDERS: dict[str, Callable[[Problem], Epoch]] = {
+    "jaxvae": jaxvae_epoch,
+    "flax loop": flax_loop,
+    "torch loop, 1 thread": lambda problem: torch_loop(problem, threads=1),
+    "torch loop, 2 threads": lambda problem: torch_loop(problem, threads=2),
+    "floor, XLA": xla_floor,
+    "floor, BLAS": blas_floor,
+}
