@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from jaxvae import settings
+from jaxvae import run_folder, settings
 from jaxvae.errors import InputError
 from jaxvae.record import read_json
 
@@ -38,8 +38,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
     """
     groups: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        if not (folder / "config.json").is_file():
-            raise InputError(f"{folder}: not a run's folder: it holds no config.json")
+        run_folder.check_is_run(folder)
         if not (folder / "metrics.json").is_file():
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
         fields = dict(settings.fields(read_json(folder / "config.json")))

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from jaxvae import compiled, export
+from jaxvae import compiled, export, run_folder
 from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.errors import InputError
 from jaxvae.model import VAE
@@ -39,8 +39,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
         return Run(folder, config, taxonomy, network, {"checkpoint": "exported"})
     if taxonomy_path is not None:
         raise InputError(f"{path}: a run has its own taxonomy; --taxonomy is for a .pth")
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{path}: {not_a_run(folder)}")
+    run_folder.check_is_run(Path(path).expanduser())  # as it was typed
     if checkpoint not in CHECKPOINTS:
         raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
     config = read_json(folder / "config.json")
@@ -52,13 +51,6 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     else:
         params, batch_stats, facts = _last(folder, config, taxonomy)
     return Run(folder, config, taxonomy, export.make_network(params, batch_stats), facts)
-
-
-def not_a_run(folder: Path) -> str:
-    """Why a path that has no `config.json` is no run, in words."""
-    if not folder.exists():
-        return "not a run's folder: nothing is there"
-    return f"not a run's folder ({'it has no config.json' if folder.is_dir() else 'it is a file'})"
 
 
 def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | Path) -> Run:

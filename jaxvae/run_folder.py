@@ -26,6 +26,16 @@ MAY_CHANGE = (
 """Fields a resumed run may change: none of them changes what is trained."""
 
 
+def check_is_run(path: Path) -> None:
+    """Raises InputError unless a path is a folder that holds a run, saying what it is instead."""
+    if (path / "config.json").is_file():
+        return
+    if path.is_dir():
+        raise InputError(f"{path}: not a run's folder (it has no config.json)")
+    what = "it is a file" if path.exists() else "nothing is there"
+    raise InputError(f"{path}: not a run's folder ({what})")
+
+
 @contextlib.contextmanager
 def claim(workdir: Path) -> Iterator[None]:
     """Makes a run folder and holds it for this process; the kernel lets go when the process ends.

@@ -77,6 +77,7 @@ ROOMS = {
         "model",
         "record",
         "run",
+        "run_folder",
         "state",
         "taxonomy",
     },
@@ -115,7 +116,7 @@ ROOMS = {
         "report_text",
         "run",
     },
-    "compare": {"errors", "record", "settings"},
+    "compare": {"errors", "record", "run_folder", "settings"},
     "progress": set(),
     "run_folder": {"dataset", "errors", "record", "settings", "taxonomy"},
     "finish": {
