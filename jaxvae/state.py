@@ -179,23 +179,27 @@ def create_state(build: Callable[[], nnx.Module], *, seed: int) -> tuple[nnx.Gra
     """
     graphdef = nnx.graphdef(nnx.eval_shape(build))
 
-    def initial() -> TrainState:
+    def initial() -> tuple[dict, dict]:
         model = build()
-        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-        step = jnp.zeros((), jnp.int32)
+        params, batch_stats = nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+
+    def moments(params: dict) -> Any:
         with jax.numpy_dtype_promotion("standard"):
             # The state's structure does not depend on the numbers, so any will do here.
-            opt_state = _chain(make_numbers(learning_rate=1.0), step, jnp.ones(())).init(params)
-        return TrainState(
-            params=params,
-            batch_stats=nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)),
-            opt_state=opt_state,
-            step=step,
-            key=jax.random.key(seed),
-            bad_step=jnp.full((), -1, jnp.int32),
-        )
+            chain = _chain(make_numbers(learning_rate=1.0), jnp.zeros((), jnp.int32), jnp.ones(()))
+            return chain.init(params)
 
-    return graphdef, jax.jit(initial)()
+    # Two programs: the first one's working memory is free before the second's results are made.
+    params, batch_stats = jax.jit(initial)()
+    return graphdef, TrainState(
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=jax.jit(moments)(params),
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key(seed),
+        bad_step=jnp.full((), -1, jnp.int32),
+    )
 
 
 def best_of(state) -> dict:

@@ -9,7 +9,13 @@ import pytest
 from flax import nnx
 
 from jaxvae import devices, losses
-from jaxvae.epoch import _epoch_order, make_eval_pass, make_train_epoch, steps_per_epoch
+from jaxvae.epoch import (
+    _epoch_order,
+    _last_batch,
+    make_eval_pass,
+    make_train_epoch,
+    steps_per_epoch,
+)
 from jaxvae.model import dropout_values, multi_hot, reparameterize
 from jaxvae.state import apply_gradients, make_numbers
 from tests.test_parity import LATENT, LONGEST, ROWS, TAGS, build, random_rows
@@ -143,7 +149,7 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
     for number in range(6):
         epoch, place = divmod(number, 3)
         order_key = jax.random.fold_in(jax.random.fold_in(start.key, 0), epoch)
-        order = np.asarray(jax.random.permutation(order_key, jnp.arange(ROWS)))
+        order = np.argsort(np.asarray(jax.random.bits(order_key, (ROWS,))), kind="stable")
         part = rows[order[16 * place : 16 * (place + 1)]]
         assert len(part) == (16 if place < 2 else 8)
         key = jax.random.fold_in(jax.random.fold_in(start.key, 1), number)
@@ -162,8 +168,10 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
     assert_close(got.batch_stats, state.batch_stats)
 
 
-def test_padding_changes_nothing():
-    """40 rows in one batch of 40, or of 64 with 24 masked rows."""
+@pytest.mark.parametrize("waste", [1.0, 0.0])
+def test_padding_changes_nothing(monkeypatch, waste):
+    """40 rows in one batch of 40, or of 64 with 24 masked rows, or one of 64 that is cut to 40."""
+    monkeypatch.setattr("jaxvae.epoch._WASTE", waste)
     rows, _ = random_rows()
     graphdef, state = build(True)
     options = numbers(dropout_p=0.0)
@@ -173,6 +181,37 @@ def test_padding_changes_nothing():
     assert_close(wide.params, exact.params)
     assert_close(wide.batch_stats, exact.batch_stats)
     assert b.compute() == pytest.approx(a.compute(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "last"),
+    [
+        ((40, 16, 1, 1), 8),  # 8 of 48 would be padding
+        ((40, 64, 1, 1), 40),
+        ((40, 64, 2, 1), 0),  # a step of 128: batches of a step have one size
+        ((4542, 32, 1, 1), 0),  # 2 of 4544
+        ((4542, 2048, 1, 1), 446),
+        ((4542, 2048, 1, 4), 448),  # each device has as many rows
+        ((32, 16, 1, 1), 0),
+    ],
+)
+def test_a_last_batch_of_mostly_padding_is_cut(sizes, last):
+    assert _last_batch(*sizes) == last
+
+
+@pytest.mark.parametrize("num_rows", [4, 2600])
+def test_every_order_is_as_likely_as_any_other(num_rows):
+    """Each row's mean place over 400 epochs, and how often it comes before its neighbour."""
+    keys = jax.random.split(jax.random.key(3), 400)
+    orders = jax.vmap(lambda key: _epoch_order(key, jnp.int32(0), num_rows, num_rows, True))(keys)
+    places = np.argsort(np.asarray(orders), axis=1)
+    middle = (places.mean(axis=0) - (num_rows - 1) / 2) / (num_rows / np.sqrt(12 * 400))
+    before = ((places[:, 1:] > places[:, :-1]).mean(axis=0) - 0.5) / np.sqrt(0.25 / 400)
+    for scores in (middle, before):
+        assert np.abs(scores).max() < 6.0
+    if num_rows > 4:
+        assert middle.std() == pytest.approx(1.0, abs=0.1)
+        assert before.std() == pytest.approx(1.0, abs=0.1)
 
 
 def test_two_batches_of_16_accumulated_are_one_of_32():
