@@ -6,10 +6,12 @@ state of the data iterator is one integer.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxvae import losses, metrics
@@ -20,6 +22,8 @@ _ORDER, _NOISE, _EVAL = 0, 1, 2  # streams of the root key
 
 _WASTE = 1 / 16
 """Share of an epoch that may be padding; beyond it the last batch is compiled at its own size."""
+_DRAWN = 1 << 15
+"""Random numbers that are drawn at a time, for as many steps as they last."""
 
 
 def steps_per_epoch(num_rows: int, batch_size: int, accumulate: int = 1) -> int:
@@ -54,10 +58,20 @@ def _last_batch(num_rows: int, batch_size: int, accumulate: int, num_devices: in
     return rest if worth_it else 0
 
 
-@functools.partial(jax.vmap, in_axes=(None, 0))
-def _step_keys(key: jax.Array, step: jax.Array) -> jax.Array:
-    """The keys of a step: one for dropout, one for the posterior's noise."""
-    return jax.random.split(jax.random.fold_in(key, step))
+@functools.partial(jax.vmap, in_axes=(None, 0, None))
+def _step_uniforms(key: jax.Array, step: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A step's random numbers, uniform on (-1, 1), a function of the key and the step alone.
+
+    A row's numbers do not depend on how many rows follow it.
+    """
+    least = np.nextafter(np.float32(-1.0), np.float32(0.0))
+    return jax.random.uniform(jax.random.fold_in(key, step), shape, minval=least, maxval=1.0)
+
+
+def _dropout_and_noise(uniforms: jax.Array, latent_dim: int, rate: jax.Array):
+    """What dropout makes of each entry `[..., K]`, and standard normal noise `[..., L]`."""
+    values = dropout_values(0.5 * (uniforms[..., :-latent_dim] + 1.0), rate)
+    return values, np.float32(2**0.5) * jax.lax.erf_inv(uniforms[..., -latent_dim:])
 
 
 def _reconstruction_loss(num_tags: int, use_binary_cross_entropy: bool) -> Callable:
@@ -119,12 +133,10 @@ def make_train_epoch(
 
     gradient = jax.value_and_grad(batch_loss, has_aux=True)
 
-    def step(state: TrainState, numbers: Numbers, rows: jax.Array, row_numbers, keys):
-        """`row_numbers` is `[accumulate, B]`, `keys` one each for dropout and noise."""
-        dropout_key, noise_key = keys
+    def step(state: TrainState, numbers: Numbers, rows: jax.Array, row_numbers, uniforms):
+        """`row_numbers` is `[accumulate, B]`, `uniforms` `[accumulate, B, K + L]`."""
         columns = rows[row_numbers]
-        values = dropout_values(columns, numbers.dropout_p, dropout_key)
-        noise = jax.random.normal(noise_key, (*row_numbers.shape, latent_dim))
+        values, noise = _dropout_and_noise(uniforms, latent_dim, numbers.dropout_p)
         mask = row_numbers < num_rows
         count = jnp.sum(mask.astype(jnp.float32))
 
@@ -160,21 +172,38 @@ def make_train_epoch(
     whole = steps - 1 if last else steps
 
     def train_epoch(state: TrainState, numbers: Numbers, rows: jax.Array):
-        order_key = jax.random.fold_in(state.key, _ORDER)
+        order_key, noise_key = (jax.random.fold_in(state.key, n) for n in (_ORDER, _NOISE))
+        start, numbers_a_row = state.step, rows.shape[-1] + latent_dim
         in_whole = whole * accumulate * batch_size
-        order = _epoch_order(order_key, state.step // steps, num_rows, in_whole + last, shuffle)
+        order = _epoch_order(order_key, start // steps, num_rows, in_whole + last, shuffle)
+        batches = order[:in_whole].reshape(whole, accumulate, batch_size)
 
-        def body(carry, inputs):
+        def advance(carry, row_numbers, uniforms):
             state, total = carry
-            state, sums = step(state, numbers, rows, *inputs)
-            return (state, total.merge(sums)), None
+            state, sums = step(state, numbers, rows, row_numbers, uniforms)
+            return state, total.merge(sums)
 
-        # Made here for all steps at once: in the loop each is a dozen tiny operations.
-        keys = _step_keys(jax.random.fold_in(state.key, _NOISE), state.step + jnp.arange(steps))
-        inputs = (order[:in_whole].reshape(whole, accumulate, batch_size), keys[:whole])
-        carry, _ = jax.lax.scan(body, (state, metrics.Losses.empty()), inputs)
+        # A generator's many small operations are a ninth of a small step, so they run for several
+        # steps at once; the loop inside ends where the epoch does.
+        shape = (accumulate, batch_size, numbers_a_row)
+        together = max(1, min(whole, _DRAWN // math.prod(shape)))
+
+        def some_steps(number, carry):
+            first = number * together
+            uniforms = _step_uniforms(noise_key, start + first + jnp.arange(together), shape)
+            return jax.lax.fori_loop(
+                0,
+                jnp.minimum(together, whole - first),
+                lambda n, carry: advance(carry, batches[first + n], uniforms[n]),
+                carry,
+            )
+
+        carry = state, metrics.Losses.empty()
+        if whole:
+            carry = jax.lax.fori_loop(0, -(-whole // together), some_steps, carry)
         if last:
-            carry, _ = body(carry, (order[in_whole:].reshape(1, last), keys[whole]))
+            uniforms = _step_uniforms(noise_key, start[None] + whole, (1, last, numbers_a_row))[0]
+            carry = advance(carry, order[in_whole:].reshape(1, last), uniforms)
         return carry
 
     return jax.jit(train_epoch, donate_argnums=0)

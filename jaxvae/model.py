@@ -36,21 +36,19 @@ def multi_hot(columns: jax.Array, values: jax.Array, num_tags: int) -> jax.Array
     return jax.lax.scan(add, start, (columns.T, values.T), unroll=min(columns.shape[1], 16))[0]
 
 
-def dropout_values(columns: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:
+def dropout_values(uniform: jax.Array, rate: jax.Array) -> jax.Array:
     """Input dropout on the active entries alone; survivors are rescaled by 1/(1 - rate).
 
     Zeros stay zero under dropout, so only the K active entries of a row need a random number.
 
     Args:
-      columns: `[B, K]`, only its shape is used.
+      uniform: `[..., B, K]`, uniform on [0, 1).
       rate: scalar in [0, 1); may be traced.
-      key: a PRNG key.
 
     Returns:
-      `[B, K]` float32.
+      `[..., B, K]` float32.
     """
-    keep = jax.random.uniform(key, columns.shape) >= rate
-    return keep.astype(jnp.float32) / (1.0 - rate)
+    return (uniform >= rate).astype(jnp.float32) / (1.0 - rate)
 
 
 def reparameterize(mean: jax.Array, logvar: jax.Array, noise: jax.Array) -> jax.Array:

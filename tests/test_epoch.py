@@ -153,9 +153,11 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
         part = rows[order[16 * place : 16 * (place + 1)]]
         assert len(part) == (16 if place < 2 else 8)
         key = jax.random.fold_in(jax.random.fold_in(start.key, 1), number)
-        dropout_key, noise_key = jax.random.split(key)
-        dropped = dropout_values(jnp.zeros((1, 16, LONGEST)), options.dropout_p, dropout_key)[0]
-        noise = jax.random.normal(noise_key, (1, 16, LATENT))[0]
+        u = jax.random.uniform(
+            key, (1, 16, LONGEST + LATENT), minval=np.nextafter(np.float32(-1), 0), maxval=1.0
+        )[0]
+        dropped = dropout_values((u[:, :LONGEST] + 1) / 2, options.dropout_p)
+        noise = jnp.sqrt(2.0) * jax.scipy.special.erfinv(u[:, LONGEST:])
         state, loss = single(state, part, dropped[: len(part)], noise[: len(part)])
         means.append(float(loss))
 

@@ -17,6 +17,10 @@ def build(**changes):
     return VAE(**sizes)
 
 
+def uniforms(shape):
+    return jax.random.uniform(jax.random.key(0), shape)
+
+
 @pytest.mark.parametrize(
     ("layer", "fan_in"),
     [("fc1", 40), ("fc2_mu", 30), ("fc2_logvar", 30), ("fc3", 6), ("fc4", 30)],
@@ -99,7 +103,7 @@ def test_rows_without_values_are_ones():
 
 def test_dropout_touches_active_tags_alone():
     columns = jnp.asarray(np.tile(np.array([[1, 4, 9, 9]], np.uint8), (2000, 1)))  # 9 is padding
-    values = dropout_values(columns, jnp.float32(0.3), jax.random.key(0))
+    values = dropout_values(uniforms(columns.shape), jnp.float32(0.3))
     x = np.asarray(multi_hot(columns, values, 9))
     assert not np.delete(x, [1, 4], axis=1).any()
     # Each active tag survives 70 % of 2,000 rows, each by itself: five standard errors.
@@ -117,14 +121,14 @@ def test_the_widest_column_number_of_a_type_is_still_padding():
 
 def test_dropout_rescales_its_survivors():
     columns = jnp.zeros((500, 40), jnp.uint8)
-    values = dropout_values(columns, jnp.float32(0.3), jax.random.key(0))
+    values = dropout_values(uniforms(columns.shape), jnp.float32(0.3))
     assert set(np.unique(values)) == {np.float32(0.0), np.float32(1.0) / np.float32(0.7)}
     # 20,000 draws: five standard errors of the mean.
     assert float(values.mean()) == pytest.approx(1.0, abs=5 * np.sqrt(0.3 / 0.7 / 20_000))
 
 
 def test_no_dropout_is_the_identity():
-    values = dropout_values(jnp.zeros((5, 7), jnp.uint8), jnp.float32(0.0), jax.random.key(0))
+    values = dropout_values(uniforms((5, 7)), jnp.float32(0.0))
     np.testing.assert_array_equal(values, np.ones((5, 7)))
 
 
