@@ -4,8 +4,12 @@ All train the same model on the same rows at the same batch size with Adam and c
 multiply the step's matrices and do nothing else.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jax
 import jax.numpy as jnp
@@ -15,40 +19,16 @@ import torch
 import torch.nn.functional as F
 from flax import nnx
 
+from benchmarks.problems import Problem
 from jaxvae import losses
 from jaxvae.devices import append_empty_row
-from jaxvae.epoch import make_train_epoch, steps_per_epoch
+from jaxvae.epoch import make_train_epoch
 from jaxvae.evaluate import to_multi_hot
-from jaxvae.model import VAE, reparameterize
+from jaxvae.model import reparameterize
 from jaxvae.state import create_state, make_numbers
 
 Epoch = Callable[[], None]
 LEARNING_RATE, CLIP, DROPOUT = 5e-4, 1.0, 0.3
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Rows `[N, K]` padded with `num_tags`, and the sizes of the model and of a batch."""
-
-    rows: np.ndarray
-    num_tags: int
-    latent_dim: int
-    hidden_dim: int
-    batch_size: int
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of an epoch."""
-        return steps_per_epoch(len(self.rows), self.batch_size)
-
-    def build(self) -> VAE:
-        """The model, freshly initialised."""
-        return VAE(
-            num_tags=self.num_tags,
-            latent_dim=self.latent_dim,
-            hidden_dim=self.hidden_dim,
-            rngs=nnx.Rngs(0),
-        )
 
 
 def jaxvae_epoch(problem: Problem) -> Epoch:
@@ -111,8 +91,9 @@ def flax_loop(problem: Problem) -> Epoch:
     return epoch
 
 
-def torch_loop(problem: Problem, *, threads: int) -> Epoch:
+def torch_loop(problem: Problem, *, threads: int, compiled: bool = False) -> Epoch:
     """The leanest PyTorch: rows in one tensor, no loader, fused Adam, nothing logged."""
+    torch.set_num_threads(threads)
     sizes = problem.num_tags, problem.hidden_dim, problem.latent_dim
     fc1 = torch.nn.Linear(sizes[0], sizes[1])
     heads = torch.nn.Linear(sizes[1], 2 * sizes[2])
@@ -121,17 +102,21 @@ def torch_loop(problem: Problem, *, threads: int) -> Epoch:
     optimizer = torch.optim.Adam(params, lr=LEARNING_RATE, fused=True)
     rows = torch.from_numpy(to_multi_hot(problem.rows, problem.num_tags).astype(np.float32))
 
+    def objective(x: torch.Tensor) -> torch.Tensor:
+        mean, logvar = heads(F.relu(fc1(F.dropout(x, DROPOUT)))).chunk(2, dim=1)
+        z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+        nll = F.binary_cross_entropy_with_logits(fc4(F.relu(fc3(z))), x, reduction="sum")
+        kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum()
+        return (nll + kl) / len(x)
+
+    # Inductor builds its kernels for a number of threads and, here, for each shape of a batch.
+    loss = torch.compile(objective, dynamic=False) if compiled else objective
+
     def epoch() -> None:
         torch.set_num_threads(threads)
         for part in torch.randperm(len(rows)).split(problem.batch_size):
-            x = rows[part]
-            mean, logvar = heads(F.relu(fc1(F.dropout(x, DROPOUT)))).chunk(2, dim=1)
-            z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-            logits = fc4(F.relu(fc3(z)))
-            nll = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
-            kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum()
             optimizer.zero_grad()
-            ((nll + kl) / len(x)).backward()
+            loss(rows[part]).backward()
             torch.nn.utils.clip_grad_norm_(params, CLIP)
             optimizer.step()
 
@@ -189,11 +174,53 @@ def blas_floor(problem: Problem) -> Epoch:
     return epoch
 
 
+@contextmanager
+def lightning(problem: Problem, *, workers: int) -> Iterator[Epoch]:
+    """The Lightning pipeline in a process of its own, which trains an epoch for every line."""
+    sizes = {
+        "--batch_size": problem.batch_size,
+        "--latent_dim": problem.latent_dim,
+        "--hidden_dim": problem.hidden_dim,
+        "--workers": workers,
+    }
+    with TemporaryDirectory() as folder:
+        problem.save(Path(folder) / "rows.npz")
+        arguments = [str(part) for pair in sizes.items() for part in pair]
+        command = [sys.executable, "-m", "benchmarks.lightning_pipeline", f"{folder}/rows.npz"]
+        process = subprocess.Popen(
+            [*command, f"{folder}/run", "--turns", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def wait() -> None:
+            if process.stdout.readline() != "ready\n":
+                raise RuntimeError("the Lightning pipeline ended; run it alone to see why")
+
+        def epoch() -> None:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            wait()
+
+        try:
+            wait()
+            yield epoch
+        finally:
+            process.stdin.close()
+            process.wait()
+
+
 CONTENDERS: dict[str, Callable[[Problem], Epoch]] = {
     "jaxvae": jaxvae_epoch,
     "flax loop": flax_loop,
     "torch loop, 1 thread": lambda problem: torch_loop(problem, threads=1),
     "torch loop, 2 threads": lambda problem: torch_loop(problem, threads=2),
+    "torch.compile, 1 thread": lambda problem: torch_loop(problem, threads=1, compiled=True),
+    "torch.compile, 2 threads": lambda problem: torch_loop(problem, threads=2, compiled=True),
     "floor, XLA": xla_floor,
     "floor, BLAS": blas_floor,
 }

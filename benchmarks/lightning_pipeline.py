@@ -45,15 +45,15 @@ class LightningVAE(L.LightningModule):
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(x))
         return nll + kl
 
-    def training_step(self, batch, _batch_number):
+    def training_step(self, batch, batch_number):
         """Lightning's hook."""
         return self._losses(batch, "train")
 
-    def validation_step(self, batch, _batch_number):
+    def validation_step(self, batch, batch_number):
         """Lightning's hook."""
         self._losses(batch, "val")
 
-    def test_step(self, batch, _batch_number):
+    def test_step(self, batch, batch_number):
         """Lightning's hook."""
         self._losses(batch, "test")
 

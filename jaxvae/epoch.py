@@ -1,8 +1,7 @@
 """Compiled programs: one call trains an epoch, one call evaluates a split.
 
 The shuffle, the gather of rows, dropout, noise, the optimizer step and the metrics are inside; the
-host gets sums back. Batch order and noise are pure functions of the root key and the step, so the
-state of the data iterator is one integer.
+host gets sums back.
 """
 
 import functools
@@ -11,14 +10,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from jaxvae import losses, metrics
-from jaxvae.model import WIDE, dropout_values, multi_hot, reparameterize
+from jaxvae import draws, losses, metrics
+from jaxvae.model import WIDE, multi_hot, reparameterize
 from jaxvae.state import Numbers, TrainState, apply_gradients
-
-_ORDER, _NOISE, _EVAL = 0, 1, 2  # streams of the root key
 
 _WASTE = 1 / 16
 """Share of an epoch that may be padding; beyond it the last batch is compiled at its own size."""
@@ -29,20 +25,6 @@ _DRAWN = 1 << 15
 def steps_per_epoch(num_rows: int, batch_size: int, accumulate: int = 1) -> int:
     """Optimizer steps that visit every row once; the last one may be short."""
     return -(-num_rows // (batch_size * accumulate))
-
-
-def _epoch_order(key: jax.Array, epoch: jax.Array, num_rows: int, padded: int, shuffle: bool):
-    """Row numbers of an epoch, each once, padded with `num_rows` (the empty row).
-
-    One sort by random words, where `jax.random.permutation` sorts two or three times so that no tie
-    is left: two rows of equal words (none among thousands, one row in 400 of ten million) keep
-    their order among themselves, wherever the two may come to lie.
-    """
-    order = jnp.arange(num_rows, dtype=jnp.int32)
-    if shuffle:
-        words = jax.random.bits(jax.random.fold_in(key, epoch), (num_rows,))
-        order = jax.lax.sort_key_val(words, order)[1]
-    return jnp.pad(order, (0, padded - num_rows), constant_values=num_rows)
 
 
 def _last_batch(num_rows: int, batch_size: int, accumulate: int, num_devices: int) -> int:
@@ -56,22 +38,6 @@ def _last_batch(num_rows: int, batch_size: int, accumulate: int, num_devices: in
     padded = steps_per_epoch(num_rows, batch_size) * batch_size
     worth_it = accumulate == 1 and batch_size - rest > _WASTE * padded
     return rest if worth_it else 0
-
-
-@functools.partial(jax.vmap, in_axes=(None, 0, None))
-def _step_uniforms(key: jax.Array, step: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A step's random numbers, uniform on (-1, 1), a function of the key and the step alone.
-
-    A row's numbers do not depend on how many rows follow it.
-    """
-    least = np.nextafter(np.float32(-1.0), np.float32(0.0))
-    return jax.random.uniform(jax.random.fold_in(key, step), shape, minval=least, maxval=1.0)
-
-
-def _dropout_and_noise(uniforms: jax.Array, latent_dim: int, rate: jax.Array):
-    """What dropout makes of each entry `[..., K]`, and standard normal noise `[..., L]`."""
-    values = dropout_values(0.5 * (uniforms[..., :-latent_dim] + 1.0), rate)
-    return values, np.float32(2**0.5) * jax.lax.erf_inv(uniforms[..., -latent_dim:])
 
 
 def _reconstruction_loss(num_tags: int, use_binary_cross_entropy: bool) -> Callable:
@@ -136,7 +102,9 @@ def make_train_epoch(
     def step(state: TrainState, numbers: Numbers, rows: jax.Array, row_numbers, uniforms):
         """`row_numbers` is `[accumulate, B]`, `uniforms` `[accumulate, B, K + L]`."""
         columns = rows[row_numbers]
-        values, noise = _dropout_and_noise(uniforms, latent_dim, numbers.dropout_p)
+        values, noise = draws.dropout_and_noise(
+            uniforms, latent_dim=latent_dim, rate=numbers.dropout_p
+        )
         mask = row_numbers < num_rows
         count = jnp.sum(mask.astype(jnp.float32))
 
@@ -172,10 +140,11 @@ def make_train_epoch(
     whole = steps - 1 if last else steps
 
     def train_epoch(state: TrainState, numbers: Numbers, rows: jax.Array):
-        order_key, noise_key = (jax.random.fold_in(state.key, n) for n in (_ORDER, _NOISE))
-        start, numbers_a_row = state.step, rows.shape[-1] + latent_dim
+        start, width = state.step, rows.shape[-1] + latent_dim
         in_whole = whole * accumulate * batch_size
-        order = _epoch_order(order_key, start // steps, num_rows, in_whole + last, shuffle)
+        order = draws.epoch_order(
+            state.key, start // steps, num_rows=num_rows, length=in_whole + last, shuffle=shuffle
+        )
         batches = order[:in_whole].reshape(whole, accumulate, batch_size)
 
         def advance(carry, row_numbers, uniforms):
@@ -185,12 +154,12 @@ def make_train_epoch(
 
         # A generator's many small operations are a ninth of a small step, so they run for several
         # steps at once; the loop inside ends where the epoch does.
-        shape = (accumulate, batch_size, numbers_a_row)
+        shape = (accumulate, batch_size, width)
         together = max(1, min(whole, _DRAWN // math.prod(shape)))
 
         def some_steps(number, carry):
             first = number * together
-            uniforms = _step_uniforms(noise_key, start + first + jnp.arange(together), shape)
+            uniforms = draws.step_uniforms(state.key, start + first + jnp.arange(together), shape)
             return jax.lax.fori_loop(
                 0,
                 jnp.minimum(together, whole - first),
@@ -202,8 +171,8 @@ def make_train_epoch(
         if whole:
             carry = jax.lax.fori_loop(0, -(-whole // together), some_steps, carry)
         if last:
-            uniforms = _step_uniforms(noise_key, start[None] + whole, (1, last, numbers_a_row))[0]
-            carry = advance(carry, order[in_whole:].reshape(1, last), uniforms)
+            uniforms = draws.step_uniforms(state.key, (start + whole)[None], (1, last, width))
+            carry = advance(carry, order[in_whole:].reshape(1, last), uniforms[0])
         return carry
 
     return jax.jit(train_epoch, donate_argnums=0)
@@ -264,8 +233,9 @@ def make_eval_pass(
             return total.merge(sums), (mean, logvar)
 
         padded = steps * batch_size
-        order = _epoch_order(key, jnp.zeros((), jnp.int32), num_rows, padded, shuffle=False)
-        noise = jax.random.normal(jax.random.fold_in(key, _EVAL), (padded, latent_dim))
+        # Rising row numbers; the padding points to the empty row.
+        order = jnp.minimum(jnp.arange(padded, dtype=jnp.int32), num_rows)
+        noise = draws.eval_noise(key, (padded, latent_dim))
         inputs = (
             order.reshape(steps, batch_size),
             noise.reshape(steps, batch_size, latent_dim),

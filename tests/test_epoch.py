@@ -10,7 +10,6 @@ from flax import nnx
 
 from jaxvae import devices, losses
 from jaxvae.epoch import (
-    _epoch_order,
     _last_batch,
     make_eval_pass,
     make_train_epoch,
@@ -55,23 +54,6 @@ def test_steps_cover_the_rows():
     assert steps_per_epoch(32, 16) == 2
     assert steps_per_epoch(33, 16, accumulate=2) == 2
     assert steps_per_epoch(5, 16) == 1
-
-
-def test_every_row_once_an_epoch_and_padding_last():
-    order = np.asarray(_epoch_order(jax.random.key(0), jnp.int32(3), 40, 48, True))
-    assert sorted(order[:40]) == list(range(40))
-    assert (order[40:] == 40).all()
-
-
-def test_the_order_is_a_function_of_seed_and_epoch():
-    def order(seed, number):
-        return np.asarray(_epoch_order(jax.random.key(seed), jnp.int32(number), 40, 40, True))
-
-    assert np.array_equal(order(0, 1), order(0, 1))
-    assert not np.array_equal(order(0, 1), order(0, 2))
-    assert not np.array_equal(order(0, 1), order(1, 1))
-    unshuffled = _epoch_order(jax.random.key(0), jnp.int32(1), 40, 40, False)
-    assert np.array_equal(unshuffled, np.arange(40))
 
 
 def test_an_epoch_counts_every_row():
@@ -199,21 +181,6 @@ def test_padding_changes_nothing(monkeypatch, waste):
 )
 def test_a_last_batch_of_mostly_padding_is_cut(sizes, last):
     assert _last_batch(*sizes) == last
-
-
-@pytest.mark.parametrize("num_rows", [4, 2600])
-def test_every_order_is_as_likely_as_any_other(num_rows):
-    """Each row's mean place over 400 epochs, and how often it comes before its neighbour."""
-    keys = jax.random.split(jax.random.key(3), 400)
-    orders = jax.vmap(lambda key: _epoch_order(key, jnp.int32(0), num_rows, num_rows, True))(keys)
-    places = np.argsort(np.asarray(orders), axis=1)
-    middle = (places.mean(axis=0) - (num_rows - 1) / 2) / (num_rows / np.sqrt(12 * 400))
-    before = ((places[:, 1:] > places[:, :-1]).mean(axis=0) - 0.5) / np.sqrt(0.25 / 400)
-    for scores in (middle, before):
-        assert np.abs(scores).max() < 6.0
-    if num_rows > 4:
-        assert middle.std() == pytest.approx(1.0, abs=0.1)
-        assert before.std() == pytest.approx(1.0, abs=0.1)
 
 
 def test_two_batches_of_16_accumulated_are_one_of_32():
