@@ -26,12 +26,13 @@ class Independent:
     probs: np.ndarray
 
     @classmethod
-    def fit(cls, train: np.ndarray, smoothing: float = 0.5) -> "Independent":
-        """Tag rates of boolean `[N, V]`, with `smoothing` pseudo-counts of each value."""
-        return cls((train.sum(axis=0) + smoothing) / (len(train) + 2.0 * smoothing))
+    def fit(cls, train, smoothing: float = 0.5) -> "Independent":
+        """Tag rates of boolean or sparse `[N, V]`, with `smoothing` pseudo-counts of each value."""
+        counts = np.asarray(train.sum(axis=0)).ravel()
+        return cls((counts + smoothing) / (train.shape[0] + 2.0 * smoothing))
 
-    def log_likelihood(self, sets: np.ndarray) -> np.ndarray:
-        """Log p(x) `[N]` of boolean `[N, V]`."""
+    def log_likelihood(self, sets) -> np.ndarray:
+        """Log p(x) `[N]` of boolean or sparse `[N, V]`."""
         absent = np.log1p(-self.probs)
         return sets.astype(np.float64) @ (np.log(self.probs) - absent) + absent.sum()
 

@@ -27,6 +27,11 @@ def steps_per_epoch(num_rows: int, batch_size: int, accumulate: int = 1) -> int:
     return -(-num_rows // (batch_size * accumulate))
 
 
+def eval_batch_size(num_rows: int, num_tags: int) -> int:
+    """Rows of an evaluation's forward pass: many, while their logits stay within 64 MiB."""
+    return min(num_rows, 1024, max(16, 2**24 // num_tags))
+
+
 def _last_batch(num_rows: int, batch_size: int, accumulate: int, num_devices: int) -> int:
     """Rows of the last batch if it is to be compiled at its own size, else 0.
 

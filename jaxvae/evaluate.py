@@ -3,6 +3,10 @@
 Everything here is numpy on what one compiled pass returned.
 """
 
+import collections
+import itertools
+import math
+
 import numpy as np
 
 from jaxvae.baselines import Independent
@@ -10,8 +14,10 @@ from jaxvae.metrics import SplitMetrics
 
 COLLAPSE_NATS = 1.0
 """Aggregate information I(x; z) under which a model has collapsed."""
-_SILHOUETTE_ROWS = 2000
+SILHOUETTE_ROWS = 2000
+"""Rows whose silhouette is taken, from the first."""
 _INFORMATION_ROWS = 5000
+_MOST_PAIRS = 10**8
 
 
 def split_metrics(total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> dict:
@@ -36,8 +42,8 @@ def silhouette(mean: np.ndarray, rows: np.ndarray) -> float | None:
       mean: `[N, L]`.
       rows: `[N, K]` column numbers, rising.
     """
-    labels, label = np.unique(rows[:_SILHOUETTE_ROWS, 0], return_inverse=True)
-    mean = np.asarray(mean, np.float64)[:_SILHOUETTE_ROWS]
+    labels, label = np.unique(rows[:SILHOUETTE_ROWS, 0], return_inverse=True)
+    mean = np.asarray(mean, np.float64)[:SILHOUETTE_ROWS]
     if not 2 <= len(labels) < len(label) or not np.isfinite(mean).all():
         return None
     order = np.argsort(label, kind="stable")
@@ -66,18 +72,39 @@ def to_multi_hot(rows: np.ndarray, num_tags: int) -> np.ndarray:
     return hot[:, :num_tags]
 
 
-def diversity(sets: np.ndarray) -> dict[str, float]:
-    """How varied boolean tag sets `[N, V]` are.
+def incidence(rows: np.ndarray, num_tags: int):
+    """`[N, K]` rows padded with `num_tags` as a scipy CSR matrix `[N, V]` of ones.
+
+    It takes the place of `to_multi_hot` where rows times tags would not fit.
+    """
+    from scipy.sparse import csr_matrix
+
+    active = rows < num_tags
+    starts = np.concatenate([[0], np.cumsum(active.sum(axis=1))])
+    ones = np.ones(starts[-1], np.int32)
+    return csr_matrix((ones, rows[active].astype(np.int32), starts), (len(rows), num_tags))
+
+
+def diversity(sets) -> dict[str, float]:
+    """How varied tag sets are.
 
     `entropy` (nats) and `gini_coefficient` are of the distribution over distinct sets.
+
+    Args:
+      sets: `[N, V]`, boolean or as `incidence` gives them.
     """
-    _, counts = np.unique(np.packbits(sets, axis=1), axis=0, return_counts=True)
-    share = np.sort(counts) / counts.sum()
+    from scipy.sparse import csr_matrix
+
+    matrix = csr_matrix(sets)
+    counts = collections.Counter(
+        matrix.indices[start:end].tobytes() for start, end in itertools.pairwise(matrix.indptr)
+    )
+    share = np.sort(list(counts.values())) / matrix.shape[0]
     distinct = len(share)
     rank = np.arange(1, distinct + 1)
     return {
         "diversity_unique_combinations": distinct,
-        "diversity_pct_unique_combinations": 100.0 * distinct / len(sets),
+        "diversity_pct_unique_combinations": 100.0 * distinct / matrix.shape[0],
         "diversity_entropy": float(-(share * np.log(share)).sum()),
         "diversity_gini_coefficient": float(
             2.0 * (rank * share).sum() / distinct - (distinct + 1) / distinct
@@ -85,44 +112,59 @@ def diversity(sets: np.ndarray) -> dict[str, float]:
     }
 
 
-def cooccurrence(sets: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
+def cooccurrence(sets, reference) -> dict[str, float | None]:
     """Compares how often tags occur together in two collections of sets.
 
-    The matrices have counts of tags on their diagonal and of pairs beside it, as the original's
-    do; distributions are the matrices divided by their sums. None where a side is empty or
-    constant.
+    The matrices `[V, V]` have counts of tags on their diagonal and of pairs beside it, as the
+    original's do; distributions are the matrices divided by their sums. They are kept sparse: of a
+    wide vocabulary's pairs few ever occur. None where a side is empty or constant, or where so many
+    pairs may occur that the matrix would not fit (an untrained model draws half of all tags).
 
     Args:
-      sets: boolean `[N, V]`, decoded or sampled.
-      reference: boolean `[M, V]`, data.
+      sets: `[N, V]`, decoded or sampled, boolean or as `incidence` gives them.
+      reference: `[M, V]`, data.
     """
-    p, q = (
-        (hot.astype(np.float32).T @ hot.astype(np.float32)).astype(np.float64).ravel()
-        for hot in (reference, sets)
-    )
+    from scipy.sparse import csr_matrix
+
     names = ("cosine_similarity", "kl_divergence", "hellinger_distance", "pearson_correlation")
     values: tuple = (None,) * 4
-    if p.sum() > 0 and q.sum() > 0:
-        varies = p.std() > 0 and q.std() > 0
-        pearson = float(np.corrcoef(p, q)[0, 1]) if varies else None
-        p, q = p / p.sum(), q / q.sum()
+    p, q = (_pair_counts(csr_matrix(each, dtype=np.int32)) for each in (reference, sets))
+    total_p, total_q = int(p.sum()), int(q.sum())
+    if total_p > 0 and total_q > 0:
+        pq, pp, qq = (int(a.multiply(b).sum()) for a, b in ((p, q), (p, p), (q, q)))
+        # Sums of integers: a constant matrix has a variance of exactly zero.
+        cells = p.shape[0] ** 2
+        variances = (cells * pp - total_p**2) * (cells * qq - total_q**2)
+        covariance = cells * pq - total_p * total_q
+        p, q = (p / total_p).tocoo(), q.tocsr() / total_q
         # The original's floor under empty cells; without it the divergence would be infinite.
         floor = 1e-10
+        at_p = np.asarray(q[p.row, p.col]).ravel()
         values = (
-            float(p @ q / (np.linalg.norm(p) * np.linalg.norm(q))),
-            float((p * np.log((p + floor) / (q + floor))).sum()),
-            float(np.sqrt(0.5 * np.square(np.sqrt(p) - np.sqrt(q)).sum())),
-            pearson,
+            pq / math.sqrt(pp * qq),
+            float((p.data * np.log((p.data + floor) / (at_p + floor))).sum()),
+            float(np.sqrt(0.5 * (p.tocsr().sqrt() - q.sqrt()).power(2).sum())),
+            covariance / math.sqrt(variances) if variances > 0 else None,
         )
     return {f"cooccurrence_{name}": value for name, value in zip(names, values, strict=True)}
 
 
-def independent_nll(train: np.ndarray, test: np.ndarray) -> float:
+def _pair_counts(matrix):
+    """How often two tags share a row, sparse `[V, V]`; nothing at all where it would not fit."""
+    num_tags = matrix.shape[1]
+    pairs = np.square(np.diff(matrix.indptr).astype(np.int64)).sum()
+    if min(pairs, num_tags**2) > _MOST_PAIRS:
+        matrix = matrix[:0]
+    return (matrix.T @ matrix).astype(np.float64)
+
+
+def independent_nll(train, test) -> float:
     """Nats per row of the test set under independent tags: what any model has to beat.
 
     Args:
-      train: boolean `[N, V]`; tag frequencies with half a pseudo-count either way.
-      test: boolean `[M, V]`.
+      train: `[N, V]`, boolean or as `incidence` gives them; tag frequencies with half a
+        pseudo-count either way.
+      test: `[M, V]`.
     """
     return float(-Independent.fit(train).log_likelihood(test).mean())
 

@@ -14,7 +14,6 @@ from jaxvae.dataset import Dataset, generator_of
 from jaxvae.losses import LossWeights
 from jaxvae.taxonomy import Taxonomy
 
-_BATCH = 1024
 _INFORMATION_ROWS = 5000
 
 
@@ -68,7 +67,7 @@ def finish(
             num_rows=len(rows),
             num_tags=num_tags,
             latent_dim=latent_dim,
-            batch_size=min(_BATCH, len(rows)),
+            batch_size=epoch.eval_batch_size(len(rows), num_tags),
             use_binary_cross_entropy=use_binary_cross_entropy,
         )
         placed = devices.append_empty_row(rows, num_tags=num_tags)
@@ -83,11 +82,8 @@ def finish(
         stages[name] = {f"{name}/{metric}": value for metric, value in values.items()}
     test_kl = total.latent.kl_per_dimension()
 
-    test_sets = evaluate.to_multi_hot(split_rows["test"], num_tags)
-    probabilities = jax.jit(
-        lambda params, stats, z: jax.nn.sigmoid(nnx.merge(graphdef, params, stats).decode(z))
-    )(params, batch_stats, mean)
-    decoded = np.asarray(probabilities) > inference["threshold"]
+    test_sets = evaluate.incidence(split_rows["test"], num_tags)
+    decoded = _decode(graphdef, params, batch_stats, mean, num_tags, inference["threshold"])
     stages["test"] |= {
         f"test/{metric}": value
         for metric, value in {
@@ -95,8 +91,8 @@ def finish(
             **evaluate.cooccurrence(decoded, test_sets),
         }.items()
     }
-    train_sets = evaluate.to_multi_hot(split_rows["train"], num_tags)
     if use_binary_cross_entropy:
+        train_sets = evaluate.incidence(split_rows["train"], num_tags)
         stages["test"]["test/independent_nll"] = evaluate.independent_nll(train_sets, test_sets)
         generator = generator_of(config["data"]["dataset_name"], taxonomy)
         if generator is not None:
@@ -118,7 +114,7 @@ def finish(
         batch_stats,
         taxonomy=taxonomy,
         config=config,
-        probe=test_sets[:256],
+        probe=evaluate.to_multi_hot(split_rows["test"][:256], num_tags),
     )
     collapse = evaluate.collapse_message(information, kld_weight=float(weights.kld))
     summary = {
@@ -137,6 +133,24 @@ def finish(
     if collapse is not None:
         terminal.say(collapse)
     return stages
+
+
+def _decode(graphdef, params, batch_stats, z: np.ndarray, num_tags: int, threshold: float):
+    """The tags that are more probable than a threshold given each z, as a sparse `[N, V]`."""
+    from scipy.sparse import csr_matrix, vstack
+
+    size = epoch.eval_batch_size(len(z), num_tags)
+    decode = jax.jit(
+        lambda params, stats, z: (
+            jax.nn.sigmoid(nnx.merge(graphdef, params, stats).decode(z)) > threshold
+        )
+    )
+    blocks = []
+    for start in range(0, len(z), size):
+        part = z[start : start + size]
+        padded = np.pad(part, ((0, size - len(part)), (0, 0)))
+        blocks.append(csr_matrix(np.asarray(decode(params, batch_stats, padded))[: len(part)]))
+    return vstack(blocks, format="csr")
 
 
 def _train_losses(folder: Path, best_epoch: int) -> dict[str, Any]:

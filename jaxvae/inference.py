@@ -22,6 +22,11 @@ def bucket(count: int) -> int:
     return next((size for size in BUCKETS if count <= size), BUCKETS[-1])
 
 
+def rows_at_once(num_tags: int, largest: int = BUCKETS[-1]) -> int:
+    """The most rows of one call, a program size, whose logits stay within 64 MiB."""
+    return max(n for n in BUCKETS if n <= largest and (n * num_tags <= 2**24 or n == BUCKETS[0]))
+
+
 def pad_rows(rows: np.ndarray, *, fill: int) -> np.ndarray:
     """Pads `[n, K]` with `fill`: to a bucket of rows, and to a multiple of 8 columns.
 
@@ -51,8 +56,9 @@ def posterior(network: Network, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """
     encode, num_tags = _encode(network.graphdef), network.num_tags
     parts = []
-    for start in range(0, len(rows), BUCKETS[-1]):
-        part = rows[start : start + BUCKETS[-1]]
+    size = rows_at_once(num_tags)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
         padded = pad_rows(part, fill=num_tags)
         mean, logvar = encode(network.params, network.batch_stats, padded)
         parts.append((np.asarray(mean)[: len(part)], np.asarray(logvar)[: len(part)]))
@@ -65,8 +71,9 @@ def logits(network: Network, z: np.ndarray) -> np.ndarray:
     """Logits `[N, V]` float32 of the tags given latent vectors `[N, L]`."""
     decode = _decode(network.graphdef)
     parts = [np.zeros((0, network.num_tags), np.float32)]
-    for start in range(0, len(z), BUCKETS[-1]):
-        part = z[start : start + BUCKETS[-1]]
+    size = rows_at_once(network.num_tags)
+    for start in range(0, len(z), size):
+        part = z[start : start + size]
         padded = np.zeros((bucket(len(part)), network.latent_dim), np.float32)
         padded[: len(part)] = part
         values = decode(network.params, network.batch_stats, padded)

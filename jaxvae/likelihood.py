@@ -9,12 +9,13 @@ import numpy as np
 from flax import nnx
 
 from jaxvae.export import Network
-from jaxvae.inference import pad_rows
+from jaxvae.inference import pad_rows, rows_at_once
 from jaxvae.losses import gaussian_kl
 from jaxvae.model import multi_hot, reparameterize
 
 _DRAWS = 50  # of one step for a whole batch: enough to fill the cores, few enough to fit a cache
 _ROWS = 512
+_LOGITS = 2**23  # of one step, where a wide vocabulary allows fewer rows and draws
 _EMPTY_DRAWS = 50_000
 
 
@@ -50,15 +51,17 @@ def row_likelihood(
       num_importance_samples: draws a row.
       seed: of the draws.
     """
-    steps, rest = divmod(num_importance_samples, _DRAWS)
+    at_once = rows_at_once(network.num_tags, _ROWS)
+    most = min(_DRAWS, max(1, _LOGITS // (at_once * network.num_tags)))
+    steps, rest = divmod(num_importance_samples, most)
     programs = [
         (_program(network.graphdef, network.num_tags, draws), times)
-        for draws, times in ((_DRAWS, steps), (rest, 1))
+        for draws, times in ((most, steps), (rest, 1))
         if draws and times
     ]
     parts = []
-    for start in range(0, len(rows), _ROWS):
-        part = rows[start : start + _ROWS]
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
         padded = pad_rows(part, fill=network.num_tags)
         key = jax.random.fold_in(jax.random.key(seed), start)
         log_weights, distortion = [], np.zeros(len(part))

@@ -30,8 +30,6 @@ from jaxvae.taxonomy import Taxonomy
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]
 
-_EVAL_BATCH = 1024
-
 
 class TrainingFailed(RuntimeError):
     """Training can't go on: the message says when it stopped, why, and what to try."""
@@ -46,6 +44,8 @@ class Programs:
     numbers: Numbers
     train_rows: jax.Array
     val_rows: jax.Array
+    labelled_rows: np.ndarray
+    """The validation rows, on the host, whose silhouette is taken."""
 
 
 def train_and_evaluate(
@@ -169,7 +169,7 @@ def _compile(config: ConfigDict, graphdef, taxonomy, dataset, mesh) -> Programs:
         validate=epoch.make_eval_pass(
             graphdef,
             num_rows=len(val),
-            batch_size=min(_EVAL_BATCH, len(val)),
+            batch_size=epoch.eval_batch_size(len(val), taxonomy.num_tags),
             use_binary_cross_entropy=loss.use_binary_cross_entropy,
             **sizes,
         ),
@@ -188,6 +188,7 @@ def _compile(config: ConfigDict, graphdef, taxonomy, dataset, mesh) -> Programs:
         ),
         train_rows=devices.place_rows(train, mesh, num_tags=taxonomy.num_tags),
         val_rows=devices.place_rows(val, mesh, num_tags=taxonomy.num_tags),
+        labelled_rows=val[: evaluate.SILHOUETTE_ROWS],
     )
 
 
@@ -198,7 +199,6 @@ def _train(config, programs, state, checkpoints, folder, terminal, hooks) -> tup
     log = record.EpochLog(folder, trackers=config.logger.name, finished=progress.epoch)
     if log.note:
         terminal.say(log.note)
-    val_rows_on_host = np.asarray(programs.val_rows)[:-1]
     saved_at, saved_epoch = time.monotonic(), progress.epoch
     total = trainer.max_epochs
 
@@ -225,7 +225,7 @@ def _train(config, programs, state, checkpoints, folder, terminal, hooks) -> tup
             }
             if progress.epoch % trainer.check_val_every_n_epoch == 0 or progress.epoch == total:
                 started = time.perf_counter()
-                values = _validate(programs, state, val_rows_on_host)
+                values = _validate(programs, state)
                 line |= {f"val/{name}": value for name, value in values.items()}
                 line["seconds_eval"] = time.perf_counter() - started
                 if not math.isfinite(values["loss"]):
@@ -258,7 +258,7 @@ def _train(config, programs, state, checkpoints, folder, terminal, hooks) -> tup
     return best, progress
 
 
-def _validate(programs: Programs, state: TrainState, rows: np.ndarray) -> dict:
+def _validate(programs: Programs, state: TrainState) -> dict:
     # The same noise at every validation: epochs differ by their parameters, not by luck.
     total, mean, _ = programs.validate(
         state.params,
@@ -268,8 +268,9 @@ def _validate(programs: Programs, state: TrainState, rows: np.ndarray) -> dict:
         state.key,
         programs.val_rows,
     )
-    total, mean = jax.device_get((total, mean))
-    return evaluate.split_metrics(total, mean, rows)
+    seen = programs.labelled_rows
+    total, mean = jax.device_get((total, mean[: len(seen)]))
+    return evaluate.split_metrics(total, mean, seen)
 
 
 @jax.jit

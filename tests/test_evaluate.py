@@ -23,6 +23,25 @@ def test_rows_become_multi_hot():
     assert evaluate.to_multi_hot(rows, 3).tolist() == expected
 
 
+def test_rows_become_a_sparse_incidence():
+    rows = np.array([[0, 2, 3], [1, 3, 3], [3, 3, 3]], np.uint8)
+    found = evaluate.incidence(rows, 3)
+    assert np.array_equal(found.toarray(), evaluate.to_multi_hot(rows, 3))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30), st.floats(0.05, 0.9))
+def test_sparse_collections_are_judged_as_boolean_ones(seed, count, share):
+    rng = np.random.default_rng(seed)
+    sets, reference = rng.random((count, 6)) < share, rng.random((20, 6)) < 0.4
+    rows = [np.where(hot, np.arange(6), 6) for hot in (sets, reference)]
+    sparse = [evaluate.incidence(np.sort(each, axis=1), 6) for each in rows]
+    assert evaluate.diversity(sparse[0]) == evaluate.diversity(sets)
+    assert evaluate.cooccurrence(*sparse) == evaluate.cooccurrence(sets, reference)
+    assert evaluate.independent_nll(*sparse) == pytest.approx(
+        evaluate.independent_nll(sets, reference)
+    )
+
+
 def test_diversity_by_hand():
     # Three distinct sets, seen 1, 1 and 2 times.
     sets = np.array([[1, 0], [1, 0], [0, 1], [1, 1]], bool)
@@ -90,6 +109,14 @@ def test_a_collection_is_no_distance_from_itself():
 def test_nothing_can_be_compared_with_empty_sets():
     values = evaluate.cooccurrence(np.zeros((5, 7), bool), random_sets())
     assert set(values.values()) == {None}
+
+
+def test_pairs_that_would_not_fit_are_not_counted(monkeypatch):
+    sets = random_sets()
+    monkeypatch.setattr(evaluate, "_MOST_PAIRS", 49)
+    assert None not in evaluate.cooccurrence(sets, sets).values()
+    monkeypatch.setattr(evaluate, "_MOST_PAIRS", 48)
+    assert set(evaluate.cooccurrence(sets, sets).values()) == {None}
 
 
 def test_independent_tags_by_hand():
