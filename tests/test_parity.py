@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import erfinv
 
 from jaxvae import epoch, losses
 from jaxvae.model import VAE, BatchNorm
@@ -123,7 +124,10 @@ def torch_loss(torch, twin, hot, noise, *, kld_weight, bce=True):
 def step_noise(state, step, batch_size):
     """The noise of a step, from the documented keys: root, noise stream, step."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, 1), step)
-    return np.array(jax.random.normal(jax.random.split(key)[1], (1, batch_size, LATENT)))[0]
+    least = np.nextafter(np.float32(-1), np.float32(0))
+    shape = (1, batch_size, LONGEST + LATENT)
+    uniform = np.array(jax.random.uniform(key, shape, minval=least, maxval=1.0))[0, :, LONGEST:]
+    return (np.sqrt(2.0) * erfinv(uniform.astype(np.float64))).astype(np.float32)
 
 
 @pytest.mark.parametrize("bce", [True, False], ids=["BCE", "MSE"])
