@@ -197,6 +197,7 @@ def plot(results: list[dict], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     axes_names = list(dict.fromkeys(result["axis"] for result in results))
     figure, axes = plt.subplots(
@@ -211,6 +212,7 @@ def plot(results: list[dict], path: Path) -> None:
                 axis.plot(sizes, np.median(values, axis=1), "o-", label=label)
                 axis.fill_between(sizes, values.min(axis=1), values.max(axis=1), alpha=0.2)
         axis.set_xscale("log", base=2 if name in ("hidden size", "members") else 10)
+        axis.xaxis.set_minor_formatter(NullFormatter())
         if "floor_seconds" in part[0]:
             axis.set_yscale("log")
             axis.legend(frameon=False)
