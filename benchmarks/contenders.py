@@ -31,8 +31,8 @@ Epoch = Callable[[], None]
 LEARNING_RATE, CLIP, DROPOUT = 5e-4, 1.0, 0.3
 
 
-def jaxvae_epoch(problem: Problem) -> Epoch:
-    """This project's compiled epoch."""
+def trainer(problem: Problem):
+    """The compiled training epoch, and what it is called with: state, numbers, rows."""
     graphdef, state = create_state(problem.build, seed=0)
     train = make_train_epoch(
         graphdef,
@@ -43,6 +43,12 @@ def jaxvae_epoch(problem: Problem) -> Epoch:
     )
     numbers = make_numbers(learning_rate=LEARNING_RATE, clip_norm=CLIP, dropout_p=DROPOUT)
     rows = jax.device_put(append_empty_row(problem.rows, num_tags=problem.num_tags))
+    return train, state, numbers, rows
+
+
+def jaxvae_epoch(problem: Problem) -> Epoch:
+    """This project's compiled epoch."""
+    train, state, numbers, rows = trainer(problem)
 
     def epoch() -> None:
         nonlocal state

@@ -16,11 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.contenders import CLIP, DROPOUT, LEARNING_RATE, Epoch, jaxvae_epoch, xla_floor
+from benchmarks.contenders import Epoch, jaxvae_epoch, trainer, xla_floor
 from benchmarks.problems import Problem, machine
-from jaxvae.devices import append_empty_row
-from jaxvae.epoch import make_train_epoch
-from jaxvae.state import create_state, make_numbers
 
 WIDE_ROWS = 2560
 
@@ -72,8 +69,9 @@ def rows_axis(rounds: int, largest: int) -> Iterator[dict]:
         rounds,
         least=10**6,
     )
+    bytes_a_row = rows[0].nbytes
     for n in counts:
-        yield {"axis": "rows", "size": n, "seconds": seconds[n], "device_bytes_a_row": 14}
+        yield {"axis": "rows", "size": n, "seconds": seconds[n], "device_bytes_a_row": bytes_a_row}
 
 
 def vocabulary_axis(rounds: int, largest: int) -> Iterator[dict]:
@@ -154,29 +152,16 @@ def decoder_floor(part: Problem) -> Epoch:
     return lambda: jax.block_until_ready(run(h, kernel))
 
 
-def _trainer(part: Problem):
-    graphdef, state = create_state(part.build, seed=0)
-    train = make_train_epoch(
-        graphdef,
-        num_rows=len(part.rows),
-        num_tags=part.num_tags,
-        latent_dim=part.latent_dim,
-        batch_size=part.batch_size,
-    )
-    numbers = make_numbers(learning_rate=LEARNING_RATE, clip_norm=CLIP, dropout_p=DROPOUT)
-    return train, state, numbers, append_empty_row(part.rows, num_tags=part.num_tags)
-
-
 def program_bytes(part: Problem) -> int:
     """Memory of the training program by XLA's own account: state, rows and working memory."""
-    train, *arguments = _trainer(part)
+    train, *arguments = trainer(part)
     memory = train.lower(*arguments).compile().memory_analysis()
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes
 
 
 def population_epoch(part: Problem, members: int) -> Epoch:
     """An epoch of several models that differ by a number, in one program."""
-    train, state, numbers, rows = _trainer(part)
+    train, state, numbers, rows = trainer(part)
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * members), state)
     weights = jnp.linspace(0.5, 2.0, members)
     many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, members), numbers)
