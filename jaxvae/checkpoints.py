@@ -1,8 +1,10 @@
 """What a run keeps on disk to go on from: the last state and the best parameters, with Orbax.
 
 One checkpoint holds both, so they can't disagree, and the newest two are kept. Orbax notices most
-damage but not a flipped bit in an array, so every leaf has a digest of its own that is compared at
-restore; a checkpoint that fails is named and the one before it is used.
+damage but not a flipped bit in an array, nor that a folder was copied in part. So every array has a
+digest, which is compared with what Orbax reads back, at the save and at every restore; and every
+file has one, in a manifest that is written last. A checkpoint that fails is named, with the file,
+and the one before it is used.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from jaxvae import manifest
 from jaxvae.errors import InputError
 
 KEPT = 2
@@ -34,8 +37,9 @@ def _leaves(tree) -> dict[str, np.ndarray]:
     flat = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        # An owned copy: the next epoch donates, and so overwrites, the device's buffer.
-        flat[name] = np.array(_data(leaf))
+        # On a CPU this is the device's own buffer, not a copy: it is written and compared before
+        # the next epoch may overwrite it.
+        flat[name] = np.asarray(_data(leaf))
     return flat
 
 
@@ -66,12 +70,16 @@ def _like(tree, flat: dict[str, np.ndarray]):
     return jax.tree_util.tree_unflatten(treedef, leaves)
 
 
+def _bytes(value: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+
+
 def _describe(flat: dict[str, np.ndarray]) -> dict[str, dict]:
     return {
         name: {
             "shape": list(value.shape),
             "dtype": str(value.dtype),
-            "sha256": hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest(),
+            "sha256": hashlib.sha256(_bytes(value)).hexdigest(),
         }
         for name, value in flat.items()
     }
@@ -87,6 +95,12 @@ def _targets(described: dict[str, dict]) -> dict[str, np.ndarray]:
     return {
         name: np.zeros(leaf["shape"], np.dtype(leaf["dtype"])) for name, leaf in described.items()
     }
+
+
+def _one_line(error: Exception) -> str:
+    """What an exception says; of a long one the end, where the operating system's word is."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:80]} ... {text[-200:]}"
 
 
 class Checkpoints:
@@ -110,7 +124,7 @@ class Checkpoints:
         )
 
     def save(self, epoch: int, tree, facts: dict) -> None:
-        """Writes a checkpoint; when this returns, its bytes are complete.
+        """Writes a checkpoint; when this returns, it has been read back and compared.
 
         Args:
           epoch: finished epochs, the checkpoint's number.
@@ -118,18 +132,17 @@ class Checkpoints:
           facts: JSON-able facts kept beside it.
 
         Raises:
-          InputError: the disk refused.
+          InputError: the disk refused, or gave back something else; the checkpoint before it is
+            as it was.
         """
         # Left by a process that was killed while saving. Only a writer, which has the folder to
         # itself, may remove them: Orbax would do so for a reader too, and in the background.
         for leftover in self.folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(leftover, ignore_errors=True)
         flat = _leaves(tree)
-        record = {
-            "facts": facts,
-            "taxonomy_digest": self._taxonomy_digest,
-            "leaves": _describe(flat),
-        }
+        leaves = _describe(flat)
+        record = {"facts": facts, "taxonomy_digest": self._taxonomy_digest, "leaves": leaves}
+        where = self.folder / str(epoch)
         try:
             saved = self._manager.save(
                 epoch,
@@ -138,17 +151,24 @@ class Checkpoints:
                 ),
             )
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(f"{self.folder}: checkpoint {epoch} not saved: {reason}") from error
+            if saved:
+                self._read(where, leaves)
+                manifest.seal(where)
+        # A disk's fault comes as an OSError, a ValueError or the runtime's own exception.
+        except Exception as error:
+            raise InputError(
+                f"{self.folder}: checkpoint {epoch} not saved: {_one_line(error)}"
+            ) from error
         if not saved:
             raise InputError(f"{self.folder}: checkpoint {epoch} not saved: a newer one is there")
 
-    def restore(self, like) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint whose every array is what was saved.
+    def restore(self, like, *, set_aside: bool = False) -> tuple[Checkpoint | None, list[str]]:
+        """The newest checkpoint whose every file and array is what was saved.
 
         Args:
           like: a pytree with the structure, shapes and dtypes to expect.
+          set_aside: rename those that are passed over, so that their epochs can be saved again;
+            for the folder's writer alone.
 
         Returns:
           (checkpoint or None where there is none, one line per damaged one passed over).
@@ -157,36 +177,43 @@ class Checkpoints:
           InputError: there are checkpoints and none is whole, or they are another taxonomy's.
         """
         passed_over: list[str] = []
+        unfinished = 0
         for epoch in sorted(self._manager.all_steps(), reverse=True):
-            where = f"{self.folder / str(epoch)}"
+            where = self.folder / str(epoch)
+            unfinished += not manifest.is_sealed(where)
             try:
+                manifest.check(where)
                 record = self._manager.restore(
                     epoch, args=ocp.args.Composite(record=ocp.args.JsonRestore())
                 ).record
-                flat = self._manager.restore(
-                    epoch,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(_targets(record["leaves"]))
-                    ),
-                ).state
-                _verify(flat, record["leaves"], where)
-                tree = _like(like, flat)
+                tree = _like(like, self._read(where, record["leaves"]))
             # Damage shows as whatever the parser at hand raises: KeyError, ValueError, OSError...
             except Exception as error:
-                reason = " ".join(str(error).split())[:160]
-                passed_over.append(f"{where} is damaged and was passed over: {reason}")
-                # Out of the way, so that the epoch can be saved again; kept, to be looked at.
-                (self.folder / str(epoch)).rename(self.folder / f"{epoch}.damaged")
-                self._manager.reload()
+                passed_over.append(f"{where} was passed over: {_one_line(error)}")
+                if set_aside:
+                    aside = self.folder / f"{epoch}.damaged"
+                    shutil.rmtree(aside, ignore_errors=True)
+                    where.rename(aside)  # kept, to be looked at
+                    self._manager.reload()
                 continue
             if record["taxonomy_digest"] != self._taxonomy_digest:
                 raise InputError(f"{where} was trained with another taxonomy than the one here")
             return Checkpoint(tree, record["facts"]), passed_over
-        if passed_over:
+        # Killed during its first save, a run has nothing to go on from and nothing to lose.
+        if passed_over and (len(passed_over), unfinished) != (1, 1):
             raise InputError(
                 f"no whole checkpoint: {'; '.join(passed_over)}. Start again in a new --workdir"
             )
-        return None, []
+        return None, passed_over
+
+    def _read(self, where: Path, described: dict[str, dict]) -> dict[str, np.ndarray]:
+        """A checkpoint's arrays from the disk, each compared with its digest."""
+        flat = self._manager.restore(
+            int(where.name),
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(_targets(described))),
+        ).state
+        _verify(flat, described, str(where))
+        return flat
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -212,6 +239,7 @@ def save_params(folder: Path, params: dict, batch_stats: dict, facts: dict) -> N
         checkpointer.wait_until_finished()
     record = {"facts": facts, "leaves": _describe(flat)}
     (fresh / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    manifest.seal(fresh)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
 
@@ -225,18 +253,18 @@ def load_params(folder: Path) -> tuple[dict, dict, dict]:
     Raises:
       InputError: missing or damaged, naming the file.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no trained parameters here; did the run finish?")
+    manifest.check(folder)
     try:
         record = json.loads((folder / "record.json").read_text())
         with ocp.StandardCheckpointer() as checkpointer:
             flat = checkpointer.restore(folder / "arrays", _targets(record["leaves"]))
         _verify(flat, record["leaves"], str(folder))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: no trained parameters here; did the run finish?") from error
     except InputError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder}: the parameters are damaged: {reason}") from error
+        raise InputError(f"{folder}: the parameters are damaged: {_one_line(error)}") from error
     tree: dict[str, dict] = {"params": {}, "batch_stats": {}}
     for name, value in flat.items():
         group, layer, leaf = name.split(".")

@@ -8,17 +8,19 @@ import contextlib
 import datetime
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
 
-from jaxvae import run_commands, settings
+from jaxvae import interrupt, lock, run_commands, settings
 from jaxvae.errors import InputError
 
 USAGE_ERROR = 2
 TRAINING_FAILED = 1
+DAMAGED = 1
 INTERRUPTED = 130
 
 
@@ -72,17 +74,30 @@ def _launch(argv: Sequence[str], description: str) -> int:
         print(config.to_json(indent=2))
         return 0
     workdir = Path(values.workdir) if values.workdir else _new_workdir()
-    from jaxvae.train import TrainingFailed, train_and_evaluate
+    lock.refuse_if_held(workdir.expanduser().resolve())  # before JAX is imported, which takes long
+    at_once = "jaxvae: stopped at once; what was saved before stands"
+    with interrupt.exit_at_second_signal(at_once):
+        from jaxvae.train import TrainingFailed, train_and_evaluate
 
-    _quiet_libraries()
-    try:
-        train_and_evaluate(config, workdir, overrides=overrides)
-    except TrainingFailed as error:
-        return _fail(error, TRAINING_FAILED)
-    except KeyboardInterrupt:
-        hint = f"interrupted; the same command with --workdir={workdir} resumes"
-        return _fail(hint if workdir.exists() else "interrupted", INTERRUPTED)
+        _quiet_libraries()
+        try:
+            train_and_evaluate(config, workdir, overrides=overrides)
+        except TrainingFailed as error:
+            return _fail(error, TRAINING_FAILED)
+        except interrupt.Interrupted as error:
+            return _fail(f"{error}{_how_to_resume(argv, workdir)}", 128 + error.signum)
     return 0
+
+
+def _how_to_resume(argv: Sequence[str], workdir: Path) -> str:
+    if not (workdir / "config.json").exists():
+        return ""
+    arguments = list(argv)
+    if "--workdir" in arguments:
+        at = arguments.index("--workdir")
+        del arguments[at : at + 2]
+    arguments = [argument for argument in arguments if not argument.startswith("--workdir=")]
+    return f"; resume with: {shlex.join(['python', *arguments, f'--workdir={workdir}'])}"
 
 
 def _define_launch_flags(values: flags.FlagValues) -> None:
@@ -156,6 +171,12 @@ def _dispatch(arguments: list[str]) -> int:
     import_.add_argument("--output", required=True, help="folder to make")
     import_.set_defaults(run=_import)
 
+    verify = commands.add_parser(
+        "verify", help="whether a run's folder is what was written: digests, exports, rows, epochs"
+    )
+    verify.add_argument("run_folder", metavar="RUN", help="a run's folder")
+    verify.set_defaults(run=_verify)
+
     run_commands.add_to(commands)
 
     options, rest = parser.parse_known_args(arguments)
@@ -203,6 +224,17 @@ def _export(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _verify(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.verify import verify
+
+    held, wrong = verify(Path(options.run_folder).expanduser())
+    for line in held:
+        print(f"ok     {line}")
+    for line in wrong:
+        print(f"wrong  {' '.join(line.split())}")
+    return DAMAGED if wrong else 0
+
+
 def _import(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.open_run import import_model
 
@@ -216,11 +248,21 @@ def _import(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _quiet_libraries() -> None:
-    """Orbax and absl tell users about their internals; what matters is raised."""
+    """Libraries tell users about their internals; what matters is raised.
+
+    When a save fails, its other writers fail too, with a traceback each that nobody awaits.
+    """
     import logging
 
     from absl import logging as absl_logging
 
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    sys.excepthook = _except_of_abandoned_writers
     for name in ("orbax", "jax", "datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+
+
+def _except_of_abandoned_writers(kind, error, trace) -> None:
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)

@@ -29,6 +29,21 @@ def start(*, accelerator: str, deterministic: bool) -> None:
         jax.config.update("jax_platforms", "cpu")
 
 
+def preempted(step: int) -> bool:
+    """Whether the cluster is about to take a host away and this is the step to save at.
+
+    All hosts of a job get the same answer. Without `jax.distributed` there is nobody to ask.
+
+    Args:
+      step: a number that grows by one with every call.
+    """
+    if not jax.distributed.is_initialized():
+        return False
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
 def make_mesh(*, accelerator: str, num_devices: int) -> Mesh:
     """The devices of a run, in one line.
 

@@ -11,6 +11,10 @@ class InputError(ValueError):
     print it without a traceback and exit with code 2; from Python it is an ordinary ValueError.
     """
 
+    def __init__(self, message: object):
+        # What the user gave is part of it, line breaks and all.
+        super().__init__(" ".join(str(message).split()))
+
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Returns ``" (did you mean 'a' or 'b'?)"`` with the nearest known spellings, or ``""``."""

@@ -92,7 +92,7 @@ def write_model(
     """
     from safetensors.numpy import save_file
 
-    tensors = torch_file.to_torch(_layers(params, batch_stats))
+    tensors = to_tensors(params, batch_stats)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch_file.write_pth(path, tensors)
     save_file(tensors, path.with_suffix(".safetensors"))
@@ -158,6 +158,11 @@ def _read_sidecar(path: Path) -> dict:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as JSON: {error}; or give --taxonomy") from error
     return beside if isinstance(beside, dict) else {}
+
+
+def to_tensors(params: dict, batch_stats: dict) -> dict[str, np.ndarray]:
+    """Parameters under the names and in the layout of the exported files."""
+    return torch_file.to_torch(_layers(params, batch_stats))
 
 
 def _layers(params: dict, batch_stats: dict) -> dict:

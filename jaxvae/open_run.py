@@ -92,6 +92,7 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
     write_json(folder / "config.json", config)
     run = load(folder)
     run.export(folder / "model.pth")
+    run_folder.seal(folder)
     return run
 
 

@@ -15,6 +15,7 @@ class Progress:
       stale_validations: validations in a row without a gain that counts.
       stopped_early: whether patience ran out.
       nonfinite_step: the first step whose loss was not finite, -1 while there is none.
+      nonfinite_terms: which of the loss's terms those were, in words.
     """
 
     epoch: int = 0
@@ -23,6 +24,7 @@ class Progress:
     stale_validations: int = 0
     stopped_early: bool = False
     nonfinite_step: int = -1
+    nonfinite_terms: str = ""
 
     def observe(self, loss: float, *, patience: int, min_delta: float) -> bool:
         """Takes in a validation.

@@ -35,7 +35,10 @@ def write_text(path: Path, text: str) -> None:
     """Writes text in one step, as `write_json` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
-    fresh.write_text(text, encoding="utf-8")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or a lost power line leaves the new name with nothing in it
     os.replace(fresh, path)
 
 
@@ -94,7 +97,7 @@ class EpochLog:
         self._path = folder / "metrics.jsonl"
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         kept = [line for line in lines if _epoch_of(line) <= finished]
-        self._path.write_text("".join(line + "\n" for line in kept))
+        write_text(self._path, "".join(line + "\n" for line in kept))
         self._writer = None
         self.note = ""
         if "tensorboard" in trackers:
@@ -109,6 +112,11 @@ class EpochLog:
             file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
         if self._writer is not None:
             self._writer.add_event(_scalars(line))
+
+    def sync(self) -> None:
+        """Puts the lines on the disk: a checkpoint must not know of epochs that the log lacks."""
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """Flushes what is buffered."""

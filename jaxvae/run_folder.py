@@ -1,16 +1,12 @@
-"""A run's folder: who holds it, how it was made, and whether a command may go on in it."""
+"""A run's folder: how it was made, and whether a command may go on in it."""
 
-import contextlib
-import fcntl
 import os
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxvae import record, settings
+from jaxvae import manifest, record, settings
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
 from jaxvae.taxonomy import Taxonomy
@@ -36,40 +32,17 @@ def check_is_run(path: Path) -> None:
     raise InputError(f"{path}: not a run's folder ({what})")
 
 
-@contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[None]:
-    """Makes a run folder and holds it for this process; the kernel lets go when the process ends.
+FILES = (
+    *("config.json", "overrides.json", "environment.json", "taxonomy.json", "data_report.json"),
+    *("splits.json", "rows.npz", "metrics.jsonl", "metrics.json", "summary.json", "samples.json"),
+    *("model.pth", "model.safetensors", "model.json"),
+)
+"""What a run writes itself; commands add others later."""
 
-    A folder in which nothing was written is removed again.
 
-    Args:
-      workdir: absolute path.
-
-    Raises:
-      InputError: it can't be made, or another process holds it, naming that process.
-    """
-    path = workdir / ".lock"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise InputError(f"{workdir}: no run folder can be made here: {error.strerror}") from error
-    with path.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise InputError(f"{workdir}: in use by {holder}; use another --workdir") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            if not any(workdir.iterdir()):
-                workdir.rmdir()
+def seal(folder: Path) -> None:
+    """Writes the manifest of a run's own files: the run is finished."""
+    manifest.seal(folder, [name for name in FILES if (folder / name).exists()])
 
 
 def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
@@ -102,17 +75,40 @@ def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
         )
 
 
-def refuse_other_data(folder: Path, dataset: Dataset) -> None:
-    """Raises InputError when the rows or the taxonomy are not those the folder was made with."""
+def refuse_other_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> None:
+    """Raises InputError when the taxonomy or the rows are not those the folder was made with."""
     path = folder / "data_report.json"
     if not path.exists():
         return
+    taxonomy_path = folder / "taxonomy.json"
+    difference = _tag_difference(Taxonomy.load(taxonomy_path).tags, taxonomy.tags)
+    if difference:
+        raise InputError(
+            f"{folder} holds a run with another taxonomy: {difference}; restore the one in "
+            f"{taxonomy_path}, or give another --workdir"
+        )
     before = record.read_json(path).get("fingerprint", "")
     if before != dataset.fingerprint:
         raise InputError(
-            f"{folder} holds a run on other rows or another taxonomy (fingerprint {before[:12]}, "
-            f"now {dataset.fingerprint[:12]}); restore the data, or give another --workdir"
+            f"{folder} holds a run on other rows (fingerprint {before[:12]}, now "
+            f"{dataset.fingerprint[:12]}); restore the data, or give another --workdir"
         )
+
+
+def _tag_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
+    """What became of the tags, or "" where they are the same in the same order."""
+    if before == now:
+        return ""
+    parts = []
+    for what, tags in (("added", set(now) - set(before)), ("missing", set(before) - set(now))):
+        if tags:
+            listed = ", ".join(map(repr, sorted(tags)[:3]))
+            more = f" and {len(tags) - 3} more" if len(tags) > 3 else ""
+            parts.append(f"{what} {listed}{more}")
+    if not parts:
+        at = next(i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1])
+        parts.append(f"the same tags in another order, from column {at} ({before[at]!r} was there)")
+    return "; ".join(parts)
 
 
 def write_start(
@@ -125,12 +121,18 @@ def write_start(
     dataset: Dataset,
 ) -> None:
     """Writes what is known before training: config, environment, taxonomy, rows and splits."""
+    (folder / manifest.NAME).unlink(missing_ok=True)  # finished once, and now going on
     record.write_json(folder / "overrides.json", overrides)
     record.write_json(folder / "environment.json", record.environment(devices))
     record.write_json(folder / "taxonomy.json", taxonomy.to_mapping())
     record.write_json(folder / "data_report.json", dataset.report)
     splits = {name: positions.tolist() for name, positions in dataset.splits.items()}
     record.write_json(folder / "splits.json", splits)
-    np.savez_compressed(folder / "rows.npz", rows=dataset.rows, source_row=dataset.source_row)
+    fresh = folder / "rows.npz.new"
+    with fresh.open("wb") as file:
+        np.savez_compressed(file, rows=dataset.rows, source_row=dataset.source_row)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, folder / "rows.npz")
     # The config last: it makes the folder a run's.
     record.write_json(folder / "config.json", config)

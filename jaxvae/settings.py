@@ -142,7 +142,7 @@ def config_argument(argv: Sequence[str]) -> str:
 
 
 def _check_name(argument: str, known: dict[str, Any]) -> None:
-    match = re.match(r"--?(?:no)?config\.([^=\s]+)", argument)
+    match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
     if match is None:
         return
     name = match[1]
@@ -217,7 +217,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.check_val_every_n_epoch": _at_least(1),
     "trainer.optimizer.lr": _positive(),
     "trainer.optimizer.betas": (
-        lambda value: len(value) == 2 and all(0.0 <= beta < 1.0 for beta in value),
+        lambda value: (
+            isinstance(value, tuple)
+            and len(value) == 2
+            and all(isinstance(beta, int | float) and 0.0 <= beta < 1.0 for beta in value)
+        ),
         "must be two numbers at least 0 and below 1, such as 0.9,0.999",
     ),
     "trainer.optimizer.weight_decay": _at_least(0.0),
@@ -267,7 +271,12 @@ def validate(config: ConfigDict) -> None:
             f"--config.trainer.lr_scheduler.warmup_epochs={warmup}: warm-up would never end "
             f"within --config.trainer.max_epochs={epochs}"
         )
-    for tracker in config.logger.name:
+    names = config.logger.name
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"--config.logger.name={names}: must be names such as tensorboard, or () for none"
+        )
+    for tracker in names:
         if tracker not in TRACKERS:
             raise InputError(
                 f"--config.logger.name: no tracker {tracker!r}"

@@ -6,6 +6,7 @@ The only room besides the entry that sees a config; everything it calls takes na
 import dataclasses
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from clu import parameter_overview
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import compiled, devices, epoch, evaluate, record, run_folder, settings
+from jaxvae import compiled, devices, epoch, evaluate, interrupt, lock, record, run_folder, settings
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.data_report import format_report
 from jaxvae.dataset import load_dataset
@@ -72,20 +73,23 @@ def train_and_evaluate(
     Raises:
       InputError: something given is wrong; nothing was written.
       TrainingFailed: the loss stopped being finite; the best parameters so far are kept.
+      Interrupted: SIGINT or SIGTERM came; during training, after the epoch it came in was saved.
     """
     settings.validate(config)
     trainer = config.trainer
     compiled.keep_programs()
     devices.start(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
     folder = Path(workdir).expanduser().resolve()
-    with run_folder.claim(folder):
+    # Under jax.distributed, a scheduler's SIGTERM is its business: all hosts must agree.
+    ignore = (signal.SIGTERM,) if jax.distributed.is_initialized() else ()
+    with interrupt.requests(ignore=ignore) as requests, lock.claim(folder):
         plain = json.loads(config.to_json())
         run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
         mesh = devices.make_mesh(accelerator=trainer.accelerator, num_devices=trainer.devices)
         terminal = record.Terminal(progress_bar=trainer.enable_progress_bar)
         taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
         dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
-        run_folder.refuse_other_data(folder, dataset)
+        run_folder.refuse_other_data(folder, taxonomy, dataset)
         graphdef, state = _make_state(config, taxonomy)
         programs = _compile(config, graphdef, taxonomy, dataset, mesh)
 
@@ -101,7 +105,10 @@ def train_and_evaluate(
             dataset=dataset,
         )
 
-        with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
+        with (
+            requests.defer(),
+            Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints,
+        ):
             best, progress = _train(
                 config,
                 programs,
@@ -110,8 +117,9 @@ def train_and_evaluate(
                 folder,
                 terminal,
                 hooks,
+                requests,
             )
-        return finish(
+        stages = finish(
             folder,
             graphdef=graphdef,
             params=best["params"],
@@ -129,6 +137,8 @@ def train_and_evaluate(
             models_dir=Path(models_dir).expanduser().resolve(),
             terminal=terminal,
         )
+        run_folder.seal(folder)
+        return stages
 
 
 def _make_state(config: ConfigDict, taxonomy: Taxonomy) -> tuple[nnx.GraphDef, TrainState]:
@@ -192,7 +202,9 @@ def _compile(config: ConfigDict, graphdef, taxonomy, dataset, mesh) -> Programs:
     )
 
 
-def _train(config, programs, state, checkpoints, folder, terminal, hooks) -> tuple[dict, Progress]:
+def _train(
+    config, programs, state, checkpoints, folder, terminal, hooks, requests
+) -> tuple[dict, Progress]:
     """The host loop: one compiled call, one line, one decision per epoch."""
     trainer = config.trainer
     state, best, progress = _resume(state, checkpoints, terminal)
@@ -204,6 +216,7 @@ def _train(config, programs, state, checkpoints, folder, terminal, hooks) -> tup
 
     def save():
         tree = {"state": state, "best": best}
+        log.sync()
         checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
 
     with terminal.epochs(total, progress.epoch) as display:
@@ -214,6 +227,7 @@ def _train(config, programs, state, checkpoints, folder, terminal, hooks) -> tup
             seconds = time.perf_counter() - started
             if bad_step >= 0:
                 progress.nonfinite_step = int(bad_step)
+                progress.nonfinite_terms = _nonfinite_terms(sums.compute())
                 break
             progress.epoch += 1
             line = {
@@ -230,6 +244,7 @@ def _train(config, programs, state, checkpoints, folder, terminal, hooks) -> tup
                 line["seconds_eval"] = time.perf_counter() - started
                 if not math.isfinite(values["loss"]):
                     progress.nonfinite_step = int(state.step)
+                    progress.nonfinite_terms = _nonfinite_terms(values)
                     break
                 if progress.observe(
                     values["loss"],
@@ -241,10 +256,14 @@ def _train(config, programs, state, checkpoints, folder, terminal, hooks) -> tup
             display.show(line)
             for hook in hooks:
                 hook(progress.epoch, line, state)
+            stop = requests.signum or (signal.SIGTERM if devices.preempted(progress.epoch) else 0)
             due = time.monotonic() - saved_at >= trainer.checkpoint_every_seconds
-            if due or saved_epoch == 0:
+            if due or stop or saved_epoch == 0:
                 save()
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
+            if stop:
+                log.close()
+                raise interrupt.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
     log.close()
     if saved_epoch != progress.epoch or progress.nonfinite_step >= 0:
         save()
@@ -282,7 +301,7 @@ def _copy(tree):
 def _resume(state, checkpoints: Checkpoints, terminal) -> tuple[TrainState, dict, Progress]:
     best = _copy(best_of(state))
     like = {"state": state, "best": best}
-    found, damaged = checkpoints.restore(like)
+    found, damaged = checkpoints.restore(like, set_aside=True)
     for line in damaged:
         terminal.say(line)
     if found is None:
@@ -295,6 +314,12 @@ def _resume(state, checkpoints: Checkpoints, terminal) -> tuple[TrainState, dict
     return tree["state"], tree["best"], progress
 
 
+def _nonfinite_terms(values: dict) -> str:
+    names = {"bce": "the reconstruction term", "kld": "the KL term (a log-variance grew too large)"}
+    terms = [text for name, text in names.items() if not math.isfinite(values[name])]
+    return " and ".join(terms) or "the gradient, both terms being finite"
+
+
 def _nonfinite(progress: Progress, folder: Path) -> str:
     kept = (
         f"the best parameters (epoch {progress.best_epoch}) are kept in {folder / 'checkpoints'}"
@@ -303,6 +328,7 @@ def _nonfinite(progress: Progress, folder: Path) -> str:
     )
     return (
         f"the loss stopped being finite at epoch {progress.epoch + 1}, step "
-        f"{progress.nonfinite_step}; {kept}. Try a lower --config.trainer.optimizer.lr or a "
-        f"lower --config.trainer.gradient_clip_val, in a new --workdir"
+        f"{progress.nonfinite_step}: {progress.nonfinite_terms} overflowed; {kept}. Try a "
+        f"lower --config.trainer.optimizer.lr or --config.trainer.gradient_clip_val, in a new "
+        f"--workdir"
     )

@@ -3,12 +3,13 @@
 #
 #   scripts/run_tests.sh                      all of them
 #   scripts/run_tests.sh tests/test_model.py  arguments go to pytest
+#   scripts/run_tests.sh -m faults tests/faults    kills, full disks, hostile files; minutes
 #
 # Tests that need PyTorch, or the MusicCaps rows that JAXVAE_SHARED points to, skip without them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case ${1:-} in
-    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "scripts/$(basename "$0")"; exit 0 ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "scripts/$(basename "$0")"; exit 0 ;;
 esac
 . scripts/environment.sh
 prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}"

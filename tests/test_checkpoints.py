@@ -8,9 +8,11 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
+from jaxvae import manifest
 from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.errors import InputError
 from jaxvae.model import VAE
@@ -102,36 +104,47 @@ def test_an_older_epoch_is_never_saved_silently(checkpoints):
         checkpoints.save(4, make_state(), {})
 
 
-def payloads(folder):
-    """Files that hold arrays or facts: what a restore reads."""
-    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 200]
-
-
 def flip_a_bit(path, position):
     data = bytearray(path.read_bytes())
     data[position % len(data)] ^= 1
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("position", [0.5, 0.9])
-def test_a_flipped_bit_is_never_silent(checkpoints, position):
+FAULTS = {
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "deleted": lambda path: path.unlink(),
+    "a bit flipped in the middle": lambda path: flip_a_bit(path, path.stat().st_size // 2),
+    "a bit flipped near the end": lambda path: flip_a_bit(path, path.stat().st_size * 9 // 10),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_damage_to_any_file_is_named_and_the_step_before_is_used(
+    checkpoints, fault, record_property
+):
     old, new = make_state(seed=1), make_state(seed=2)
     checkpoints.save(1, old, {"epoch": 1})
     checkpoints.save(2, new, {"epoch": 2})
     pristine = checkpoints.folder.with_name("pristine")
     shutil.copytree(checkpoints.folder, pristine)
-    assert payloads(pristine / "2")
-    for file in payloads(pristine / "2"):
+    files = [path for path in (pristine / "2").rglob("*") if path.is_file()]
+    files = [path for path in files if path.stat().st_size > 1]
+    assert len(files) > 8
+
+    def restored():
+        return reopened(checkpoints, make_state())
+
+    assert equal(restored()[0].tree, new)
+    for file in files:
         shutil.rmtree(checkpoints.folder)
         shutil.copytree(pristine, checkpoints.folder)
         path = checkpoints.folder / file.relative_to(pristine)
-        flip_a_bit(path, int(position * path.stat().st_size))
-        found, damaged = reopened(checkpoints, make_state())
-        if damaged:
-            assert str(checkpoints.folder / "2") in damaged[0]
-            assert equal(found.tree, old)
-        else:
-            assert equal(found.tree, new), path
+        FAULTS[fault](path)
+        found, passed_over = restored()
+        assert equal(found.tree, old), path
+        assert path.name in passed_over[0]
+    record_property("damaged checkpoint files named", len(files))
 
 
 def test_an_array_with_a_flipped_bit_is_caught_though_orbax_reads_it(checkpoints):
@@ -155,7 +168,7 @@ def test_training_goes_on_past_a_damaged_checkpoint(checkpoints):
     checkpoints.save(1, make_state(seed=1), {"epoch": 1})
     (checkpoints.folder / "2").mkdir()
     with Checkpoints(checkpoints.folder, taxonomy_digest="tags") as fresh:
-        fresh.restore(make_state())
+        fresh.restore(make_state(), set_aside=True)
         fresh.save(2, make_state(seed=2), {"epoch": 2})
     assert reopened(checkpoints, make_state())[0].facts == {"epoch": 2}
 
@@ -172,6 +185,49 @@ def test_another_shape_or_dtype_is_refused(checkpoints, how):
         )
     with pytest.raises(InputError, match="no whole checkpoint"):
         reopened(checkpoints, like)
+
+
+def test_a_reader_leaves_the_folder_as_it_is(checkpoints):
+    checkpoints.save(1, make_state(seed=1), {"epoch": 1})
+    (checkpoints.folder / "2").mkdir()  # as a writer's save looks before it is finished
+    found, passed_over = reopened(checkpoints, make_state())
+    assert found.facts == {"epoch": 1}
+    assert "not whole" in passed_over[0]
+    assert (checkpoints.folder / "2").is_dir()
+
+
+def test_a_run_killed_in_its_first_save_starts_again(checkpoints):
+    checkpoints.save(1, make_state(), {})
+    (checkpoints.folder / "1" / manifest.NAME).unlink()
+    found, passed_over = reopened(checkpoints, make_state())
+    assert found is None
+    assert "not whole" in passed_over[0]
+
+
+def test_two_unfinished_checkpoints_are_not_a_start(checkpoints):
+    for epoch in (1, 2):
+        checkpoints.save(epoch, make_state(), {})
+        (checkpoints.folder / str(epoch) / manifest.NAME).unlink()
+    with pytest.raises(InputError, match="no whole checkpoint"):
+        reopened(checkpoints, make_state())
+
+
+def test_a_save_that_reads_back_otherwise_is_no_save(checkpoints, monkeypatch):
+    checkpoints.save(1, make_state(seed=1), {"epoch": 1})
+    save = ocp.CheckpointManager.save
+
+    def rots(manager, epoch, **options):
+        saved = save(manager, epoch, **options)
+        arrays = (checkpoints.folder / str(epoch)).rglob("state/**/d/*")
+        flip_a_bit(max(arrays, key=lambda path: path.stat().st_size), 5000)
+        return saved
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", rots)
+    with pytest.raises(InputError, match="checkpoint 2 not saved"):
+        checkpoints.save(2, make_state(seed=2), {"epoch": 2})
+    found, passed_over = reopened(checkpoints, make_state())
+    assert found.facts == {"epoch": 1}
+    assert "not whole" in passed_over[0]
 
 
 def test_another_taxonomy_is_refused(checkpoints):
@@ -195,6 +251,9 @@ def test_damaged_parameters_are_refused_by_name(tmp_path):
     record = json.loads((tmp_path / "final" / "record.json").read_text())
     record["leaves"]["params.fc1.kernel"]["sha256"] = "0" * 64
     (tmp_path / "final" / "record.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"record\.json is not"):
+        load_params(tmp_path / "final")
+    manifest.seal(tmp_path / "final")  # as if the arrays had been read wrongly
     with pytest.raises(InputError, match=r"params\.fc1\.kernel"):
         load_params(tmp_path / "final")
 

@@ -116,6 +116,7 @@ def test_a_run_leaves_what_the_readme_says(clips):
     _, folder = run(clips, logger__name=("tensorboard",))
     left = {path.name for path in folder.iterdir()}
     assert left == {
+        "SHA256SUMS",
         *("checkpoints", "final", "tensorboard"),
         *("config.json", "overrides.json", "environment.json", "taxonomy.json"),
         *("data_report.json", "splits.json", "rows.npz", "samples.json"),

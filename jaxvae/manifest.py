@@ -1,0 +1,104 @@
+"""A folder's manifest: the SHA-256 of each of its files, written last.
+
+A folder with a manifest was written to its end, and every file of it can be checked by itself: one
+that was cut short, flipped or lost on the way is named. A folder without one is not whole, whatever
+else it holds. The format is that of `sha256sum -c`; a comment at the end holds the digest of the
+lines before it.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from jaxvae.errors import InputError
+
+NAME = "SHA256SUMS"
+
+
+def seal(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Writes a folder's manifest, after its files have reached the disk.
+
+    Args:
+      folder: what to seal.
+      names: files to list, relative to it; None takes all of them, at any depth.
+    """
+    listed = sorted(_files(folder) if names is None else names)
+    lines = "".join(f"{_digest(folder / name, durable=True)}  {name}\n" for name in listed)
+    for path in {(folder / name).parent for name in listed}:
+        _sync(path)
+    fresh = folder / (NAME + ".new")
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(f"{lines}# {_digest_of(lines)}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, folder / NAME)
+    _sync(folder)
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether a folder was written to its end."""
+    return (folder / NAME).is_file()
+
+
+def check(folder: Path) -> None:
+    """Compares every file with the manifest.
+
+    Raises:
+      InputError: the manifest is missing or damaged, or a file differs; the message names it.
+    """
+    damage = next(damaged(folder), None)
+    if damage is not None:
+        raise InputError(damage)
+
+
+def damaged(folder: Path) -> Iterator[str]:
+    """One line for each file that is not what was sealed, or for the manifest itself."""
+    path = folder / NAME
+    try:
+        lines, _, own = path.read_text(encoding="utf-8").rpartition("# ")
+    except FileNotFoundError:
+        yield f"{folder} is not whole: it has no {NAME}, which is written last"
+        return
+    except (OSError, UnicodeError) as error:
+        yield f"{path} is damaged: {' '.join(str(error).split())[:120]}"
+        return
+    if own != _digest_of(lines) + "\n":
+        yield f"{path} is not what was written"
+        return
+    for line in lines.splitlines():
+        digest, _, name = line.partition("  ")
+        try:
+            if _digest(folder / name) != digest:
+                yield f"{folder / name} is not what was written (its SHA-256 differs)"
+        except OSError as error:
+            yield f"{folder / name} can't be read: {error.strerror}"
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        if path.is_file() and path != folder / NAME:
+            yield path.relative_to(folder).as_posix()
+
+
+def _digest(path: Path, *, durable: bool = False) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if durable:
+            os.fsync(file.fileno())
+    return digest
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Makes a folder's list of names durable, where the file system lets one."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

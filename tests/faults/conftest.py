@@ -1,0 +1,130 @@
+"""Real faults done to real processes. Not part of the default run: `pytest -m faults`."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvae import settings, train
+from jaxvae.checkpoints import Checkpoints
+from jaxvae.record import read_epochs
+from jaxvae.state import best_of
+from jaxvae.taxonomy import Taxonomy
+from tests.conftest import ROOT
+from tests.test_train import write_clips
+
+TIMINGS = ("seconds", "seconds_eval", "examples_per_second")
+EPOCHS = 30
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+def arguments(clips: Path, **overrides) -> list[str]:
+    """A small run with a checkpoint every epoch, as a user's command line."""
+    values = {
+        "data.dataset_name": clips / "clips.csv",
+        "data.taxonomy_path": clips / "words.json",
+        "data.val_fraction": 0.2,
+        "data.test_fraction": 0.2,
+        "data.batch_size": 16,
+        "model.hidden_dim": 64,
+        "trainer.max_epochs": EPOCHS,
+        "trainer.checkpoint_every_seconds": 0.0,
+        "inference.num_samples": 50,
+        **overrides,
+    }
+    return [
+        f"--config={ROOT}/configs/small.py",
+        *(f"--config.{name}={value}" for name, value in values.items()),
+    ]
+
+
+def start(*command, cwd, **environment) -> subprocess.Popen:
+    """launch.py as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), *map(str, command)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": "", **environment},
+    )
+
+
+def finish(process: subprocess.Popen, *, expect: int = 0, timeout: float = 120) -> str:
+    """Waits; the exit code must be the expected one. Returns standard error."""
+    try:
+        _, error = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    assert process.returncode == expect, error
+    assert "Traceback" not in error
+    return error
+
+
+def state_of(folder: Path):
+    """(tree of the last checkpoint, its facts)."""
+    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config.update(json.loads((folder / "config.json").read_text()))
+    taxonomy = Taxonomy.load(folder / "taxonomy.json")
+    _, state = train._make_state(config, taxonomy)
+    with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
+        found, passed_over = checkpoints.restore({"state": state, "best": best_of(state)})
+    assert passed_over == []
+    return found.tree, found.facts
+
+
+def leaves(tree) -> list[bytes]:
+    state = dataclasses.replace(tree["state"], key=jax.random.key_data(tree["state"].key))
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((state, tree["best"]))]
+
+
+def outcome(folder: Path) -> dict:
+    """Everything of a finished run that must not depend on how often it was stopped."""
+    tree, facts = state_of(folder)
+    lines = read_epochs(folder)
+    return {
+        "state": leaves(tree),
+        "facts": facts,
+        "lines": [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines],
+        "metrics": json.loads((folder / "metrics.json").read_text()),
+        **{
+            name: (folder / name).read_bytes()
+            for name in ("model.pth", "model.safetensors", "samples.json", "rows.npz")
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory) -> Path:
+    return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def whole(clips, tmp_path_factory) -> dict:
+    """What an uninterrupted run comes to: the control of every fault."""
+    folder = tmp_path_factory.mktemp("whole")
+    finish(start(*arguments(clips), "--workdir=run", cwd=folder))
+    return outcome(folder / "run")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The suite's figures, added up where they are counts of the same thing."""
+    figures: dict[str, list] = {}
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            figures.setdefault(name, []).append(value)
+    for name, values in sorted(figures.items()):
+        total = sum(values) if all(isinstance(value, int) for value in values) else max(values)
+        terminalreporter.write_line(f"{name}: {total}")

@@ -1,0 +1,191 @@
+"""Thousands of malformed inputs of each kind: a message or a result, never anything else."""
+
+import csv
+import io
+import json
+import time
+import tracemalloc
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from jaxvae import settings
+from jaxvae.cells import UnreadableCell, parse_tags
+from jaxvae.dataset import load_dataset
+from jaxvae.errors import InputError
+from jaxvae.taxonomy import Taxonomy
+from tests.conftest import ROOT
+from tests.test_dataset import check_sums
+
+EACH = 5000
+MOST_SECONDS = 1.0
+MOST_BYTES = 100 << 20
+
+many = hypothesis.settings(
+    max_examples=EACH,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+BITS = ["[", "]", "{", "}", "(", ")", "'", '"', ",", "\\", "\0", "nan", "None", "1e999", "-" * 999]
+BITS += ["\ufeff", "\u200b", "\ud800", "é", "e\u0301", "jazz", "rock", ":", "__import__('os')"]
+BITS += ["9" * 5000, "[" * 500, "\r\n", "\u2028", "\t", " ", "true", "null", "#"]
+text = st.one_of(st.text(max_size=40), st.lists(st.sampled_from(BITS), max_size=12).map("".join))
+plain = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), text),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+TAXONOMY = Taxonomy.from_mapping({"genre": ["jazz", "rock"], "mood": ["calm"]}, source="test")
+
+
+class Watch:
+    """Counts the examples, and the longest and the hungriest of them."""
+
+    def __init__(self):
+        self.number, self.seconds, self.bytes, self.long_refusals = 0, 0.0, 0, 0
+
+    def __call__(self, action):
+        """Runs an action that may refuse with one line; returns its value, or None."""
+        self.number += 1
+        # Measuring memory is slow, so it is done for every tenth.
+        measured = self.number % 10 == 0
+        if measured:
+            tracemalloc.start()
+        began = time.perf_counter()
+        try:
+            return action()
+        except InputError as error:
+            self.long_refusals += "\n" in str(error)
+            return None
+        finally:
+            if measured:
+                self.bytes = max(self.bytes, tracemalloc.get_traced_memory()[1])
+                tracemalloc.stop()
+            else:
+                self.seconds = max(self.seconds, time.perf_counter() - began)
+
+
+@pytest.fixture
+def watch(record_property, request):
+    watching = Watch()
+    yield watching
+    assert watching.number >= EACH
+    assert watching.bytes < MOST_BYTES
+    assert watching.long_refusals == 0
+    # A hang, not a benchmark: the slowest of thousands takes milliseconds.
+    assert watching.seconds < MOST_SECONDS
+    kind = request.node.name.removeprefix("test_hostile_").replace("_", " ")
+    record_property(f"hostile {kind}", watching.number)
+
+
+def test_hostile_cells(watch):
+    def parse(cell):
+        try:
+            return parse_tags(cell)
+        except UnreadableCell:
+            return None  # the row is counted as unreadable
+
+    @many
+    @hypothesis.given(plain)
+    def run(cell):
+        tags = watch(lambda: parse(cell))
+        assert tags is None or all(isinstance(tag, str) for tag in tags)
+
+    run()
+
+
+def mangled(valid: bytes):
+    """Bytes of a valid file with a few of them changed, cut out or doubled."""
+    place = st.integers(0, max(len(valid) - 1, 0))
+    change = st.tuples(place, st.integers(0, 6), st.binary(max_size=4))
+
+    def apply(changes):
+        data = valid
+        for at, cut, put in changes:
+            data = data[:at] + put + data[at + cut :]
+        return data
+
+    return st.lists(change, max_size=4).map(apply)
+
+
+def test_hostile_taxonomies(watch, tmp_path):
+    path = tmp_path / "t.json"
+    valid = json.dumps(TAXONOMY.to_mapping()).encode()
+    mappings = st.dictionaries(text, plain, max_size=3)
+    written = mappings.map(lambda value: json.dumps(value).encode())
+
+    @many
+    @hypothesis.given(st.one_of(st.binary(max_size=60), mangled(valid), written))
+    def run(data):
+        path.write_bytes(data)
+        loaded = watch(lambda: Taxonomy.load(path))
+        assert loaded is None or loaded.num_tags >= 1
+
+    run()
+
+
+def as_csv(values) -> bytes:
+    out = io.StringIO()
+    csv.writer(out).writerows([["aspect_list"], *([str(value)] for value in values)])
+    return out.getvalue().encode("utf-8", "surrogatepass")
+
+
+def as_json_lines(values) -> bytes:
+    return "".join(json.dumps({"aspect_list": value}) + "\n" for value in values).encode()
+
+
+def as_parquet(values) -> bytes:
+    cells = [None if value is None else str(value).encode("utf-8", "replace") for value in values]
+    out = io.BytesIO()
+    column = pyarrow.array([cell and cell.decode() for cell in cells], pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"aspect_list": column}), out)
+    return out.getvalue()
+
+
+ROWS = [["jazz"], ["rock", "calm"], ["jazz", "unknown"], None, ["calm"]] * 4
+WRITERS = {".csv": as_csv, ".jsonl": as_json_lines, ".parquet": as_parquet}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_hostile_files(watch, suffix, tmp_path):
+    path: Path = tmp_path / f"rows{suffix}"
+    write = WRITERS[suffix]
+    listed = st.lists(plain, min_size=1, max_size=6).map(lambda some: write(ROWS + some))
+
+    def read():
+        return load_dataset(taxonomy=TAXONOMY, dataset_name=str(path), max_unreadable_fraction=1.0)
+
+    @many
+    @hypothesis.given(st.one_of(mangled(write(ROWS)), listed))
+    def run(data):
+        path.write_bytes(data)
+        dataset = watch(read)
+        if dataset is not None:
+            check_sums(dataset.report)
+
+    run()
+
+
+def test_hostile_settings(watch):
+    base = f"--config={ROOT}/configs/small.py"
+    known = list(dict(settings.fields(settings.load_config(f"{ROOT}/configs/small.py"))))
+    name = st.one_of(st.sampled_from(known), st.text(max_size=12))
+    value = st.one_of(text, st.integers().map(str), st.floats().map(str), plain.map(str))
+
+    def parse(arguments):
+        return settings.parse(["launch.py", base, *arguments], define=lambda flags: None)
+
+    @many
+    @hypothesis.given(st.lists(st.tuples(name, value), min_size=1, max_size=3))
+    def run(pairs):
+        watch(lambda: parse([f"--config.{name}={value}" for name, value in pairs]))
+
+    run()

@@ -1,0 +1,135 @@
+"""SIGTERM and SIGINT: one verified checkpoint, a documented exit code, and how to go on."""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxvae import manifest
+from tests.conftest import ROOT
+from tests.faults.conftest import EPOCHS, arguments, finish, outcome, start
+from tests.faults.test_kills import steps_in, wait_for
+
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+@pytest.mark.parametrize("signum", CODES)
+@pytest.mark.parametrize("when", ["starting", "compiling", "training", "judging"])
+def test_a_signal_ends_a_run_in_good_order(signum, when, clips, whole, tmp_path):
+    folder = tmp_path / "run"
+    # Compiled anew, so that there is something to interrupt.
+    cold = {"JAX_ENABLE_COMPILATION_CACHE": "0"} if when == "compiling" else {}
+    process = start(*arguments(clips), "--workdir=run", cwd=tmp_path, **cold)
+    if when == "starting":
+        wait_for((folder / ".lock").exists, process)
+    elif when == "compiling":
+        wait_for((folder / "config.json").exists, process)
+        time.sleep(0.3)
+    elif when == "training":
+        wait_for(lambda: max(steps_in(folder), default=0) >= 5, process)
+    else:
+        wait_for(lambda: EPOCHS in steps_in(folder), process)
+        wait_for(lambda: manifest.is_sealed(folder / "checkpoints" / str(EPOCHS)), process)
+    process.send_signal(signum)
+    last = finish(process, expect=CODES[signum]).splitlines()[-1]
+    assert last.startswith(f"jaxvae: stopped by {signal.Signals(signum).name}")
+    if when == "starting":
+        command = [*arguments(clips), "--workdir=run"]
+    else:
+        saved = steps_in(folder)
+        assert saved
+        assert all(manifest.is_sealed(folder / "checkpoints" / str(step)) for step in saved)
+        program, launch, *command = shlex.split(last.split("; resume with: ")[1])
+        assert (program, launch) == ("python", str(ROOT / "launch.py"))
+    if when in ("compiling", "training"):
+        assert re.search(rf"epoch {max(saved)} of {EPOCHS} is saved", last)
+    finish(start(*command, cwd=tmp_path))
+    assert outcome(folder) == whole
+
+
+def test_medium_is_saved_within_five_seconds(tmp_path, record_property):
+    process = start(f"--config={ROOT}/configs/medium.py", "--workdir=run", cwd=tmp_path)
+    log = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: log.exists() and log.read_text().count("\n") >= 3, process)
+    began = time.monotonic()
+    process.terminate()
+    finish(process, expect=143)
+    record_property("seconds from SIGTERM to the end of medium", round(time.monotonic() - began, 2))
+    assert steps_in(tmp_path / "run")
+
+
+def test_the_second_signal_does_not_wait(clips, tmp_path):
+    process = start(
+        *arguments(clips, **{"model.hidden_dim": 4096, "data.batch_size": 1}),
+        "--workdir=run",
+        cwd=tmp_path,
+    )
+    wait_for((tmp_path / "run" / "config.json").exists, process)
+    time.sleep(0.5)
+    process.terminate()
+    time.sleep(0.1)
+    process.terminate()
+    assert "stopped at once" in finish(process, expect=143, timeout=20)
+
+
+def test_a_second_start_names_the_first_before_it_loads_anything(clips, tmp_path, record_property):
+    command = [*arguments(clips, **{"trainer.max_epochs": 100_000}), "--workdir=run"]
+    first = start(*command, cwd=tmp_path)
+    wait_for((tmp_path / "run" / "metrics.jsonl").exists, first)
+    began = time.monotonic()
+    error = finish(start(*command, cwd=tmp_path), expect=2)
+    record_property("seconds until the second starter ends", round(time.monotonic() - began, 2))
+    assert re.fullmatch(rf"jaxvae: \S+/run: in use by process {first.pid} on .*\n", error)
+    first.terminate()
+    finish(first, expect=143)
+
+
+UNDER_A_CLUSTER = """
+import sys
+import jax
+from jaxvae import settings
+from jaxvae.interrupt import Interrupted
+from jaxvae.train import train_and_evaluate
+
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", num_processes=1, process_id=0)
+config = settings.parse(sys.argv[1:], define=lambda flags: None)[0]
+try:
+    train_and_evaluate(config, "run")
+except Interrupted as stopped:
+    print(stopped.outcome, flush=True)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_a_clusters_preemption_is_heard(clips, tmp_path):
+    values = {"trainer.max_epochs": 100_000, "trainer.checkpoint_every_seconds": 1e6}
+    process = subprocess.Popen(
+        [sys.executable, "-c", UNDER_A_CLUSTER, str(free_port()), *arguments(clips, **values)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
+    )
+    log = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: log.exists() and log.read_text().count("\n") >= 20, process)
+    process.terminate()
+    try:
+        out, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, error
+    last = max(steps_in(tmp_path / "run"))
+    assert out == f"epoch {last} of 100000 is saved\n"
+    assert last >= 20

@@ -1,0 +1,125 @@
+"""Signals: the first is orderly, the second is final."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from jaxvae import interrupt
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("signum", interrupt.SIGNALS)
+def test_a_signal_raises_where_nothing_can_be_lost(signum):
+    with pytest.raises(interrupt.Interrupted) as caught, interrupt.requests():
+        signal.raise_signal(signum)
+    assert caught.value.signum == signum
+    assert isinstance(caught.value, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("signum", interrupt.SIGNALS)
+def test_a_loop_hears_of_it_when_it_asks(signum):
+    def loop():
+        with interrupt.requests() as asked, asked.defer():
+            assert asked.signum == 0
+            signal.raise_signal(signum)
+            assert asked.signum == signum
+            with pytest.raises(interrupt.Interrupted):
+                signal.raise_signal(signum)  # the second one does not wait
+            raise KeyError  # what the loop itself raises goes first
+
+    with pytest.raises(KeyError):
+        loop()
+
+
+def test_a_loop_that_does_not_ask_any_more_is_interrupted_at_its_end():
+    reached = []
+
+    def loop():
+        with interrupt.requests() as asked:
+            with asked.defer():
+                signal.raise_signal(signal.SIGTERM)
+                reached.append("end")
+            reached.append("after")
+
+    with pytest.raises(interrupt.Interrupted):
+        loop()
+    assert reached == ["end"]
+
+
+def test_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in interrupt.SIGNALS]
+    with interrupt.requests():
+        assert [signal.getsignal(number) for number in interrupt.SIGNALS] != before
+    assert [signal.getsignal(number) for number in interrupt.SIGNALS] == before
+
+
+def test_a_signal_that_someone_else_takes_care_of_is_left_to_them():
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupt.requests(ignore=(signal.SIGTERM,)):
+        assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_in_another_thread_nothing_is_installed():
+    seen = []
+
+    def work():
+        with interrupt.requests() as asked:
+            seen.append((asked.signum, signal.getsignal(signal.SIGTERM)))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(0, before)]
+
+
+# One long call into C that never looks at Python's signals, as a compilation is.
+BUSY = """
+import hashlib
+from jaxvae import interrupt
+with interrupt.exit_at_second_signal("at once"), interrupt.requests() as asked, asked.defer():
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})
+    print("heard", asked.signum, flush=True)
+"""
+
+
+@contextlib.contextmanager
+def busy(rounds):
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY.format(rounds=rounds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ},
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_first_signal_waits_for_a_call_that_does_not_look():
+    with busy(3_000_000) as process:
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (0, f"heard {signal.SIGTERM:d}\n", "")
+
+
+def test_the_second_signal_does_not():
+    with busy(2_000_000_000) as process:  # many minutes
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "\nat once\n")
