@@ -9,8 +9,10 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SECONDS = 0.05
 
 
 class Interrupted(KeyboardInterrupt):
@@ -51,11 +53,30 @@ class Requests:
         if self.signum:
             raise Interrupted(self.signum)
 
-    def _receive(self, signum: int, frame) -> None:
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
         again = bool(self.signum)
         self.signum = self.signum or signum
-        if again or not self.deferred:
+        if again:
             raise Interrupted(self.signum)
+        self._interrupt(signum, frame)
+
+    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
+        if self.deferred:
+            return
+        if _swallows_exceptions(frame):
+            signal.signal(signal.SIGALRM, self._interrupt)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+            return
+        raise Interrupted(self.signum)
+
+
+def _swallows_exceptions(frame: FrameType | None) -> bool:
+    """Whether a frame runs for the garbage collector, which prints what is raised and goes on."""
+    while frame is not None:
+        if frame.f_code.co_name in ("_xla_gc_callback", "__del__"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
@@ -69,8 +90,9 @@ def requests(*, ignore: tuple[int, ...] = ()) -> Iterator[Requests]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS if number not in ignore}
-    for number in before:
+    listened = [number for number in SIGNALS if number not in ignore]
+    before = {number: signal.getsignal(number) for number in (*listened, signal.SIGALRM)}
+    for number in listened:
         signal.signal(number, asked._receive)
     try:
         yield asked
