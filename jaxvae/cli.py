@@ -257,12 +257,12 @@ def _quiet_libraries() -> None:
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
-    sys.excepthook = _except_of_abandoned_writers
+    sys.unraisablehook = _except_of_abandoned_writers
     for name in ("orbax", "jax", "datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
 
 
-def _except_of_abandoned_writers(kind, error, trace) -> None:
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
+def _except_of_abandoned_writers(unraisable: "sys.UnraisableHookArgs") -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
