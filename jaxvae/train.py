@@ -265,7 +265,8 @@ def _train(
                 log.close()
                 raise interrupt.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
     log.close()
-    if saved_epoch != progress.epoch or progress.nonfinite_step >= 0:
+    # An epoch that is saved stays as it is: resumed, the run meets the same bad step again.
+    if saved_epoch != progress.epoch:
         save()
     if progress.nonfinite_step >= 0:
         raise TrainingFailed(_nonfinite(progress, folder))

@@ -1,5 +1,6 @@
 """Whole runs in this process: every config, every option, resuming, stopping."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae import settings
+from jaxvae import epoch, settings
 from jaxvae.errors import InputError
 from jaxvae.open_run import load
 from jaxvae.record import read_epochs
@@ -411,6 +412,26 @@ def test_the_best_survives_a_loss_that_is_not_finite(clips, monkeypatch):
         run(clips, trainer__max_epochs=6)
     last = load_last(clips / "run")
     assert all(np.isfinite(array).all() for array in jax.tree.leaves(last))
+
+
+def test_a_step_that_is_not_finite_after_a_saved_epoch_says_so(clips, monkeypatch):
+    make = epoch.make_train_epoch
+
+    def poisoned(*arguments, **options):
+        train_epoch, calls = make(*arguments, **options), []
+
+        def third_fails(state, *rest):
+            calls.append(1)
+            state, sums = train_epoch(state, *rest)
+            bad_step = jnp.where(len(calls) == 3, state.step, state.bad_step)
+            return dataclasses.replace(state, bad_step=bad_step), sums
+
+        return third_fails
+
+    monkeypatch.setattr("jaxvae.epoch.make_train_epoch", poisoned)
+    with pytest.raises(TrainingFailed, match=r"epoch 3, step .*best parameters \(epoch \d\)"):
+        run(clips, trainer__max_epochs=6, trainer__checkpoint_every_seconds=0.0)
+    assert all(np.isfinite(array).all() for array in jax.tree.leaves(load_last(clips / "run")))
 
 
 def load_last(folder):
