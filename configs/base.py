@@ -24,6 +24,12 @@ def get_config(presets: str = "") -> ConfigDict:
     c.model.hidden_dim = 128  # width of the hidden layer, encoder and decoder
     c.model.dropout_p = 0.3  # input dropout rate in [0, 1); survivors are scaled by 1/(1-p)
     c.model.use_batch_norm = False  # batch norm after both ReLUs
+    c.model.use_layer_norm = False  # layer norm before both ReLUs
+    c.model.hidden_dropout_p = 0.0  # dropout rate of both hidden layers in [0, 1)
+    c.model.dropout_per_row = False  # draw each row's input dropout rate from 0 to 2 dropout_p
+    c.model.decoder_bias = "random"  # how fc4.bias starts: "random", or the tags' "log_odds"
+    c.model.prior = "normal"  # p(z): "normal", or learned: "mixture", "vamp" or "flow"
+    c.model.prior_components = 100  # Gaussians of a "mixture" or "vamp" prior
 
     c.data = ConfigDict()
     c.data.taxonomy_path = ""  # JSON {concept: [tags]} of the columns; empty: the shipped one
@@ -41,6 +47,13 @@ def get_config(presets: str = "") -> ConfigDict:
     c.loss.bce_weight = 1.0  # weight of the reconstruction term
     c.loss.kld_weight = 1.0  # weight of the KL term: the beta of a beta-VAE
     c.loss.use_binary_cross_entropy = True  # Bernoulli likelihood; False: squared error
+    c.loss.objective = "elbo"  # "elbo", "free_bits", "capacity", "tcvae" or "iw": see losses.py
+    c.loss.kld_schedule = "constant"  # "linear", "cosine" or "cyclical" warm-up of kld_weight
+    c.loss.kld_warmup = 0.0  # epochs of that warm-up; below 1.0 a share of max_epochs
+    c.loss.kld_cycles = 4  # cycles of a "cyclical" warm-up
+    c.loss.free_bits = 0.25  # "free_bits": nats of KL that cost nothing, each latent dimension
+    c.loss.capacity = 8.0  # "capacity": nats of KL that kld_weight holds the posterior at
+    c.loss.num_importance_samples = 8  # "iw": draws of z for each row
 
     c.trainer = ConfigDict()
     c.trainer.max_epochs = 250  # epochs to train
@@ -57,6 +70,8 @@ def get_config(presets: str = "") -> ConfigDict:
     c.trainer.optimizer.lr = 5e-4  # Adam's learning rate
     c.trainer.optimizer.betas = (0.9, 0.999)  # Adam's decay rates
     c.trainer.optimizer.weight_decay = 0.0  # coupled L2 coefficient, as in torch's Adam
+    c.trainer.optimizer.decoupled_weight_decay = False  # as in AdamW instead, on kernels alone
+    c.trainer.ema_decay = 0.0  # decay a step of averaged parameters, which are judged; 0.0: off
     c.trainer.lr_scheduler = ConfigDict()
     c.trainer.lr_scheduler.name = "constant"  # "constant" or "cosine", after warm-up
     c.trainer.lr_scheduler.warmup_epochs = 0.0  # epochs of linear warm-up from zero
@@ -87,6 +102,18 @@ DATA = {
 TRAINER = {
     "default": {},
     "quick_test": {"max_epochs": 10},
+    "tuned": {  # the aids that leave the architecture, and so the exported file, as they are
+        "model.dropout_p": 0.1,
+        "model.decoder_bias": "log_odds",
+        "data.batch_size": 128,
+        "max_epochs": 150,
+        "gradient_clip_val": 5.0,
+        "optimizer.lr": 3e-3,
+        "lr_scheduler.name": "cosine",
+        "lr_scheduler.warmup_epochs": 4.0,
+        "lr_scheduler.final_fraction": 0.02,
+        "ema_decay": 0.999,
+    },
     "distributed": {
         "devices": -1,
         "scale_batch_with_devices": True,
@@ -110,5 +137,11 @@ def with_presets(config: ConfigDict, presets: str) -> ConfigDict:
                 f"--config: preset {item!r}: {group} is one of {', '.join(PRESETS[group])}"
                 f"{did_you_mean(name, PRESETS[group])}"
             )
-        config[group].update(PRESETS[group][name])
+        for field, value in PRESETS[group][name].items():
+            path = field.split(".")
+            # A field of the preset's own group, unless its first part names another.
+            node = config if path[0] in config else config[group]
+            for part in path[:-1]:
+                node = node[part]
+            node[path[-1]] = value
     return config

@@ -14,6 +14,7 @@ from jaxvae import inference
 from jaxvae.export import Network
 
 _DRAWS = 4096
+_LOG_2_PI = float(np.log(2.0 * np.pi))
 _ROUNDS = 5
 _ENOUGH = 2000.0
 _SETS = 4096
@@ -100,12 +101,17 @@ def predict(
     mean, spread = mean[chosen].astype(np.float64), np.exp(0.5 * logvar[chosen].astype(np.float64))
     half = _POOL // 2
     at = rng.integers(0, len(mean), half)
-    z = rng.standard_normal((2 * half, mean.shape[1]))
-    z[half:] = mean[at] + spread[at] * z[half:]
-    log_prior = -0.5 * np.square(z).sum(axis=1)
+    z = np.concatenate(
+        [
+            inference.draw_prior(network, half, seed=seed),
+            mean[at] + spread[at] * rng.standard_normal((half, mean.shape[1])),
+        ]
+    )
+    log_prior = inference.log_prior(network, z)
     # Squared distances to every posterior, multiplied out into two products.
     precision = np.square(spread) ** -1
     constant = -0.5 * (np.square(mean) * precision).sum(axis=1) - np.log(spread).sum(axis=1)
+    constant -= 0.5 * mean.shape[1] * _LOG_2_PI
     log_part = z @ (mean * precision).T - 0.5 * np.square(z) @ precision.T + constant
     log_q = np.logaddexp(log_prior, np.logaddexp.reduce(log_part, axis=1) - np.log(len(mean)))
     logits = inference.logits(network, z.astype(np.float32))
@@ -126,25 +132,29 @@ def _draw_latents(network, present, absent, rng) -> tuple[np.ndarray, np.ndarray
     width = network.latent_dim
     row = inference.to_rows([present], network.num_tags)
     mean, logvar = (part[0].astype(np.float64) for part in inference.posterior(network, row))
-    # Heavier than the encoder's guess, which knows nothing of what is not said.
-    parts = [(np.zeros(width), np.ones(width)), (mean, np.exp(0.5 * logvar) * 1.5)]
-    z = np.zeros((0, width))
-    logits = np.zeros((0, network.num_tags), np.float32)
+    # Besides the prior itself: heavier than the encoder's guess, which knows nothing of what is
+    # not said.
+    parts = [(mean, np.exp(0.5 * logvar) * 1.5)]
+    z = inference.draw_prior(network, _DRAWS, seed=int(rng.integers(2**31)))
+    logits = inference.logits(network, z.astype(np.float32))
+    log_prior = inference.log_prior(network, z)
     for _ in range(_ROUNDS):
-        newest = parts if len(z) == 0 else parts[-1:]
-        fresh = np.concatenate([m + s * rng.standard_normal((_DRAWS, width)) for m, s in newest])
+        centre, spread = parts[-1]
+        fresh = centre + spread * rng.standard_normal((_DRAWS, width))
         z = np.concatenate([z, fresh])
+        log_prior = np.concatenate([log_prior, inference.log_prior(network, fresh)])
         logits = np.concatenate([logits, inference.logits(network, fresh.astype(np.float32))])
         given = logits.astype(np.float64)
         log_p = -np.logaddexp(0.0, -given[:, present]).sum(axis=1)
         log_p -= np.logaddexp(0.0, given[:, absent]).sum(axis=1)
-        log_prior = -0.5 * np.square(z).sum(axis=1)
         # All draws count as if from the mixture of all proposals, whichever they came from
         # (Veach & Guibas 1995): no weight can be large where any proposal is.
-        log_q = np.stack(
-            [-0.5 * np.square((z - m) / s).sum(axis=1) - np.log(s).sum() for m, s in parts]
-        )
-        log_weights = log_p + log_prior - np.logaddexp.reduce(log_q) + np.log(len(parts))
+        log_q = [
+            -0.5 * (np.square((z - m) / s).sum(axis=1) + width * _LOG_2_PI) - np.log(s).sum()
+            for m, s in parts
+        ]
+        log_mixture = np.logaddexp.reduce(np.stack([log_prior, *log_q]))
+        log_weights = log_p + log_prior - log_mixture + np.log(1.0 + len(parts))
         weights, effective = _normalise(log_weights)
         if effective >= _ENOUGH:
             break

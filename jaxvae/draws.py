@@ -4,6 +4,8 @@ All are pure functions of the run's root key and the epoch or step, so the state
 iterator is one integer, and a resumed run draws what an uninterrupted one does.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,16 +61,55 @@ def step_uniforms(key: jax.Array, steps: jax.Array, shape: tuple[int, ...]) -> j
     return jax.vmap(one)(steps)
 
 
-def dropout_and_noise(
-    uniforms: jax.Array, *, latent_dim: int, rate: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Splits a row's random numbers `[..., K + L]` by their use.
+class Layout(NamedTuple):
+    """How the random numbers of a row are used: their counts.
 
-    Returns:
-      What dropout makes of each entry, `[..., K]`, and standard normal noise, `[..., L]`.
+    Attributes:
+      entries: K, one for each entry of a row.
+      noise: D times L, for the draws of z.
+      rates: 1 where every row has a dropout rate of its own, else 0.
+      hidden: H for each hidden layer with dropout, together.
     """
-    values = dropout_values(0.5 * (uniforms[..., :-latent_dim] + 1.0), rate)
-    return values, np.float32(2**0.5) * jax.lax.erf_inv(uniforms[..., -latent_dim:])
+
+    entries: int
+    noise: int
+    rates: int = 0
+    hidden: int = 0
+
+
+class RowDraws(NamedTuple):
+    """What a step draws for its rows.
+
+    Attributes:
+      values: `[..., B, K]`, what dropout makes of each entry.
+      noise: `[..., B, D * L]`, standard normal.
+      keep: `[..., B, hidden]`, what dropout multiplies hidden units with; None without.
+    """
+
+    values: jax.Array
+    noise: jax.Array
+    keep: jax.Array | None
+
+
+def use_uniforms(
+    uniforms: jax.Array, layout: Layout, *, rate: jax.Array, hidden_rate: jax.Array
+) -> RowDraws:
+    """Makes of random numbers `[..., B, sum(layout)]` on (-1, 1) what a step needs.
+
+    Args:
+      uniforms: one row's numbers side by side.
+      layout: their use.
+      rate: input dropout. Where rows have rates of their own, they are uniform from 0 to twice
+        this, but under 0.95.
+      hidden_rate: dropout of hidden units.
+    """
+    stops = np.cumsum(layout)
+    entries, noise, rates, hidden = jnp.split(uniforms, stops[:-1], axis=-1)
+    if layout.rates:
+        rate = jnp.minimum(rate * (rates + 1.0), 0.95)
+    values = dropout_values(0.5 * (entries + 1.0), rate)
+    keep = dropout_values(0.5 * (hidden + 1.0), hidden_rate) if layout.hidden else None
+    return RowDraws(values, np.float32(2**0.5) * jax.lax.erf_inv(noise), keep)
 
 
 def eval_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxvae import draws, losses, metrics
-from jaxvae.model import WIDE, multi_hot, reparameterize
+from jaxvae.forward import forward
+from jaxvae.losses import ELBO, Objective
+from jaxvae.model import multi_hot
 from jaxvae.state import Numbers, TrainState, apply_gradients
 
 _WASTE = 1 / 16
@@ -45,19 +47,6 @@ def _last_batch(num_rows: int, batch_size: int, accumulate: int, num_devices: in
     return rest if worth_it else 0
 
 
-def _reconstruction_loss(num_tags: int, use_binary_cross_entropy: bool) -> Callable:
-    """The loss `[B]` of logits `[B, V]` and sparse rows `[B, K]`."""
-    if use_binary_cross_entropy and num_tags >= WIDE:
-        return losses.bernoulli_nll_of_rows
-    of_multi_hot = losses.bernoulli_nll if use_binary_cross_entropy else losses.squared_error
-
-    def loss(logits: jax.Array, columns: jax.Array) -> jax.Array:
-        x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
-        return of_multi_hot(logits, x)
-
-    return loss
-
-
 def make_train_epoch(
     graphdef: nnx.GraphDef,
     *,
@@ -67,7 +56,10 @@ def make_train_epoch(
     batch_size: int,
     shuffle: bool = True,
     accumulate: int = 1,
-    use_binary_cross_entropy: bool = True,
+    objective: Objective = ELBO,
+    dropout_per_row: bool = False,
+    hidden_dropout: int = 0,
+    decoupled: bool = False,
     batch_sharding: jax.sharding.Sharding | None = None,
 ) -> Callable[[TrainState, Numbers, jax.Array], tuple[TrainState, metrics.Losses]]:
     """Builds the compiled training epoch.
@@ -81,7 +73,10 @@ def make_train_epoch(
       shuffle: whether the order is drawn anew each epoch.
       accumulate: batches whose gradients make one optimizer step; their sum is divided by their
         rows once, so 2 batches of 16 are one of 32 (batch norm sees 16).
-      use_binary_cross_entropy: Bernoulli likelihood, else squared error.
+      objective: what is minimised.
+      dropout_per_row: whether each row has an input dropout rate of its own.
+      hidden_dropout: H where hidden layers have dropout, else 0.
+      decoupled: whether weight decay stands apart from Adam.
       batch_sharding: how a batch `[B, K]` lies on the devices; None leaves it to XLA.
 
     Returns:
@@ -89,39 +84,59 @@ def make_train_epoch(
       `[N + 1, K]`: the split and one empty row that padding points to. The state is donated.
     """
     steps = steps_per_epoch(num_rows, batch_size, accumulate)
-    reconstruction_loss = _reconstruction_loss(num_tags, use_binary_cross_entropy)
+    loss_of = losses.OBJECTIVES[objective.name]
 
-    def batch_loss(params, batch_stats, columns, mask, values, noise, count, weights):
+    def batch_loss(params, batch_stats, columns, mask, drawn, count, weights):
         model = nnx.merge(graphdef, params, batch_stats)
-        mean, logvar = model.encode_rows(columns, values, mask=mask, train=True)
-        logits = model.decode(reparameterize(mean, logvar, noise), mask=mask, train=True)
-        reconstruction = reconstruction_loss(logits, columns)
-        kl = losses.gaussian_kl(mean, logvar)
-        loss = losses.objective(reconstruction, kl, weights)
-        sums = metrics.Losses.from_batch(loss=loss, bce=reconstruction, kl=kl, mask=mask)
+        terms = forward(
+            model,
+            columns,
+            objective=objective,
+            noise=drawn.noise,
+            mask=mask,
+            values=drawn.values,
+            keep=drawn.keep,
+            train=True,
+        )
+        loss = loss_of(terms, weights, num_rows)
+        bce = jnp.mean(terms.reconstruction, axis=0)
+        sums = metrics.Losses.from_batch(loss=loss, bce=bce, kld=terms.rate, mask=mask)
         batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
         return losses.masked_mean(loss, mask, count), (batch_stats, sums)
 
     gradient = jax.value_and_grad(batch_loss, has_aux=True)
 
-    def step(state: TrainState, numbers: Numbers, rows: jax.Array, row_numbers, uniforms):
-        """`row_numbers` is `[accumulate, B]`, `uniforms` `[accumulate, B, K + L]`."""
-        columns = rows[row_numbers]
-        values, noise = draws.dropout_and_noise(
-            uniforms, latent_dim=latent_dim, rate=numbers.dropout_p
+    def layout(rows: jax.Array) -> draws.Layout:
+        return draws.Layout(
+            entries=rows.shape[-1],
+            noise=objective.num_draws * latent_dim,
+            rates=int(dropout_per_row),
+            hidden=2 * hidden_dropout,
         )
+
+    def step(state: TrainState, numbers: Numbers, rows: jax.Array, row_numbers, uniforms):
+        """`row_numbers` is `[accumulate, B]`, `uniforms` `[accumulate, B, numbers a row]`."""
+        columns = rows[row_numbers]
+        drawn = draws.use_uniforms(
+            uniforms,
+            layout(rows),
+            rate=numbers.dropout_p,
+            hidden_rate=numbers.hidden_dropout_p,
+        )
+        share = losses.schedule(
+            objective.schedule, state.step, numbers.kld_warmup_steps, numbers.kld_cycles
+        )
+        weights = losses.weights_at(numbers.loss_weights, share, objective.name)
         mask = row_numbers < num_rows
         count = jnp.sum(mask.astype(jnp.float32))
 
         def micro(batch_stats, inputs):
-            columns, mask, values, noise = inputs
+            columns, mask, drawn = inputs
             if batch_sharding is not None:
                 columns = jax.lax.with_sharding_constraint(columns, batch_sharding)
-            return gradient(
-                state.params, batch_stats, columns, mask, values, noise, count, numbers.loss_weights
-            )
+            return gradient(state.params, batch_stats, columns, mask, drawn, count, weights)
 
-        batches = (columns, mask, values, noise)
+        batches = (columns, mask, drawn)
         if accumulate == 1:
             first = jax.tree.map(lambda leaf: leaf[0], batches)
             (loss, (batch_stats, sums)), grads = micro(state.batch_stats, first)
@@ -136,7 +151,14 @@ def make_train_epoch(
             zeros = jax.tree.map(jnp.zeros_like, state.params)
             start = (state.batch_stats, jnp.zeros(()), metrics.Losses.empty(), zeros)
             (batch_stats, loss, sums, grads), _ = jax.lax.scan(add, start, batches)
-        state = apply_gradients(state, grads, batch_stats=batch_stats, loss=loss, numbers=numbers)
+        state = apply_gradients(
+            state,
+            grads,
+            batch_stats=batch_stats,
+            loss=loss,
+            numbers=numbers,
+            decoupled=decoupled,
+        )
         return state, sums
 
     last = _last_batch(
@@ -145,7 +167,7 @@ def make_train_epoch(
     whole = steps - 1 if last else steps
 
     def train_epoch(state: TrainState, numbers: Numbers, rows: jax.Array):
-        start, width = state.step, rows.shape[-1] + latent_dim
+        start, width = state.step, sum(layout(rows))
         in_whole = whole * accumulate * batch_size
         order = draws.epoch_order(
             state.key, start // steps, num_rows=num_rows, length=in_whole + last, shuffle=shuffle
@@ -191,7 +213,7 @@ def make_eval_pass(
     num_tags: int,
     latent_dim: int,
     batch_size: int,
-    use_binary_cross_entropy: bool = True,
+    objective: Objective = ELBO,
 ) -> Callable:
     """Builds the compiled pass over a split: every metric, and the posterior of every row.
 
@@ -206,14 +228,14 @@ def make_eval_pass(
       num_tags: V.
       latent_dim: L.
       batch_size: rows of a forward pass; changes speed, not results.
-      use_binary_cross_entropy: Bernoulli likelihood, else squared error.
+      objective: whose loss is measured, at its final weights.
 
     Returns:
       A jitted function of (params, batch_stats, weights, threshold, key, rows) to
       (SplitMetrics, mean `[N, L]`, logvar `[N, L]`); `rows` `[N + 1, K]` as for training.
     """
     steps = steps_per_epoch(num_rows, batch_size)
-    reconstruction_loss = _reconstruction_loss(num_tags, use_binary_cross_entropy)
+    loss_of = losses.OBJECTIVES[objective.name]
 
     def eval_pass(params, batch_stats, weights, threshold, key, rows):
         model = nnx.merge(graphdef, params, batch_stats)
@@ -223,27 +245,27 @@ def make_eval_pass(
             row_numbers, noise = inputs
             columns, mask = rows[row_numbers], row_numbers < num_rows
             x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
-            mean, logvar = model.encode_rows(columns)
-            kl = losses.gaussian_kl(mean, logvar)
-            bce = reconstruction_loss(model.decode(reparameterize(mean, logvar, noise)), columns)
+            terms = forward(model, columns, objective=objective, noise=noise, mask=mask)
+            bce = jnp.mean(terms.reconstruction, axis=0)
             sums = metrics.SplitMetrics(
                 metrics.Losses.from_batch(
-                    loss=losses.objective(bce, kl, weights), bce=bce, kl=kl, mask=mask
+                    loss=loss_of(terms, weights, num_rows), bce=bce, kld=terms.rate, mask=mask
                 ),
                 metrics.Reconstruction.from_batch(
-                    predicted=model.decode(mean) > cut, x=x > 0.5, mask=mask
+                    predicted=model.decode(terms.mean) > cut, x=x > 0.5, mask=mask
                 ),
-                metrics.Latent.from_batch(kl=kl, mean=mean, mask=mask),
+                metrics.Latent.from_batch(kl=terms.kl, mean=terms.mean, mask=mask),
             )
-            return total.merge(sums), (mean, logvar)
+            return total.merge(sums), (terms.mean, terms.logvar)
 
         padded = steps * batch_size
         # Rising row numbers; the padding points to the empty row.
         order = jnp.minimum(jnp.arange(padded, dtype=jnp.int32), num_rows)
-        noise = draws.eval_noise(key, (padded, latent_dim))
+        width = objective.num_draws * latent_dim
+        noise = draws.eval_noise(key, (padded, width))
         inputs = (
             order.reshape(steps, batch_size),
-            noise.reshape(steps, batch_size, latent_dim),
+            noise.reshape(steps, batch_size, width),
         )
         total, (mean, logvar) = jax.lax.scan(body, metrics.SplitMetrics.empty(latent_dim), inputs)
         mean = mean.reshape(padded, latent_dim)[:num_rows]

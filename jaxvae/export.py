@@ -1,6 +1,7 @@
 """A trained model as files for others: `.pth`, `.safetensors`, and what they need beside them."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,26 +31,38 @@ class Network(NamedTuple):
     latent_dim: int
     hidden_dim: int
     use_batch_norm: bool
+    use_layer_norm: bool
+    prior: str
 
 
 def make_network(params: dict, batch_stats: dict) -> Network:
     """Rebuilds the model around nested dictionaries of arrays; the sizes are the arrays' own."""
     num_tags, hidden_dim = params["fc1"]["kernel"].shape
     latent_dim = params["fc3"]["kernel"].shape[0]
-    use_batch_norm = "bn1" in params
+    use_batch_norm, use_layer_norm = "bn1" in params, "ln1" in params
+    prior = prior_of(params.get("prior", {}))
     model = nnx.eval_shape(
         lambda: VAE(
             num_tags=num_tags,
             latent_dim=latent_dim,
             hidden_dim=hidden_dim,
             use_batch_norm=use_batch_norm,
+            use_layer_norm=use_layer_norm,
+            prior=prior,
+            num_components=len(params["prior"]["logits"]) if prior in ("mixture", "vamp") else 1,
             rngs=nnx.Rngs(0),
         )
     )
     graphdef = nnx.graphdef(model)
     params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
-    sizes = (num_tags, latent_dim, hidden_dim, use_batch_norm)
-    return Network(graphdef, params, batch_stats, *sizes)
+    sizes = (num_tags, latent_dim, hidden_dim)
+    return Network(graphdef, params, batch_stats, *sizes, use_batch_norm, use_layer_norm, prior)
+
+
+def prior_of(arrays: Iterable[str]) -> str:
+    """Which prior has parameters of these names."""
+    marks = {"means": "mixture", "pseudo_inputs": "vamp", "hidden": "flow"}
+    return next((prior for name, prior in marks.items() if name in arrays), "normal")
 
 
 def reconstruction_logits(network: Network, x: np.ndarray) -> np.ndarray:
@@ -181,11 +194,21 @@ def _numpy_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     def linear(name, h):
         return h @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
 
+    def layer_norm(name, h):
+        if f"{name}.weight" not in tensors:
+            return h
+        h = h - h.mean(axis=1, keepdims=True)
+        h = h / np.sqrt(np.square(h).mean(axis=1, keepdims=True) + 1e-5)
+        return h * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
+
     def norm(name, h):
         if f"{name}.weight" not in tensors:
             return h
         scale = tensors[f"{name}.weight"] / np.sqrt(tensors[f"{name}.running_var"] + 1e-5)
         return (h - tensors[f"{name}.running_mean"]) * scale + tensors[f"{name}.bias"]
 
-    mean = linear("fc2_mu", norm("bn1", np.maximum(linear("fc1", x.astype(np.float32)), 0.0)))
-    return linear("fc4", norm("bn2", np.maximum(linear("fc3", mean), 0.0)))
+    def hidden(number, h):
+        return norm(f"bn{number}", np.maximum(layer_norm(f"ln{number}", h), 0.0))
+
+    mean = linear("fc2_mu", hidden(1, linear("fc1", x.astype(np.float32))))
+    return linear("fc4", hidden(2, linear("fc3", mean)))

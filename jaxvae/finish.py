@@ -11,7 +11,7 @@ from flax import nnx
 from jaxvae import devices, epoch, evaluate, export, record, sample
 from jaxvae.checkpoints import save_params
 from jaxvae.dataset import Dataset, generator_of
-from jaxvae.losses import LossWeights
+from jaxvae.losses import LossWeights, Objective
 from jaxvae.taxonomy import Taxonomy
 
 _INFORMATION_ROWS = 5000
@@ -27,7 +27,7 @@ def finish(
     epochs: int,
     key: jax.Array,
     weights: LossWeights,
-    use_binary_cross_entropy: bool,
+    objective: Objective,
     latent_dim: int,
     taxonomy: Taxonomy,
     dataset: Dataset,
@@ -47,7 +47,7 @@ def finish(
       epochs: epochs trained.
       key: the run's root key.
       weights: weights of the loss terms.
-      use_binary_cross_entropy: Bernoulli likelihood, else squared error.
+      objective: what was minimised.
       latent_dim: L.
       taxonomy: what the columns mean.
       dataset: rows and splits.
@@ -68,7 +68,7 @@ def finish(
             num_tags=num_tags,
             latent_dim=latent_dim,
             batch_size=epoch.eval_batch_size(len(rows), num_tags),
-            use_binary_cross_entropy=use_binary_cross_entropy,
+            objective=objective,
         )
         placed = devices.append_empty_row(rows, num_tags=num_tags)
         threshold = np.float32(inference["threshold"])
@@ -91,7 +91,7 @@ def finish(
             **evaluate.cooccurrence(decoded, test_sets),
         }.items()
     }
-    if use_binary_cross_entropy:
+    if objective.use_binary_cross_entropy:
         train_sets = evaluate.incidence(split_rows["train"], num_tags)
         stages["test"]["test/independent_nll"] = evaluate.independent_nll(train_sets, test_sets)
         generator = generator_of(config["data"]["dataset_name"], taxonomy)
@@ -104,7 +104,7 @@ def finish(
 
     if inference["enabled"]:
         stages["inference"] = _sample(
-            folder, graphdef, params, batch_stats, latent_dim, inference, taxonomy, test_sets
+            folder, graphdef, params, batch_stats, inference, taxonomy, test_sets
         )
     facts = {"checkpoint": "best", "epoch": best_epoch, "taxonomy_digest": taxonomy.digest}
     save_params(folder / "final", params, batch_stats, facts)
@@ -160,13 +160,12 @@ def _train_losses(folder: Path, best_epoch: int) -> dict[str, Any]:
 
 
 def _sample(
-    folder, graphdef, params, batch_stats, latent_dim, inference, taxonomy, test_sets
+    folder, graphdef, params, batch_stats, inference, taxonomy, test_sets
 ) -> dict[str, Any]:
     samples = sample.sample_prior(
         graphdef,
         params,
         batch_stats,
-        latent_dim=latent_dim,
         num_samples=inference["num_samples"],
         temperature=inference["temperature"],
         decode=inference["decode"],

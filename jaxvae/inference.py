@@ -81,6 +81,34 @@ def logits(network: Network, z: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def log_prior(network: Network, z: np.ndarray) -> np.ndarray:
+    """Log p(z) `[N]` float64 of latent vectors `[N, L]`, nats."""
+    measure = _prior_programs(network.graphdef)[0]
+    parts = [np.zeros(0)]
+    for start in range(0, len(z), BUCKETS[-1]):
+        part = z[start : start + BUCKETS[-1]]
+        padded = np.zeros((bucket(len(part)), network.latent_dim), np.float32)
+        padded[: len(part)] = part
+        values = measure(network.params, network.batch_stats, padded)
+        parts.append(np.asarray(values, np.float64)[: len(part)])
+    return np.concatenate(parts)
+
+
+def draw_prior(network: Network, num: int, *, seed: int) -> np.ndarray:
+    """Draws `[num, L]` float64 from p(z)."""
+    draw = _prior_programs(network.graphdef)[1]
+    keys = jax.random.split(jax.random.key(seed), -(-num // BUCKETS[-1]))
+    parts = [draw(network.params, network.batch_stats, key) for key in keys]
+    return np.concatenate(parts).astype(np.float64)[:num]
+
+
+def prior_moments(network: Network) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each dimension under p(z), `[L]`."""
+    moments = _prior_programs(network.graphdef)[2]
+    centre, variance = moments(network.params, network.batch_stats)
+    return np.asarray(centre), np.sqrt(np.asarray(variance))
+
+
 def probabilities(network: Network, z: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """p(tag present | z) `[N, V]`, its logits divided by `temperature`."""
     return sigmoid(logits(network, z) / np.float32(temperature))
@@ -106,3 +134,17 @@ def _decode(graphdef: nnx.GraphDef):
         return nnx.merge(graphdef, params, batch_stats).decode(z)
 
     return jax.jit(decode)
+
+
+@functools.lru_cache(maxsize=8)
+def _prior_programs(graphdef: nnx.GraphDef):
+    """Log density, draws and moments of the prior."""
+
+    def model(params, batch_stats):
+        return nnx.merge(graphdef, params, batch_stats)
+
+    return (
+        jax.jit(lambda params, stats, z: model(params, stats).log_prior(z)),
+        jax.jit(lambda params, stats, key: model(params, stats).draw_prior(key, BUCKETS[-1])),
+        jax.jit(lambda params, stats: model(params, stats).prior_moments()),
+    )

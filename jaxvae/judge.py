@@ -14,7 +14,8 @@ from jaxvae import complete, evaluate, inference, latents, likelihood, ranking, 
 from jaxvae.baselines import Baselines, Independent, fit_baselines, load_baselines, save_baselines
 from jaxvae.dataset import fingerprint_rows, generator_of
 from jaxvae.disentanglement import disentanglement
-from jaxvae.losses import gaussian_kl
+from jaxvae.export import Network
+from jaxvae.losses import standardised_kl
 from jaxvae.metrics import ACTIVE_KL, ACTIVE_VARIANCE
 from jaxvae.run import Run
 from jaxvae.sample import DECODES
@@ -56,7 +57,7 @@ def judge(
         "epoch": run.facts.get("epoch"),
         "kld_weight": run.config.get("loss", {}).get("kld_weight"),
         **_likelihood(found),
-        **_latent(found, mean, train_mean, train_logvar),
+        **_latent(run.network, found, mean, train_mean, train_logvar, seed),
         **_among_baselines(run, split, sets, found, baselines, seed),
         **_reconstruction(run, sets, val, mean),
         **_ranking(run, sets, baselines, train_mean, train_logvar, seed),
@@ -90,10 +91,10 @@ def _likelihood(found: likelihood.RowLikelihood) -> dict[str, Any]:
     }
 
 
-def _latent(found, mean, train_mean, train_logvar) -> dict[str, Any]:
+def _latent(network, found, mean, train_mean, train_logvar, seed) -> dict[str, Any]:
     kl = found.kl_per_dimension.mean(axis=0)
     information = evaluate.information(train_mean, train_logvar)
-    train_kl = _kl(train_mean, train_logvar).sum(axis=1)
+    train_rate = _rate(network, train_mean, train_logvar, seed)
     variance = mean.var(axis=0, ddof=1) if len(mean) > 1 else np.zeros_like(kl)
     return {
         "active_units": int((kl > ACTIVE_KL).sum()),
@@ -101,7 +102,7 @@ def _latent(found, mean, train_mean, train_logvar) -> dict[str, Any]:
         "latent_dim": len(kl),
         "information": information,
         "information_most": float(np.log(len(train_mean))),
-        "aggregate_kl": float(train_kl.mean()) - information,
+        "aggregate_kl": train_rate - information,
         "collapsed": bool(information < evaluate.COLLAPSE_NATS),
         "kl_per_dimension": kl.tolist(),
     }
@@ -227,7 +228,7 @@ def name_dimensions(run: Run) -> list[dict]:
     """The latent dimensions in tags, over the first 5,000 training rows."""
     rows = run.rows("train")[:_INFORMATION_ROWS]
     mean, logvar = inference.posterior(run.network, rows)
-    kl = _kl(mean, logvar).mean(axis=0)
+    kl = _kl(run.network, mean, logvar).mean(axis=0)
     return latents.name_dimensions(
         run.network,
         mean,
@@ -242,8 +243,23 @@ def _corpus_of(run: Run):
     return generator_of(run.config.get("data", {}).get("dataset_name", ""), run.taxonomy)
 
 
-def _kl(mean: np.ndarray, logvar: np.ndarray) -> np.ndarray:
-    return np.asarray(gaussian_kl(jnp.asarray(mean), jnp.asarray(logvar)))
+def _kl(network: Network, mean: np.ndarray, logvar: np.ndarray) -> np.ndarray:
+    """KL `[N, L]` of every dimension from a Gaussian of the prior's moments."""
+    centre, deviation = inference.prior_moments(network)
+    each = standardised_kl(
+        jnp.asarray(mean), jnp.asarray(logvar), jnp.asarray(centre), jnp.square(deviation)
+    )
+    return np.asarray(each)
+
+
+def _rate(network: Network, mean: np.ndarray, logvar: np.ndarray, seed: int) -> float:
+    """Mean KL(q(z|x) || p(z)), by one draw a row where it has no closed form."""
+    if network.prior == "normal":
+        return float(_kl(network, mean, logvar).sum(axis=1).mean())
+    noise = np.random.default_rng(seed).standard_normal(mean.shape)
+    z = mean + np.exp(0.5 * logvar) * noise
+    log_q = -0.5 * (np.square(noise) + logvar + np.log(2.0 * np.pi)).sum(axis=1)
+    return float((log_q - inference.log_prior(network, z)).mean())
 
 
 def _log_rest(log_empty: float) -> float:

@@ -33,17 +33,20 @@ def name_dimensions(
       concepts: names of concepts and their columns.
 
     Returns:
-      Of each dimension: `dim`, `kl`, the tags that gain and lose most probability from z = -2 to 2
-      with the other dimensions as rows have them (`rises`, `falls`: pairs of tag and change), the
-      mutual information of its mean with single tags (`informs`: pairs of tag and nats), and with
-      the tags of each concept, summed (`concepts`, nats; `concept`, the largest).
+      Of each dimension: `dim`, `kl`, the tags that gain and lose most probability from -2 to 2
+      standard deviations of the prior with the other dimensions as rows have them (`rises`,
+      `falls`: pairs of tag and change), the mutual information of its mean with single tags
+      (`informs`: pairs of tag and nats), and with the tags of each concept, summed (`concepts`,
+      nats; `concept`, the largest).
     """
     information = mutual_information_with_sets(mean, sets)
     origins = mean[np.linspace(0, len(mean) - 1, min(_ORIGINS, len(mean))).astype(int)]
+    centre, deviation = inference.prior_moments(network)
     named = []
     for dim in np.argsort(-np.asarray(kl), kind="stable"):
         low, high = origins.copy(), origins.copy()
-        low[:, dim], high[:, dim] = -2.0, 2.0
+        low[:, dim] = centre[dim] - 2.0 * deviation[dim]
+        high[:, dim] = centre[dim] + 2.0 * deviation[dim]
         change = inference.probabilities(network, high).mean(axis=0)
         change = change - inference.probabilities(network, low).mean(axis=0)
         order = np.argsort(change)
@@ -76,13 +79,14 @@ def traverse(
       network: the model.
       mean: `[L]`, where to start.
       dim: the dimension that is set to each of `steps`.
-      steps: values of z, in standard deviations of the prior.
+      steps: values of z, in standard deviations of the prior from its mean.
 
     Returns:
       (the latent vectors `[S, L]`, their tags' probabilities `[S, V]`).
     """
     z = np.repeat(np.asarray(mean, np.float32)[None], len(steps), axis=0)
-    z[:, dim] = steps
+    centre, deviation = inference.prior_moments(network)
+    z[:, dim] = centre[dim] + np.asarray(steps, np.float32) * deviation[dim]
     return z, inference.probabilities(network, z)
 
 

@@ -10,8 +10,9 @@ from flax import nnx
 
 from jaxvae.export import Network
 from jaxvae.inference import pad_rows, rows_at_once
-from jaxvae.losses import gaussian_kl
+from jaxvae.losses import standardised_kl
 from jaxvae.model import multi_hot, reparameterize
+from jaxvae.priors import gaussian_log_prob
 
 _DRAWS = 50  # of one step for a whole batch: enough to fill the cores, few enough to fit a cache
 _ROWS = 512
@@ -26,8 +27,9 @@ class RowLikelihood(NamedTuple):
       log_likelihood: the importance-weighted bound on log p(x) (Burda et al. 2016).
       variance: its Monte-Carlo variance by the delta method.
       distortion: E_q[-log p(x|z)].
-      rate: KL(q(z|x) || p(z)).
-      kl_per_dimension: the rate's parts, `[N, L]`.
+      rate: KL(q(z|x) || p(z)); by the same draws where it has no closed form.
+      kl_per_dimension: `[N, L]`, of q(z_d|x) from a Gaussian with the prior's moments: the parts of
+        the rate where the prior is N(0, I).
     """
 
     log_likelihood: np.ndarray
@@ -64,21 +66,19 @@ def row_likelihood(
         part = rows[start : start + at_once]
         padded = pad_rows(part, fill=network.num_tags)
         key = jax.random.fold_in(jax.random.key(seed), start)
-        log_weights, distortion = [], np.zeros(len(part))
+        log_weights, sums = [], np.zeros((2, len(part)))
         for stream, (run, times) in enumerate(programs):
-            weights, total, kl = run(
+            weights, *totals, kl = run(
                 network.params,
                 network.batch_stats,
                 padded,
                 jax.random.split(jax.random.fold_in(key, stream), times),
             )
             log_weights.append(np.asarray(weights, np.float64).reshape(-1, len(padded)))
-            distortion += np.asarray(total, np.float64)[: len(part)]
+            sums += np.asarray(totals, np.float64)[:, : len(part)]
         kl = np.asarray(kl, np.float64)[: len(part)]
         log_likelihood, variance = _log_mean(np.concatenate(log_weights)[:, : len(part)])
-        parts.append(
-            (log_likelihood, variance, distortion / num_importance_samples, kl.sum(axis=1), kl)
-        )
+        parts.append((log_likelihood, variance, *(sums / num_importance_samples), kl))
     return RowLikelihood(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
@@ -117,13 +117,17 @@ def _program(graphdef: nnx.GraphDef, num_tags: int, draws: int):
             logits = model.decode(z.reshape(-1, latent_dim)).reshape(draws, size, num_tags)
             # log p(x|z): a product picks the present tags' logits, softplus is for all of them.
             log_p = jnp.sum(x[None] * logits - jax.nn.softplus(logits), axis=-1)
-            # The constants of the two densities, L/2 log(2 pi), cancel.
-            log_prior = -0.5 * jnp.sum(jnp.square(z), axis=-1)
-            log_q = -0.5 * jnp.sum(jnp.square(noise) + logvar[None], axis=-1)
-            return total - jnp.sum(log_p, axis=0), log_p + log_prior - log_q
+            log_ratio = gaussian_log_prob(z, mean[None], logvar[None]) - model.log_prior(z)
+            sums = total[0] - jnp.sum(log_p, axis=0), total[1] + jnp.sum(log_ratio, axis=0)
+            return sums, log_p - log_ratio
 
-        distortion, weights = jax.lax.scan(step, jnp.zeros((size,), jnp.float32), keys)
-        return weights, distortion, gaussian_kl(mean, logvar)
+        zeros = jnp.zeros((size,), jnp.float32)
+        (distortion, rate), weights = jax.lax.scan(step, (zeros, zeros), keys)
+        centre, variance = model.prior_moments()
+        kl = standardised_kl(mean, logvar, centre, variance)
+        if model.prior is None:  # the rate has a closed form
+            rate = jnp.sum(kl, axis=-1) * (draws * len(keys))
+        return weights, distortion, rate, kl
 
     return jax.jit(log_weights)
 
@@ -132,10 +136,9 @@ def _program(graphdef: nnx.GraphDef, num_tags: int, draws: int):
 def _empty_program(graphdef: nnx.GraphDef):
     def log_empty(params, batch_stats, keys):
         model = nnx.merge(graphdef, params, batch_stats)
-        latent_dim = params["fc3"]["kernel"].shape[0]
 
         def step(carry, key):
-            logits = model.decode(jax.random.normal(key, (1000, latent_dim)))
+            logits = model.decode(model.draw_prior(key, 1000))
             return carry, -jnp.sum(jax.nn.softplus(logits), axis=-1)
 
         return jax.lax.scan(step, None, keys)[1]

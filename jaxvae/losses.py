@@ -1,8 +1,9 @@
-"""The terms of the objective, per example, and the one place where they are weighted and reduced.
+"""The objectives and their terms: the one place where terms are weighted and reduced.
 
 Terms are sums over tags or per latent dimension, unweighted; nothing here knows a model class.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,73 @@ class LossWeights(NamedTuple):
 
     bce: jax.Array
     kld: jax.Array
+    free_bits: jax.Array
+    capacity: jax.Array
+
+
+def standardised_kl(
+    mean: jax.Array, logvar: jax.Array, centre: jax.Array, variance: jax.Array
+) -> jax.Array:
+    """KL of every dimension from a Gaussian of the prior's mean and variance there, nats.
+
+    With a standard normal prior it is `gaussian_kl`, the rate's parts. Another prior has no such
+    parts; this one is 0 where a dimension says nothing, whatever the scale of z.
+
+    Args:
+      mean: `[B, L]`.
+      logvar: `[B, L]`.
+      centre: `[L]`.
+      variance: `[L]`.
+    """
+    scaled = (mean - centre[None, :]) * jax.lax.rsqrt(variance)[None, :]
+    return gaussian_kl(scaled, logvar - jnp.log(variance)[None, :])
+
+
+class Objective(NamedTuple):
+    """The choices that make another program.
+
+    Attributes:
+      name: of `OBJECTIVES`.
+      num_draws: D, draws of z for each row.
+      schedule: of `SCHEDULES`.
+      use_binary_cross_entropy: Bernoulli likelihood, else squared error.
+    """
+
+    name: str = "elbo"
+    num_draws: int = 1
+    schedule: str = "constant"
+    use_binary_cross_entropy: bool = True
+
+
+ELBO = Objective()
+
+
+class Terms(NamedTuple):
+    """What an objective is made of; D draws of z for each of B rows.
+
+    Attributes:
+      reconstruction: `[D, B]`, nats (or squared error).
+      rate: `[B]`, KL(q(z|x) || p(z)), in closed form where there is one, else by the draws.
+      kl: `[B, L]`, the rate's parts by dimension.
+      log_prior: `[D, B]`, log p(z).
+      log_posterior: `[D, B]`, log q(z|x).
+      z: `[D, B, L]`.
+      mean: `[B, L]`, of q(z|x).
+      logvar: `[B, L]`.
+      mask: `[B]`, which rows are real.
+      channel: `[D, B]` of zeros, from `doubly_reparameterized` where that is in use.
+    """
+
+    reconstruction: jax.Array
+    rate: jax.Array
+    kl: jax.Array
+    log_prior: jax.Array
+    log_posterior: jax.Array
+    z: jax.Array
+    mean: jax.Array
+    logvar: jax.Array
+    mask: jax.Array
+    channel: jax.Array | None = None
 
 
 def bernoulli_nll(logits: jax.Array, x: jax.Array) -> jax.Array:
@@ -84,15 +152,173 @@ def gaussian_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
     return 0.5 * (jnp.square(mean) + jnp.expm1(logvar) - logvar)
 
 
-def objective(reconstruction: jax.Array, kl: jax.Array, weights: LossWeights) -> jax.Array:
-    """The weighted loss of each example, `[B]`: the negative beta-ELBO (Higgins et al. 2017).
+def elbo(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
+    """The negative beta-ELBO of each example, `[B]` (Higgins et al. 2017)."""
+    del num_rows
+    return _reconstruction(terms, weights) + weights.kld * terms.rate
+
+
+def free_bits(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
+    """The ELBO with `weights.free_bits` nats of each dimension for nothing (Kingma et al. 2016).
+
+    A dimension whose KL, averaged over the batch, is under the floor costs the floor, and no
+    gradient pulls it further towards the prior.
+    """
+    del num_rows
+    batch = jnp.sum(jnp.where(terms.mask[:, None], terms.kl, 0.0), axis=0) / _rows(terms.mask)
+    cost = jnp.sum(jnp.maximum(batch, weights.free_bits))
+    return _reconstruction(terms, weights) + weights.kld * cost
+
+
+def capacity(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
+    """The rate held at `weights.capacity` nats by the weight beta (Burgess et al. 2018)."""
+    del num_rows
+    batch = jnp.sum(jnp.where(terms.mask, terms.rate, 0.0)) / _rows(terms.mask)
+    cost = jnp.abs(batch - weights.capacity)
+    return _reconstruction(terms, weights) + weights.kld * cost
+
+
+def tcvae(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
+    """The ELBO with beta on the total correlation of q(z) alone (Chen et al. 2018).
+
+    The rate is the sum of I(x; z), the total correlation and the dimensions' KL; q(z) and its
+    margins are estimated from the batch.
+    """
+    correlation = total_correlation(terms.z[0], terms.mean, terms.logvar, terms.mask, num_rows)
+    return _reconstruction(terms, weights) + terms.rate + (weights.kld - 1.0) * correlation
+
+
+def importance_weighted(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
+    """The negative importance-weighted bound of D draws, `[B]` (Burda et al. 2016).
+
+    With `doubly_reparameterized` draws its gradient is that of Tucker et al. (2019): the encoder's
+    has no score-function part, whose noise grows with D.
+    """
+    del num_rows
+    log_weight = -weights.bce * terms.reconstruction
+    log_weight = log_weight + weights.kld * (terms.log_prior - terms.log_posterior)
+    if terms.channel is not None:
+        log_weight = log_weight + terms.channel
+    return jnp.log(float(len(log_weight))) - jax.nn.logsumexp(log_weight, axis=0)
+
+
+_PAIRED = 128
+"""Rows that are paired with all rows of a batch at a time."""
+
+OBJECTIVES: dict[str, Callable[[Terms, LossWeights, int], jax.Array]] = {
+    "elbo": elbo,
+    "free_bits": free_bits,
+    "capacity": capacity,
+    "tcvae": tcvae,
+    "iw": importance_weighted,
+}
+"""By name: (terms, weights, N rows of the training split) to the loss of each example `[B]`."""
+
+
+def _reconstruction(terms: Terms, weights: LossWeights) -> jax.Array:
+    return weights.bce * jnp.mean(terms.reconstruction, axis=0)
+
+
+def _rows(mask: jax.Array) -> jax.Array:
+    return jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1.0)
+
+
+def total_correlation(
+    z: jax.Array, mean: jax.Array, logvar: jax.Array, mask: jax.Array, num_rows: int
+) -> jax.Array:
+    """Log q(z) - sum_d log q(z_d) of one draw a row, `[B]`, estimated from the batch.
+
+    q(z) is the mean of q(z|x) over N rows: a row's own has the weight 1/N, the rest stands for all
+    other rows (stratified, Chen et al. 2018, appendix C; here with equal weights).
 
     Args:
-      reconstruction: `[B]`, nats (or squared error).
-      kl: `[B, L]`, nats per dimension.
-      weights: the weight of each term.
+      z: `[B, L]`, z_b drawn from q(z|x_b).
+      mean: `[B, L]`.
+      logvar: `[B, L]`.
+      mask: `[B]`, which rows are real.
+      num_rows: N.
     """
-    return weights.bce * reconstruction + weights.kld * jnp.sum(kl, axis=-1)
+    size = len(z)
+    others = jnp.maximum(_rows(mask) - 1.0, 1.0)
+    own = jnp.eye(size, dtype=bool)
+    share = jnp.where(own, -jnp.log(float(num_rows)), jnp.log1p(-1.0 / num_rows) - jnp.log(others))
+    share = jnp.where(mask[None, :], share, -jnp.inf)
+
+    def one(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+        z, share = inputs
+        # [B, L]: z under every row's posterior, up to a constant that cancels between the joint
+        # and its margins.
+        density = jnp.square(z[None, :] - mean) * jnp.exp(-logvar)
+        density = -0.5 * (density + logvar)
+        joint = jax.nn.logsumexp(jnp.sum(density, axis=-1) + share)
+        return joint - jnp.sum(jax.nn.logsumexp(density + share[:, None], axis=0))
+
+    # Some rows at a time: [B, B, L] of an evaluation's batch would not fit.
+    found = jax.lax.map(one, (z, share), batch_size=min(size, _PAIRED))
+    return jnp.where(mask, found, 0.0)
+
+
+@jax.custom_vjp
+def doubly_reparameterized(z: jax.Array, channel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Z and a channel of zeros, unchanged; but the gradient of z is weighted once more.
+
+    Of the importance-weighted bound a draw's gradient has its normalised weight as a factor; for
+    the encoder the square of it is wanted. `importance_weighted` adds the channel to the log
+    weights, so what comes back along it is that very weight.
+
+    Args:
+      z: `[D, B, L]`.
+      channel: `[D, B]`, zeros.
+    """
+    return z, channel
+
+
+def _doubly_forward(z, channel):
+    return (z, channel), None
+
+
+def _doubly_backward(_, gradients):
+    slope, weight = gradients
+    total = jnp.sum(weight, axis=0)[None, :]
+    share = jnp.where(total == 0.0, 0.0, weight / jnp.where(total == 0.0, 1.0, total))
+    return slope * share[:, :, None], jnp.zeros_like(weight)
+
+
+doubly_reparameterized.defvjp(_doubly_forward, _doubly_backward)
+
+
+SCHEDULES = ("constant", "linear", "cosine", "cyclical")
+
+
+def schedule(name: str, step: jax.Array, warmup_steps: jax.Array, cycles: jax.Array) -> jax.Array:
+    """Share in [0, 1] of a weight's final value at a step; 1 from `warmup_steps` on.
+
+    Args:
+      name: "constant", 1 throughout; "linear"; "cosine"; "cyclical", `cycles` times up from 0 in
+        the first half of a cycle and level in the second (Fu et al. 2019).
+      step: scalar.
+      warmup_steps: float scalar.
+      cycles: float scalar.
+    """
+    done = step.astype(jnp.float32) / jnp.maximum(warmup_steps, 1e-9)
+    if name == "constant":
+        return jnp.ones((), jnp.float32)
+    rising = jnp.minimum(done, 1.0)
+    if name == "cosine":
+        rising = 0.5 * (1.0 - jnp.cos(jnp.pi * rising))
+    elif name == "cyclical":
+        rising = jnp.minimum(1.0, 2.0 * jnp.mod(done * cycles, 1.0))
+    return jnp.where(done < 1.0, rising, 1.0)
+
+
+def weights_at(weights: LossWeights, share: jax.Array, objective: str) -> LossWeights:
+    """The weights while they are at a share of their final values.
+
+    It is the KL's that rises, with the objective "capacity" the capacity.
+    """
+    if objective == "capacity":
+        return weights._replace(capacity=weights.capacity * share)
+    return weights._replace(kld=weights.kld * share)
 
 
 def masked_mean(values: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Array:

@@ -32,8 +32,8 @@ class Losses(clu_metrics.Metric):
         return cls(loss=zero, bce=zero, kld=zero, count=zero)
 
     @classmethod
-    def from_batch(cls, *, loss, bce, kl, mask) -> "Losses":
-        """Sums of a batch: `loss` and `bce` `[B]`, `kl` `[B, L]`, over rows where `mask` is set."""
+    def from_batch(cls, *, loss, bce, kld, mask) -> "Losses":
+        """Sums of a batch: `loss`, `bce` and `kld` `[B]`, over rows where `mask` is set."""
 
         def total(values):
             return jnp.sum(jnp.where(mask, values, 0.0))
@@ -41,7 +41,7 @@ class Losses(clu_metrics.Metric):
         return cls(
             loss=total(loss),
             bce=total(bce),
-            kld=total(jnp.sum(kl, axis=-1)),
+            kld=total(kld),
             count=jnp.sum(mask.astype(jnp.float32)),
         )
 

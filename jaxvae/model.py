@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxvae import layers, priors
+
 WIDE = 1024
 """Vocabulary from which rows are looked up in tables instead of multiplied as multi-hot vectors."""
 
@@ -43,7 +45,7 @@ def dropout_values(uniform: jax.Array, rate: jax.Array) -> jax.Array:
 
     Args:
       uniform: `[..., B, K]`, uniform on [0, 1).
-      rate: scalar in [0, 1); may be traced.
+      rate: in [0, 1), a scalar or `[..., B, 1]`; may be traced.
 
     Returns:
       `[..., B, K]` float32.
@@ -56,98 +58,22 @@ def reparameterize(mean: jax.Array, logvar: jax.Array, noise: jax.Array) -> jax.
     return mean + jnp.exp(0.5 * logvar) * noise
 
 
-def _linears(sizes: list[tuple[int, int]], dtype, rngs: nnx.Rngs) -> list[nnx.Linear]:
-    """Linear layers of `(fan_in, features)` with torch's default initialisation.
-
-    Weights and biases alike are U(-1/sqrt(fan_in), 1/sqrt(fan_in)). All come from one draw: a
-    generator per array takes XLA longer to compile than a whole training epoch.
-    """
-    counts = [(fan_in + 1) * features for fan_in, features in sizes]
-    uniform = jax.random.uniform(rngs.params(), (sum(counts),), minval=-1.0, maxval=1.0)
-    layers, start = [], 0
-    for (fan_in, features), count in zip(sizes, counts, strict=True):
-        values = uniform[start : start + count] * fan_in**-0.5
-        layers.append(
-            nnx.Linear(
-                fan_in,
-                features,
-                kernel_init=_given(values[features:].reshape(fan_in, features)),
-                bias_init=_given(values[:features]),
-                dtype=dtype,
-                rngs=rngs,
-            )
-        )
-        start += count
-    return layers
-
-
-def _given(values: jax.Array):
-    """An initialiser that yields these values."""
-
-    def init(key, shape, dtype=jnp.float32, **_):
-        del key, shape
-        return values.astype(dtype)
-
-    return init
-
-
-class BatchNorm(nnx.Module):
-    """Batch normalisation as torch does it, over the rows that a mask lets through.
-
-    Normalises with the biased two-pass variance of the batch and keeps running averages with
-    momentum 0.1 in torch's sense, the variance unbiased (Ioffe & Szegedy 2015). A batch of one row
-    has no unbiased variance and leaves the running one alone; an empty batch leaves all alone.
-    """
-
-    momentum = 0.1
-    epsilon = 1e-5
-
-    def __init__(self, features: int):
-        self.scale = nnx.Param(jnp.ones((features,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
-        self.mean = nnx.BatchStat(jnp.zeros((features,), jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones((features,), jnp.float32))
-        self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
-
-    def __call__(self, x: jax.Array, *, mask: jax.Array | None, train: bool) -> jax.Array:
-        """Normalises `[B, features]`; with `train`, by this batch, whose statistics are kept."""
-        dtype = x.dtype
-        x = x.astype(jnp.float32)
-        if train:
-            mean, var = self._observe(x, mask)
-        else:
-            mean, var = self.mean[...], self.var[...]
-        factor = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        return ((x - mean[None, :]) * factor[None, :] + self.bias[...][None, :]).astype(dtype)
-
-    def _observe(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        weight = jnp.ones(x.shape[:1], jnp.float32) if mask is None else mask.astype(jnp.float32)
-        rows = jnp.sum(weight)
-        divisor = jnp.maximum(rows, 1.0)
-        mean = jnp.sum(x * weight[:, None], axis=0) / divisor
-        centred = (x - mean[None, :]) * weight[:, None]
-        var = jnp.sum(jnp.square(centred), axis=0) / divisor
-
-        unbiased = var * rows / jnp.maximum(rows - 1.0, 1.0)
-        mean_step = jnp.where(rows >= 1.0, self.momentum, 0.0)
-        var_step = jnp.where(rows >= 2.0, self.momentum, 0.0)
-        self.mean[...] = self.mean[...] + mean_step * (mean - self.mean[...])
-        self.var[...] = self.var[...] + var_step * (unbiased - self.var[...])
-        self.count[...] = self.count[...] + (rows >= 1.0).astype(jnp.int32)
-        return mean, var
-
-
 class VAE(nnx.Module):
     """A VAE over multi-hot tag rows with one hidden layer each way (Kingma & Welling 2014).
 
     Encoder: `relu(fc1)`, batch norm if asked for, then the heads `fc2_mu` and `fc2_logvar`.
-    Decoder: `relu(fc3)`, batch norm, `fc4` to one logit per tag.
+    Decoder: `relu(fc3)`, batch norm, `fc4` to one logit per tag. Layer norm comes before the ReLUs.
 
     Args:
       num_tags: V, width of the input and of the logits.
       latent_dim: L, width of z.
       hidden_dim: H, width of both hidden layers.
       use_batch_norm: adds `bn1` and `bn2` after the ReLUs.
+      use_layer_norm: adds `ln1` and `ln2` before them (Ba et al. 2016).
+      prior: "normal", N(0, I); "mixture", "vamp" or "flow": see `priors`.
+      num_components: K, of the mixture; components of the VampPrior unless rows are given.
+      pseudo_inputs: `[K, V]` rows that the VampPrior starts from.
+      decoder_bias: `[V]`, what `fc4.bias` starts from, such as the tags' log-odds.
       compute_dtype: dtype of the matrix products; parameters and results are float32.
       rngs: the initialisation's random stream.
     """
@@ -159,6 +85,11 @@ class VAE(nnx.Module):
         latent_dim: int,
         hidden_dim: int,
         use_batch_norm: bool = False,
+        use_layer_norm: bool = False,
+        prior: str = "normal",
+        num_components: int = 1,
+        pseudo_inputs: jax.typing.ArrayLike | None = None,
+        decoder_bias: jax.typing.ArrayLike | None = None,
         compute_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -169,17 +100,40 @@ class VAE(nnx.Module):
             (latent_dim, hidden_dim),
             (hidden_dim, num_tags),
         ]
-        fc1, fc2_mu, fc2_logvar, fc3, fc4 = _linears(sizes, compute_dtype, rngs)
+        fc1, fc2_mu, fc2_logvar, fc3, fc4 = layers.linears(sizes, compute_dtype, rngs)
+        if decoder_bias is not None:
+            fc4.bias = nnx.Param(jnp.asarray(decoder_bias, jnp.float32))
+
+        if pseudo_inputs is None:
+            pseudo_inputs = jnp.zeros((num_components, num_tags), jnp.float32)
+
+        def layer_norm() -> nnx.LayerNorm | None:
+            return nnx.LayerNorm(hidden_dim, epsilon=1e-5, rngs=rngs) if use_layer_norm else None
+
         self.fc1 = fc1
-        self.bn1 = BatchNorm(hidden_dim) if use_batch_norm else None
+        self.ln1 = layer_norm()
+        self.bn1 = layers.BatchNorm(hidden_dim) if use_batch_norm else None
         self.fc2_mu = fc2_mu
         self.fc2_logvar = fc2_logvar
         self.fc3 = fc3
-        self.bn2 = BatchNorm(hidden_dim) if use_batch_norm else None
+        self.ln2 = layer_norm()
+        self.bn2 = layers.BatchNorm(hidden_dim) if use_batch_norm else None
         self.fc4 = fc4
+        self.prior = priors.make_prior(
+            prior,
+            latent_dim=latent_dim,
+            num_components=num_components,
+            pseudo_inputs=pseudo_inputs,
+            rngs=rngs,
+        )
 
     def encode(
-        self, x: jax.Array, *, mask: jax.Array | None = None, train: bool = False
+        self,
+        x: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+        keep: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """The approximate posterior q(z|x) of multi-hot rows.
 
@@ -187,11 +141,12 @@ class VAE(nnx.Module):
           x: `[B, V]` multi-hot rows (dropout, if any, already applied).
           mask: `[B]`, rows that batch statistics may see; None means all.
           train: whether batch norm uses, and updates by, this batch's statistics.
+          keep: `[B, H]` what the hidden layer is multiplied with (its dropout); None means 1.
 
         Returns:
           (mean, logvar), each `[B, L]` float32.
         """
-        return self._heads(self.fc1(x), mask, train)
+        return self._heads(self.fc1(x), mask, train, keep)
 
     def encode_rows(
         self,
@@ -200,6 +155,7 @@ class VAE(nnx.Module):
         *,
         mask: jax.Array | None = None,
         train: bool = False,
+        keep: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """The approximate posterior of sparse rows, as `encode` of their multi-hot vectors.
 
@@ -210,30 +166,62 @@ class VAE(nnx.Module):
           values: `[B, K]` float32 value of each entry; None means 1.
           mask: as for `encode`.
           train: as for `encode`.
+          keep: as for `encode`.
         """
         if values is None:
             values = jnp.ones(columns.shape, jnp.float32)
         kernel, bias = self.fc1.kernel[...], self.fc1.bias
         assert bias is not None
         if len(kernel) < WIDE:
-            return self.encode(multi_hot(columns, values, len(kernel)), mask=mask, train=train)
+            x = multi_hot(columns, values, len(kernel))
+            return self.encode(x, mask=mask, train=train, keep=keep)
         dtype = self.fc1.dtype
         # A padding entry is out of range: it reads zeros, and its gradient goes nowhere.
         found = kernel.at[columns.astype(jnp.int32)].get(mode="fill", fill_value=0.0).astype(dtype)
         summed = jnp.einsum("bkh,bk->bh", found, values.astype(dtype))
-        return self._heads(summed + bias[...].astype(dtype)[None, :], mask, train)
+        return self._heads(summed + bias[...].astype(dtype)[None, :], mask, train, keep)
 
-    def _heads(self, h: jax.Array, mask, train: bool) -> tuple[jax.Array, jax.Array]:
-        h = jax.nn.relu(h)
-        if self.bn1 is not None:
-            h = self.bn1(h, mask=mask, train=train)
+    def _heads(self, h: jax.Array, mask, train: bool, keep) -> tuple[jax.Array, jax.Array]:
+        h = _hidden(h, self.ln1, self.bn1, mask, train, keep)
         return self.fc2_mu(h).astype(jnp.float32), self.fc2_logvar(h).astype(jnp.float32)
 
     def decode(
-        self, z: jax.Array, *, mask: jax.Array | None = None, train: bool = False
+        self,
+        z: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        train: bool = False,
+        keep: jax.Array | None = None,
     ) -> jax.Array:
         """The logits of p(x|z), `[B, V]` float32, for latent vectors `[B, L]`."""
-        h = jax.nn.relu(self.fc3(z))
-        if self.bn2 is not None:
-            h = self.bn2(h, mask=mask, train=train)
+        h = _hidden(self.fc3(z), self.ln2, self.bn2, mask, train, keep)
         return self.fc4(h).astype(jnp.float32)
+
+    def log_prior(self, z: jax.Array) -> jax.Array:
+        """Log p(z) `[...]` of latent vectors `[..., L]`, nats."""
+        if self.prior is None:
+            return priors.normal_log_prob(z)
+        return self.prior.log_prob(z, self.encode)
+
+    def draw_prior(self, key: jax.Array, num: int) -> jax.Array:
+        """Draws `[num, L]` from p(z)."""
+        if self.prior is None:
+            return jax.random.normal(key, (num, self.fc3.in_features))
+        return self.prior.draw(key, num, self.encode)
+
+    def prior_moments(self) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance of each dimension under p(z), `[L]`."""
+        if self.prior is None:
+            width = self.fc3.in_features
+            return jnp.zeros((width,), jnp.float32), jnp.ones((width,), jnp.float32)
+        return self.prior.moments(self.encode)
+
+
+def _hidden(h: jax.Array, layer_norm, batch_norm, mask, train: bool, keep) -> jax.Array:
+    dtype = h.dtype
+    if layer_norm is not None:
+        h = layer_norm(h.astype(jnp.float32)).astype(dtype)
+    h = jax.nn.relu(h)
+    if batch_norm is not None:
+        h = batch_norm(h, mask=mask, train=train)
+    return h if keep is None else h * keep.astype(dtype)

@@ -73,6 +73,8 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
         "latent_dim": network.latent_dim,
         "hidden_dim": network.hidden_dim,
         "use_batch_norm": network.use_batch_norm,
+        "use_layer_norm": network.use_layer_norm,
+        "prior": network.prior,
     }
     config = {
         "model_name": path.stem,
@@ -107,13 +109,22 @@ def _last(folder: Path, config: dict, taxonomy: Taxonomy) -> tuple[dict, dict, d
             latent_dim=settings["latent_dim"],
             hidden_dim=settings["hidden_dim"],
             use_batch_norm=settings["use_batch_norm"],
+            use_layer_norm=settings.get("use_layer_norm", False),
+            prior=settings.get("prior", "normal"),
+            num_components=settings.get("prior_components", 1),
             rngs=nnx.Rngs(0),
         )
 
-    _, state = create_state(build, seed=0)
+    trainer = config["trainer"]
+    _, state = create_state(
+        build,
+        seed=0,
+        average=trainer.get("ema_decay", 0.0) > 0.0,
+        decoupled=trainer["optimizer"].get("decoupled_weight_decay", False),
+    )
     with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
         found, _ = checkpoints.restore({"state": state, "best": best_of(state)})
     if found is None:
         raise InputError(f"{folder}: no checkpoint yet")
-    state = found.tree["state"]
-    return state.params, state.batch_stats, {**found.facts, "checkpoint": "last"}
+    last = best_of(found.tree["state"])
+    return last["params"], last["batch_stats"], {**found.facts, "checkpoint": "last"}

@@ -26,19 +26,22 @@ class Progress:
     nonfinite_step: int = -1
     nonfinite_terms: str = ""
 
-    def observe(self, loss: float, *, patience: int, min_delta: float) -> bool:
+    def observe(
+        self, loss: float, *, patience: int, min_delta: float, warming: bool = False
+    ) -> bool:
         """Takes in a validation.
 
         Args:
           loss: its loss, nats.
           patience: validations without a gain that end the run; 0 never does.
           min_delta: nats by which the loss must fall below the best to count as a gain.
+          warming: whether the objective has not its final weights yet: patience waits.
 
         Returns:
           Whether it is the best so far (by however little).
         """
         gain = self.best_loss - loss
-        self.stale_validations = 0 if gain > min_delta else self.stale_validations + 1
+        self.stale_validations = 0 if gain > min_delta or warming else self.stale_validations + 1
         self.stopped_early = patience > 0 and self.stale_validations >= patience
         if gain <= 0:
             return False

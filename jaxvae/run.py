@@ -132,7 +132,6 @@ class Run:
                 network.graphdef,
                 network.params,
                 network.batch_stats,
-                latent_dim=network.latent_dim,
                 rates=self._rates(),
                 temperature=temperature,
             )
@@ -148,7 +147,6 @@ class Run:
             network.graphdef,
             network.params,
             network.batch_stats,
-            latent_dim=network.latent_dim,
             num_samples=num,
             temperature=temperature,
             decode=decode,

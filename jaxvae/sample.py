@@ -28,12 +28,11 @@ class Samples(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def make_prior_draw(graphdef: nnx.GraphDef, *, latent_dim: int):
+def make_prior_draw(graphdef: nnx.GraphDef):
     """Builds the compiled draw of `_CHUNK` latent vectors and their tags.
 
     Args:
       graphdef: the model's static graph.
-      latent_dim: L.
 
     Returns:
       A jitted function of (params, batch_stats, temperature, key) to (boolean `[_CHUNK, V]` with
@@ -43,8 +42,9 @@ def make_prior_draw(graphdef: nnx.GraphDef, *, latent_dim: int):
     def draw(params, batch_stats, temperature, key):
         latent_key, tag_key = jax.random.split(key)
         model = nnx.merge(graphdef, params, batch_stats)
-        z = jax.random.normal(latent_key, (_CHUNK, latent_dim))
-        probabilities = jax.nn.sigmoid(model.decode(z) / temperature)
+        probabilities = jax.nn.sigmoid(
+            model.decode(model.draw_prior(latent_key, _CHUNK)) / temperature
+        )
         uniform = jax.random.uniform(tag_key, probabilities.shape)
         return uniform < probabilities, probabilities
 
@@ -56,7 +56,6 @@ def sample_prior(
     params: dict,
     batch_stats: dict,
     *,
-    latent_dim: int,
     num_samples: int,
     temperature: float = 1.0,
     decode: str = "bernoulli",
@@ -64,7 +63,7 @@ def sample_prior(
     top_k: int = 1,
     seed: int = 0,
 ) -> Samples:
-    """Samples tag sets: z from N(0, I), then tags from p(x|z).
+    """Samples tag sets: z from the prior, then tags from p(x|z).
 
     With "bernoulli" and "calibrated" empty sets are redrawn together with their z, which samples
     on condition that a set is not empty, as data are; a model that yields almost nothing else
@@ -74,7 +73,6 @@ def sample_prior(
       graphdef: the model's static graph.
       params: its parameters.
       batch_stats: its running statistics.
-      latent_dim: L.
       num_samples: how many sets.
       temperature: divides the logits.
       decode: "bernoulli" draws each tag with its probability; "threshold" and "calibrated" cut at
@@ -83,7 +81,7 @@ def sample_prior(
       top_k: tags of a set, used by "top_k" alone.
       seed: fixes the samples.
     """
-    draw = make_prior_draw(graphdef, latent_dim=latent_dim)
+    draw = make_prior_draw(graphdef)
     key = jax.random.key(seed)
     most = _MAX_DRAWS_PER_SAMPLE * max(num_samples, _CHUNK)
     sets, probabilities, short = [], [], num_samples
@@ -111,7 +109,6 @@ def calibrate(
     params: dict,
     batch_stats: dict,
     *,
-    latent_dim: int,
     rates: np.ndarray,
     temperature: float = 1.0,
 ) -> np.ndarray:
@@ -125,11 +122,10 @@ def calibrate(
       graphdef: the model's static graph.
       params: its parameters.
       batch_stats: its running statistics.
-      latent_dim: L.
       rates: `[V]`, wanted share of the sets that have each tag.
       temperature: divides the logits, as it will in sampling.
     """
-    draw = make_prior_draw(graphdef, latent_dim=latent_dim)
+    draw = make_prior_draw(graphdef)
     # Other latent vectors than any seed of a user draws.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0x5EED), _CALIBRATION_CHUNKS)
     probs = np.concatenate(

@@ -198,6 +198,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.latent_dim": _at_least(1),
     "model.hidden_dim": _at_least(1),
     "model.dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
+    "model.hidden_dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
+    "model.decoder_bias": _one_of("random", "log_odds"),
+    "model.prior": _one_of("normal", "mixture", "vamp", "flow"),
+    "model.prior_components": _at_least(1),
     "data.val_fraction": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "data.test_fraction": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "data.split_by": _one_of("row", "set"),
@@ -205,6 +209,13 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.batch_size": _at_least(1),
     "loss.bce_weight": _at_least(0.0),
     "loss.kld_weight": _at_least(0.0),
+    "loss.objective": _one_of("elbo", "free_bits", "capacity", "tcvae", "iw"),
+    "loss.kld_schedule": _one_of("constant", "linear", "cosine", "cyclical"),
+    "loss.kld_warmup": _at_least(0.0),
+    "loss.kld_cycles": _at_least(1),
+    "loss.free_bits": _at_least(0.0),
+    "loss.capacity": _at_least(0.0),
+    "loss.num_importance_samples": _at_least(1),
     "trainer.max_epochs": _at_least(1),
     "trainer.accelerator": _one_of("auto", "cpu", "gpu", "tpu"),
     "trainer.devices": (
@@ -231,6 +242,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: 0.0 <= value <= 1.0,
         "must be between 0 and 1",
     ),
+    "trainer.ema_decay": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "trainer.early_stopping_patience": _at_least(0),
     "trainer.early_stopping_min_delta": _at_least(0.0),
     "trainer.checkpoint_every_seconds": _at_least(0.0),
@@ -271,6 +283,7 @@ def validate(config: ConfigDict) -> None:
             f"--config.trainer.lr_scheduler.warmup_epochs={warmup}: warm-up would never end "
             f"within --config.trainer.max_epochs={epochs}"
         )
+    _validate_objective(config)
     names = config.logger.name
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
         raise InputError(
@@ -282,6 +295,36 @@ def validate(config: ConfigDict) -> None:
                 f"--config.logger.name: no tracker {tracker!r}"
                 f"{did_you_mean(tracker, TRACKERS)}; known: {', '.join(TRACKERS)}, or () for none"
             )
+
+
+def _validate_objective(config: ConfigDict) -> None:
+    loss, prior, epochs = config.loss, config.model.prior, config.trainer.max_epochs
+    if loss.objective == "free_bits" and prior != "normal":
+        raise InputError(
+            f"--config.loss.objective=free_bits needs a KL for each dimension, which "
+            f"--config.model.prior={prior} does not have; take prior=normal, or objective=capacity"
+        )
+    if loss.objective == "iw" and not loss.use_binary_cross_entropy:
+        raise InputError(
+            "--config.loss.objective=iw bounds a likelihood, and "
+            "--config.loss.use_binary_cross_entropy=False has none"
+        )
+    if loss.objective == "iw" and loss.num_importance_samples < 2:
+        raise InputError(
+            f"--config.loss.num_importance_samples={loss.num_importance_samples}: with one draw "
+            f"objective=iw is objective=elbo; take at least 2"
+        )
+    if loss.kld_schedule == "constant" and loss.kld_warmup:
+        raise InputError(
+            f"--config.loss.kld_warmup={loss.kld_warmup} does nothing with --config.loss."
+            f"kld_schedule=constant; take linear, cosine or cyclical"
+        )
+    if loss.kld_schedule != "constant" and not 0.0 < loss.kld_warmup < epochs:
+        raise InputError(
+            f"--config.loss.kld_warmup={loss.kld_warmup}: --config.loss.kld_schedule="
+            f"{loss.kld_schedule} needs epochs of warm-up, fewer than --config.trainer.max_epochs="
+            f"{epochs}, or a share of them below 1.0"
+        )
 
 
 def field_help(source: str, config: ConfigDict) -> str:

@@ -25,6 +25,7 @@ class TrainState:
       key: the run's root PRNG key; every random number is a pure function of it and the step.
       bad_step: the first step whose loss or gradient was not finite, -1 while there is none.
         From there on the state is frozen.
+      average: the exponential moving average of `params`, `{}` where none is kept.
     """
 
     params: dict
@@ -33,6 +34,7 @@ class TrainState:
     step: jax.Array
     key: jax.Array
     bad_step: jax.Array
+    average: dict
 
 
 class Numbers(NamedTuple):
@@ -51,6 +53,10 @@ class Numbers(NamedTuple):
     decay_steps: jax.Array
     final_fraction: jax.Array
     dropout_p: jax.Array
+    hidden_dropout_p: jax.Array
+    average_decay: jax.Array
+    kld_warmup_steps: jax.Array
+    kld_cycles: jax.Array
     loss_weights: LossWeights
 
 
@@ -65,23 +71,36 @@ def make_numbers(
     total_steps: int = 1,
     final_fraction: float = 0.0,
     dropout_p: float = 0.0,
+    hidden_dropout_p: float = 0.0,
+    average_decay: float = 0.0,
     bce_weight: float = 1.0,
     kld_weight: float = 1.0,
+    kld_warmup_steps: float = 0.0,
+    kld_cycles: float = 1.0,
+    free_bits: float = 0.0,
+    capacity: float = 0.0,
 ) -> Numbers:
     """Collects the tunable numbers of a run.
 
     Args:
       learning_rate: peak learning rate.
       betas: Adam's decay rates.
-      weight_decay: coupled L2 coefficient, added to the gradient before Adam as torch does.
+      weight_decay: coupled L2 coefficient, added to the gradient before Adam as torch does; or of
+        the decoupled decay of kernels, where that is chosen.
       clip_norm: global gradient norm to clip at; 0 is off.
       lr_schedule: "constant" or "cosine" (from the end of warm-up to `total_steps`).
       warmup_steps: steps of linear warm-up from 0.
       total_steps: steps of the whole run, where the cosine ends.
       final_fraction: share of the peak that the cosine ends at.
       dropout_p: input dropout rate in [0, 1).
+      hidden_dropout_p: dropout rate of both hidden layers.
+      average_decay: decay a step of the average of the parameters.
       bce_weight: weight of the reconstruction term.
-      kld_weight: weight of the KL term (beta).
+      kld_weight: weight of the KL term (beta), when its warm-up is over.
+      kld_warmup_steps: steps of its warm-up.
+      kld_cycles: cycles of a cyclical warm-up.
+      free_bits: nats that each latent dimension has for nothing.
+      capacity: nats that the rate is held at.
     """
 
     def number(value: float) -> jax.Array:
@@ -97,7 +116,16 @@ def make_numbers(
         decay_steps=number(max(total_steps - warmup_steps, 1)),
         final_fraction=number(1.0 if lr_schedule == "constant" else final_fraction),
         dropout_p=number(dropout_p),
-        loss_weights=LossWeights(bce=number(bce_weight), kld=number(kld_weight)),
+        hidden_dropout_p=number(hidden_dropout_p),
+        average_decay=number(average_decay),
+        kld_warmup_steps=number(kld_warmup_steps),
+        kld_cycles=number(kld_cycles),
+        loss_weights=LossWeights(
+            bce=number(bce_weight),
+            kld=number(kld_weight),
+            free_bits=number(free_bits),
+            capacity=number(capacity),
+        ),
     )
 
 
@@ -114,23 +142,40 @@ def learning_rate_at(numbers: Numbers, step: jax.Array) -> jax.Array:
     return numbers.learning_rate * warmup * decay
 
 
-def _chain(numbers: Numbers, step: jax.Array, norm: jax.Array) -> optax.GradientTransformation:
+def _chain(
+    numbers: Numbers, step: jax.Array, norm: jax.Array, decoupled: bool
+) -> optax.GradientTransformation:
     """Clip, coupled L2, Adam: in this order the chain is torch's Adam(weight_decay) after clip.
 
-    The global norm is given, since the test for finiteness needs it too: optax's own clipping would
+    Decoupled, the decay comes after Adam and touches kernels alone (Loshchilov & Hutter 2019). The
+    global norm is given, since the test for finiteness needs it too: optax's own clipping would
     read every gradient once more.
     """
     clipped = jnp.where(norm > numbers.clip_norm, numbers.clip_norm / norm, 1.0)
+    adam = optax.scale_by_adam(b1=numbers.b1, b2=numbers.b2)
+    if decoupled:
+        middle = (adam, optax.add_decayed_weights(numbers.weight_decay, mask=_kernels))
+    else:
+        middle = (optax.add_decayed_weights(numbers.weight_decay), adam)
     return optax.chain(
         optax.scale(clipped),
-        optax.add_decayed_weights(numbers.weight_decay),
-        optax.scale_by_adam(b1=numbers.b1, b2=numbers.b2),
+        *middle,
         optax.scale_by_learning_rate(learning_rate_at(numbers, step)),
     )
 
 
+def _kernels(params: dict) -> dict:
+    return {layer: {name: name == "kernel" for name in arrays} for layer, arrays in params.items()}
+
+
 def apply_gradients(
-    state: TrainState, gradients: dict, *, batch_stats: dict, loss: jax.Array, numbers: Numbers
+    state: TrainState,
+    gradients: dict,
+    *,
+    batch_stats: dict,
+    loss: jax.Array,
+    numbers: Numbers,
+    decoupled: bool = False,
 ) -> TrainState:
     """One optimizer step, or none: a non-finite loss or gradient freezes the state for good.
 
@@ -140,6 +185,7 @@ def apply_gradients(
       batch_stats: running statistics after the step's forward pass.
       loss: the step's scalar loss.
       numbers: the tunable numbers.
+      decoupled: whether weight decay stands apart from Adam.
     """
     norm = _global_norm(gradients)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -148,12 +194,17 @@ def apply_gradients(
     def advance(state: TrainState) -> TrainState:
         # optax mixes dtypes inside; our own code is tested under strict promotion.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = _chain(numbers, state.step, norm).update(
+            updates, opt_state = _chain(numbers, state.step, norm, decoupled).update(
                 gradients, state.opt_state, state.params
             )
             params = optax.apply_updates(state.params, updates)
         return dataclasses.replace(
-            state, params=params, batch_stats=batch_stats, opt_state=opt_state, step=state.step + 1
+            state,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            step=state.step + 1,
+            average=_average(state, params, numbers.average_decay),
         )
 
     # A branch, not a select on every leaf: the select would cost an eighth of a step.
@@ -162,17 +213,30 @@ def apply_gradients(
     return dataclasses.replace(state, bad_step=bad_step)
 
 
+def _average(state: TrainState, params: dict, decay: jax.Array) -> dict:
+    """The moving average after a step; a young one forgets faster and is not held to its start."""
+    if not state.average:
+        return {}
+    done = state.step.astype(jnp.float32)
+    kept = jnp.minimum(decay, (1.0 + done) / (10.0 + done))
+    return jax.tree.map(lambda old, new: kept * old + (1.0 - kept) * new, state.average, params)
+
+
 def _global_norm(gradients: dict) -> jax.Array:
     with jax.numpy_dtype_promotion("standard"):
         return optax.tree.norm(gradients)
 
 
-def create_state(build: Callable[[], nnx.Module], *, seed: int) -> tuple[nnx.GraphDef, TrainState]:
+def create_state(
+    build: Callable[[], nnx.Module], *, seed: int, average: bool = False, decoupled: bool = False
+) -> tuple[nnx.GraphDef, TrainState]:
     """Splits a model once into its static graph and the state that training carries.
 
     Args:
       build: makes the freshly initialised module; traced, so that it is one compiled program.
       seed: seed of the run's root key (batch order, dropout, posterior samples).
+      average: whether an average of the parameters is kept.
+      decoupled: whether weight decay stands apart from Adam.
 
     Returns:
       (graphdef, state); `nnx.merge(graphdef, state.params, state.batch_stats)` is the model.
@@ -187,8 +251,8 @@ def create_state(build: Callable[[], nnx.Module], *, seed: int) -> tuple[nnx.Gra
     def moments(params: dict) -> Any:
         with jax.numpy_dtype_promotion("standard"):
             # The state's structure does not depend on the numbers, so any will do here.
-            chain = _chain(make_numbers(learning_rate=1.0), jnp.zeros((), jnp.int32), jnp.ones(()))
-            return chain.init(params)
+            numbers, step = make_numbers(learning_rate=1.0), jnp.zeros((), jnp.int32)
+            return _chain(numbers, step, jnp.ones(()), decoupled).init(params)
 
     # Two programs: the first one's working memory is free before the second's results are made.
     params, batch_stats = jax.jit(initial)()
@@ -199,9 +263,10 @@ def create_state(build: Callable[[], nnx.Module], *, seed: int) -> tuple[nnx.Gra
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key(seed),
         bad_step=jnp.full((), -1, jnp.int32),
+        average=jax.tree.map(jnp.copy, params) if average else {},
     )
 
 
 def best_of(state) -> dict:
-    """The part of a training state that is kept when validation is at its best."""
-    return {"params": state.params, "batch_stats": state.batch_stats}
+    """What is judged, and kept at its best: the averaged parameters where there are any."""
+    return {"params": state.average or state.params, "batch_stats": state.batch_stats}

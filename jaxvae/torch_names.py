@@ -13,12 +13,15 @@ from jaxvae.errors import InputError, did_you_mean
 # each weight there, by the sizes V (tags), H (hidden units) and L (latent units).
 LAYERS = {
     "fc1": "HV",
+    "ln1": "H",
     "bn1": "H",
     "fc2_mu": "LH",
     "fc2_logvar": "LH",
     "fc3": "HL",
+    "ln2": "H",
     "bn2": "H",
     "fc4": "VH",
+    "prior": "",
 }
 _LINEAR = {"kernel": "weight", "bias": "bias"}
 _NORM = {
@@ -28,6 +31,20 @@ _NORM = {
     "var": "running_var",
     "count": "num_batches_tracked",
 }
+_LAYER_NORM = {"scale": "weight", "bias": "bias"}
+# The priors' own arrays, under the same names in the same layout; by sizes as above, K components,
+# S layers, W hidden units and D = 2 L outputs of a flow.
+PRIORS = {
+    "normal": {},
+    "mixture": {"means": "KL", "logvars": "KL", "logits": "K"},
+    "vamp": {"pseudo_inputs": "KV", "logits": "K"},
+    "flow": {
+        "hidden": "SLW",
+        "hidden_bias": "SW",
+        "shift_and_scale": "SWD",
+        "shift_and_scale_bias": "SD",
+    },
+}
 
 
 def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -35,7 +52,8 @@ def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.nda
 
     Args:
         params: layers `fc1 fc2_mu fc2_logvar fc3 fc4`, each with `kernel` [in, out] and `bias`
-            [out]; with batch norm also `bn1 bn2`, each with `scale bias mean var` [H] and `count`.
+            [out]; with batch norm also `bn1 bn2`, each with `scale bias mean var` [H] and `count`;
+            with layer norm `ln1 ln2`, each with `scale bias` [H]; with a learned prior `prior`.
 
     Returns:
         Contiguous float32 arrays under torch's names; the counts are int64 scalars.
@@ -44,7 +62,7 @@ def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.nda
         InputError: layers or arrays are missing or unknown.
     """
     present = [f"{layer}.{name}" for layer, arrays in params.items() for name in arrays]
-    table = _table(with_norm=any(name.startswith("bn") for name in present))
+    table = _table(present)
     _check_names(
         present, [f"{layer}.{name}" for layer, name, _ in table], "the parameter dictionary"
     )
@@ -52,7 +70,7 @@ def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.nda
     for layer, name, torch_name in table:
         array = np.asarray(params[layer][name])
         dtype = np.int64 if name == "count" else np.float32
-        tensors[torch_name] = np.array(array.T, dtype, order="C")
+        tensors[torch_name] = np.array(_turned(layer, array), dtype, order="C")
     return tensors
 
 
@@ -69,7 +87,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndar
         InputError: tensors are missing or unknown, their sizes do not fit together, or a value is
             not finite as float32.
     """
-    table = _table(with_norm=any(name.startswith("bn") for name in tensors))
+    table = _table(tensors)
     _check_names(tensors, [torch_name for _, _, torch_name in table], "the state dict")
     sizes: dict[str, tuple[int, str]] = {}
     layers: dict[str, dict[str, np.ndarray]] = {}
@@ -81,20 +99,40 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndar
                 raise InputError(f"{torch_name} is no count: {array.dtype} {array}")
             array = array.astype(np.int64)
         else:
-            dims = LAYERS[layer] if name == "kernel" else LAYERS[layer][0]
+            dims = LAYERS[layer] if name == "kernel" else LAYERS[layer][:1]
+            if layer == "prior":
+                dims = next(each[name] for each in PRIORS.values() if name in each)
             _check_sizes(torch_name, array, dims, sizes)
             array = _finite_float32(torch_name, array)
-        layers.setdefault(layer, {})[name] = np.array(array.T, order="C")
+        layers.setdefault(layer, {})[name] = np.array(_turned(layer, array), order="C")
     return layers
 
 
-def _table(*, with_norm: bool) -> list[tuple[str, str, str]]:
-    """Returns (layer, name here, torch's full name) for each array, in torch's order."""
+def _turned(layer: str, array: np.ndarray) -> np.ndarray:
+    return array if layer == "prior" else array.T
+
+
+def _table(present: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Returns (layer, name here, torch's full name) for each array, in torch's order.
+
+    Norms and the prior's arrays belong to it where `present` (names here or torch's) has any.
+    """
+    present = set(present)
+    prior = next(
+        (each for each in PRIORS.values() if any(f"prior.{name}" in present for name in each)), {}
+    )
+    if "prior.pseudo_inputs" in present:
+        prior = PRIORS["vamp"]
+    kinds = {
+        "fc": _LINEAR,
+        "bn": _NORM if any(name.startswith("bn") for name in present) else {},
+        "ln": _LAYER_NORM if any(name.startswith("ln") for name in present) else {},
+        "pr": {name: name for name in prior},
+    }
     return [
         (layer, name, f"{layer}.{torch_name}")
         for layer in LAYERS
-        if with_norm or not layer.startswith("bn")
-        for name, torch_name in (_NORM if layer.startswith("bn") else _LINEAR).items()
+        for name, torch_name in kinds[layer[:2]].items()
     ]
 
 
@@ -122,7 +160,7 @@ def _check_sizes(
         if size != known:
             raise InputError(
                 f"{name} has size {size} along axis {axis}, but {first} has {known} there "
-                f"({dim} of V tags, H hidden units, L latent units)"
+                f"({dim} of V tags, H hidden units, L latent units, K components)"
             )
         if not size:
             raise InputError(f"{name} is empty: shape {array.shape}")

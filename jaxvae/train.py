@@ -1,14 +1,12 @@
-"""Wiring and the host loop: from a config and a folder to a trained, judged, exported model.
+"""Wiring: from a config and a folder to a trained, judged, exported model.
 
 The only room besides the entry that sees a config; everything it calls takes named arguments.
 """
 
-import dataclasses
 import json
 import math
 import signal
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +17,29 @@ from clu import parameter_overview
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import compiled, devices, epoch, evaluate, interrupt, lock, record, run_folder, settings
+from jaxvae import (
+    compiled,
+    devices,
+    epoch,
+    evaluate,
+    interrupt,
+    lock,
+    loop,
+    record,
+    run_folder,
+    settings,
+)
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.data_report import format_report
 from jaxvae.dataset import load_dataset
 from jaxvae.finish import finish
+from jaxvae.loop import Hook, TrainingFailed
+from jaxvae.losses import Objective
 from jaxvae.model import VAE
-from jaxvae.progress import Progress
-from jaxvae.state import Numbers, TrainState, best_of, create_state, make_numbers
+from jaxvae.state import TrainState, create_state, make_numbers
 from jaxvae.taxonomy import Taxonomy
 
-Hook = Callable[[int, dict[str, Any], TrainState], None]
-
-
-class TrainingFailed(RuntimeError):
-    """Training can't go on: the message says when it stopped, why, and what to try."""
-
-
-@dataclasses.dataclass
-class Programs:
-    """The compiled programs of a run and what they are called with."""
-
-    train_epoch: Callable
-    validate: Callable
-    numbers: Numbers
-    train_rows: jax.Array
-    val_rows: jax.Array
-    labelled_rows: np.ndarray
-    """The validation rows, on the host, whose silhouette is taken."""
+__all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
 
 
 def train_and_evaluate(
@@ -90,7 +83,8 @@ def train_and_evaluate(
         taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
         dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
         run_folder.refuse_other_data(folder, taxonomy, dataset)
-        graphdef, state = _make_state(config, taxonomy)
+        train_rows = dataset.rows[dataset.splits["train"]]
+        graphdef, state = _make_state(config, taxonomy, train_rows)
         programs = _compile(config, graphdef, taxonomy, dataset, mesh)
 
         terminal.say(format_report(dataset.report))
@@ -109,15 +103,23 @@ def train_and_evaluate(
             requests.defer(),
             Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints,
         ):
-            best, progress = _train(
-                config,
+            best, progress = loop.train(
                 programs,
                 devices.replicate(state, mesh),
                 checkpoints,
                 folder,
-                terminal,
-                hooks,
-                requests,
+                plan=loop.Plan(
+                    max_epochs=trainer.max_epochs,
+                    warmup_epochs=_warmup_epochs(config),
+                    check_val_every_n_epoch=trainer.check_val_every_n_epoch,
+                    patience=trainer.early_stopping_patience,
+                    min_delta=trainer.early_stopping_min_delta,
+                    checkpoint_every_seconds=trainer.checkpoint_every_seconds,
+                ),
+                terminal=terminal,
+                trackers=config.logger.name,
+                hooks=hooks,
+                requests=requests,
             )
         stages = finish(
             folder,
@@ -128,7 +130,7 @@ def train_and_evaluate(
             epochs=progress.epoch,
             key=jax.random.key(config.seed),
             weights=programs.numbers.loss_weights,
-            use_binary_cross_entropy=config.loss.use_binary_cross_entropy,
+            objective=_objective(config),
             latent_dim=config.model.latent_dim,
             taxonomy=taxonomy,
             dataset=dataset,
@@ -141,23 +143,61 @@ def train_and_evaluate(
         return stages
 
 
-def _make_state(config: ConfigDict, taxonomy: Taxonomy) -> tuple[nnx.GraphDef, TrainState]:
-    settings_ = config.model
+def _objective(config: ConfigDict) -> Objective:
+    loss = config.loss
+    return Objective(
+        name=loss.objective,
+        num_draws=loss.num_importance_samples if loss.objective == "iw" else 1,
+        schedule=loss.kld_schedule,
+        use_binary_cross_entropy=loss.use_binary_cross_entropy,
+    )
+
+
+def _warmup_epochs(config: ConfigDict) -> float:
+    """Epochs until the loss has its final weights; a number below 1 is a share of all."""
+    warmup = config.loss.kld_warmup
+    if config.loss.kld_schedule == "constant":
+        return 0.0
+    return warmup * config.trainer.max_epochs if warmup < 1.0 else warmup
+
+
+def _make_state(
+    config: ConfigDict, taxonomy: Taxonomy, rows: np.ndarray
+) -> tuple[nnx.GraphDef, TrainState]:
+    settings_, num_tags = config.model, taxonomy.num_tags
+    log_odds = pseudo_inputs = None
+    if settings_.decoder_bias == "log_odds":
+        present = np.bincount(rows.ravel(), minlength=num_tags + 1)[:num_tags] + 0.5
+        log_odds = np.log(present) - np.log(len(rows) + 1.0 - present)
+    if settings_.prior == "vamp":
+        drawn = np.random.default_rng(config.seed).permutation(len(rows))
+        chosen = rows[np.resize(drawn, settings_.prior_components)]
+        pseudo_inputs = evaluate.to_multi_hot(chosen, num_tags).astype(np.float32)
 
     def build() -> VAE:
         return VAE(
-            num_tags=taxonomy.num_tags,
+            num_tags=num_tags,
             latent_dim=settings_.latent_dim,
             hidden_dim=settings_.hidden_dim,
             use_batch_norm=settings_.use_batch_norm,
+            use_layer_norm=settings_.use_layer_norm,
+            prior=settings_.prior,
+            num_components=settings_.prior_components,
+            pseudo_inputs=pseudo_inputs,
+            decoder_bias=log_odds,
             compute_dtype=jnp.bfloat16 if config.trainer.precision == "bf16" else jnp.float32,
             rngs=nnx.Rngs(config.seed),
         )
 
-    return create_state(build, seed=config.seed)
+    return create_state(
+        build,
+        seed=config.seed,
+        average=config.trainer.ema_decay > 0.0,
+        decoupled=config.trainer.optimizer.decoupled_weight_decay,
+    )
 
 
-def _compile(config: ConfigDict, graphdef, taxonomy, dataset, mesh) -> Programs:
+def _compile(config: ConfigDict, graphdef, taxonomy, dataset, mesh) -> loop.Programs:
     trainer, loss = config.trainer, config.loss
     growth = mesh.size if trainer.scale_batch_with_devices else 1
     batch_size = config.data.batch_size * growth
@@ -165,14 +205,18 @@ def _compile(config: ConfigDict, graphdef, taxonomy, dataset, mesh) -> Programs:
     train, val = (dataset.rows[dataset.splits[name]] for name in ("train", "val"))
     sizes = {"num_tags": taxonomy.num_tags, "latent_dim": config.model.latent_dim}
     steps = epoch.steps_per_epoch(len(train), batch_size, trainer.accumulate_grad_batches)
-    return Programs(
+    objective = _objective(config)
+    return loop.Programs(
         train_epoch=epoch.make_train_epoch(
             graphdef,
             num_rows=len(train),
             batch_size=batch_size,
             shuffle=config.data.shuffle,
             accumulate=trainer.accumulate_grad_batches,
-            use_binary_cross_entropy=loss.use_binary_cross_entropy,
+            objective=objective,
+            dropout_per_row=config.model.dropout_per_row,
+            hidden_dropout=config.model.hidden_dim if config.model.hidden_dropout_p else 0,
+            decoupled=trainer.optimizer.decoupled_weight_decay,
             batch_sharding=devices.batch_sharding(mesh),
             **sizes,
         ),
@@ -180,7 +224,7 @@ def _compile(config: ConfigDict, graphdef, taxonomy, dataset, mesh) -> Programs:
             graphdef,
             num_rows=len(val),
             batch_size=epoch.eval_batch_size(len(val), taxonomy.num_tags),
-            use_binary_cross_entropy=loss.use_binary_cross_entropy,
+            objective=objective,
             **sizes,
         ),
         numbers=make_numbers(
@@ -193,143 +237,16 @@ def _compile(config: ConfigDict, graphdef, taxonomy, dataset, mesh) -> Programs:
             total_steps=trainer.max_epochs * steps,
             final_fraction=trainer.lr_scheduler.final_fraction,
             dropout_p=config.model.dropout_p,
+            hidden_dropout_p=config.model.hidden_dropout_p,
+            average_decay=trainer.ema_decay,
             bce_weight=loss.bce_weight,
             kld_weight=loss.kld_weight,
+            kld_warmup_steps=_warmup_epochs(config) * steps,
+            kld_cycles=loss.kld_cycles,
+            free_bits=loss.free_bits,
+            capacity=loss.capacity,
         ),
         train_rows=devices.place_rows(train, mesh, num_tags=taxonomy.num_tags),
         val_rows=devices.place_rows(val, mesh, num_tags=taxonomy.num_tags),
         labelled_rows=val[: evaluate.SILHOUETTE_ROWS],
-    )
-
-
-def _train(
-    config, programs, state, checkpoints, folder, terminal, hooks, requests
-) -> tuple[dict, Progress]:
-    """The host loop: one compiled call, one line, one decision per epoch."""
-    trainer = config.trainer
-    state, best, progress = _resume(state, checkpoints, terminal)
-    log = record.EpochLog(folder, trackers=config.logger.name, finished=progress.epoch)
-    if log.note:
-        terminal.say(log.note)
-    saved_at, saved_epoch = time.monotonic(), progress.epoch
-    total = trainer.max_epochs
-
-    def save():
-        tree = {"state": state, "best": best}
-        log.sync()
-        checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
-
-    with terminal.epochs(total, progress.epoch) as display:
-        while progress.epoch < total and not progress.stopped_early:
-            started = time.perf_counter()
-            state, sums = programs.train_epoch(state, programs.numbers, programs.train_rows)
-            sums, bad_step = jax.device_get((sums, state.bad_step))
-            seconds = time.perf_counter() - started
-            if bad_step >= 0:
-                progress.nonfinite_step = int(bad_step)
-                progress.nonfinite_terms = _nonfinite_terms(sums.compute())
-                break
-            progress.epoch += 1
-            line = {
-                "epoch": progress.epoch,
-                "step": int(state.step),
-                **{f"train/{name}": value for name, value in sums.compute().items()},
-                "seconds": seconds,
-                "examples_per_second": float(sums.count) / seconds,
-            }
-            if progress.epoch % trainer.check_val_every_n_epoch == 0 or progress.epoch == total:
-                started = time.perf_counter()
-                values = _validate(programs, state)
-                line |= {f"val/{name}": value for name, value in values.items()}
-                line["seconds_eval"] = time.perf_counter() - started
-                if not math.isfinite(values["loss"]):
-                    progress.nonfinite_step = int(state.step)
-                    progress.nonfinite_terms = _nonfinite_terms(values)
-                    break
-                if progress.observe(
-                    values["loss"],
-                    patience=trainer.early_stopping_patience,
-                    min_delta=trainer.early_stopping_min_delta,
-                ):
-                    best = _copy(best_of(state))
-            log.append(line)
-            display.show(line)
-            for hook in hooks:
-                hook(progress.epoch, line, state)
-            stop = requests.signum or (signal.SIGTERM if devices.preempted(progress.epoch) else 0)
-            due = time.monotonic() - saved_at >= trainer.checkpoint_every_seconds
-            if due or stop or saved_epoch == 0:
-                save()
-                saved_at, saved_epoch = time.monotonic(), progress.epoch
-            if stop:
-                log.close()
-                raise interrupt.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
-    log.close()
-    # An epoch that is saved stays as it is: resumed, the run meets the same bad step again.
-    if saved_epoch != progress.epoch:
-        save()
-    if progress.nonfinite_step >= 0:
-        raise TrainingFailed(_nonfinite(progress, folder))
-    if progress.stopped_early:
-        terminal.say(
-            f"Stopped early at epoch {progress.epoch}: {progress.stale_validations} validations "
-            f"without a lower loss"
-        )
-    return best, progress
-
-
-def _validate(programs: Programs, state: TrainState) -> dict:
-    # The same noise at every validation: epochs differ by their parameters, not by luck.
-    total, mean, _ = programs.validate(
-        state.params,
-        state.batch_stats,
-        programs.numbers.loss_weights,
-        np.float32(0.5),
-        state.key,
-        programs.val_rows,
-    )
-    seen = programs.labelled_rows
-    total, mean = jax.device_get((total, mean[: len(seen)]))
-    return evaluate.split_metrics(total, mean, seen)
-
-
-@jax.jit
-def _copy(tree):
-    """A copy that outlives the original: the next epoch is given the state's memory."""
-    return jax.tree.map(jnp.copy, tree)
-
-
-def _resume(state, checkpoints: Checkpoints, terminal) -> tuple[TrainState, dict, Progress]:
-    best = _copy(best_of(state))
-    like = {"state": state, "best": best}
-    found, damaged = checkpoints.restore(like, set_aside=True)
-    for line in damaged:
-        terminal.say(line)
-    if found is None:
-        return state, best, Progress()
-    progress = Progress(**found.facts)
-    if progress.nonfinite_step >= 0:
-        raise TrainingFailed(_nonfinite(progress, checkpoints.folder.parent))
-    terminal.say(f"Resuming after epoch {progress.epoch}")
-    tree = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), found.tree, like)
-    return tree["state"], tree["best"], progress
-
-
-def _nonfinite_terms(values: dict) -> str:
-    names = {"bce": "the reconstruction term", "kld": "the KL term (a log-variance grew too large)"}
-    terms = [text for name, text in names.items() if not math.isfinite(values[name])]
-    return " and ".join(terms) or "the gradient, both terms being finite"
-
-
-def _nonfinite(progress: Progress, folder: Path) -> str:
-    kept = (
-        f"the best parameters (epoch {progress.best_epoch}) are kept in {folder / 'checkpoints'}"
-        if progress.best_epoch
-        else "no epoch was finished"
-    )
-    return (
-        f"the loss stopped being finite at epoch {progress.epoch + 1}, step "
-        f"{progress.nonfinite_step}: {progress.nonfinite_terms} overflowed; {kept}. Try a "
-        f"lower --config.trainer.optimizer.lr or --config.trainer.gradient_clip_val, in a new "
-        f"--workdir"
     )

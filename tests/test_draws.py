@@ -62,9 +62,15 @@ def test_a_rows_numbers_do_not_depend_on_the_rows_after_it():
     assert np.array_equal(long[:, :, :3], short)
 
 
+def use(uniforms, layout, rate, hidden_rate=0.0):
+    return draws.use_uniforms(
+        uniforms, layout, rate=jnp.float32(rate), hidden_rate=jnp.float32(hidden_rate)
+    )
+
+
 def test_dropout_is_bernoulli_and_noise_is_normal():
     uniforms = draws.step_uniforms(KEY, jnp.arange(4), (2, 500, 8))
-    values, noise = draws.dropout_and_noise(uniforms, latent_dim=5, rate=jnp.float32(0.3))
+    values, noise, _ = use(uniforms, draws.Layout(entries=3, noise=5), 0.3)
     assert values.shape == (4, 2, 500, 3)
     # 12,000 draws: five standard errors.
     assert float((values > 0).mean()) == pytest.approx(0.7, abs=5 * np.sqrt(0.21 / 12_000))
@@ -75,6 +81,32 @@ def test_dropout_is_bernoulli_and_noise_is_normal():
 
 def test_the_ends_of_the_uniforms_are_finite_and_kept_without_dropout():
     ends = jnp.asarray([[np.nextafter(np.float32(-1), 0), np.nextafter(np.float32(1), 0)] * 2])
-    values, noise = draws.dropout_and_noise(ends, latent_dim=2, rate=jnp.float32(0.0))
+    values, noise, _ = use(ends, draws.Layout(entries=2, noise=2), 0.0)
     assert np.array_equal(values, [[1.0, 1.0]])
     assert np.isfinite(noise).all()
+
+
+def test_a_row_may_have_a_rate_of_its_own():
+    """Uniform from 0 to twice the rate: as many entries are dropped, but rows differ in how many."""
+    layout = draws.Layout(entries=200, noise=1, rates=1)
+    uniforms = draws.step_uniforms(KEY, jnp.arange(1), (1000, sum(layout)))[0]
+    values = np.asarray(use(uniforms, layout, 0.3).values)
+    dropped = (values == 0).mean(axis=1)
+    assert dropped.mean() == pytest.approx(0.3, abs=5 * np.sqrt(0.03 / 1000))
+    assert kstest(dropped, "uniform", args=(0.0, 0.6)).pvalue > 1e-3
+    # Survivors make up for what a row lost.
+    assert values.mean() == pytest.approx(1.0, abs=0.02)
+    one = np.asarray(use(uniforms, layout._replace(rates=0, noise=2), 0.3).values)
+    assert (one == 0).mean(axis=1).std() < 0.05
+
+
+def test_hidden_units_have_a_dropout_of_their_own():
+    layout = draws.Layout(entries=2, noise=1, hidden=300)
+    uniforms = draws.step_uniforms(KEY, jnp.arange(1), (100, sum(layout)))[0]
+    drawn = use(uniforms, layout, 0.0, hidden_rate=0.4)
+    assert np.array_equal(drawn.values, np.ones((100, 2)))
+    assert set(np.unique(drawn.keep)) == {np.float32(0.0), np.float32(1.0 / np.float32(0.6))}
+    assert (np.asarray(drawn.keep) == 0).mean() == pytest.approx(
+        0.4, abs=5 * np.sqrt(0.24 / 30_000)
+    )
+    assert use(uniforms, draws.Layout(entries=2, noise=301), 0.0, 0.4).keep is None

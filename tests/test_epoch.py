@@ -86,7 +86,7 @@ def test_a_wide_vocabulary_trains_alike(monkeypatch):
     found = []
     for wide in (TAGS + 1, TAGS):
         monkeypatch.setattr("jaxvae.model.WIDE", wide)
-        monkeypatch.setattr("jaxvae.epoch.WIDE", wide)
+        monkeypatch.setattr("jaxvae.forward.WIDE", wide)
         graphdef, state = build(False)
         state, sums = trainer(graphdef)(state, numbers(), rows)
         make_eval_pass.cache_clear()  # WIDE is no argument of it

@@ -83,14 +83,6 @@ def test_gradients():
     check_grads(losses.gaussian_kl, (logits, logits), order=1, modes=["rev"])
 
 
-def test_the_objective_weighs_its_terms():
-    weights = losses.LossWeights(bce=jnp.float32(0.5), kld=jnp.float32(4.0))
-    loss = losses.objective(
-        jnp.asarray([10.0, 6.0]), jnp.asarray([[1.0, 2.0], [0.0, 1.0]]), weights
-    )
-    np.testing.assert_allclose(loss, [17.0, 7.0])
-
-
 def test_a_mask_is_a_subset():
     values, mask = jnp.asarray([1.0, 5.0, jnp.nan]), jnp.asarray([True, True, False])
     mean, slope = jax.value_and_grad(losses.masked_mean)(values, mask, jnp.float32(2.0))

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, uniform
 
-from jaxvae.model import VAE, BatchNorm, dropout_values, multi_hot, reparameterize
+from jaxvae.layers import BatchNorm
+from jaxvae.model import VAE, dropout_values, multi_hot, reparameterize
 
 
 def build(**changes):

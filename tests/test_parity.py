@@ -8,7 +8,8 @@ from flax import nnx
 from scipy.special import erfinv
 
 from jaxvae import epoch, losses
-from jaxvae.model import VAE, BatchNorm
+from jaxvae.layers import BatchNorm
+from jaxvae.model import VAE
 from jaxvae.state import create_state, make_numbers
 
 TAGS, LATENT, HIDDEN, ROWS, LONGEST = 30, 4, 16, 40, 6

@@ -43,14 +43,14 @@ def test_calibrated_samples_have_tags_at_the_rates_asked_for():
     net = network(2)
     parts = (net.graphdef, net.params, net.batch_stats)
     rates = np.array([0.5, 0.05, 0.3, 0.6])
-    cuts = calibrate(*parts, latent_dim=2, rates=rates)
+    cuts = calibrate(*parts, rates=rates)
     drawn = sample_prior(
-        *parts, latent_dim=2, num_samples=20_000, decode="calibrated", threshold=cuts, seed=1
+        *parts, num_samples=20_000, decode="calibrated", threshold=cuts, seed=1
     ).multi_hot
     assert drawn.any(axis=1).all()
     np.testing.assert_allclose(drawn.mean(axis=0), rates, atol=0.02)
     half = sample_prior(
-        *parts, latent_dim=2, num_samples=20_000, decode="threshold", threshold=0.5, seed=1
+        *parts, num_samples=20_000, decode="threshold", threshold=0.5, seed=1
     ).multi_hot
     assert np.abs(half.mean(axis=0) - rates).max() > 0.1
 

@@ -27,7 +27,7 @@ def network(bias=-1.0, spread=1.0):
 
 
 def draw(model, num_samples=2000, **options):
-    return sample_prior(*model, latent_dim=2, num_samples=num_samples, **options)
+    return sample_prior(*model, num_samples=num_samples, **options)
 
 
 def test_tags_are_drawn_with_their_probabilities():

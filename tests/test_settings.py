@@ -68,6 +68,7 @@ def test_the_defaults_are_the_originals():
         "lr": 5e-4,
         "betas": (0.9, 0.999),
         "weight_decay": 0.0,
+        "decoupled_weight_decay": False,
     }
     assert (config.data.val_fraction, config.data.test_fraction) == (0.05, 0.05)
 

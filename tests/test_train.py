@@ -177,6 +177,12 @@ EFFECTS = {
     "model.hidden_dim": (9, "training"),
     "model.dropout_p": (0.0, "training"),
     "model.use_batch_norm": (True, "training"),
+    "model.use_layer_norm": (True, "training"),
+    "model.hidden_dropout_p": (0.5, "training"),
+    "model.dropout_per_row": (True, "training"),
+    "model.decoder_bias": ("log_odds", "training"),
+    "model.prior": ("mixture", "training"),
+    "model.prior_components": (3, "training with a mixture"),
     "data.aspect_column": ("other", "refusal"),
     "data.dataset_split": ("test", "refusal"),
     "data.dataset_name": ("missing.csv", "refusal"),
@@ -190,6 +196,13 @@ EFFECTS = {
     "loss.bce_weight": (2.0, "training"),
     "loss.kld_weight": (4.0, "training"),
     "loss.use_binary_cross_entropy": (False, "training"),
+    "loss.objective": ("tcvae", "training with beta 4"),
+    "loss.kld_schedule": ("cosine", "training with warm-up"),
+    "loss.kld_warmup": (0.9, "training with warm-up"),
+    "loss.kld_cycles": (2, "training with cycles"),
+    "loss.free_bits": (1.0, "training with free bits"),
+    "loss.capacity": (1.0, "training with capacity"),
+    "loss.num_importance_samples": (2, "training with iw"),
     "trainer.max_epochs": (3, "training"),
     "trainer.accelerator": ("tpu", "refusal"),
     "trainer.devices": (2, "environment"),
@@ -201,6 +214,8 @@ EFFECTS = {
     "trainer.deterministic": (True, "environment"),
     "trainer.optimizer.lr": (1e-2, "training"),
     "trainer.optimizer.betas": ((0.5, 0.9), "training"),
+    "trainer.ema_decay": (0.9, "training"),
+    "trainer.optimizer.decoupled_weight_decay": (True, "training with decay"),
     "trainer.optimizer.weight_decay": (0.1, "training"),
     "trainer.lr_scheduler.name": ("cosine", "training"),
     "trainer.lr_scheduler.warmup_epochs": (1.0, "training"),
@@ -234,8 +249,18 @@ def observed(clips, name, where, **overrides):
         return "accepted"
     if where == "training on 2 devices":
         overrides["trainer__devices"] = 2
-    if where == "training with a cosine":
-        overrides["trainer__lr_scheduler__name"] = "cosine"
+    # What some options need to be on before they can matter.
+    overrides |= {
+        "training with a cosine": {"trainer__lr_scheduler__name": "cosine"},
+        "training with a mixture": {"model__prior": "mixture"},
+        "training with beta 4": {"loss__kld_weight": 4.0},
+        "training with warm-up": {"loss__kld_schedule": "linear", "loss__kld_warmup": 0.5},
+        "training with cycles": {"loss__kld_schedule": "cyclical", "loss__kld_warmup": 0.9},
+        "training with free bits": {"loss__objective": "free_bits"},
+        "training with capacity": {"loss__objective": "capacity"},
+        "training with iw": {"loss__objective": "iw"},
+        "training with decay": {"trainer__optimizer__weight_decay": 0.1},
+    }.get(where, {}) | overrides
     metrics, folder = run(clips, name, **overrides)
     return {
         "training": lambda: timeless(folder),

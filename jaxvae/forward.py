@@ -1,0 +1,78 @@
+"""From rows to the terms of an objective: one forward pass, in training and in evaluation alike."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxvae import losses, priors
+from jaxvae.losses import Objective, Terms
+from jaxvae.model import VAE, WIDE, multi_hot, reparameterize
+
+
+def forward(
+    model: VAE,
+    columns: jax.Array,
+    *,
+    objective: Objective,
+    noise: jax.Array,
+    mask: jax.Array,
+    values: jax.Array | None = None,
+    keep: jax.Array | None = None,
+    train: bool = False,
+) -> Terms:
+    """Encodes rows, draws z, decodes, and measures.
+
+    Args:
+      model: the model; its running statistics change where `train` is set.
+      columns: `[B, K]` column numbers, padded with V.
+      objective: what the terms are for.
+      noise: `[B, D * L]`, standard normal.
+      mask: `[B]`, which rows are real.
+      values: `[B, K]` what dropout made of each entry; None means 1.
+      keep: `[B, 2 H]` what dropout multiplies the hidden layers with; None means 1.
+      train: whether batch norm uses this batch's statistics.
+    """
+    size, draws = len(columns), objective.num_draws
+    in_encoder, in_decoder = (None, None) if keep is None else jnp.split(keep, 2, axis=-1)
+    mean, logvar = model.encode_rows(columns, values, mask=mask, train=train, keep=in_encoder)
+    noise = jnp.moveaxis(noise.reshape(size, draws, -1), 1, 0)
+    z = reparameterize(mean[None], logvar[None], noise)
+    density, channel = (mean[None], logvar[None]), None
+    if objective.name == "iw":
+        z, channel = losses.doubly_reparameterized(z, jnp.zeros((draws, size), jnp.float32))
+        density = jax.lax.stop_gradient(density)
+    logits = model.decode(
+        z.reshape(draws * size, -1),
+        mask=jnp.tile(mask, draws),
+        train=train,
+        keep=None if in_decoder is None else jnp.tile(in_decoder, (draws, 1)),
+    )
+    log_prior, log_posterior = model.log_prior(z), priors.gaussian_log_prob(z, *density)
+    centre, variance = model.prior_moments()
+    kl = losses.standardised_kl(mean, logvar, centre, variance)
+    rate = jnp.sum(kl, axis=-1)
+    if model.prior is not None:  # no closed form
+        rate = jnp.mean(log_posterior - log_prior, axis=0)
+    return Terms(
+        reconstruction=_reconstruction(logits, columns, objective).reshape(draws, size),
+        rate=rate,
+        kl=kl,
+        log_prior=log_prior,
+        log_posterior=log_posterior,
+        z=z,
+        mean=mean,
+        logvar=logvar,
+        mask=mask,
+        channel=channel,
+    )
+
+
+def _reconstruction(logits: jax.Array, columns: jax.Array, objective: Objective) -> jax.Array:
+    """The loss `[D * B]` of logits `[D * B, V]` for sparse rows `[B, K]`."""
+    columns = jnp.tile(columns, (objective.num_draws, 1))
+    num_tags = logits.shape[-1]
+    if objective.use_binary_cross_entropy and num_tags >= WIDE:
+        return losses.bernoulli_nll_of_rows(logits, columns)
+    x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
+    if objective.use_binary_cross_entropy:
+        return losses.bernoulli_nll(logits, x)
+    return losses.squared_error(logits, x)

@@ -1,0 +1,86 @@
+"""Layers as torch has them, where results depend on it: initialisation and batch norm."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def linears(sizes: list[tuple[int, int]], dtype, rngs: nnx.Rngs) -> list[nnx.Linear]:
+    """Linear layers of `(fan_in, features)` with torch's default initialisation.
+
+    Weights and biases alike are U(-1/sqrt(fan_in), 1/sqrt(fan_in)). All come from one draw: a
+    generator per array takes XLA longer to compile than a whole training epoch.
+    """
+    counts = [(fan_in + 1) * features for fan_in, features in sizes]
+    uniform = jax.random.uniform(rngs.params(), (sum(counts),), minval=-1.0, maxval=1.0)
+    layers, start = [], 0
+    for (fan_in, features), count in zip(sizes, counts, strict=True):
+        values = uniform[start : start + count] * fan_in**-0.5
+        layers.append(
+            nnx.Linear(
+                fan_in,
+                features,
+                kernel_init=_given(values[features:].reshape(fan_in, features)),
+                bias_init=_given(values[:features]),
+                dtype=dtype,
+                rngs=rngs,
+            )
+        )
+        start += count
+    return layers
+
+
+def _given(values: jax.Array):
+    """An initialiser that yields these values."""
+
+    def init(key, shape, dtype=jnp.float32, **_):
+        del key, shape
+        return values.astype(dtype)
+
+    return init
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation as torch does it, over the rows that a mask lets through.
+
+    Normalises with the biased two-pass variance of the batch and keeps running averages with
+    momentum 0.1 in torch's sense, the variance unbiased (Ioffe & Szegedy 2015). A batch of one row
+    has no unbiased variance and leaves the running one alone; an empty batch leaves all alone.
+    """
+
+    momentum = 0.1
+    epsilon = 1e-5
+
+    def __init__(self, features: int):
+        self.scale = nnx.Param(jnp.ones((features,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros((features,), jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones((features,), jnp.float32))
+        self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None, train: bool) -> jax.Array:
+        """Normalises `[B, features]`; with `train`, by this batch, whose statistics are kept."""
+        dtype = x.dtype
+        x = x.astype(jnp.float32)
+        if train:
+            mean, var = self._observe(x, mask)
+        else:
+            mean, var = self.mean[...], self.var[...]
+        factor = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        return ((x - mean[None, :]) * factor[None, :] + self.bias[...][None, :]).astype(dtype)
+
+    def _observe(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        weight = jnp.ones(x.shape[:1], jnp.float32) if mask is None else mask.astype(jnp.float32)
+        rows = jnp.sum(weight)
+        divisor = jnp.maximum(rows, 1.0)
+        mean = jnp.sum(x * weight[:, None], axis=0) / divisor
+        centred = (x - mean[None, :]) * weight[:, None]
+        var = jnp.sum(jnp.square(centred), axis=0) / divisor
+
+        unbiased = var * rows / jnp.maximum(rows - 1.0, 1.0)
+        mean_step = jnp.where(rows >= 1.0, self.momentum, 0.0)
+        var_step = jnp.where(rows >= 2.0, self.momentum, 0.0)
+        self.mean[...] = self.mean[...] + mean_step * (mean - self.mean[...])
+        self.var[...] = self.var[...] + var_step * (unbiased - self.var[...])
+        self.count[...] = self.count[...] + (rows >= 1.0).astype(jnp.int32)
+        return mean, var

@@ -1,0 +1,219 @@
+"""The host loop: one compiled call, one line, one decision per epoch; resume, stop, save."""
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvae import devices, evaluate, interrupt, record
+from jaxvae.checkpoints import Checkpoints
+from jaxvae.progress import Progress
+from jaxvae.state import Numbers, TrainState, best_of
+
+Hook = Callable[[int, dict[str, Any], TrainState], None]
+
+
+class TrainingFailed(RuntimeError):
+    """Training can't go on: the message says when it stopped, why, and what to try."""
+
+
+@dataclasses.dataclass
+class Programs:
+    """The compiled programs of a run and what they are called with."""
+
+    train_epoch: Callable
+    validate: Callable
+    numbers: Numbers
+    train_rows: jax.Array
+    val_rows: jax.Array
+    labelled_rows: np.ndarray
+    """The validation rows, on the host, whose silhouette is taken."""
+
+
+class Plan(NamedTuple):
+    """How long a run is and how often things happen in it.
+
+    Attributes:
+      max_epochs: epochs.
+      warmup_epochs: epochs until the loss has its final weights; early stopping waits for them.
+      check_val_every_n_epoch: epochs between validations.
+      patience: validations without a gain that end the run; 0 never does.
+      min_delta: nats that count as a gain.
+      checkpoint_every_seconds: between checkpoints; 0 saves every epoch.
+    """
+
+    max_epochs: int
+    warmup_epochs: float
+    check_val_every_n_epoch: int
+    patience: int
+    min_delta: float
+    checkpoint_every_seconds: float
+
+
+def train(
+    programs: Programs,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    folder: Path,
+    *,
+    plan: Plan,
+    terminal: record.Terminal,
+    trackers: tuple[str, ...],
+    hooks: Sequence[Hook],
+    requests: interrupt.Requests,
+) -> tuple[dict, Progress]:
+    """Trains to the end, or from where the checkpoints left off.
+
+    Args:
+      programs: what is called each epoch.
+      state: the fresh state; its memory is reused.
+      checkpoints: of the run's folder, to resume from and to write.
+      folder: the run's folder.
+      plan: how long, and how often what.
+      terminal: where progress is shown.
+      trackers: besides metrics.jsonl.
+      hooks: called after each epoch.
+      requests: signals that ask for the end.
+
+    Returns:
+      (the best parameters and running statistics, where the run stands).
+
+    Raises:
+      TrainingFailed: the loss stopped being finite.
+      Interrupted: SIGINT or SIGTERM came; the epoch it came in is saved.
+    """
+    state, best, progress = _resume(state, checkpoints, terminal)
+    log = record.EpochLog(folder, trackers=trackers, finished=progress.epoch)
+    if log.note:
+        terminal.say(log.note)
+    saved_at, saved_epoch = time.monotonic(), progress.epoch
+    total = plan.max_epochs
+
+    def save():
+        tree = {"state": state, "best": best}
+        log.sync()
+        checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
+
+    with terminal.epochs(total, progress.epoch) as display:
+        while progress.epoch < total and not progress.stopped_early:
+            started = time.perf_counter()
+            state, sums = programs.train_epoch(state, programs.numbers, programs.train_rows)
+            sums, bad_step = jax.device_get((sums, state.bad_step))
+            seconds = time.perf_counter() - started
+            if bad_step >= 0:
+                progress.nonfinite_step = int(bad_step)
+                progress.nonfinite_terms = _nonfinite_terms(sums.compute())
+                break
+            progress.epoch += 1
+            line = {
+                "epoch": progress.epoch,
+                "step": int(state.step),
+                **{f"train/{name}": value for name, value in sums.compute().items()},
+                "seconds": seconds,
+                "examples_per_second": float(sums.count) / seconds,
+            }
+            if progress.epoch % plan.check_val_every_n_epoch == 0 or progress.epoch == total:
+                started = time.perf_counter()
+                values = _validate(programs, state)
+                line |= {f"val/{name}": value for name, value in values.items()}
+                line["seconds_eval"] = time.perf_counter() - started
+                if not math.isfinite(values["loss"]):
+                    progress.nonfinite_step = int(state.step)
+                    progress.nonfinite_terms = _nonfinite_terms(values)
+                    break
+                if progress.observe(
+                    values["loss"],
+                    patience=plan.patience,
+                    min_delta=plan.min_delta,
+                    warming=progress.epoch < plan.warmup_epochs,
+                ):
+                    best = _copy(best_of(state))
+            log.append(line)
+            display.show(line)
+            for hook in hooks:
+                hook(progress.epoch, line, state)
+            stop = requests.signum or (signal.SIGTERM if devices.preempted(progress.epoch) else 0)
+            due = time.monotonic() - saved_at >= plan.checkpoint_every_seconds
+            if due or stop or saved_epoch == 0:
+                save()
+                saved_at, saved_epoch = time.monotonic(), progress.epoch
+            if stop:
+                log.close()
+                raise interrupt.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
+    log.close()
+    # An epoch that is saved stays as it is: resumed, the run meets the same bad step again.
+    if saved_epoch != progress.epoch:
+        save()
+    if progress.nonfinite_step >= 0:
+        raise TrainingFailed(_nonfinite(progress, folder))
+    if progress.stopped_early:
+        terminal.say(
+            f"Stopped early at epoch {progress.epoch}: {progress.stale_validations} validations "
+            f"without a lower loss"
+        )
+    return best, progress
+
+
+def _validate(programs: Programs, state: TrainState) -> dict:
+    # The same noise at every validation: epochs differ by their parameters, not by luck.
+    judged = best_of(state)
+    total, mean, _ = programs.validate(
+        judged["params"],
+        judged["batch_stats"],
+        programs.numbers.loss_weights,
+        np.float32(0.5),
+        state.key,
+        programs.val_rows,
+    )
+    seen = programs.labelled_rows
+    total, mean = jax.device_get((total, mean[: len(seen)]))
+    return evaluate.split_metrics(total, mean, seen)
+
+
+@jax.jit
+def _copy(tree):
+    """A copy that outlives the original: the next epoch is given the state's memory."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _resume(state, checkpoints: Checkpoints, terminal) -> tuple[TrainState, dict, Progress]:
+    best = _copy(best_of(state))
+    like = {"state": state, "best": best}
+    found, damaged = checkpoints.restore(like, set_aside=True)
+    for line in damaged:
+        terminal.say(line)
+    if found is None:
+        return state, best, Progress()
+    progress = Progress(**found.facts)
+    if progress.nonfinite_step >= 0:
+        raise TrainingFailed(_nonfinite(progress, checkpoints.folder.parent))
+    terminal.say(f"Resuming after epoch {progress.epoch}")
+    tree = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), found.tree, like)
+    return tree["state"], tree["best"], progress
+
+
+def _nonfinite_terms(values: dict) -> str:
+    names = {"bce": "the reconstruction term", "kld": "the KL term (a log-variance grew too large)"}
+    terms = [text for name, text in names.items() if not math.isfinite(values[name])]
+    return " and ".join(terms) or "the gradient, both terms being finite"
+
+
+def _nonfinite(progress: Progress, folder: Path) -> str:
+    kept = (
+        f"the best parameters (epoch {progress.best_epoch}) are kept in {folder / 'checkpoints'}"
+        if progress.best_epoch
+        else "no epoch was finished"
+    )
+    return (
+        f"the loss stopped being finite at epoch {progress.epoch + 1}, step "
+        f"{progress.nonfinite_step}: {progress.nonfinite_terms} overflowed; {kept}. Try a "
+        f"lower --config.trainer.optimizer.lr or --config.trainer.gradient_clip_val, in a new "
+        f"--workdir"
+    )

@@ -1,0 +1,200 @@
+"""What z is drawn from before anything is known of a row: the model's prior p(z).
+
+The standard normal has no parameters and stands in `VAE` as None. The others are modules of flat
+arrays with three methods: the log density, draws, and the moments of each dimension.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+PRIORS = ("normal", "mixture", "vamp", "flow")
+_MOMENT_DRAWS = 4096
+
+Encode = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+"""The encoder: multi-hot rows `[K, V]` to means and log-variances `[K, L]`."""
+
+
+def normal_log_prob(z: jax.Array) -> jax.Array:
+    """Log density of N(0, I) `[...]` at `[..., L]`, nats."""
+    return -0.5 * jnp.sum(jnp.square(z) + math.log(2.0 * math.pi), axis=-1)
+
+
+def gaussian_log_prob(z: jax.Array, mean: jax.Array, logvar: jax.Array) -> jax.Array:
+    """Log density of N(mean, exp(logvar)) `[...]` at `z`, all `[..., L]`, nats."""
+    square = jnp.square(z - mean) * jnp.exp(-logvar)
+    return -0.5 * jnp.sum(square + logvar + math.log(2.0 * math.pi), axis=-1)
+
+
+def mixture_log_prob(
+    z: jax.Array, mean: jax.Array, logvar: jax.Array, log_weight: jax.Array
+) -> jax.Array:
+    """Log density of a mixture of diagonal Gaussians, nats.
+
+    Args:
+      z: `[..., L]`.
+      mean: `[K, L]`.
+      logvar: `[K, L]`.
+      log_weight: `[K]`, of a distribution.
+
+    Returns:
+      `[...]`.
+    """
+    flat = z.reshape(-1, z.shape[-1])
+    precision = jnp.exp(-logvar)
+    # Squared distances multiplied out: two products of [N, L] by [L, K] instead of [N, K, L].
+    # Float32 throughout, whatever the accelerator would do with products by itself.
+    high = jax.lax.Precision.HIGHEST
+    square = jnp.matmul(jnp.square(flat), precision.T, precision=high)
+    square = square - 2.0 * jnp.matmul(flat, (mean * precision).T, precision=high)
+    constant = jnp.sum(jnp.square(mean) * precision + logvar, axis=-1)
+    constant = constant + z.shape[-1] * math.log(2.0 * math.pi)
+    log_joint = -0.5 * (square + constant[None, :]) + log_weight[None, :]
+    return jax.nn.logsumexp(log_joint, axis=-1).reshape(z.shape[:-1])
+
+
+class _Components(nnx.Module):
+    """A prior that is a mixture of diagonal Gaussians, wherever these come from."""
+
+    def components(self, encode: Encode) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]`."""
+        raise NotImplementedError
+
+    def log_prob(self, z: jax.Array, encode: Encode) -> jax.Array:
+        """Log density `[...]` at `[..., L]`, nats."""
+        return mixture_log_prob(z, *self.components(encode))
+
+    def draw(self, key: jax.Array, num: int, encode: Encode) -> jax.Array:
+        """Draws `[num, L]`."""
+        mean, logvar, log_weight = self.components(encode)
+        which, noise = jax.random.split(key)
+        at = jax.random.categorical(which, log_weight, shape=(num,))
+        return mean[at] + jnp.exp(0.5 * logvar[at]) * jax.random.normal(noise, mean[at].shape)
+
+    def moments(self, encode: Encode) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance of each dimension, `[L]`."""
+        mean, logvar, log_weight = self.components(encode)
+        weight = jnp.exp(log_weight)[:, None]
+        centre = jnp.sum(weight * mean, axis=0)
+        spread = jnp.exp(logvar) + jnp.square(mean - centre[None, :])
+        return centre, jnp.sum(weight * spread, axis=0)
+
+
+class Mixture(_Components):
+    """A learned mixture of diagonal Gaussians.
+
+    Args:
+      latent_dim: L.
+      num_components: K.
+      rngs: random stream of the initial means.
+    """
+
+    def __init__(self, *, latent_dim: int, num_components: int, rngs: nnx.Rngs):
+        shape = (num_components, latent_dim)
+        self.means = nnx.Param(jax.random.normal(rngs.params(), shape))
+        self.logvars = nnx.Param(jnp.full(shape, -0.5, jnp.float32))
+        self.logits = nnx.Param(jnp.zeros((num_components,), jnp.float32))
+
+    def components(self, encode: Encode) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]`."""
+        return self.means[...], self.logvars[...], jax.nn.log_softmax(self.logits[...])
+
+
+class Vamp(_Components):
+    """The VampPrior (Tomczak & Welling 2018): the posteriors of learned pseudo-rows, weighted.
+
+    Args:
+      pseudo_inputs: `[K, V]` what they start from, such as training rows; values stay in [0, 1].
+    """
+
+    def __init__(self, *, pseudo_inputs: jax.typing.ArrayLike):
+        start = jnp.asarray(pseudo_inputs, jnp.float32)
+        self.pseudo_inputs = nnx.Param(start)
+        self.logits = nnx.Param(jnp.zeros((len(start),), jnp.float32))
+
+    def components(self, encode: Encode) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]`."""
+        mean, logvar = encode(jnp.clip(self.pseudo_inputs[...], 0.0, 1.0))
+        return mean, logvar, jax.nn.log_softmax(self.logits[...])
+
+
+class Flow(nnx.Module):
+    """Affine coupling layers on N(0, I) (RealNVP, Dinh et al. 2017).
+
+    Each layer rescales and shifts every other dimension by a small network of the rest; layers take
+    turns which half they move, and start as the identity.
+
+    Args:
+      latent_dim: L, at least 2.
+      num_layers: coupling layers.
+      hidden_dim: width of the networks inside.
+      rngs: random stream of their initialisation.
+    """
+
+    def __init__(
+        self, *, latent_dim: int, num_layers: int = 4, hidden_dim: int = 64, rngs: nnx.Rngs
+    ):
+        first = jax.random.uniform(
+            rngs.params(), (num_layers, latent_dim, hidden_dim), minval=-1.0, maxval=1.0
+        )
+        self.hidden = nnx.Param(first * latent_dim**-0.5)
+        self.hidden_bias = nnx.Param(jnp.zeros((num_layers, hidden_dim), jnp.float32))
+        self.shift_and_scale = nnx.Param(
+            jnp.zeros((num_layers, hidden_dim, 2 * latent_dim), jnp.float32)
+        )
+        self.shift_and_scale_bias = nnx.Param(jnp.zeros((num_layers, 2 * latent_dim), jnp.float32))
+
+    def _coupling(self, layer: int, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Shift and log scale `[N, L]` of a layer, zero where it leaves z as it is."""
+        moved = (jnp.arange(z.shape[-1]) % 2 == layer % 2)[None, :]
+        h = jnp.where(moved, 0.0, z) @ self.hidden[...][layer]
+        h = jax.nn.relu(h + self.hidden_bias[...][layer][None, :])
+        both = h @ self.shift_and_scale[...][layer]
+        both = both + self.shift_and_scale_bias[...][layer][None, :]
+        shift, scale = jnp.split(both, 2, axis=-1)
+        # Bounded: one step of the optimizer can't make a density of it that overflows.
+        return jnp.where(moved, shift, 0.0), jnp.where(moved, 2.0 * jnp.tanh(0.5 * scale), 0.0)
+
+    def log_prob(self, z: jax.Array, encode: Encode) -> jax.Array:
+        """Log density `[...]` at `[..., L]`, nats, by the change of variables."""
+        del encode
+        u = z.reshape(-1, z.shape[-1])
+        log_det = jnp.zeros((len(u),), jnp.float32)
+        for layer in reversed(range(len(self.hidden[...]))):
+            shift, log_scale = self._coupling(layer, u)
+            u = (u - shift) * jnp.exp(-log_scale)
+            log_det = log_det - jnp.sum(log_scale, axis=-1)
+        return (normal_log_prob(u) + log_det).reshape(z.shape[:-1])
+
+    def draw(self, key: jax.Array, num: int, encode: Encode) -> jax.Array:
+        """Draws `[num, L]`."""
+        del encode
+        z = jax.random.normal(key, (num, self.hidden.shape[1]))
+        for layer in range(len(self.hidden[...])):
+            shift, log_scale = self._coupling(layer, z)
+            z = z * jnp.exp(log_scale) + shift
+        return z
+
+    def moments(self, encode: Encode) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance of each dimension, `[L]`, by the same 4,096 draws every time."""
+        z = self.draw(jax.random.key(0), _MOMENT_DRAWS, encode)
+        return jnp.mean(z, axis=0), jnp.var(z, axis=0)
+
+
+def make_prior(
+    name: str,
+    *,
+    latent_dim: int,
+    num_components: int,
+    pseudo_inputs: jax.typing.ArrayLike,
+    rngs: nnx.Rngs,
+) -> Mixture | Vamp | Flow | None:
+    """The prior of a name in `PRIORS`; None is the standard normal."""
+    if name == "mixture":
+        return Mixture(latent_dim=latent_dim, num_components=num_components, rngs=rngs)
+    if name == "vamp":
+        return Vamp(pseudo_inputs=pseudo_inputs)
+    return Flow(latent_dim=latent_dim, rngs=rngs) if name == "flow" else None
