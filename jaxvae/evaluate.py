@@ -204,7 +204,8 @@ def collapse_message(nats: float, *, kld_weight: float) -> str | None:
     if nats >= COLLAPSE_NATS:
         return None
     advice = (
-        f"lower --config.loss.kld_weight (now {kld_weight:g})"
+        f"lower --config.loss.kld_weight (now {kld_weight:g}), or leave z some nats for nothing, "
+        f"--config.loss.objective=free_bits"
         if kld_weight > 1.0
         else "train longer, raise --config.trainer.optimizer.lr, or lower "
         f"--config.loss.kld_weight (now {kld_weight:g})"

@@ -82,7 +82,7 @@ def _next(learned: bool, worse: list[str], kld_weight: float | None) -> str:
     if not learned and kld_weight is not None and kld_weight > 1.0:
         return (
             f"Try next: a lower --config.loss.kld_weight (it is {kld_weight:g}; 1.0 or less learns "
-            f"on data like this)."
+            f"on data like this), or --config.loss.objective=free_bits."
         )
     if not learned:
         return (
@@ -91,8 +91,8 @@ def _next(learned: bool, worse: list[str], kld_weight: float | None) -> str:
         )
     if worse:
         return (
-            "Try next: a higher --config.trainer.optimizer.lr (3e-3) and less input dropout "
-            "(--config.model.dropout_p=0.1), which fit this kind of data better."
+            "Try next: --config=configs/best.py, or the preset trainer=tuned, which fit this kind "
+            "of data better."
         )
     return "Try next: other seeds (--config.seed=1), and compare the runs' spread."
 

@@ -26,6 +26,18 @@ def test_patience_counts_validations_without_a_gain():
     assert progress.epoch == 4
 
 
+def test_patience_waits_for_the_final_weights():
+    progress = Progress()
+    for number in range(1, 8):
+        progress.epoch = number
+        progress.observe(2.0, patience=2, min_delta=0.0, warming=number <= 4)
+        assert progress.stopped_early == (number >= 6)
+    control = Progress()
+    for _ in range(3):
+        control.observe(2.0, patience=2, min_delta=0.0)
+    assert control.stopped_early
+
+
 def test_a_gain_starts_the_count_again():
     progress, _ = watch([3.0, 3.5, 2.0, 2.5, 1.0], patience=2)
     assert not progress.stopped_early

@@ -43,6 +43,7 @@ DESIGN_TABLE = {
     "beta_default": (32, 128, False, 4.0),
     "beta_balanced": (64, 256, False, 4.0),
     "beta_high": (128, 512, True, 10.0),
+    "best": (32, 256, False, 1.0),
 }
 
 
@@ -79,6 +80,37 @@ def test_presets_change_what_they_name():
     assert config.data.aspect_column == "aspect_list"
     assert config.trainer.max_epochs == 10
     assert config.model.latent_dim == 64
+
+
+def test_the_tuned_preset_leaves_the_architecture():
+    plain, tuned = config_of(MEDIUM), config_of(MEDIUM + ":trainer=tuned")
+    assert tuned.data.batch_size == 128
+    assert tuned.model.decoder_bias == "log_odds"
+    assert tuned.trainer.lr_scheduler.name == "cosine"
+    for field in ("latent_dim", "hidden_dim", "use_batch_norm", "use_layer_norm", "prior"):
+        assert tuned.model[field] == plain.model[field]
+    assert tuned.loss == plain.loss
+    assert config_of(MEDIUM + ":trainer=tuned", "--config.data.batch_size=16").data.batch_size == 16
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ({"objective": "free_bits", "prior": "vamp"}, ["free_bits", "prior=vamp", "capacity"]),
+        ({"objective": "iw", "num_importance_samples": 1}, ["num_importance_samples=1", "2"]),
+        ({"objective": "iw", "use_binary_cross_entropy": False}, ["iw", "likelihood"]),
+        ({"kld_schedule": "cosine", "kld_warmup": 250.0}, ["kld_warmup=250.0", "fewer than"]),
+    ],
+)
+def test_choices_that_do_not_go_together_are_refused(overrides, parts):
+    config = config_of(MEDIUM)
+    for name, value in overrides.items():
+        config["model" if name == "prior" else "loss"][name] = value
+    with pytest.raises(InputError) as caught:
+        settings.validate(config)
+    assert all(part in str(caught.value) for part in parts)
+    validate_control = config_of(MEDIUM)
+    settings.validate(validate_control)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +186,13 @@ def test_overrides_are_reported_as_typed():
         ("--config.data.split_by=column", ["split_by=column", "'set'"]),
         ("--config.data.val_fraction=0.97", ["val_fraction=0.97", "no rows to train"]),
         ("--config.trainer.lr_scheduler.warmup_epochs=250.0", ["warmup_epochs=250.0", "250"]),
+        ("--config.model.prior=gaussian", ["prior=gaussian", "'mixture'"]),
+        ("--config.model.prior_components=0", ["prior_components=0", "at least 1"]),
+        ("--config.model.decoder_bias=zero", ["decoder_bias=zero", "'log_odds'"]),
+        ("--config.loss.objective=vae", ["objective=vae", "'elbo'"]),
+        ("--config.loss.kld_schedule=linear", ["kld_warmup=0.0", "kld_schedule=linear", "250"]),
+        ("--config.loss.kld_warmup=10.0", ["kld_warmup=10.0", "does nothing", "linear"]),
+        ("--config.trainer.ema_decay=1.0", ["ema_decay=1.0", "below 1"]),
         ("--config.model_name=../evil", ["model_name=../evil"]),
         ("--config.seed=-1", ["seed=-1"]),
         ("--config.logger.name=wandbb", ["wandbb", "tensorboard"]),

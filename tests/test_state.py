@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from jaxvae.model import VAE
-from jaxvae.state import apply_gradients, create_state, learning_rate_at, make_numbers
+from jaxvae.state import apply_gradients, best_of, create_state, learning_rate_at, make_numbers
 
 STEPS = np.arange(0, 120)
 
@@ -104,3 +104,74 @@ def test_the_seed_makes_the_state():
     assert all(np.array_equal(a, b) for a, b in same)
     other = zip(leaves(small_state(1)), leaves(small_state(2)), strict=True)
     assert not all(np.array_equal(a, b) for a, b in other)
+
+
+def steps(state, count, *, decoupled=False, **options):
+    """Parameters after each of some steps with gradients that depend on the step."""
+    numbers = make_numbers(learning_rate=0.1, **options)
+
+    @jax.jit
+    def advance(state):
+        gradients = jax.tree.map(
+            lambda x: jnp.cos(x + state.step.astype(jnp.float32)), state.params
+        )
+        return apply_gradients(
+            state,
+            gradients,
+            batch_stats=state.batch_stats,
+            loss=jnp.float32(1.0),
+            numbers=numbers,
+            decoupled=decoupled,
+        )
+
+    found = []
+    for _ in range(count):
+        state = advance(state)
+        found.append(state)
+    return found
+
+
+def averaged_state(**options):
+    return create_state(
+        lambda: VAE(num_tags=5, latent_dim=2, hidden_dim=4, rngs=nnx.Rngs(0)), seed=0, **options
+    )[1]
+
+
+def test_the_average_by_hand():
+    """The decay is (1 + t) / (10 + t) until it reaches the one asked for."""
+    start = averaged_state(average=True)
+    average = np.asarray(start.params["fc1"]["kernel"])
+    for number, state in enumerate(steps(start, 8, average_decay=0.4)):
+        decay = min(0.4, (1 + number) / (10 + number))
+        average = decay * average + (1 - decay) * np.asarray(state.params["fc1"]["kernel"])
+        np.testing.assert_allclose(state.average["fc1"]["kernel"], average, rtol=1e-5)
+    assert best_of(state)["params"] is state.average
+    plain = steps(averaged_state(), 8)[-1]
+    assert best_of(plain)["params"] is plain.params
+    assert np.array_equal(plain.params["fc4"]["bias"], state.params["fc4"]["bias"])
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_weight_decay_is_torchs(decoupled):
+    torch = pytest.importorskip("torch")
+    start = averaged_state(decoupled=decoupled)
+    theirs = {
+        (layer, name): torch.nn.Parameter(torch.tensor(np.array(array)))
+        for layer, arrays in start.params.items()
+        for name, array in arrays.items()
+    }
+    kernels = [p for (_, name), p in theirs.items() if name == "kernel"]
+    rest = [p for (_, name), p in theirs.items() if name != "kernel"]
+    if decoupled:
+        groups = [{"params": kernels}, {"params": rest, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.3)
+    else:
+        optimizer = torch.optim.Adam(kernels + rest, lr=0.1, weight_decay=0.3)
+    for number, state in enumerate(steps(start, 5, decoupled=decoupled, weight_decay=0.3)):
+        for parameter in theirs.values():
+            parameter.grad = torch.cos(parameter.detach() + number)
+        optimizer.step()
+        for (layer, name), parameter in theirs.items():
+            np.testing.assert_allclose(
+                state.params[layer][name], parameter.detach().numpy(), rtol=1e-4, atol=1e-5
+            )

@@ -7,26 +7,32 @@ from torch import nn
 
 
 class Twin(nn.Module):
-    """Linear, ReLU, batch norm after it; the names are those of the exported files."""
+    """Linear, layer norm, ReLU, batch norm; the names are those of the exported files."""
 
-    def __init__(self, *, num_tags, latent_dim, hidden_dim, use_batch_norm):
+    def __init__(
+        self, *, num_tags, latent_dim, hidden_dim, use_batch_norm=False, use_layer_norm=False
+    ):
         super().__init__()
         self.fc1 = nn.Linear(num_tags, hidden_dim)
+        self.ln1 = nn.LayerNorm(hidden_dim) if use_layer_norm else None
         self.bn1 = nn.BatchNorm1d(hidden_dim) if use_batch_norm else None
         self.fc2_mu = nn.Linear(hidden_dim, latent_dim)
         self.fc2_logvar = nn.Linear(hidden_dim, latent_dim)
         self.fc3 = nn.Linear(latent_dim, hidden_dim)
+        self.ln2 = nn.LayerNorm(hidden_dim) if use_layer_norm else None
         self.bn2 = nn.BatchNorm1d(hidden_dim) if use_batch_norm else None
         self.fc4 = nn.Linear(hidden_dim, num_tags)
 
     def encode(self, x):
-        h = F.relu(self.fc1(x))
+        h = self.fc1(x)
+        h = F.relu(h if self.ln1 is None else self.ln1(h))
         if self.bn1 is not None:
             h = self.bn1(h)
         return self.fc2_mu(h), self.fc2_logvar(h)
 
     def decode(self, z):
-        h = F.relu(self.fc3(z))
+        h = self.fc3(z)
+        h = F.relu(h if self.ln2 is None else self.ln2(h))
         if self.bn2 is not None:
             h = self.bn2(h)
         return self.fc4(h)
