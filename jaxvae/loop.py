@@ -145,9 +145,7 @@ def train(
                 save()
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
             if stop:
-                log.close()
                 raise interrupt.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
-    log.close()
     # An epoch that is saved stays as it is: resumed, the run meets the same bad step again.
     if saved_epoch != progress.epoch:
         save()

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxvae.errors import InputError
+from jaxvae.events import EventFile
 
 _LINE_EVERY_SECONDS = 5.0
 _PACKAGES = ("jaxvae", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
@@ -98,30 +99,27 @@ class EpochLog:
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         kept = [line for line in lines if _epoch_of(line) <= finished]
         write_text(self._path, "".join(line + "\n" for line in kept))
-        self._writer = None
+        self._events = None
         self.note = ""
         if "tensorboard" in trackers:
             if importlib.util.find_spec("tensorboard") is None:
                 self.note = "no TensorBoard files: pip install tensorboard to have them"
             else:
-                self._writer = _event_writer(folder / "tensorboard")
+                self._events = EventFile(folder / "tensorboard", first_epoch=finished + 1)
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds an epoch; `line` has `epoch`, `step` and metrics by logged name."""
         with self._path.open("a") as file:
             file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
-        if self._writer is not None:
-            self._writer.add_event(_scalars(line))
+        if self._events is not None:
+            self._events.append(line)
 
     def sync(self) -> None:
         """Puts the lines on the disk: a checkpoint must not know of epochs that the log lacks."""
         with self._path.open("rb") as file:
             os.fsync(file.fileno())
-
-    def close(self) -> None:
-        """Flushes what is buffered."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            self._events.sync()
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
@@ -141,25 +139,6 @@ def _epoch_of(line: str) -> float:
         return json.loads(line)["epoch"]
     except (ValueError, KeyError, TypeError):
         return math.inf  # half a line, from a run that was killed while writing it
-
-
-def _event_writer(folder: Path):
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-    return EventFileWriter(str(folder))
-
-
-def _scalars(line: dict[str, Any]):
-    from tensorboard.compat.proto import event_pb2, summary_pb2
-
-    values = [
-        summary_pb2.Summary.Value(tag=name, simple_value=value)
-        for name, value in line.items()
-        if "/" in name and isinstance(value, (int, float))
-    ]
-    return event_pb2.Event(
-        wall_time=time.time(), step=line["epoch"], summary=summary_pb2.Summary(value=values)
-    )
 
 
 class Terminal:

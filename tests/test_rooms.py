@@ -55,7 +55,8 @@ ROOMS = {
     "lock": {"errors"},
     "interrupt": set(),
     "checkpoints": {"errors", "manifest"},
-    "record": {"errors"},
+    "events": set(),
+    "record": {"errors", "events"},
     "evaluate": {"baselines", "metrics"},
     "sample": set(),
     "torch_pickle": set(),
@@ -176,7 +177,7 @@ WITHOUT_JAX = {
     *("dataset", "settings", "record", "progress", "run_folder", "torch_file"),
     *("torch_pickle", "torch_machine", "torch_names", "report_text", "plots", "page"),
     *("arguments", "kept_rows", "compare", "manifest", "lock", "interrupt"),
-    *("baselines", "ranking", "sample_quality", "disentanglement"),
+    *("baselines", "ranking", "sample_quality", "disentanglement", "events"),
 }
 LAZY = {"datasets", "sklearn", "matplotlib", "tensorboard", "torch", "safetensors", "pyarrow"}
 

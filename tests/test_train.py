@@ -488,16 +488,52 @@ def test_hooks_see_every_epoch(clips):
     assert seen == [(1, 3), (2, 6)]  # 42 rows in batches of 16
 
 
+def logged(folder, name):
+    """(epoch, value) of all that TensorBoard shows under a name, by both of its readers."""
+    event = "tensorboard.backend.event_processing"
+    old = pytest.importorskip(f"{event}.event_accumulator").EventAccumulator
+    new = pytest.importorskip(f"{event}.plugin_event_accumulator").EventAccumulator
+    path = str(folder / "tensorboard")
+    values = [(event.step, event.value) for event in old(path).Reload().Scalars(name)]
+    tensors = new(path).Reload().Tensors(name)
+    assert [(event.step, event.tensor_proto.float_val[0]) for event in tensors] == values
+    return values
+
+
 def test_tensorboard_files_can_be_read_back(clips):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     _, folder = run(clips, logger__name=("tensorboard",))
-    events = accumulator.EventAccumulator(str(folder / "tensorboard")).Reload()
-    logged = [(event.step, event.value) for event in events.Scalars("val/loss")]
-    lines = [(line["epoch"], line["val/loss"]) for line in read_epochs(folder)]
-    assert [step for step, _ in logged] == [epoch for epoch, _ in lines]
-    assert np.allclose([v for _, v in logged], [v for _, v in lines], rtol=1e-6)
+    lines = [(line["epoch"], np.float32(line["val/loss"])) for line in read_epochs(folder)]
+    assert logged(folder, "val/loss") == lines
+    assert len(lines) == 2
     _, without = run(clips, "without")
     assert not (without / "tensorboard").exists()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e6])
+def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(clips, seconds):
+    options = {
+        "trainer__max_epochs": 5,
+        "trainer__checkpoint_every_seconds": seconds,
+        "logger__name": ("tensorboard",),
+    }
+    _, whole = run(clips, "whole", **options)
+    expected = logged(whole, "train/loss")
+    assert [epoch for epoch, _ in expected] == [1, 2, 3, 4, 5]
+
+    def interrupt(epoch, metrics, state):
+        if epoch == stop:
+            raise Killed
+
+    for stop in (3, 4):
+        with pytest.raises(Killed):
+            run(clips, "parts", hooks=[interrupt], **options)
+        assert [epoch for epoch, _ in logged(clips / "parts", "train/loss")] == [1, 2, 3, 4][:stop]
+    _, parts = run(clips, "parts", **options)
+    assert logged(parts, "train/loss") == expected
+    # They are in the files more than once: it is the mark that makes them count once.
+    written = [path.read_bytes() for path in (parts / "tensorboard").iterdir()]
+    assert len(written) == 3
+    assert sum(content.count(b"train/loss") for content in written) > 5
 
 
 def test_a_collapsed_model_is_announced(clips, capsys):

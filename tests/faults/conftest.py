@@ -17,7 +17,7 @@ from jaxvae.record import read_epochs
 from jaxvae.state import best_of
 from jaxvae.taxonomy import Taxonomy
 from tests.conftest import ROOT
-from tests.test_train import write_clips
+from tests.test_train import logged, write_clips
 
 TIMINGS = ("seconds", "seconds_eval", "examples_per_second")
 EPOCHS = 30
@@ -98,6 +98,7 @@ def outcome(folder: Path) -> dict:
         "state": leaves(tree),
         "facts": facts,
         "lines": [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines],
+        "shown": {name: logged(folder, name) for name in ("train/loss", "val/kld")},
         "metrics": json.loads((folder / "metrics.json").read_text()),
         **{
             name: (folder / name).read_bytes()
