@@ -33,6 +33,7 @@ from jaxvae.checkpoints import Checkpoints
 from jaxvae.data_report import format_report
 from jaxvae.dataset import load_dataset
 from jaxvae.finish import finish
+from jaxvae.kept_rows import damage_to_repair
 from jaxvae.loop import Hook, TrainingFailed
 from jaxvae.losses import Objective
 from jaxvae.model import VAE
@@ -87,6 +88,8 @@ def train_and_evaluate(
         graphdef, state = _make_state(config, taxonomy, train_rows)
         programs = _compile(config, graphdef, taxonomy, dataset, mesh)
 
+        for line in damage_to_repair(folder, taxonomy, dataset):
+            terminal.say(line)
         terminal.say(format_report(dataset.report))
         terminal.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
         terminal.say(f"Training on {devices.describe(mesh.devices.flatten())}; run folder {folder}")

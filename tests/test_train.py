@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -350,6 +351,54 @@ def test_a_taxonomy_in_another_order_is_refused(clips):
     (clips / "words.json").write_text(json.dumps(reordered))
     with pytest.raises(InputError, match="another taxonomy"):
         run(clips)
+
+
+def change_rows(path):
+    with np.load(path) as stored:
+        kept = dict(stored)
+    kept["rows"] = kept["rows"][::-1]
+    np.savez(path, **kept)
+
+
+def move_rows(path):
+    with np.load(path) as stored:
+        kept = dict(stored)
+    kept["source_row"] = kept["source_row"] + 1
+    np.savez(path, **kept)
+
+
+DAMAGES = {
+    "rows.npz cut": ("rows.npz", lambda path: path.write_bytes(path.read_bytes()[:99]), "damaged"),
+    "rows.npz missing": ("rows.npz", lambda path: path.unlink(), "missing"),
+    "rows.npz changed": ("rows.npz", change_rows, "other rows"),
+    "rows.npz moved": ("rows.npz", move_rows, "elsewhere in the source"),
+    "splits.json cut": ("splits.json", lambda path: path.write_text("{"), "not JSON"),
+    "splits.json changed": ("splits.json", lambda path: path.write_text("{}"), "in another way"),
+}
+
+
+def test_damage_to_the_rows_that_a_run_keeps_is_said_before_it_is_repaired(clips, capsys):
+    options = {"trainer__max_epochs": 1}
+    _, folder = run(clips, **options)
+    whole = {name: (folder / name).read_bytes() for name in ("rows.npz", "splits.json")}
+    report = json.loads((folder / "data_report.json").read_text())
+    assert "written again" not in capsys.readouterr().err
+    run(clips, **options)
+    assert "written again" not in capsys.readouterr().err
+    for name, damage, says in DAMAGES.values():
+        damage(folder / name)
+        assert whole[name] != ((folder / name).exists() and (folder / name).read_bytes())
+        run(clips, **options)
+        said = [line for line in capsys.readouterr().err.splitlines() if "written again" in line]
+        assert len(said) == 1
+        assert said[0].startswith(f"{folder / name}: ")
+        assert says in said[0]
+        now = f"written again from {report['source']} (fingerprint {report['fingerprint'][:12]})"
+        assert said[0].endswith(now)
+        before = re.search(r"other rows \(fingerprint ([0-9a-f]{12})\)", said[0])
+        assert bool(before) == (says == "other rows")
+        assert not before or before[1] != report["fingerprint"][:12]
+        assert {name: (folder / name).read_bytes() for name in whole} == whole
 
 
 def test_nothing_is_written_when_the_data_are_wrong(clips):
