@@ -206,6 +206,13 @@ class Checkpoints:
             )
         return None, passed_over
 
+    def best_leaves(self, epoch: int) -> dict[str, dict]:
+        """Shape, type and digest of each of the best parameters, as a checkpoint recorded them."""
+        what = ocp.args.Composite(record=ocp.args.JsonRestore())
+        leaves = self._manager.restore(epoch, args=what).record["leaves"]
+        best = "best."
+        return {name[len(best) :]: leaf for name, leaf in leaves.items() if name.startswith(best)}
+
     def _read(self, where: Path, described: dict[str, dict]) -> dict[str, np.ndarray]:
         """A checkpoint's arrays from the disk, each compared with its digest."""
         flat = self._manager.restore(

@@ -50,6 +50,9 @@ def load_kept_rows(folder: Path, taxonomy: Taxonomy) -> KeptRows:
             f"give the folder of the run that trained it"
         )
     splits = read_json(folder / "splits.json")
+    lists = [at for at in splits.values() if isinstance(at, list)]
+    if len(lists) < len(splits) or {type(at) for each in lists for at in each} - {int}:
+        raise InputError(f"{folder / 'splits.json'}: damaged: expected lists of positions")
     kept = KeptRows(*_read(path), splits)
     expected = read_json(folder / "data_report.json").get("fingerprint")
     if fingerprint_rows(kept.rows, taxonomy) != expected:

@@ -128,9 +128,12 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
     lines = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            lines.append(json.loads(line))
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: damaged; delete that line") from error
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise InputError(f"{path}, line {number}: damaged; delete that line")
+        lines.append(value)
     return lines
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from jaxvae import export, manifest, run_folder
-from jaxvae.checkpoints import load_params
+from jaxvae.checkpoints import Checkpoints, load_params
 from jaxvae.errors import InputError
 from jaxvae.kept_rows import load_kept_rows
 from jaxvae.record import read_epochs, read_json
 from jaxvae.taxonomy import Taxonomy
+from jaxvae.torch_file import read_pth
 
 
 def verify(folder: Path) -> tuple[list[str], list[str]]:
@@ -35,6 +36,8 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
             lines = list(check(folder))
         except InputError as error:
             lines = [str(error)]
+        except OSError as error:
+            lines = [f"{error.filename}: {error.strerror}"]
         if lines:
             wrong += lines
         else:
@@ -44,11 +47,13 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
 
 def _checks(folder: Path) -> Iterator[tuple[str, Callable[[Path], Iterator[str]]]]:
     yield "files: each is what was written", manifest.damaged
-    for step in sorted((folder / "checkpoints").glob("*")):
-        if step.is_dir():
-            yield f"checkpoint {step.name}", functools.partial(_checkpoint, step)
-    yield "final: parameters as they were saved", _final
-    yield "exports: the same parameters, bit for bit", _exports
+    # Beside the numbered ones may lie what was set aside as damaged, and what a kill left.
+    steps = [step for step in (folder / "checkpoints").glob("*") if step.name.isdigit()]
+    for step in sorted(steps, key=lambda step: int(step.name)):
+        yield f"checkpoint {step.name}", functools.partial(_checkpoint, step)
+    if steps:
+        yield "final: the best parameters of the newest checkpoint", _best
+    yield "parameters: as they were saved, and in the exports bit for bit", _parameters
     if (folder / "rows.npz").exists():
         yield "rows: those the model was trained on", _rows
         yield "metrics: every epoch once", _epochs
@@ -58,33 +63,48 @@ def _checkpoint(step: Path, _: Path) -> Iterator[str]:
     return manifest.damaged(step)
 
 
-def _final(folder: Path) -> Iterator[str]:
-    _, _, facts = load_params(folder / "final")
+def _best(folder: Path) -> Iterator[str]:
+    steps = folder / "checkpoints"
+    epoch = max(int(step.name) for step in steps.glob("*") if step.name.isdigit())
+    if next(manifest.damaged(steps / str(epoch)), None):
+        return  # and said already
+    with Checkpoints(steps, taxonomy_digest="") as checkpoints:
+        best = checkpoints.best_leaves(epoch)
+    if read_json(folder / "final" / "record.json").get("leaves") != best:
+        yield f"{folder / 'final'} does not hold the best parameters of {steps / str(epoch)}"
+
+
+def _parameters(folder: Path) -> Iterator[str]:
+    params, batch_stats, facts = load_params(folder / "final")
     if facts.get("taxonomy_digest") != Taxonomy.load(folder / "taxonomy.json").digest:
         yield f"{folder / 'taxonomy.json'} is not the one the model was trained with"
+    expected = export.to_tensors(params, batch_stats)
+    for path, read in (
+        (folder / "model.pth", read_pth),
+        (folder / "model.safetensors", _read_safetensors),
+    ):
+        try:
+            if not _same(read(path), expected):
+                yield f"{path} does not hold the parameters of {folder / 'final'}"
+        except InputError as error:
+            yield str(error)
 
 
-def _exports(folder: Path) -> Iterator[str]:
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    params, batch_stats, _ = load_params(folder / "final")
-    expected = export.to_tensors(params, batch_stats)
-    path = folder / "model.pth"
-    exported, statistics, _, _ = export.read_model(path, str(folder / "taxonomy.json"))
-    if not _same(export.to_tensors(exported, statistics), expected):
-        yield f"{path} does not hold the parameters of {folder / 'final'}"
-    path = path.with_suffix(".safetensors")
     try:
-        if not _same(load_file(path), expected):
-            yield f"{path} does not hold the parameters of {folder / 'final'}"
+        return load_file(path)
     except (OSError, SafetensorError) as error:
-        yield f"{path}: damaged: {error}"
+        raise InputError(f"{path}: damaged: {error}") from error
 
 
 def _same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(
-        a[name].shape == b[name].shape and a[name].tobytes() == b[name].tobytes() for name in a
+        (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape)
+        and a[name].tobytes() == b[name].tobytes()
+        for name in a
     )
 
 

@@ -146,6 +146,7 @@ ROOMS = {
         "record",
         "run_folder",
         "taxonomy",
+        "torch_file",
     },
     "finish": {
         "checkpoints",
