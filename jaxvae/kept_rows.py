@@ -102,5 +102,4 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
         with path.open("rb") as stream, np.load(stream) as stored:
             return stored["rows"], stored["source_row"]
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: damaged: {reason}") from error
+        raise InputError(f"{path}: damaged: {str(error)[:200]}") from error

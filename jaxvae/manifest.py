@@ -61,7 +61,7 @@ def damaged(folder: Path) -> Iterator[str]:
         yield f"{folder} is not whole: it has no {NAME}, which is written last"
         return
     except (OSError, UnicodeError) as error:
-        yield f"{path} is damaged: {' '.join(str(error).split())[:120]}"
+        yield f"{path} is damaged: {str(error)[:120]}"
         return
     if own != _digest_of(lines) + "\n":
         yield f"{path} is not what was written"

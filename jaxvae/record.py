@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -214,8 +213,3 @@ class EpochDisplay:
         if not done or epoch == self._total:
             return ""
         return f"  {(now - self._started) / done * (self._total - epoch):.0f} s left"
-
-
-def fail(message: str) -> None:
-    """Prints the one line of an error to standard error."""
-    print(f"jaxvae: {' '.join(message.split())}", file=sys.stderr)

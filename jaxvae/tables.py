@@ -235,7 +235,7 @@ def _read_parquet(path: Path, column: str) -> Cells:
             yield from arrow_cells(batches, column)
         pyarrow.default_memory_pool().release_unused()
     except (pyarrow.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = str(error)[:200]
         raise InputError(f"{path}: not a readable Parquet file: {reason}") from error
 
 

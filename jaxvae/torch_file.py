@@ -110,7 +110,7 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     except FormatError as error:
         raise InputError(f"cannot read {path}: {error}") from error
     except _BROKEN as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = str(error)[:200] or type(error).__name__
         raise InputError(f"cannot read {path}: damaged or no torch file ({reason})") from error
 
 

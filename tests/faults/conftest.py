@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -71,6 +72,17 @@ def finish(process: subprocess.Popen, *, expect: int = 0, timeout: float = 120) 
     assert process.returncode == expect, error
     assert "Traceback" not in error
     return error
+
+
+def steps_in(folder: Path) -> list[int]:
+    path = folder / "checkpoints"
+    return [int(p.name) for p in path.glob("*") if p.name.isdigit()] if path.exists() else []
+
+
+def wait_for(condition, process, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
 
 
 def state_of(folder: Path):

@@ -8,8 +8,7 @@ import threading
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults.conftest import arguments, finish, outcome, start
-from tests.faults.test_kills import steps_in, wait_for
+from tests.faults.conftest import arguments, finish, outcome, start, steps_in, wait_for
 
 ON_SMALL_DISK = """
 set -e

@@ -1,32 +1,30 @@
 """Killed at any moment and started again, a run ends as if nothing had happened."""
 
 import dataclasses
-import json
 import random
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from jaxvae.checkpoints import Checkpoints
-from tests.faults.conftest import EPOCHS, arguments, finish, leaves, outcome, start, state_of
+from jaxvae.taxonomy import Taxonomy
+from tests.faults.conftest import (
+    EPOCHS,
+    arguments,
+    finish,
+    leaves,
+    outcome,
+    start,
+    state_of,
+    steps_in,
+    wait_for,
+)
 
 KILLS_PER_RUN = 4
-
-
-def steps_in(folder: Path) -> list[int]:
-    path = folder / "checkpoints"
-    return [int(p.name) for p in path.glob("*") if p.name.isdigit()] if path.exists() else []
-
-
-def wait_for(condition, process, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -108,10 +106,8 @@ def test_the_comparison_would_show_a_wrong_resume(change, half, clips, whole, tm
     tree, facts = state_of(folder)
     shutil.rmtree(folder / "checkpoints")
     state = CHANGES[change](jax.tree.map(jnp.asarray, tree["state"]))
-    digest = json.loads(
-        (half / "checkpoints" / str(facts["epoch"]) / "record" / "metadata").read_text()
-    )
-    with Checkpoints(folder / "checkpoints", taxonomy_digest=digest["taxonomy_digest"]) as saved:
+    digest = Taxonomy.load(folder / "taxonomy.json").digest
+    with Checkpoints(folder / "checkpoints", taxonomy_digest=digest) as saved:
         saved.save(facts["epoch"], {**tree, "state": state}, facts)
     assert facts["epoch"] < EPOCHS
     finish(start(*arguments(clips), "--workdir=run", cwd=tmp_path))

@@ -13,8 +13,7 @@ import pytest
 
 from jaxvae import manifest
 from tests.conftest import ROOT
-from tests.faults.conftest import EPOCHS, arguments, finish, outcome, start
-from tests.faults.test_kills import steps_in, wait_for
+from tests.faults.conftest import EPOCHS, arguments, finish, outcome, start, steps_in, wait_for
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
