@@ -237,18 +237,24 @@ def save_params(folder: Path, params: dict, batch_stats: dict, facts: dict) -> N
       params: nested dictionary of arrays.
       batch_stats: nested dictionary of arrays, `{}` without batch norm.
       facts: JSON-able facts kept beside them (the epoch, which checkpoint).
+
+    Raises:
+      InputError: the disk refused.
     """
     flat = _leaves({"params": params, "batch_stats": batch_stats})
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(fresh / "arrays", flat)
-        checkpointer.wait_until_finished()
     record = {"facts": facts, "leaves": _describe(flat)}
-    (fresh / "record.json").write_text(json.dumps(record, indent=2) + "\n")
-    manifest.seal(fresh)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(fresh / "arrays", flat)
+            checkpointer.wait_until_finished()
+        (fresh / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+        manifest.seal(fresh)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    except Exception as error:  # as in `Checkpoints.save`
+        raise InputError(f"{folder}: parameters not saved: {_one_line(error)}") from error
 
 
 def load_params(folder: Path) -> tuple[dict, dict, dict]:

@@ -86,6 +86,8 @@ def _launch(argv: Sequence[str], description: str) -> int:
             return _fail(error, TRAINING_FAILED)
         except interrupt.Interrupted as error:
             return _fail(f"{error}{_how_to_resume(argv, workdir)}", 128 + error.signum)
+        except OSError as error:
+            return _fail(f"{error.filename or workdir}: {error.strerror or error}", USAGE_ERROR)
     return 0
 
 
@@ -253,10 +255,13 @@ def _quiet_libraries() -> None:
     When a save fails, its other writers fail too, with a traceback each that nobody awaits.
     """
     import logging
+    import warnings
 
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
+    # Compiled programs that can't be kept, for want of room, are compiled again.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     sys.unraisablehook = _except_of_abandoned_writers
     for name in ("orbax", "jax", "datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -21,6 +21,9 @@ class EventFile:
     Args:
       folder: where the files of all its starts are; made if missing.
       first_epoch: the epoch this start begins with.
+
+    Attributes:
+      path: the file.
     """
 
     def __init__(self, folder: Path, *, first_epoch: int):
@@ -29,7 +32,7 @@ class EventFile:
         folder.mkdir(parents=True, exist_ok=True)
         # Read in the order of their names, so the clock is finer here than a restart is quick.
         name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._path = folder / name
+        self.path = folder / name
         self._add(event_pb2.Event(wall_time=time.time(), file_version=_FORMAT))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         # At the first start too: TensorBoard takes a mark for a restart only if it saw one before.
@@ -47,13 +50,8 @@ class EventFile:
         summary = summary_pb2.Summary(value=values)
         self._add(event_pb2.Event(wall_time=time.time(), step=line["epoch"], summary=summary))
 
-    def sync(self) -> None:
-        """Puts what was added on the disk."""
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
-
     def _add(self, event) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        with self._path.open("ab") as file:
+        with self.path.open("ab") as file:
             RecordWriter(file).write(event.SerializeToString())

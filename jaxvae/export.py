@@ -13,7 +13,7 @@ from flax import nnx
 from jaxvae import torch_file
 from jaxvae.errors import InputError
 from jaxvae.model import VAE
-from jaxvae.record import write_json
+from jaxvae.record import replacing, write_json
 from jaxvae.taxonomy import Taxonomy
 
 _STATISTICS = ("mean", "var", "count")
@@ -103,12 +103,13 @@ def write_model(
     Raises:
       InputError: the disk refused, or the file does not hold the model.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     tensors = to_tensors(params, batch_stats)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch_file.write_pth(path, tensors)
-    save_file(tensors, path.with_suffix(".safetensors"))
+    with replacing(path.with_suffix(".safetensors")) as file:
+        file.write(save(tensors))
     sidecar = {
         "taxonomy": taxonomy.to_mapping(),
         "taxonomy_digest": taxonomy.digest,

@@ -53,9 +53,9 @@ def claim(workdir: Path) -> Iterator[None]:
             yield
         finally:
             done.set()
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty, or gone with the disk under it
-                workdir.rmdir()
+            with contextlib.suppress(OSError):  # gone with the disk under it, or read-only by now
+                path.unlink(missing_ok=True)
+                workdir.rmdir()  # unless something was written
     finally:
         os.close(descriptor)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,13 +33,37 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes text in one step, as `write_json` does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # or a lost power line leaves the new name with nothing in it
-    os.replace(fresh, path)
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes its name, and the place of an older one, when it is whole.
+
+    Raises:
+      InputError: the disk refused; what was there is as it was.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        with fresh.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # or a lost power line leaves the new name with nothing in it
+        os.replace(fresh, path)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Makes an InputError that names the file of what the operating system says about it.
+
+    Of a write that fails, as on a full disk, it does not say to which file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
 
 
 def to_json(value: Any) -> str:
@@ -95,30 +119,39 @@ class EpochLog:
 
     def __init__(self, folder: Path, *, trackers: Sequence[str], finished: int):
         self._path = folder / "metrics.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        lines = self._path.read_bytes().splitlines() if self._path.exists() else []
         kept = [line for line in lines if _epoch_of(line) <= finished]
-        write_text(self._path, "".join(line + "\n" for line in kept))
+        with replacing(self._path) as file:
+            file.write(b"".join(line + b"\n" for line in kept))
         self._events = None
         self.note = ""
+        if lost := sorted(set(range(1, finished + 1)) - {_epoch_of(line) for line in kept}):
+            self.note = (
+                f"{self._path}: damaged: of {finished:,} epochs it lacks {len(lost):,}, the first "
+                f"is {lost[0]}; they are part of the model and are not trained again"
+            )
         if "tensorboard" in trackers:
             if importlib.util.find_spec("tensorboard") is None:
-                self.note = "no TensorBoard files: pip install tensorboard to have them"
+                self.note += "\n" if self.note else ""
+                self.note += "no TensorBoard files: pip install tensorboard to have them"
             else:
-                self._events = EventFile(folder / "tensorboard", first_epoch=finished + 1)
+                with naming(folder / "tensorboard"):
+                    self._events = EventFile(folder / "tensorboard", first_epoch=finished + 1)
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds an epoch; `line` has `epoch`, `step` and metrics by logged name."""
-        with self._path.open("a") as file:
+        # Never made anew: where the folder is gone, and made again by someone, the run must end.
+        with naming(self._path), open(self._path, "a", opener=_open_existing) as file:
             file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
         if self._events is not None:
-            self._events.append(line)
+            with naming(self._events.path):
+                self._events.append(line)
 
     def sync(self) -> None:
         """Puts the lines on the disk: a checkpoint must not know of epochs that the log lacks."""
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
-        if self._events is not None:
-            self._events.sync()
+        for path in (self._path, *([self._events.path] if self._events else [])):
+            with naming(path), path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
@@ -136,10 +169,14 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _epoch_of(line: str) -> float:
+def _open_existing(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_CREAT)
+
+
+def _epoch_of(line: bytes) -> float:
     try:
-        return json.loads(line)["epoch"]
-    except (ValueError, KeyError, TypeError):
+        return int(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return math.inf  # half a line, from a run that was killed while writing it
 
 

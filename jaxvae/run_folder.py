@@ -1,6 +1,5 @@
 """A run's folder: how it was made, and whether a command may go on in it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +127,7 @@ def write_start(
     record.write_json(folder / "data_report.json", dataset.report)
     splits = {name: positions.tolist() for name, positions in dataset.splits.items()}
     record.write_json(folder / "splits.json", splits)
-    fresh = folder / "rows.npz.new"
-    with fresh.open("wb") as file:
+    with record.replacing(folder / "rows.npz") as file:
         np.savez_compressed(file, rows=dataset.rows, source_row=dataset.source_row)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, folder / "rows.npz")
     # The config last: it makes the folder a run's.
     record.write_json(folder / "config.json", config)

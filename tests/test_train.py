@@ -330,6 +330,20 @@ def test_a_longer_run_resumes_a_shorter_one(clips):
     assert timeless(longer) == timeless(whole)
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "lost"])
+def test_a_damaged_line_of_an_epoch_behind_is_said(clips, damage, capsys):
+    options = {"trainer__max_epochs": 3}
+    _, folder = run(clips, **options)
+    run(clips, **options)
+    assert "damaged" not in capsys.readouterr().err
+    first, second, third = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    second = {"cut": second[:50] + b"\n", "flipped": b"\xff" + second[1:], "lost": b""}[damage]
+    (folder / "metrics.jsonl").write_bytes(first + second + third)
+    run(clips, **options)
+    assert "of 3 epochs it lacks 1, the first is 2" in capsys.readouterr().err
+    assert [line["epoch"] for line in read_epochs(folder)] == [1, 3]
+
+
 def test_another_config_in_the_same_folder_is_refused(clips):
     run(clips)
     with pytest.raises(InputError, match=r"loss\.kld_weight \(was 1\.0, now 4\.0\)"):

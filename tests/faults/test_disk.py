@@ -1,5 +1,6 @@
-"""A disk that is full, or gone: one line, a non-zero exit, and the step before is whole."""
+"""A disk that is full, read-only, or gone: one line, exit code 2, and the step before is whole."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,17 @@ import threading
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults.conftest import arguments, finish, outcome, start, steps_in, wait_for
+from tests.faults.conftest import (
+    EPOCHS,
+    arguments,
+    finish,
+    outcome,
+    start,
+    state_of,
+    steps_in,
+    wait_for,
+    whole_steps_in,
+)
 
 ON_SMALL_DISK = """
 set -e
@@ -21,17 +32,61 @@ exit "$code"
 """
 
 
-def mounts_are_allowed() -> bool:
-    command = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
+READ_ONLY = """
+set -e
+"$@" &
+if [ "$step" != 0 ]; then
+    while [ ! -e "run/checkpoints/$step" ] && kill -0 $!; do sleep 0.01; done
+    # In one step, though the run has a file open for writing there.
+    mkdir other
+    mount --bind run other
+    mount -o "remount,bind,$option" other
+    mount --bind other run
+fi
+wait $!
+"""
+
+
+def in_a_namespace() -> list[str]:
+    """What lets a process mount things that only it sees; empty where that is not allowed."""
+    for options in (["-m"], ["-r", "-m"]):
+        command = ["unshare", *options]
+        try:
+            subprocess.run(
+                [*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=True, capture_output=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return command
+    return []
+
+
+NAMESPACE = in_a_namespace()
+needs_mounts = pytest.mark.skipif(not NAMESPACE, reason="nothing can be mounted here")
+
+
+def refusal(process) -> str:
+    """The one line with which a run must end on its own."""
+    error = finish(process, expect=2)
+    last = error.splitlines()[-1]
+    assert last.startswith("jaxvae: ")
+    assert error.count("jaxvae: ") == 1
+    return last
+
+
+def goes_on_to_the_end(clips, place, whole):
+    """What was saved before the fault is whole, and the run continues from it."""
+    saved = max(whole_steps_in(place / "run"))
+    _, facts = state_of(place / "run")
+    assert facts["epoch"] == saved
+    error = finish(start(*arguments(clips), "--workdir=run", cwd=place))
+    assert f"Resuming after epoch {saved}" in error
+    assert outcome(place / "run") == whole
 
 
 def on_disk_of(size: str, clips, cwd):
     return subprocess.run(
-        ["unshare", "-m", "bash", "-c", ON_SMALL_DISK, "bash", size]
+        [*NAMESPACE, "bash", "-c", ON_SMALL_DISK, "bash", size]
         + [sys.executable, str(ROOT / "launch.py"), *arguments(clips), "--workdir=disk/run"],
         cwd=cwd,
         capture_output=True,
@@ -41,7 +96,7 @@ def on_disk_of(size: str, clips, cwd):
     )
 
 
-@pytest.mark.skipif(not mounts_are_allowed(), reason="no small disk can be mounted here")
+@needs_mounts
 @pytest.mark.parametrize("size", ["300k", "400k", "500k"])
 def test_a_full_disk(size, clips, whole, tmp_path):
     done = on_disk_of(size, clips, tmp_path)
@@ -55,22 +110,121 @@ def test_a_full_disk(size, clips, whole, tmp_path):
     assert outcome(tmp_path / "run") == whole
 
 
-@pytest.mark.skipif(not mounts_are_allowed(), reason="no small disk can be mounted here")
+@needs_mounts
 def test_the_same_on_a_disk_with_room(clips, whole, tmp_path):
     done = on_disk_of("64m", clips, tmp_path)
     assert done.returncode == 0, done.stderr
     assert outcome(tmp_path / "kept") == whole
 
 
-def test_a_folder_that_vanishes(clips, tmp_path):
+def turned(option, step, clips, cwd):
+    """A run whose folder gets a mount option when a step is there."""
+    return subprocess.Popen(
+        [*NAMESPACE, "bash", "-c", READ_ONLY, "bash", sys.executable, str(ROOT / "launch.py")]
+        + [*arguments(clips), "--workdir=run"],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": "", "option": option, "step": str(step)},
+    )
+
+
+@needs_mounts
+@pytest.mark.parametrize("step", [5, EPOCHS])
+def test_a_folder_that_becomes_read_only(step, clips, whole, tmp_path):
+    last = refusal(turned("ro", step, clips, tmp_path))
+    assert "Read-only file system" in last
+    assert f"{tmp_path}/run" in last
+    goes_on_to_the_end(clips, tmp_path, whole)
+
+
+@needs_mounts
+def test_a_run_does_not_mind_a_mount_that_is_writable(clips, whole, tmp_path):
+    finish(turned("rw", 5, clips, tmp_path))
+    assert outcome(tmp_path / "run") == whole
+
+
+@needs_mounts
+def test_a_folder_that_is_read_only_from_the_start(clips, tmp_path):
+    (tmp_path / "disk").mkdir()
+    launch = [sys.executable, str(ROOT / "launch.py"), *arguments(clips), "--workdir=disk/run"]
+    mount = 'mount --bind disk disk && mount -o remount,bind,ro disk && exec "$@"'
+    process = subprocess.Popen(
+        [*NAMESPACE, "bash", "-c", mount, "bash", *launch],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    last = refusal(process)
+    assert "disk/run: no run folder can be made here: Read-only file system" in last
+
+
+def limited(clips, cwd, step: int, most_bytes: int):
+    """A run whose files may not grow beyond a size once a step is saved: a quota, for each file."""
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("another process's limits can only be set on Linux")
+    folder = cwd / "run"
+    process = start(*arguments(clips), "--workdir=run", cwd=cwd)
+    wait_for(lambda: step in whole_steps_in(folder), process)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    return process
+
+
+QUOTAS = {
+    "for the log": (5, 2_000, "metrics.jsonl"),
+    "for a checkpoint": (5, 60_000, "checkpoints"),
+    "for the parameters": (EPOCHS, 20_000, "final"),
+}
+
+
+@pytest.mark.parametrize("lacking", QUOTAS)
+def test_a_quota_that_is_used_up(lacking, clips, whole, tmp_path):
+    step, most_bytes, named = QUOTAS[lacking]
+    last = refusal(limited(clips, tmp_path, step, most_bytes))
+    assert "File too large" in last
+    assert f"{tmp_path}/run/{named}" in last
+    goes_on_to_the_end(clips, tmp_path, whole)
+
+
+def test_a_quota_that_is_large_enough(clips, whole, tmp_path):
+    finish(limited(clips, tmp_path, 5, 10_000_000))
+    assert outcome(tmp_path / "run") == whole
+
+
+def moved(folder):
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def deleted(folder):
+    while folder.exists():  # the run may be making a file in it
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def deleted_and_made_again(folder):
+    deleted(folder)
+    (folder / "checkpoints").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("fault", [moved, deleted, deleted_and_made_again])
+def test_a_folder_that_vanishes(fault, clips, whole, tmp_path):
+    folder = tmp_path / "run"
     process = start(
         *arguments(clips, **{"trainer.max_epochs": 100_000}), "--workdir=run", cwd=tmp_path
     )
     stop = threading.Timer(60, process.kill)
     stop.start()
-    wait_for(lambda: max(steps_in(tmp_path / "run"), default=0) >= 3, process)
-    (tmp_path / "run").rename(tmp_path / "elsewhere")
-    error = finish(process, expect=2)
+    wait_for(lambda: max(steps_in(folder), default=0) >= 3, process)
+    assert process.poll() is None
+    fault(folder)
+    last = refusal(process)
     stop.cancel()
-    assert error.splitlines()[-1].startswith("jaxvae: ")
-    assert "run" in error.splitlines()[-1]
+    assert str(folder) in last
+    if fault is moved:  # and nothing was begun in its place
+        assert not folder.exists()
+        (tmp_path / "elsewhere").rename(folder)
+        _, facts = state_of(folder)
+        assert facts["epoch"] == max(whole_steps_in(folder)) >= 2
+    assert not (folder / "metrics.jsonl").exists() or fault is moved
