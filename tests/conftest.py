@@ -36,7 +36,7 @@ def pytest_sessionfinish():
     shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
-def _lacking(what: str):
+def lacking(what: str):
     """Skips where something is missing; in CI nothing may be."""
     if IN_CI:
         pytest.fail(f"{what}: must be there in CI")
@@ -48,10 +48,10 @@ def shared_data() -> Path:
     """The folder with the real MusicCaps rows and a real taxonomy."""
     shared = os.environ.get("JAXVAE_SHARED")
     if not shared:
-        _lacking("JAXVAE_SHARED is not set")
+        lacking("JAXVAE_SHARED is not set")
     folder = Path(shared) / "data"
     if not (folder / "musiccaps-public.csv").is_file():
-        _lacking(f"no MusicCaps in {folder}")
+        lacking(f"no MusicCaps in {folder}")
     return folder
 
 
@@ -61,7 +61,7 @@ def torch():
     try:
         import torch
     except ImportError:
-        _lacking("torch is not installed")
+        lacking("torch is not installed")
     return torch
 
 
