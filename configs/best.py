@@ -2,7 +2,9 @@
 
 python launch.py --config=configs/best.py:data=musiccaps
 
-What each part bought, the numbers to expect and what did not help: docs/quality.md.
+On MusicCaps' 200 tags of ConceptCaps, test rows of five split seeds: 12.85 nats a row, 0.53 better
+than a tuned mixture of Bernoullis on the same rows, and 0.50 on set-disjoint splits. What each part
+bought and what did not help: docs/quality.md.
 """
 
 from configs import base
