@@ -8,6 +8,7 @@ from flax import nnx
 from scipy.special import erfinv
 
 from jaxvae import epoch, losses
+from jaxvae.forward import forward
 from jaxvae.layers import BatchNorm
 from jaxvae.model import VAE
 from jaxvae.state import create_state, make_numbers
@@ -136,18 +137,21 @@ def test_gradients_of_every_parameter(pair, torch, bce):
     from tests.torch_twin import gradients
 
     graphdef, state, twin = pair
-    _, hot = random_rows()
+    rows, hot = random_rows()
     noise = np.random.default_rng(2).normal(size=(ROWS, LATENT)).astype(np.float32)
+    weights = make_numbers(learning_rate=1.0, kld_weight=2.0).loss_weights
 
     def loss(params):
-        model = nnx.merge(graphdef, params, state.batch_stats)
-        x = jnp.asarray(hot)
-        mean, logvar = model.encode(x, train=True)
-        logits = model.decode(mean + jnp.exp(0.5 * logvar) * noise, train=True)
-        data = losses.bernoulli_nll(logits, x) if bce else losses.squared_error(logits, x)
-        weights = losses.LossWeights(bce=jnp.float32(1.0), kld=jnp.float32(2.0))
-        terms = losses.objective(data, losses.gaussian_kl(mean, logvar), weights)
-        return losses.masked_mean(terms, jnp.ones(ROWS, bool), jnp.float32(ROWS))
+        terms = forward(
+            nnx.merge(graphdef, params, state.batch_stats),
+            jnp.asarray(rows),
+            objective=losses.Objective(use_binary_cross_entropy=bce),
+            noise=jnp.asarray(noise),
+            mask=jnp.ones(ROWS, bool),
+            train=True,
+        )
+        each = losses.elbo(terms, weights, ROWS)
+        return losses.masked_mean(each, terms.mask, jnp.float32(ROWS))
 
     twin.train()
     theirs = torch_loss(torch, twin, hot, noise, kld_weight=2.0, bce=bce)

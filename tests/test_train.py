@@ -106,6 +106,7 @@ def timeless(folder):
 def test_every_shipped_config_trains(name, tmp_path):
     config = settings.load_config(str(ROOT / "configs" / f"{name}.py"))
     config.trainer.max_epochs = 2
+    config.trainer.lr_scheduler.warmup_epochs = min(1.0, config.trainer.lr_scheduler.warmup_epochs)
     config.inference.num_samples = 100
     metrics = train_and_evaluate(config, tmp_path / "run", models_dir=tmp_path / "models")
     first, second = read_epochs(tmp_path / "run")
@@ -491,7 +492,7 @@ def test_the_best_survives_a_loss_that_is_not_finite(clips, monkeypatch):
     def spoil(epoch, metrics, state):
         if epoch == poison["at"]:
             monkeypatch.setattr(
-                "jaxvae.train._validate", lambda *_: {"loss": math.nan, "bce": 0.0, "kld": 0.0}
+                "jaxvae.loop._validate", lambda *_: {"loss": math.nan, "bce": 0.0, "kld": 0.0}
             )
 
     with pytest.raises(TrainingFailed, match=r"best parameters \(epoch \d\) are kept"):
