@@ -96,7 +96,8 @@ def state_of(folder: Path):
     config = settings.load_config(f"{ROOT}/configs/small.py")
     config.update(json.loads((folder / "config.json").read_text()))
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
-    _, state = train._make_state(config, taxonomy)
+    # Only the structure is wanted: no row has a say in it.
+    _, state = train._make_state(config, taxonomy, np.zeros((1, 1), np.uint8))
     with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
         found, passed_over = checkpoints.restore({"state": state, "best": best_of(state)})
     whole = max(whole_steps_in(folder))
