@@ -60,7 +60,7 @@ def jaxvae_epoch(problem: Problem) -> Epoch:
 
 def flax_loop(problem: Problem) -> Epoch:
     """A jitted step in a Python loop over dense batches, as flax's examples train."""
-    model = problem.build()
+    model = problem.build(nnx.Rngs(0))
     optimizer = nnx.Optimizer(
         model,
         optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(LEARNING_RATE)),

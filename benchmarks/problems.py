@@ -36,13 +36,13 @@ class Problem:
         """Optimizer steps of an epoch."""
         return steps_per_epoch(len(self.rows), self.batch_size)
 
-    def build(self) -> VAE:
+    def build(self, rngs: nnx.Rngs) -> VAE:
         """The model, freshly initialised."""
         return VAE(
             num_tags=self.num_tags,
             latent_dim=self.latent_dim,
             hidden_dim=self.hidden_dim,
-            rngs=nnx.Rngs(0),
+            rngs=rngs,
         )
 
     def save(self, path: Path) -> None:

@@ -33,7 +33,7 @@ def finish(
     dataset: Dataset,
     config: dict,
     inference: dict,
-    models_dir: Path,
+    models_dir: Path | None,
     terminal: record.Terminal,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates the best model, samples from it, exports it and writes the final files.
@@ -53,7 +53,7 @@ def finish(
       dataset: rows and splits.
       config: the whole config, for the record.
       inference: the config's `inference` group.
-      models_dir: where copies named after the model go.
+      models_dir: where copies named after the model go; None makes none.
       terminal: where the summary is printed.
 
     Returns:
@@ -128,8 +128,8 @@ def finish(
     }
     record.write_json(folder / "metrics.json", stages)
     record.write_json(folder / "summary.json", summary)
-    replaced = _copy(folder, models_dir, config["model_name"])
-    _announce(terminal, folder, models_dir, stages, summary, replaced)
+    copies = _copy(folder, models_dir, config["model_name"]) if models_dir else ""
+    _announce(terminal, folder, stages, summary, copies)
     if collapse is not None:
         terminal.say(collapse)
     return stages
@@ -186,8 +186,8 @@ def _sample(
     return {f"inference/{name}": value for name, value in values.items()}
 
 
-def _copy(folder: Path, models_dir: Path, name: str) -> bool:
-    """Copies the export and the metrics under the model's name; whether others were replaced."""
+def _copy(folder: Path, models_dir: Path, name: str) -> str:
+    """Copies the export and the metrics under the model's name; says where they are."""
     copies = {
         "model.pth": models_dir / f"{name}.pth",
         "model.safetensors": models_dir / f"{name}.safetensors",
@@ -200,12 +200,11 @@ def _copy(folder: Path, models_dir: Path, name: str) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / source, target.with_name(target.name + ".new"))
         target.with_name(target.name + ".new").replace(target)
-    return replaced
+    return f"{copies['model.pth']}" + (" (replaced an older one)" if replaced else "")
 
 
-def _announce(terminal, folder: Path, models_dir: Path, stages, summary, replaced: bool) -> None:
+def _announce(terminal, folder: Path, stages, summary, copies: str) -> None:
     test = stages["test"]
-    name = summary["config"]["model_name"]
     independent = test.get("test/independent_nll")
     unit = "nats" if independent is not None else "squared error and nats"
     rows = {
@@ -238,5 +237,6 @@ def _announce(terminal, folder: Path, models_dir: Path, stages, summary, replace
         f"model.pth, read back: logits differ by at most {summary['largest_logit_difference']:.1e}"
     )
     rows["run folder"] = str(folder)
-    rows["copies"] = f"{models_dir / name}.pth" + (" (replaced an older one)" if replaced else "")
+    if copies:
+        rows["copies"] = copies
     terminal.summary("Done", rows)

@@ -103,7 +103,7 @@ def _last(folder: Path, config: dict, taxonomy: Taxonomy) -> tuple[dict, dict, d
         raise InputError(f"{folder} has no checkpoints: the model was imported")
     settings = config["model"]
 
-    def build() -> VAE:
+    def build(rngs: nnx.Rngs) -> VAE:
         return VAE(
             num_tags=taxonomy.num_tags,
             latent_dim=settings["latent_dim"],
@@ -112,7 +112,7 @@ def _last(folder: Path, config: dict, taxonomy: Taxonomy) -> tuple[dict, dict, d
             use_layer_norm=settings.get("use_layer_norm", False),
             prior=settings.get("prior", "normal"),
             num_components=settings.get("prior_components", 1),
-            rngs=nnx.Rngs(0),
+            rngs=rngs,
         )
 
     trainer = config["trainer"]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -227,24 +228,29 @@ def _global_norm(gradients: dict) -> jax.Array:
         return optax.tree.norm(gradients)
 
 
-def create_state(
-    build: Callable[[], nnx.Module], *, seed: int, average: bool = False, decoupled: bool = False
-) -> tuple[nnx.GraphDef, TrainState]:
-    """Splits a model once into its static graph and the state that training carries.
+def make_initial(
+    build: Callable[..., nnx.Module], *inputs, average: bool = False, decoupled: bool = False
+) -> tuple[nnx.GraphDef, Callable[..., TrainState]]:
+    """Splits a model once into its static graph and a function that makes fresh states of it.
 
     Args:
-      build: makes the freshly initialised module; traced, so that it is one compiled program.
-      seed: seed of the run's root key (batch order, dropout, posterior samples).
+      build: makes the initialised module from (rngs, *inputs); traced, so that it is one compiled
+        program for every seed.
+      *inputs: pytrees of arrays with the shapes that `build` will be given.
       average: whether an average of the parameters is kept.
       decoupled: whether weight decay stands apart from Adam.
 
     Returns:
-      (graphdef, state); `nnx.merge(graphdef, state.params, state.batch_stats)` is the model.
+      (graphdef, function of (seed, *inputs) to the state); `nnx.merge(graphdef, state.params,
+      state.batch_stats)` is the model, and the seed's key is also the state's root key (batch
+      order, dropout, posterior samples).
     """
-    graphdef = nnx.graphdef(nnx.eval_shape(build))
 
-    def initial() -> tuple[dict, dict]:
-        model = build()
+    def make(seed: jax.Array, *inputs) -> nnx.Module:
+        return build(nnx.Rngs(jax.random.key(seed)), *inputs)
+
+    def arrays(seed: jax.Array, *inputs) -> tuple[dict, dict]:
+        model = make(seed, *inputs)
         params, batch_stats = nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
 
@@ -255,16 +261,33 @@ def create_state(
             return _chain(numbers, step, jnp.ones(()), decoupled).init(params)
 
     # Two programs: the first one's working memory is free before the second's results are made.
-    params, batch_stats = jax.jit(initial)()
-    return graphdef, TrainState(
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=jax.jit(moments)(params),
-        step=jnp.zeros((), jnp.int32),
-        key=jax.random.key(seed),
-        bad_step=jnp.full((), -1, jnp.int32),
-        average=jax.tree.map(jnp.copy, params) if average else {},
-    )
+    arrays_of, moments_of = jax.jit(arrays), jax.jit(moments)
+
+    def initial(seed: int, *inputs) -> TrainState:
+        params, batch_stats = arrays_of(np.uint32(seed), *inputs)
+        return TrainState(
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=moments_of(params),
+            step=jnp.zeros((), jnp.int32),
+            key=jax.random.key(seed),
+            bad_step=jnp.full((), -1, jnp.int32),
+            average=jax.tree.map(jnp.copy, params) if average else {},
+        )
+
+    return nnx.graphdef(nnx.eval_shape(make, np.uint32(0), *inputs)), initial
+
+
+def create_state(
+    build: Callable[..., nnx.Module],
+    *inputs,
+    seed: int,
+    average: bool = False,
+    decoupled: bool = False,
+) -> tuple[nnx.GraphDef, TrainState]:
+    """The static graph and one fresh state: see `make_initial`."""
+    graphdef, initial = make_initial(build, *inputs, average=average, decoupled=decoupled)
+    return graphdef, initial(seed, *inputs)
 
 
 def best_of(state) -> dict:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from flax import nnx
 
 from jaxvae import manifest
 from jaxvae.checkpoints import Checkpoints, load_params, save_params
@@ -25,13 +24,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @functools.cache
 def make_state(*, hidden_dim=6, seed=0):
-    def build():
+    def build(rngs):
         return VAE(
             num_tags=8,
             latent_dim=3,
             hidden_dim=hidden_dim,
             use_batch_norm=True,
-            rngs=nnx.Rngs(seed),
+            rngs=rngs,
         )
 
     return create_state(build, seed=seed)[1]

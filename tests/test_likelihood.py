@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from jaxvae import complete as completion
 from jaxvae import inference
@@ -20,15 +19,15 @@ TAGS = 4
 def network(latent_dim, *, num_tags=TAGS, scale=4.0, seed=3, use_batch_norm=False, **options):
     """A small model whose tags depend strongly on z."""
     _, state = create_state(
-        lambda: VAE(
+        lambda rngs: VAE(
             num_tags=num_tags,
             latent_dim=latent_dim,
             hidden_dim=16,
             use_batch_norm=use_batch_norm,
             **options,
-            rngs=nnx.Rngs(seed),
+            rngs=rngs,
         ),
-        seed=0,
+        seed=seed,
     )
     params = {
         layer: {name: np.asarray(leaf) for name, leaf in leaves.items()}

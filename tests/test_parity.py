@@ -36,12 +36,12 @@ def with_empty_row(rows):
 
 def build(use_batch_norm, seed=0):
     graphdef, state = create_state(
-        lambda: VAE(
+        lambda rngs: VAE(
             num_tags=TAGS,
             latent_dim=LATENT,
             hidden_dim=HIDDEN,
             use_batch_norm=use_batch_norm,
-            rngs=nnx.Rngs(seed),
+            rngs=rngs,
         ),
         seed=seed,
     )

@@ -42,6 +42,17 @@ ROOMS = {
     "state": {"losses"},
     "draws": {"model"},
     "epoch": {"draws", "forward", "losses", "metrics", "model", "state"},
+    "prepare": {
+        "dataset",
+        "devices",
+        "epoch",
+        "evaluate",
+        "loop",
+        "losses",
+        "model",
+        "state",
+        "taxonomy",
+    },
     "loop": {
         "checkpoints",
         "devices",

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from jaxvae.model import VAE
 from jaxvae.sample import Samples, describe, sample_prior
@@ -16,7 +15,7 @@ TAGS = 12
 def network(bias=-1.0, spread=1.0):
     """A model whose tags have about the probability sigmoid(bias)."""
     graphdef, state = create_state(
-        lambda: VAE(num_tags=TAGS, latent_dim=2, hidden_dim=8, rngs=nnx.Rngs(0)), seed=0
+        lambda rngs: VAE(num_tags=TAGS, latent_dim=2, hidden_dim=8, rngs=rngs), seed=0
     )
     params = jax.tree.map(lambda leaf: leaf, state.params)
     params["fc4"] = {

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 
 from jaxvae.model import VAE
 from jaxvae.state import apply_gradients, best_of, create_state, learning_rate_at, make_numbers
@@ -54,8 +53,8 @@ def test_warm_up_and_cosine_are_optax_from_the_peak_on():
 
 
 def small_state(seed=0):
-    def build():
-        return VAE(num_tags=5, latent_dim=2, hidden_dim=4, use_batch_norm=True, rngs=nnx.Rngs(seed))
+    def build(rngs):
+        return VAE(num_tags=5, latent_dim=2, hidden_dim=4, use_batch_norm=True, rngs=rngs)
 
     return create_state(build, seed=seed)[1]
 
@@ -133,7 +132,7 @@ def steps(state, count, *, decoupled=False, **options):
 
 def averaged_state(**options):
     return create_state(
-        lambda: VAE(num_tags=5, latent_dim=2, hidden_dim=4, rngs=nnx.Rngs(0)), seed=0, **options
+        lambda rngs: VAE(num_tags=5, latent_dim=2, hidden_dim=4, rngs=rngs), seed=0, **options
     )[1]
 
 

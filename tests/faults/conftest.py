@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae import manifest, settings, train
+from jaxvae import manifest, prepare, settings
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.record import read_epochs
 from jaxvae.state import best_of
@@ -97,7 +97,8 @@ def state_of(folder: Path):
     config.update(json.loads((folder / "config.json").read_text()))
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
     # Only the structure is wanted: no row has a say in it.
-    _, state = train._make_state(config, taxonomy, np.zeros((1, 1), np.uint8))
+    rows = np.zeros((1, 1), np.uint8)
+    state = prepare.blueprint(config, taxonomy, len(rows)).initial(config, rows)
     with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
         found, passed_over = checkpoints.restore({"state": state, "best": best_of(state)})
     whole = max(whole_steps_in(folder))
