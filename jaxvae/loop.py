@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ import numpy as np
 
 from jaxvae import devices, evaluate, interrupt, record
 from jaxvae.checkpoints import Checkpoints
-from jaxvae.progress import Progress
+from jaxvae.metrics import Losses
+from jaxvae.progress import Plan, Progress
 from jaxvae.state import Numbers, TrainState, best_of
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]
@@ -35,26 +36,6 @@ class Programs:
     val_rows: jax.Array
     labelled_rows: np.ndarray
     """The validation rows, on the host, whose silhouette is taken."""
-
-
-class Plan(NamedTuple):
-    """How long a run is and how often things happen in it.
-
-    Attributes:
-      max_epochs: epochs.
-      warmup_epochs: epochs until the loss has its final weights; early stopping waits for them.
-      check_val_every_n_epoch: epochs between validations.
-      patience: validations without a gain that end the run; 0 never does.
-      min_delta: nats that count as a gain.
-      checkpoint_every_seconds: between checkpoints; 0 saves every epoch.
-    """
-
-    max_epochs: int
-    warmup_epochs: float
-    check_val_every_n_epoch: int
-    patience: int
-    min_delta: float
-    checkpoint_every_seconds: float
 
 
 def train(
@@ -108,32 +89,19 @@ def train(
             sums, bad_step = jax.device_get((sums, state.bad_step))
             seconds = time.perf_counter() - started
             if bad_step >= 0:
-                progress.nonfinite_step = int(bad_step)
-                progress.nonfinite_terms = _nonfinite_terms(sums.compute())
+                progress.fail(int(bad_step), sums.compute())
                 break
             progress.epoch += 1
-            line = {
-                "epoch": progress.epoch,
-                "step": int(state.step),
-                **{f"train/{name}": value for name, value in sums.compute().items()},
-                "seconds": seconds,
-                "examples_per_second": float(sums.count) / seconds,
-            }
-            if progress.epoch % plan.check_val_every_n_epoch == 0 or progress.epoch == total:
+            line = training_line(progress.epoch, int(state.step), sums, seconds)
+            if plan.validates(progress.epoch):
                 started = time.perf_counter()
                 values = _validate(programs, state)
                 line |= {f"val/{name}": value for name, value in values.items()}
                 line["seconds_eval"] = time.perf_counter() - started
                 if not math.isfinite(values["loss"]):
-                    progress.nonfinite_step = int(state.step)
-                    progress.nonfinite_terms = _nonfinite_terms(values)
+                    progress.fail(int(state.step), values)
                     break
-                if progress.observe(
-                    values["loss"],
-                    patience=plan.patience,
-                    min_delta=plan.min_delta,
-                    warming=progress.epoch < plan.warmup_epochs,
-                ):
+                if progress.observe(values["loss"], plan):
                     best = _copy(best_of(state))
             log.append(line)
             display.show(line)
@@ -157,6 +125,24 @@ def train(
             f"without a lower loss"
         )
     return best, progress
+
+
+def training_line(epoch: int, step: int, sums: Losses, seconds: float) -> dict[str, Any]:
+    """What metrics.jsonl says of an epoch's training.
+
+    Args:
+      epoch: its number, from 1.
+      step: optimizer steps since the start.
+      sums: of its losses.
+      seconds: that it took.
+    """
+    return {
+        "epoch": epoch,
+        "step": step,
+        **{f"train/{name}": value for name, value in sums.compute().items()},
+        "seconds": seconds,
+        "examples_per_second": float(sums.count) / seconds,
+    }
 
 
 def _validate(programs: Programs, state: TrainState) -> dict:
@@ -195,12 +181,6 @@ def _resume(state, checkpoints: Checkpoints, terminal) -> tuple[TrainState, dict
     terminal.say(f"Resuming after epoch {progress.epoch}")
     tree = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), found.tree, like)
     return tree["state"], tree["best"], progress
-
-
-def _nonfinite_terms(values: dict) -> str:
-    names = {"bce": "the reconstruction term", "kld": "the KL term (a log-variance grew too large)"}
-    terms = [text for name, text in names.items() if not math.isfinite(values[name])]
-    return " and ".join(terms) or "the gradient, both terms being finite"
 
 
 def _nonfinite(progress: Progress, folder: Path) -> str:

@@ -17,6 +17,7 @@ from jaxvae import devices, epoch, evaluate, loop
 from jaxvae.dataset import Dataset
 from jaxvae.losses import Objective
 from jaxvae.model import VAE
+from jaxvae.progress import Plan
 from jaxvae.state import Numbers, TrainState, make_initial, make_numbers
 from jaxvae.taxonomy import Taxonomy
 
@@ -99,10 +100,10 @@ def objective_of(config: ConfigDict) -> Objective:
     )
 
 
-def plan_of(config: ConfigDict) -> loop.Plan:
+def plan_of(config: ConfigDict) -> Plan:
     """How long a config's run is, and how often what happens in it."""
     trainer = config.trainer
-    return loop.Plan(
+    return Plan(
         max_epochs=trainer.max_epochs,
         warmup_epochs=_warmup_epochs(config),
         check_val_every_n_epoch=trainer.check_val_every_n_epoch,

@@ -1,7 +1,32 @@
-"""Where a run stands between epochs: the best validation so far, and when to stop."""
+"""How long a run is, where it stands between epochs, its best validation, and when to stop."""
 
 import dataclasses
 import math
+from typing import NamedTuple
+
+
+class Plan(NamedTuple):
+    """How long a run is and how often things happen in it.
+
+    Attributes:
+      max_epochs: epochs.
+      warmup_epochs: epochs until the loss has its final weights; early stopping waits for them.
+      check_val_every_n_epoch: epochs between validations.
+      patience: validations without a gain that end the run; 0 never does.
+      min_delta: nats that count as a gain.
+      checkpoint_every_seconds: between checkpoints; 0 saves every epoch.
+    """
+
+    max_epochs: int
+    warmup_epochs: float
+    check_val_every_n_epoch: int
+    patience: int
+    min_delta: float
+    checkpoint_every_seconds: float
+
+    def validates(self, epoch: int) -> bool:
+        """Whether the finished epoch of this number is followed by a validation."""
+        return epoch % self.check_val_every_n_epoch == 0 or epoch == self.max_epochs
 
 
 @dataclasses.dataclass
@@ -26,24 +51,37 @@ class Progress:
     nonfinite_step: int = -1
     nonfinite_terms: str = ""
 
-    def observe(
-        self, loss: float, *, patience: int, min_delta: float, warming: bool = False
-    ) -> bool:
+    def observe(self, loss: float, plan: Plan) -> bool:
         """Takes in a validation.
 
         Args:
           loss: its loss, nats.
-          patience: validations without a gain that end the run; 0 never does.
-          min_delta: nats by which the loss must fall below the best to count as a gain.
-          warming: whether the objective has not its final weights yet: patience waits.
+          plan: the run's: while its warm-up lasts, patience waits.
 
         Returns:
           Whether it is the best so far (by however little).
         """
         gain = self.best_loss - loss
-        self.stale_validations = 0 if gain > min_delta or warming else self.stale_validations + 1
-        self.stopped_early = patience > 0 and self.stale_validations >= patience
+        warming = self.epoch < plan.warmup_epochs
+        counts = gain > plan.min_delta or warming
+        self.stale_validations = 0 if counts else self.stale_validations + 1
+        self.stopped_early = plan.patience > 0 and self.stale_validations >= plan.patience
         if gain <= 0:
             return False
         self.best_loss, self.best_epoch = loss, self.epoch
         return True
+
+    def fail(self, step: int, values: dict[str, float]) -> None:
+        """Notes that the loss stopped being finite.
+
+        Args:
+          step: the first step where it was not.
+          values: the loss's terms by name, `bce` and `kld`, of the epoch or the validation.
+        """
+        names = {
+            "bce": "the reconstruction term",
+            "kld": "the KL term (a log-variance grew too large)",
+        }
+        terms = [text for name, text in names.items() if not math.isfinite(values[name])]
+        self.nonfinite_step = step
+        self.nonfinite_terms = " and ".join(terms) or "the gradient, both terms being finite"

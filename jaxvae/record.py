@@ -183,8 +183,8 @@ def _epoch_of(line: bytes) -> float:
 class Terminal:
     """What a run says while it goes on: to standard error, so that pipes stay clean."""
 
-    def __init__(self, *, progress_bar: bool = True):
-        self._console = Console(stderr=True, highlight=False)
+    def __init__(self, *, progress_bar: bool = True, silent: bool = False):
+        self._console = Console(stderr=True, highlight=False, quiet=silent)
         self._bar = progress_bar and self._console.is_terminal
 
     def say(self, text: str) -> None:

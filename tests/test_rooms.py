@@ -50,6 +50,7 @@ ROOMS = {
         "loop",
         "losses",
         "model",
+        "progress",
         "state",
         "taxonomy",
     },
@@ -58,10 +59,16 @@ ROOMS = {
         "devices",
         "evaluate",
         "interrupt",
+        "metrics",
         "progress",
         "record",
         "state",
     },
+    "population": {"metrics", "state"},
+    "space": {"errors", "settings"},
+    "study": {"errors", "space"},
+    "search": {"errors", "interrupt", "members", "record", "settings", "space", "study", "trials"},
+    "members": {"interrupt", "loop", "population", "progress", "state"},
     "manifest": {"errors"},
     "lock": {"errors"},
     "interrupt": set(),
@@ -172,7 +179,7 @@ ROOMS = {
         "taxonomy",
     },
 }
-FREE = {"train", "cli", "run_commands", "__main__", "__init__"}
+FREE = {"train", "trials", "cli", "run_commands", "__main__", "__init__"}
 WITHOUT_JAX = {
     *(
         "errors",
@@ -188,10 +195,19 @@ WITHOUT_JAX = {
     ),
     *("dataset", "settings", "record", "progress", "run_folder", "torch_file"),
     *("torch_pickle", "torch_machine", "torch_names", "report_text", "plots", "page"),
-    *("arguments", "kept_rows", "compare", "manifest", "lock", "interrupt"),
+    *("space", "study", "arguments", "kept_rows", "compare", "manifest", "lock", "interrupt"),
     *("baselines", "ranking", "sample_quality", "disentanglement", "events"),
 }
-LAZY = {"datasets", "sklearn", "matplotlib", "tensorboard", "torch", "safetensors", "pyarrow"}
+LAZY = {
+    "optuna",
+    "datasets",
+    "sklearn",
+    "matplotlib",
+    "tensorboard",
+    "torch",
+    "safetensors",
+    "pyarrow",
+}
 
 
 def imports_of(room: str, *, top_level: bool = False) -> set[str]:

@@ -1,0 +1,162 @@
+"""The host loop of many runs at once: every member of every population, an epoch at a time."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxvae import interrupt
+from jaxvae.loop import training_line
+from jaxvae.population import Population
+from jaxvae.progress import Plan, Progress
+from jaxvae.state import Numbers, TrainState
+
+
+@dataclasses.dataclass
+class Member:
+    """A run among others.
+
+    Attributes:
+      name: who it is, for whoever asked for it.
+      shape: members of equal shape share a program.
+      fresh: makes its state before the first step.
+      numbers: what steers it.
+      plan: how long it is, and how often it is validated.
+      progress: where it stands.
+      lines: what metrics.jsonl says, a line per epoch, but for the silhouette: it is not compiled,
+        and so many would take longer than the training.
+      pruned: set by whoever watches, to end it.
+    """
+
+    name: Hashable
+    shape: Hashable
+    fresh: Callable[[], TrainState]
+    numbers: Numbers
+    plan: Plan
+    progress: Progress = dataclasses.field(default_factory=Progress)
+    lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    pruned: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether its loss stopped being finite."""
+        return self.progress.nonfinite_step >= 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it trains no further."""
+        finished = self.progress.epoch >= self.plan.max_epochs
+        return finished or self.progress.stopped_early or self.failed or self.pruned
+
+
+class Watch(NamedTuple):
+    """What happens along the way.
+
+    Attributes:
+      epoch: called with every member that finished an epoch, after its line was added.
+      end: called with a member that ended and its trees `{"state", "best"}`.
+      round: called after each round with the number of members in training.
+    """
+
+    epoch: Callable[[Member], None]
+    end: Callable[[Member, dict[str, Any]], None]
+    round: Callable[[int], None] = lambda running: None
+
+
+def train_members(
+    ask: Callable[[], Member | None],
+    population: Callable[[Hashable], Population],
+    *,
+    at_once: int,
+    watch: Watch,
+    requests: interrupt.Requests,
+) -> None:
+    """Trains members until no more come; a slot that falls free takes the next one.
+
+    Args:
+      ask: gives the next member, or None where there is none.
+      population: makes the slots, at least `at_once`, for members of a shape; called once for each.
+      at_once: most members in training.
+      watch: what to do along the way.
+      requests: signals that ask for the end.
+
+    Raises:
+      Interrupted: SIGINT or SIGTERM came; the round it came in is finished.
+    """
+    populations: dict[Hashable, Population] = {}
+    running: dict[Hashable, dict[int, Member]] = {}
+    while True:
+        while sum(map(len, running.values())) < at_once:
+            member = ask()
+            if member is None:
+                break
+            if member.shape not in populations:
+                populations[member.shape] = population(member.shape)
+            slot = populations[member.shape].admit(member.fresh(), member.numbers)
+            running.setdefault(member.shape, {})[slot] = member
+        if not any(running.values()):
+            return
+        for shape, members in running.items():
+            if members:
+                _advance(populations[shape], members, watch)
+        watch.round(sum(map(len, running.values())))
+        if requests.signum:
+            raise interrupt.Interrupted(requests.signum)
+
+
+def _advance(slots: Population, members: dict[int, Member], watch: Watch) -> None:
+    """One epoch of one population, and its members' ends."""
+    started = time.perf_counter()
+    sums, steps, bad_steps = slots.train()
+    seconds = (time.perf_counter() - started) / len(members)
+    due = np.zeros(len(bad_steps), bool)
+    for slot, member in members.items():
+        losses = _of(sums, slot)
+        if bad_steps[slot] >= 0:
+            member.progress.fail(int(bad_steps[slot]), losses.compute())
+            continue
+        member.progress.epoch += 1
+        epoch = member.progress.epoch
+        member.lines.append(training_line(epoch, int(steps[slot]), losses, seconds))
+        due[slot] = member.plan.validates(epoch)
+    if due.any():
+        _validate(slots, members, due)
+    for slot, member in list(members.items()):
+        if not member.failed:
+            watch.epoch(member)
+        if member.ended:
+            watch.end(member, slots.member(slot))
+            slots.release(slot)
+            del members[slot]
+
+
+def _validate(slots: Population, members: dict[int, Member], due: np.ndarray) -> None:
+    started = time.perf_counter()
+    totals = slots.validate(due)
+    improved = np.zeros(len(due), bool)
+    for slot, member in members.items():
+        if not due[slot]:
+            continue
+        values = _of(totals, slot).compute()
+        if not math.isfinite(values["loss"]):
+            member.progress.fail(member.lines[-1]["step"], values)
+            member.progress.epoch -= 1
+            member.lines.pop()
+            continue
+        member.lines[-1] |= {f"val/{name}": value for name, value in values.items()}
+        improved[slot] = member.progress.observe(values["loss"], member.plan)
+    slots.keep(improved)
+    seconds = (time.perf_counter() - started) / due.sum()
+    for slot, member in members.items():
+        if due[slot] and not member.failed:
+            member.lines[-1]["seconds_eval"] = seconds
+
+
+def _of(tree, slot: int):
+    """One member's part of stacked sums."""
+    import jax
+
+    return jax.tree.map(lambda leaf: leaf[slot], tree)

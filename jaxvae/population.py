@@ -1,0 +1,188 @@
+"""Many models of one shape in one compiled program: each trains as it would alone.
+
+A member is a slot of stacked arrays. Members differ by numbers alone (seed, learning rate, weights
+of the loss, ...), so one program serves them all, and a slot whose member ended takes the next one
+without another compilation. Slots lie side by side on the devices; on one of them a CPU takes its
+members in turn, since their matrices are too small to gain from being stacked, and an accelerator
+takes them together.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxvae import metrics
+from jaxvae.state import Numbers, TrainState, best_of
+
+_MEMBERS = PartitionSpec("data")
+_WHOLE = PartitionSpec()
+
+
+class Population:
+    """Slots for members of one shape.
+
+    Args:
+      train_epoch: as `epoch.make_train_epoch` makes it, for one member.
+      validate: as `epoch.make_eval_pass` makes it.
+      mesh: the devices that share the slots.
+      slots: how many, a multiple of the devices.
+      train_rows: `[N + 1, K]`, the training rows and the empty one.
+      val_rows: the same of the validation split.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_epoch: Callable,
+        validate: Callable,
+        mesh: Mesh,
+        slots: int,
+        train_rows: np.ndarray,
+        val_rows: np.ndarray,
+    ):
+        self._members = NamedSharding(mesh, _MEMBERS)
+        self._rows = jax.device_put((train_rows, val_rows), NamedSharding(mesh, _WHOLE))
+        together = mesh.devices.flat[0].platform != "cpu"
+        self._train, self._validate = _programs(train_epoch, validate, mesh, together)
+        self._stacked: tuple[TrainState, Numbers, dict] | None = None
+        self._slots, self._devices = slots, mesh.size
+        self.taken = np.zeros(slots, bool)
+        """Which slots have a member."""
+
+    def admit(self, state: TrainState, numbers: Numbers) -> int:
+        """Gives a free slot to a fresh member and returns its number."""
+        member = (state, numbers, best_of(state))
+        if self._stacked is None:
+            self._stacked = jax.tree.map(
+                lambda leaf: jax.device_put(jnp.stack([leaf] * self._slots), self._members), member
+            )
+        # On the device with the fewest members: each takes its own in turn.
+        by_device = self.taken.reshape(self._devices, -1)
+        free = np.where(by_device.all(axis=1), self._slots, by_device.sum(axis=1))
+        device = int(free.argmin())
+        slot = device * by_device.shape[1] + int(by_device[device].argmin())
+        if self.taken[slot]:
+            raise ValueError("every slot is taken")
+        chosen = np.arange(self._slots) == slot
+        self._stacked = _place(self._stacked, jax.device_put(chosen, self._members), member)
+        self.taken[slot] = True
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Frees a slot: what is in it is trained no further."""
+        self.taken[slot] = False
+
+    def train(self) -> tuple[metrics.Losses, np.ndarray, np.ndarray]:
+        """Trains every member for an epoch.
+
+        Returns:
+          (sums of the losses, steps taken, first step that was not finite or -1), each `[slots]`.
+        """
+        state, numbers, best = self._parts()
+        state, sums = self._train(state, numbers, self._rows[0], self.taken)
+        self._stacked = state, numbers, best
+        return jax.device_get((sums, state.step, state.bad_step))
+
+    def validate(self, due: np.ndarray) -> metrics.SplitMetrics:
+        """Judges the members that are due `[slots]`: their sums, each `[slots, ...]`."""
+        state, numbers, _ = self._parts()
+        judged = best_of(state)
+        found = self._validate(
+            judged["params"],
+            judged["batch_stats"],
+            numbers.loss_weights,
+            state.key,
+            self._rows[1],
+            due,
+        )
+        return jax.device_get(found)
+
+    def keep(self, improved: np.ndarray) -> None:
+        """Remembers the parameters of the members that were never better, `[slots]`."""
+        if improved.any():
+            state, numbers, best = self._parts()
+            self._stacked = state, numbers, _keep(best, best_of(state), improved)
+
+    def member(self, slot: int) -> dict[str, Any]:
+        """`{"state", "best"}` of a slot: the trees that a run of its own would have."""
+        state, _, best = self._parts()
+        each = self._slots // self._devices
+        first = slot // each * each
+
+        # From the one device that has it: an index into the whole would be a collective operation.
+        def take(leaf: jax.Array) -> jax.Array:
+            parts = {shard.index[0].start or 0: shard.data for shard in leaf.addressable_shards}
+            return parts[first][slot - first]
+
+        return jax.tree.map(take, {"state": state, "best": best})
+
+    def _parts(self) -> tuple[TrainState, Numbers, dict]:
+        if self._stacked is None:
+            raise ValueError("no member yet")
+        return self._stacked
+
+
+def _programs(
+    train_epoch: Callable, validate: Callable, mesh: Mesh, together: bool
+) -> tuple[Callable, Callable]:
+    """The members' epoch and validation, compiled; members that rest are left out."""
+
+    def over_members(function: Callable, *args) -> Any:
+        return jax.vmap(function)(*args) if together else jax.lax.map(lambda a: function(*a), args)
+
+    def train(states, numbers, rows, active):
+        def one(state, numbers, active):
+            return jax.lax.cond(
+                active,
+                lambda state: train_epoch(state, numbers, rows),
+                lambda state: (state, metrics.Losses.empty()),
+                state,
+            )
+
+        return over_members(one, states, numbers, active)
+
+    def judge(params, batch_stats, weights, keys, rows, due):
+        def pass_over(params, batch_stats, weights, key):
+            return validate(params, batch_stats, weights, np.float32(0.5), key, rows)[0]
+
+        def one(params, batch_stats, weights, key, due):
+            like = jax.eval_shape(pass_over, params, batch_stats, weights, key)
+            return jax.lax.cond(
+                due,
+                pass_over,
+                lambda *_: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like),
+                *(params, batch_stats, weights, key),
+            )
+
+        return over_members(one, params, batch_stats, weights, keys, due)
+
+    share = functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        out_specs=_MEMBERS,
+        check_vma=False,  # the members know nothing of the mesh
+    )
+    return (
+        jax.jit(share(train, in_specs=(_MEMBERS, _MEMBERS, _WHOLE, _MEMBERS)), donate_argnums=0),
+        jax.jit(share(judge, in_specs=(*[_MEMBERS] * 4, _WHOLE, _MEMBERS))),
+    )
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _place(stacked, chosen, member):
+    return jax.tree.map(lambda old, new: _where(chosen, new[None], old), stacked, member)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _keep(best, now, improved):
+    return jax.tree.map(lambda old, new: _where(improved, new, old), best, now)
+
+
+def _where(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Slots `[slots]` of `new` where chosen, else of `old`; no device asks another."""
+    return jnp.where(chosen.reshape(-1, *[1] * (old.ndim - 1)), new, old)

@@ -1,0 +1,197 @@
+"""A search: trials asked of Optuna train many at a time, and the best one becomes a run.
+
+Sees configs, as `train` does.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvae import interrupt, record, settings
+from jaxvae.errors import InputError
+from jaxvae.members import Member, Watch
+from jaxvae.space import Dimension, Draw, Space
+from jaxvae.study import Outcome, Study
+from jaxvae.trials import Trials, measures_of
+
+_REPORTS = 20
+"""Reports of a trial to the pruner: every one is a write to the database."""
+_HIGHER_IS_BETTER = ("jaccard", "active_units", "information")
+
+
+def is_higher_better(metric: str) -> bool:
+    """Whether more of a metric is better."""
+    return any(word in metric for word in _HIGHER_IS_BETTER)
+
+
+def as_given(config: ConfigDict) -> Draw:
+    """Draws what a config has, or what a dimension has that is nearest to it."""
+    fields = dict(settings.fields(config))
+
+    def draw(field: str, dimension: Dimension) -> Any:
+        value = fields[field]
+        if dimension.kind == "choice":
+            return value if value in dimension.values else dimension.values[0]
+        low, high = dimension.values
+        return min(max(value, low), high)
+
+    return draw
+
+
+def search(
+    trials: Trials,
+    study: Study,
+    apply: Callable[[ConfigDict, Draw], Space],
+    base: ConfigDict,
+    *,
+    num_trials: int,
+    metric: str,
+    requests: interrupt.Requests,
+    ended: Callable[[Outcome, int], None],
+) -> dict[int, tuple[Member, dict[str, Any]]]:
+    """Trains trials until the study has as many as wanted.
+
+    Args:
+      trials: what trains them.
+      study: what asks and remembers.
+      apply: sets a trial's fields (see `space.load_space`).
+      base: the config that trials start from.
+      num_trials: of the whole study.
+      metric: of `trials.measures_of`.
+      requests: signals that ask for the end.
+      ended: called with each trial that ended and the number still in training.
+
+    Returns:
+      {number: (member, trees)} of the best trial that was trained here, if any.
+
+    Raises:
+      InputError: a trial is no possible config, or has no such metric.
+      Interrupted: SIGINT or SIGTERM came; trials in training are asked again at the next start.
+    """
+    leading: dict[int, tuple[Member, dict[str, Any]]] = {}
+    running: set[int] = set()
+    started: dict[int, float] = {}
+    epochs_between = max(1, base.trainer.max_epochs // _REPORTS)
+
+    def ask() -> Member | None:
+        asked = study.ask(num_trials)
+        if asked is None:
+            return None
+        number, draw = asked
+        config = base.copy_and_resolve_references()
+        try:
+            space = apply(config, draw)
+            member = trials.member(number, config)
+        except InputError as error:
+            study.fail(number, str(error))
+            raise
+        study.note_drawn(number, space.drawn)
+        running.add(number)
+        started[number] = time.monotonic()
+        return member
+
+    def epoch(member: Member) -> None:
+        line = member.lines[-1]
+        if "val/loss" not in line or line["epoch"] % epochs_between or member.ended:
+            return
+        # The bound with one draw stands for the one with many, which would take too long.
+        value = line.get(metric, line["val/bce"] + line["val/kld"])
+        member.pruned = study.report(member.name, line["epoch"], value)
+
+    def end(member: Member, trees: dict[str, Any]) -> None:
+        number = member.name
+        running.discard(number)
+        facts = {"epochs": member.progress.epoch, "best_epoch": member.progress.best_epoch}
+        facts["seconds"] = time.monotonic() - started[number]
+        if member.failed or not member.progress.best_epoch:
+            study.fail(number, member.progress.nonfinite_terms or "never validated")
+        elif member.pruned:
+            study.prune(number, facts)
+        else:
+            measures = measures_of(member, trials.likelihood(trees))
+            if metric not in measures:
+                raise InputError(
+                    f"--metric={metric}: there is none; known: {', '.join(sorted(measures))}"
+                )
+            if not math.isfinite(measures[metric]):
+                study.fail(number, f"{metric} is not finite")
+            else:
+                study.finish(number, measures[metric], {**measures, **facts})
+        best = study.best()
+        if best is not None and best.number == number:
+            leading.clear()
+            leading[number] = member, trees
+        ended(study.outcomes()[number], len(running))
+
+    trials.train(ask, Watch(epoch, end), requests)
+    return leading
+
+
+def best_run(
+    trials: Trials,
+    apply: Callable[[ConfigDict, Draw], Space],
+    base: ConfigDict,
+    best: Outcome,
+    leading: dict[int, tuple[Member, dict[str, Any]]],
+    folder: Path,
+    requests: interrupt.Requests,
+) -> dict[str, dict[str, Any]]:
+    """Makes the best trial a run; one that was trained elsewhere, or before a kill, trains again.
+
+    Args:
+      trials: what trained them.
+      apply: sets a trial's fields.
+      base: the config that trials start from.
+      best: the best trial.
+      leading: what `search` returned.
+      folder: the run's folder.
+      requests: signals that ask for the end.
+
+    Returns:
+      The run's final metrics.
+    """
+    config = base.copy_and_resolve_references()
+    apply(config, lambda field, dimension: best.drawn[field])
+    if best.number not in leading:
+        waiting = [trials.member(best.number, config)]
+
+        def end(member: Member, trees: dict[str, Any]) -> None:
+            leading[best.number] = member, trees
+
+        trials.train(
+            lambda: waiting.pop() if waiting else None, Watch(lambda member: None, end), requests
+        )
+    return trials.write_run(folder, config, *leading[best.number], overrides=best.drawn)
+
+
+def config_file(base: ConfigDict, origin: ConfigDict, best: Outcome, title: str) -> str:
+    """The best trial as a config file that `launch.py` runs.
+
+    Args:
+      base: the config that trials started from.
+      origin: `configs/base.py`'s own.
+      best: the best trial.
+      title: what the file's docstring says.
+    """
+    wanted = {**dict(settings.fields(base)), **best.drawn}
+    lines = [f'"""{title}"""', "", "from configs import base", "", ""]
+    lines += ['def get_config(presets: str = ""):', "    c = base.get_config()"]
+    for name, value in settings.fields(origin):
+        value_wanted = wanted[name]
+        if isinstance(value, tuple):
+            value_wanted = tuple(value_wanted)
+        if value_wanted != value:
+            text = json.dumps(value_wanted) if isinstance(value, str) else repr(value_wanted)
+            lines.append(f"    c.{name} = {text}")
+    lines.append("    return base.with_presets(c, presets)")
+    return "\n".join(lines) + "\n"
+
+
+def write_config(path: Path, text: str) -> None:
+    """Writes the config file in one step."""
+    record.write_text(path, text)

@@ -1,0 +1,173 @@
+"""A search space: a Python file that says, field by field, what a trial may be.
+
+    def get_space(s):
+        s.log("trainer.optimizer.lr", 3e-4, 3e-2)
+        prior = s.choice("model.prior", "normal", "vamp")
+        if prior == "vamp":
+            s.choice("model.prior_components", 100, 500)
+
+Each call draws a value, sets the config's field of that name and returns it, so that what follows
+may depend on it.
+"""
+
+import importlib.util
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from jaxvae import settings
+from jaxvae.errors import InputError, did_you_mean
+
+NOT_SEARCHED = ("data", "inference", "logger", "model_name", "trainer.accelerator")
+NOT_SEARCHED += ("trainer.devices", "trainer.scale_batch_with_devices", "trainer.deterministic")
+NOT_SEARCHED += ("trainer.checkpoint_every_seconds", "trainer.enable_progress_bar")
+"""Fields that are the same in all trials, or they would not be comparable; a batch size is not."""
+
+
+class Dimension(NamedTuple):
+    """What a field may be.
+
+    Attributes:
+      kind: "choice", "integer", "uniform" or "log".
+      values: the choices; or the least and the greatest value, both included.
+    """
+
+    kind: str
+    values: tuple
+
+
+Draw = Callable[[str, Dimension], Any]
+
+
+class Space:
+    """What a space file is given: it draws values and sets them in a config.
+
+    Args:
+      path: the space file, for messages.
+      config: the trial's own config, which is changed.
+      draw: from (field, dimension) to a value.
+    """
+
+    def __init__(self, path: Path, config: ConfigDict, draw: Draw):
+        self._path, self._config, self._draw = path, config, draw
+        self._known = dict(settings.fields(config))
+        self.drawn: dict[str, Any] = {}
+        """What was drawn, by field."""
+
+    def choice(self, field: str, *values: Any) -> Any:
+        """One of some values."""
+        if not values:
+            raise self._refuse(field, "a choice among nothing; list values behind the field")
+        return self._set(field, Dimension("choice", values))
+
+    def integer(self, field: str, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        self._check_range(field, low, high)
+        if not (isinstance(low, int) and isinstance(high, int)):
+            raise self._refuse(field, f"integer({low}, {high}): both ends must be whole numbers")
+        return self._set(field, Dimension("integer", (low, high)))
+
+    def uniform(self, field: str, low: float, high: float) -> float:
+        """A number from low to high, evenly."""
+        self._check_range(field, low, high)
+        return self._set(field, Dimension("uniform", (float(low), float(high))))
+
+    def log(self, field: str, low: float, high: float) -> float:
+        """A number from low to high, its logarithm evenly."""
+        self._check_range(field, low, high)
+        if low <= 0:
+            raise self._refuse(field, f"log({low}, {high}): zero and less have no logarithm")
+        return self._set(field, Dimension("log", (float(low), float(high))))
+
+    def __getitem__(self, field: str) -> Any:
+        """The value of any field as the trial stands."""
+        self._check_name(field)
+        return dict(settings.fields(self._config))[field]
+
+    def _set(self, field: str, dimension: Dimension) -> Any:
+        self._check_name(field)
+        if field in self.drawn:
+            raise self._refuse(field, "is drawn twice")
+        if field != "data.batch_size" and any(
+            field == name or field.startswith(name + ".") for name in NOT_SEARCHED
+        ):
+            raise self._refuse(field, "must be the same in all trials; set it on the command line")
+        value = self._draw(field, dimension)
+        if isinstance(self._known[field], float) and isinstance(value, int):
+            value = float(value)
+        try:
+            self._config.update_from_flattened_dict({field: value})
+        except (TypeError, ValueError) as error:
+            kind = type(self._known[field]).__name__
+            raise self._refuse(field, f"{value!r} is no {kind}, such as the config has") from error
+        self.drawn[field] = value
+        return value
+
+    def _check_name(self, field: str) -> None:
+        if field not in self._known:
+            hint = did_you_mean(str(field), self._known)
+            raise self._refuse(field, f"no such field{hint}; launch.py --help lists them")
+
+    def _check_range(self, field: str, low: float, high: float) -> None:
+        numbers = all(
+            isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end)
+            for end in (low, high)
+        )
+        if not numbers or low >= high:
+            raise self._refuse(field, f"from {low!r} to {high!r} is no range")
+
+    def _refuse(self, field: object, what: str) -> InputError:
+        return InputError(f"--space={self._path}: {field}: {what}")
+
+
+def load_space(path: str | Path) -> Callable[[ConfigDict, Draw], Space]:
+    """Loads a space file.
+
+    Args:
+      path: a Python file with `get_space(s)`.
+
+    Returns:
+      A function of (a trial's config, draw), which sets the trial's fields in the config.
+
+    Raises:
+      InputError: the file is missing or broken; or, from the returned function, a field is unknown,
+        a range is empty, or the trial that came out is no possible config.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = [str(file) for file in sorted(path.parent.glob("*.py")) if file.stem[0] != "_"]
+        raise InputError(f"--space={path}: no such file{did_you_mean(str(path), known)}")
+    spec = importlib.util.spec_from_file_location("jaxvae_space", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"--space={path}: a space is a Python file, its name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    dont_write, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+        get_space = module.get_space
+    except Exception as error:
+        raise InputError(f"--space={path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = dont_write
+
+    def apply(config: ConfigDict, draw: Draw) -> Space:
+        space = Space(path, config, draw)
+        try:
+            get_space(space)
+            settings.validate(config)
+        except InputError as error:
+            if str(error).startswith("--space"):
+                raise
+            drawn = ", ".join(f"{name}={value}" for name, value in space.drawn.items())
+            raise InputError(f"--space={path}: a trial with {drawn}: {error}") from error
+        except Exception as error:
+            raise InputError(f"--space={path}: {type(error).__name__}: {error}") from error
+        if not space.drawn:
+            raise InputError(f"--space={path}: get_space(s) draws nothing")
+        return space
+
+    return apply

@@ -1,0 +1,247 @@
+"""Optuna decides what to try next; its storage is what a search resumes from.
+
+Nothing here knows what a trial is made of: fields are drawn by name, and values come back.
+"""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxvae.errors import InputError
+from jaxvae.space import Dimension, Draw
+
+SAMPLERS = ("tpe", "random", "qmc")
+PRUNERS = ("median", "hyperband", "none")
+_STARTUP_TRIALS = 10
+_MEASURES, _DRAWN, _WORKER, _REASON = "measures", "drawn", "worker", "reason"
+
+
+class Outcome(NamedTuple):
+    """A trial as the storage has it.
+
+    Attributes:
+      number: from 0.
+      state: "complete", "pruned", "failed" or "running".
+      value: of the metric; None unless complete.
+      drawn: what was tried, by field.
+      measures: what was found besides.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    drawn: dict[str, Any]
+    measures: dict[str, Any]
+
+
+class Study:
+    """A search in progress.
+
+    Args:
+      name: of the study in its storage.
+      storage: URL of a database, or of a journal file (`journal:///path`).
+      worker: who asks here: trials that were running when it was killed are its own again.
+      maximise: whether more of the metric is better.
+      sampler: of `SAMPLERS`.
+      pruner: of `PRUNERS`.
+      seed: of the sampler.
+
+    Raises:
+      InputError: Optuna is not installed, or the storage can't be opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        storage: str,
+        worker: str,
+        maximise: bool,
+        sampler: str,
+        pruner: str,
+        seed: int,
+    ):
+        self._optuna = optuna = _optuna()
+        self._worker, self._storage = worker, storage
+        try:
+            self._study = optuna.create_study(
+                study_name=name,
+                storage=_open(optuna, storage),
+                direction="maximize" if maximise else "minimize",
+                pruner=_pruner(optuna, pruner),
+                load_if_exists=True,
+            )
+        except Exception as error:  # of whatever database driver
+            text = " ".join(str(error).split())
+            raise InputError(f"--storage={storage}: can't be opened: {text[:200]}") from error
+        # A resumed sampler must not draw its first numbers once more.
+        done = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = _sampler(optuna, sampler, seed + done)
+        self._trials = {
+            trial.number: optuna.trial.Trial(self._study, trial._trial_id)
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state == optuna.trial.TrialState.RUNNING
+            and trial.user_attrs.get(_WORKER) == worker
+        }
+        self._left_over = sorted(self._trials)
+
+    def suggest_first(self, drawn: dict[str, Any]) -> None:
+        """Makes the first trial of a new study what was drawn, by field."""
+        if not self._study.get_trials(deepcopy=False):
+            labelled = {field: _label(value) for field, value in drawn.items()}
+            self._study.enqueue_trial(labelled, user_attrs={_WORKER: self._worker})
+
+    def ask(self, at_most: int) -> tuple[int, Draw] | None:
+        """The next trial's number and what draws its fields.
+
+        A trial that was running when its worker was killed comes first, with what it drew.
+
+        Args:
+          at_most: trials of the whole study, other workers' included; then None.
+        """
+        if self._left_over:
+            number = self._left_over.pop(0)
+            return number, self._draw(self._trials[number])
+        waiting = self._optuna.trial.TrialState.WAITING
+        begun = [t for t in self._study.get_trials(deepcopy=False) if t.state != waiting]
+        if len(begun) >= at_most:
+            return None
+        trial = self._study.ask()
+        trial.set_user_attr(_WORKER, self._worker)
+        self._trials[trial.number] = trial
+        return trial.number, self._draw(trial)
+
+    def _draw(self, trial) -> Draw:
+        def draw(field: str, dimension: Dimension) -> Any:
+            if dimension.kind == "choice":
+                by_label = {_label(value): value for value in dimension.values}
+                return by_label[trial.suggest_categorical(field, list(by_label))]
+            low, high = dimension.values
+            if dimension.kind == "integer":
+                return trial.suggest_int(field, low, high)
+            return trial.suggest_float(field, low, high, log=dimension.kind == "log")
+
+        return draw
+
+    def note_drawn(self, number: int, drawn: dict[str, Any]) -> None:
+        """Keeps what a trial is, for tables."""
+        self._trials[number].set_user_attr(_DRAWN, drawn)
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        """Tells the value of a metric at an epoch; whether the trial should end there."""
+        trial = self._trials[number]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # reported before its worker was killed: the same again
+            trial.report(value, epoch)
+            return trial.should_prune()
+
+    def finish(self, number: int, value: float, measures: dict[str, Any]) -> None:
+        """Ends a trial with the value of its metric."""
+        trial = self._trials.pop(number)
+        trial.set_user_attr(_MEASURES, measures)
+        self._study.tell(trial, value)
+
+    def prune(self, number: int, measures: dict[str, Any]) -> None:
+        """Ends a trial that is not worth going on with."""
+        trial = self._trials.pop(number)
+        trial.set_user_attr(_MEASURES, measures)
+        self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
+
+    def fail(self, number: int, reason: str) -> None:
+        """Ends a trial that could not be trained."""
+        trial = self._trials.pop(number)
+        trial.set_user_attr(_REASON, reason)
+        self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+
+    def outcomes(self) -> list[Outcome]:
+        """Every trial that was begun, in order."""
+        states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+        return [
+            Outcome(
+                trial.number,
+                states.get(trial.state.name, "running"),
+                trial.value if trial.state.name == "COMPLETE" else None,
+                trial.user_attrs.get(_DRAWN, {}),
+                trial.user_attrs.get(_MEASURES, {}),
+            )
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state != self._optuna.trial.TrialState.WAITING
+        ]
+
+    def best(self) -> Outcome | None:
+        """The complete trial with the best value."""
+        complete = [trial for trial in self.outcomes() if trial.value is not None]
+        sign = -1.0 if self._study.direction.name == "MAXIMIZE" else 1.0
+        return min(complete, key=lambda trial: sign * trial.value, default=None)
+
+    def importance(self) -> dict[str, float]:
+        """Each field's share of the metric's variance (PED-ANOVA, Watanabe et al. 2023); {} early.
+
+        Of fields that every complete trial drew.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return dict(
+                    self._optuna.importance.get_param_importances(
+                        self._study,
+                        evaluator=self._optuna.importance.PedAnovaImportanceEvaluator(),
+                    )
+                )
+        except (ValueError, RuntimeError, ZeroDivisionError):
+            return {}  # too few trials, or trials that do not differ
+
+
+def _label(value: Any) -> Any:
+    """A choice as a database keeps it: lists and tuples have no form there."""
+    return json.dumps(value) if isinstance(value, list | tuple) else value
+
+
+def _optuna():
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError("search needs Optuna: pip install 'optuna>=4.0'") from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    return optuna
+
+
+def _open(optuna, storage: str):
+    if not storage.startswith("journal:"):
+        return optuna.storages.RDBStorage(storage)
+    path = storage.removeprefix("journal:").removeprefix("//")
+    backend = optuna.storages.journal.JournalFileBackend(path)
+    return optuna.storages.JournalStorage(backend)
+
+
+def _sampler(optuna, name: str, seed: int):
+    makers: dict[str, Callable] = {
+        # A running trial counts as a bad one, so that those asked together differ.
+        "tpe": lambda: optuna.samplers.TPESampler(
+            seed=seed,
+            constant_liar=True,
+            multivariate=True,
+            group=True,
+            n_startup_trials=_STARTUP_TRIALS,
+        ),
+        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+        "qmc": lambda: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
+    }
+    return makers[name]()
+
+
+def _pruner(optuna, name: str):
+    makers: dict[str, Callable] = {
+        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS),
+        "hyperband": optuna.pruners.HyperbandPruner,
+        "none": optuna.pruners.NopPruner,
+    }
+    return makers[name]()
+
+
+def sqlite_url(folder: Path) -> str:
+    """The storage of a study's own folder."""
+    return f"sqlite:///{folder / 'study.db'}"

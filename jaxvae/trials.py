@@ -1,0 +1,227 @@
+"""Many configs on one data set: which of them share a program, and how a trained one becomes a run.
+
+Sees configs, as `train` and `prepare` do.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxvae import (
+    devices,
+    export,
+    interrupt,
+    likelihood,
+    lock,
+    prepare,
+    record,
+    run_folder,
+    settings,
+)
+from jaxvae.checkpoints import Checkpoints
+from jaxvae.dataset import Dataset
+from jaxvae.errors import InputError
+from jaxvae.members import Member, Watch, train_members
+from jaxvae.metrics import ACTIVE_KL
+from jaxvae.population import Population
+from jaxvae.taxonomy import Taxonomy
+from jaxvae.train import conclude
+
+OWN_NUMBERS = (
+    *("seed", "model_name", "model.dropout_p", "model.decoder_bias"),
+    *("loss.bce_weight", "loss.kld_weight", "loss.kld_warmup", "loss.kld_cycles"),
+    *("loss.free_bits", "loss.capacity"),
+    *("trainer.max_epochs", "trainer.gradient_clip_val", "trainer.check_val_every_n_epoch"),
+    *("trainer.optimizer.lr", "trainer.optimizer.betas", "trainer.optimizer.weight_decay"),
+    *("trainer.lr_scheduler", "trainer.early_stopping_patience"),
+    *("trainer.early_stopping_min_delta", "trainer.checkpoint_every_seconds"),
+    *("trainer.enable_progress_bar", "inference", "logger"),
+)
+"""Fields that members of one program may differ in; any other difference is another shape."""
+_ON_OR_OFF = ("model.hidden_dropout_p", "trainer.ema_decay")
+"""Numbers too, but whether they are 0 is part of the shape."""
+LIKELIHOOD_DRAWS = 200
+"""Importance samples of `val/nll_iw`: it is for choosing among models, not for a report."""
+
+
+def shape_of(config: ConfigDict) -> str:
+    """What a config's compiled program depends on: configs of equal shapes share it."""
+    kept = {
+        name: bool(value) if name in _ON_OR_OFF else value
+        for name, value in settings.fields(config)
+        if not any(name == own or name.startswith(own + ".") for own in OWN_NUMBERS)
+    }
+    return json.dumps(kept, sort_keys=True)
+
+
+@dataclasses.dataclass
+class Trials:
+    """Runs of many configs on one data set.
+
+    Attributes:
+      taxonomy: what the columns mean.
+      dataset: rows and splits.
+      mesh: the devices that share the members.
+      at_once: most members in training.
+    """
+
+    taxonomy: Taxonomy
+    dataset: Dataset
+    mesh: Mesh
+    at_once: int
+
+    def __post_init__(self):
+        self._shapes: dict[Hashable, tuple[ConfigDict, prepare.Blueprint]] = {}
+        self._train, self._val = (
+            self.dataset.rows[self.dataset.splits[name]] for name in ("train", "val")
+        )
+
+    def member(self, name: Hashable, config: ConfigDict) -> Member:
+        """A config's run, before its first step; the config is its own from now on.
+
+        Raises:
+          InputError: the config has a field that a run among others can't have.
+        """
+        if config.trainer.scale_batch_with_devices:
+            raise InputError(
+                "--config.trainer.scale_batch_with_devices=True: here devices share the models, "
+                "not a batch; leave it out"
+            )
+        shape = shape_of(config)
+        if shape not in self._shapes:
+            made = prepare.blueprint(config, self.taxonomy, len(self._train))
+            self._shapes[shape] = config, made
+        made = self._shapes[shape][1]
+        return Member(
+            name=name,
+            shape=shape,
+            fresh=lambda: made.initial(config, self._train),
+            numbers=prepare.numbers_of(config, num_rows=len(self._train)),
+            plan=prepare.plan_of(config),
+        )
+
+    def train(
+        self, ask: Callable[[], Member | None], watch: Watch, requests: interrupt.Requests
+    ) -> None:
+        """Trains members until `ask` gives no more: see `members.train_members`."""
+        train_members(ask, self._population, at_once=self.at_once, watch=watch, requests=requests)
+
+    def _population(self, shape: Hashable) -> Population:
+        config, made = self._shapes[shape]
+        num_tags = self.taxonomy.num_tags
+        return Population(
+            train_epoch=prepare.train_epoch_of(
+                config,
+                made.graphdef,
+                num_rows=len(self._train),
+                num_tags=num_tags,
+                batch_size=config.data.batch_size,
+            ),
+            validate=prepare.validation_of(
+                config, made.graphdef, num_rows=len(self._val), num_tags=num_tags
+            ),
+            mesh=self.mesh,
+            slots=-(-self.at_once // self.mesh.size) * self.mesh.size,
+            train_rows=devices.append_empty_row(self._train, num_tags=num_tags),
+            val_rows=devices.append_empty_row(self._val, num_tags=num_tags),
+        )
+
+    def likelihood(self, trees: dict[str, Any]) -> likelihood.RowLikelihood:
+        """What importance sampling says of the validation rows under a member's best parameters."""
+        network = export.make_network(trees["best"]["params"], trees["best"]["batch_stats"])
+        return likelihood.row_likelihood(
+            network, self._val, num_importance_samples=LIKELIHOOD_DRAWS, seed=0
+        )
+
+    def write_run(
+        self,
+        folder: Path,
+        config: ConfigDict,
+        member: Member,
+        trees: dict[str, Any],
+        *,
+        overrides: dict[str, Any],
+    ) -> dict[str, dict[str, Any]]:
+        """Makes a trained member a run like any other, judged, sampled and exported.
+
+        Args:
+          folder: the run's folder, new or left half-made by a killed process.
+          config: the member's.
+          member: as it ended.
+          trees: its `{"state", "best"}`.
+          overrides: what makes it differ from its config file.
+
+        Returns:
+          The final metrics, nested as in `metrics.json`.
+        """
+        made = self._shapes[member.shape][1]
+        with lock.claim(folder):
+            run_folder.write_start(
+                folder,
+                config=json.loads(config.to_json()),
+                overrides=overrides,
+                devices=devices.describe(self.mesh.devices.flatten()),
+                taxonomy=self.taxonomy,
+                dataset=self.dataset,
+            )
+            log = record.EpochLog(folder, trackers=config.logger.name, finished=0)
+            for line in member.lines:
+                log.append(line)
+            log.sync()
+            epoch, digest = member.progress.epoch, self.taxonomy.digest
+            with Checkpoints(folder / "checkpoints", taxonomy_digest=digest) as checkpoints:
+                facts = dataclasses.asdict(member.progress)
+                if checkpoints.restore(trees, set_aside=True)[0] is None:
+                    checkpoints.save(epoch, trees, facts)
+            return conclude(
+                folder,
+                config,
+                made,
+                trees["best"],
+                member.progress,
+                taxonomy=self.taxonomy,
+                dataset=self.dataset,
+                models_dir=None,
+                terminal=record.Terminal(silent=True),
+            )
+
+
+def measures_of(member: Member, found: likelihood.RowLikelihood) -> dict[str, float]:
+    """What is known of a trained member on the validation split, by name.
+
+    Args:
+      member: as it ended.
+      found: the likelihood of the validation rows under its best parameters.
+
+    Returns:
+      What its line of the best epoch says of `val/`; and of the likelihood `val/nll_iw`,
+      `val/nll_iw_stderr`, `val/rate`, `val/distortion` (nats) and `val/active_units`.
+    """
+    best = next(line for line in member.lines if line["epoch"] == member.progress.best_epoch)
+    nll = -found.log_likelihood
+    return {
+        **{name: value for name, value in best.items() if name.startswith("val/")},
+        "val/nll_iw": float(nll.mean()),
+        "val/nll_iw_stderr": float(nll.std(ddof=1) / np.sqrt(len(nll))) if len(nll) > 1 else 0.0,
+        "val/rate": float(found.rate.mean()),
+        "val/distortion": float(found.distortion.mean()),
+        "val/active_units": int((found.kl_per_dimension.mean(axis=0) > ACTIVE_KL).sum()),
+    }
+
+
+def share_devices(accelerator: str, at_once: int) -> Mesh:
+    """The devices for so many members: all there are, but no idle ones; of a CPU, its cores.
+
+    Args:
+      accelerator: as `devices.make_mesh` takes it.
+      at_once: most members in training.
+    """
+    devices.split_cpu()
+    found = devices.make_mesh(accelerator=accelerator, num_devices=-1).size
+    return devices.make_mesh(accelerator=accelerator, num_devices=min(found, at_once))

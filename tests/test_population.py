@@ -1,0 +1,198 @@
+"""A member of a population is the run it would be alone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvae import devices, interrupt, prepare, settings, trials
+from jaxvae.dataset import Dataset, load_dataset
+from jaxvae.members import Watch
+from jaxvae.open_run import load
+from jaxvae.taxonomy import Taxonomy
+from jaxvae.train import train_and_evaluate
+from jaxvae.verify import verify
+from tests.conftest import ROOT
+
+EPOCHS = 3
+
+
+def config_of(**changes):
+    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config.update_from_flattened_dict(
+        {
+            "trainer.max_epochs": EPOCHS,
+            "model.hidden_dim": 16,
+            "model.latent_dim": 4,
+            "data.batch_size": 64,
+            "logger.name": (),
+            "inference.num_samples": 20,
+            **changes,
+        }
+    )
+    return config
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Taxonomy, Dataset]:
+    taxonomy = Taxonomy.load(None)
+    whole = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config_of()))
+    return taxonomy, whole
+
+
+def train(data, configs, *, at_once=4, num_devices=2, epoch=lambda member: None):
+    """{position: (member, trees)} of configs trained together, and the trials."""
+    mesh = devices.make_mesh(accelerator="cpu", num_devices=num_devices)
+    several = trials.Trials(*data, mesh, at_once)
+    waiting = [several.member(name, config) for name, config in enumerate(configs)]
+    done = {}
+    with interrupt.requests() as requests:
+        several.train(
+            lambda: waiting.pop(0) if waiting else None,
+            Watch(epoch, lambda member, trees: done.update({member.name: (member, trees)})),
+            requests,
+        )
+    return done, several
+
+
+def alone(data, config):
+    """The best parameters and the losses of a run by itself, epoch by epoch."""
+    taxonomy, dataset = data
+    mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
+    rows = dataset.rows[dataset.splits["train"]]
+    made = prepare.blueprint(config, taxonomy, len(rows))
+    programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, mesh)
+    state, losses = made.initial(config, rows), []
+    for _ in range(config.trainer.max_epochs):
+        state, sums = programs.train_epoch(state, programs.numbers, programs.train_rows)
+        losses.append(jax.device_get(sums).compute()["loss"])
+    return state, losses
+
+
+CHANGES = (
+    {"seed": 1},
+    {"seed": 2, "trainer.optimizer.lr": 3e-3, "loss.kld_weight": 0.3},
+    {"trainer.gradient_clip_val": 0.1, "model.dropout_p": 0.6, "trainer.max_epochs": 2},
+    {"trainer.lr_scheduler.name": "cosine", "trainer.optimizer.betas": (0.8, 0.9)},
+    {"model.decoder_bias": "log_odds", "trainer.optimizer.weight_decay": 0.01},
+    {"loss.bce_weight": 0.5, "seed": 7},
+)
+
+
+def test_members_of_one_shape_share_a_program_and_are_what_they_are_alone(data):
+    configs = [config_of(**changes) for changes in CHANGES]
+    done, several = train(data, configs)  # six members, four slots: two slots are used again
+    assert len(several._shapes) == 1
+    assert sorted(done) == list(range(len(configs)))
+    for number, config in enumerate(configs):
+        member, trees = done[number]
+        state, losses = alone(data, config)
+        assert [line["train/loss"] for line in member.lines] == pytest.approx(losses, rel=1e-6)
+        for mine, its in zip(
+            jax.tree.leaves(trees["state"].params), jax.tree.leaves(state.params), strict=True
+        ):
+            np.testing.assert_allclose(mine, its, rtol=1e-4, atol=2e-6)
+        assert int(trees["state"].step) == int(state.step)
+    # The control: members do differ.
+    finals = [done[number][0].lines[-1]["train/loss"] for number in done]
+    assert len({round(loss, 6) for loss in finals}) == len(configs)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model.latent_dim", 5),
+        ("model.use_batch_norm", True),
+        ("data.batch_size", 32),
+        ("trainer.ema_decay", 0.9),
+        ("loss.objective", "free_bits"),
+        ("model.prior", "flow"),
+    ],
+)
+def test_another_program_is_another_shape(field, value):
+    assert trials.shape_of(config_of(**{field: value})) != trials.shape_of(config_of())
+
+
+def test_every_field_is_either_a_members_own_or_part_of_its_shape():
+    fields = dict(settings.fields(config_of()))
+    assert not [own for own in trials.OWN_NUMBERS if not any(f.startswith(own) for f in fields)]
+
+
+def test_shapes_train_side_by_side(data):
+    done, several = train(data, [config_of(), config_of(**{"model.latent_dim": 5})], at_once=2)
+    assert len(several._shapes) == 2
+    assert [done[n][1]["best"]["params"]["fc3"]["kernel"].shape[0] for n in (0, 1)] == [4, 5]
+
+
+def test_a_member_that_overflows_leaves_the_others_alone(data):
+    good, bad = config_of(), config_of(**{"trainer.optimizer.lr": 1e9, "seed": 3})
+    bad.trainer.gradient_clip_val = 0.0
+    done, _ = train(data, [good, bad, config_of(seed=5)])
+    control, _ = train(data, [good])
+    assert done[1][0].failed
+    assert done[1][0].progress.nonfinite_terms
+    assert not done[0][0].failed
+    assert done[0][0].progress.epoch == EPOCHS
+    for name in ("train/loss", "val/loss"):
+        assert [line[name] for line in done[0][0].lines] == [
+            line[name] for line in control[0][0].lines
+        ]
+
+
+def test_a_pruned_member_ends_and_its_slot_goes_on(data):
+    def prune(member):
+        member.pruned = member.name == 0 and member.progress.epoch == 1
+
+    done, _ = train(
+        data, [config_of(), config_of(seed=1), config_of(seed=2)], at_once=2, epoch=prune
+    )
+    assert [done[n][0].progress.epoch for n in range(3)] == [1, EPOCHS, EPOCHS]
+    control, _ = train(data, [config_of(seed=2)])
+    assert done[2][0].lines[-1]["train/loss"] == control[0][0].lines[-1]["train/loss"]
+
+
+def test_patience_is_each_members_own(data):
+    stubborn = config_of(**{"trainer.early_stopping_patience": 1, "trainer.max_epochs": 8})
+    stubborn.trainer.early_stopping_min_delta = 100.0
+    done, _ = train(data, [stubborn, config_of()])
+    assert done[0][0].progress.stopped_early
+    assert done[0][0].progress.epoch == 2
+    assert not done[1][0].progress.stopped_early
+
+
+def test_a_member_becomes_a_run_like_any_other(data, tmp_path):
+    config = config_of(seed=4)
+    done, several = train(data, [config, config_of(seed=5)])
+    several.write_run(tmp_path / "member", config, *done[0], overrides={"seed": 4})
+    train_and_evaluate(config_of(seed=4), tmp_path / "alone", models_dir=tmp_path / "models")
+    held, wrong = verify(tmp_path / "member")
+    assert not wrong
+    assert held
+    mine, its = load(tmp_path / "member"), load(tmp_path / "alone")
+    rows = [data[0].names(row[row < data[0].num_tags]) for row in data[1].rows[:50]]
+    np.testing.assert_allclose(mine.encode(rows), its.encode(rows), atol=1e-5)
+    metrics = [json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("member", "alone")]
+    assert metrics[0]["test"]["test/loss"] == pytest.approx(
+        metrics[1]["test"]["test/loss"], rel=1e-5
+    )
+    # It goes on from where it ended, as a run of its own would.
+    further = config_of(seed=4, **{"trainer.max_epochs": EPOCHS + 1})
+    train_and_evaluate(further, tmp_path / "member", models_dir=tmp_path / "models")
+    lines = (tmp_path / "member" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_a_signal_ends_after_the_round(data):
+    mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
+    several = trials.Trials(*data, mesh, 1)
+    member = several.member("only", config_of())
+    asked = interrupt.Requests()
+    waiting = [member]
+    with pytest.raises(interrupt.Interrupted):
+        several.train(
+            lambda: waiting.pop() if waiting else None,
+            Watch(lambda member: setattr(asked, "signum", 15), lambda member, trees: None),
+            asked,
+        )
+    assert member.progress.epoch == 1
