@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxvae import interrupt, lock, run_commands, settings
+from jaxvae import interrupt, lock, run_commands, search_commands, settings
 from jaxvae.errors import InputError
 
 USAGE_ERROR = 2
@@ -154,7 +154,7 @@ def _dispatch(arguments: list[str]) -> int:
         description="Reads a config's data and prints the report; takes the flags of launch.py.",
         add_help=False,
     )
-    data.set_defaults(run=_data)
+    data.set_defaults(run=_data, takes_config=True)
 
     export = commands.add_parser("export", help="write a run's model as .pth for PyTorch")
     export.add_argument("run_folder", metavar="RUN", help="a run's folder")
@@ -180,9 +180,10 @@ def _dispatch(arguments: list[str]) -> int:
     verify.set_defaults(run=_verify)
 
     run_commands.add_to(commands)
+    search_commands.add_to(commands)
 
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.run is not _data:
+    if rest and not getattr(options, "takes_config", False):
         raise InputError(f"unknown argument {rest[0]!r}; see jaxvae {arguments[0]} --help")
     if options.run is not _data:
         _quiet_libraries()

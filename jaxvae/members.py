@@ -31,7 +31,7 @@ class Member:
       pruned: set by whoever watches, to end it.
     """
 
-    name: Hashable
+    name: Any
     shape: Hashable
     fresh: Callable[[], TrainState]
     numbers: Numbers

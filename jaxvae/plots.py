@@ -5,29 +5,31 @@ import re
 
 import numpy as np
 
-_INK = "#010203"
-_CYCLE = ("#2a7fb8", "#e07b39", "#3a9d5d", "#b0497c", "#8a6fd1", "#b59a2b", "#4aa8a8", "#c9504a")
+INK = "#010203"
+CYCLE = ("#2a7fb8", "#e07b39", "#3a9d5d", "#b0497c", "#8a6fd1", "#b59a2b", "#4aa8a8", "#c9504a")
 
 
-def _figure(width: float, height: float, columns: int = 1):
+def new_figure(width: float, height: float, columns: int = 1):
+    """A matplotlib figure in the page's colours and its axes; size in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
         axis.set_facecolor("none")
-        axis.tick_params(colors=_INK, labelsize=9)
+        axis.tick_params(colors=INK, labelsize=9)
         for side, spine in axis.spines.items():
-            spine.set_color(_INK)
+            spine.set_color(INK)
             spine.set_visible(side in ("left", "bottom"))
-        axis.xaxis.label.set_color(_INK)
-        axis.yaxis.label.set_color(_INK)
-        axis.title.set_color(_INK)
+        axis.xaxis.label.set_color(INK)
+        axis.yaxis.label.set_color(INK)
+        axis.title.set_color(INK)
         axis.title.set_fontsize(10)
     return figure, axes
 
 
-def _svg(figure, title: str) -> str:
+def to_svg(figure, title: str) -> str:
+    """The figure as SVG to put into a page, its ids unlike those of others."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -35,7 +37,7 @@ def _svg(figure, title: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     # Ids are made per figure and would collide in one page.
@@ -47,7 +49,7 @@ def _svg(figure, title: str) -> str:
 
 def curves(lines: list[dict]) -> str:
     """Training and validation loss, and the validation's KL, over epochs."""
-    figure, (loss, kl) = _figure(9.0, 3.0, 2)
+    figure, (loss, kl) = new_figure(9.0, 3.0, 2)
     for name, label, axis in (
         ("train/loss", "train (with dropout)", loss),
         ("val/loss", "validation", loss),
@@ -55,7 +57,7 @@ def curves(lines: list[dict]) -> str:
     ):
         points = [(line["epoch"], line[name]) for line in lines if line.get(name) is not None]
         if points:
-            colour = _CYCLE[1] if name.startswith("val") else _CYCLE[0]
+            colour = CYCLE[1] if name.startswith("val") else CYCLE[0]
             axis.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1.4)
     values = [line["val/loss"] for line in lines if line.get("val/loss") is not None]
     if values:  # the first epochs are far above all that follows
@@ -66,79 +68,79 @@ def curves(lines: list[dict]) -> str:
     for axis in (loss, kl):
         axis.set_xlabel("epoch")
     if loss.lines:
-        loss.legend(frameon=False, labelcolor=_INK, fontsize=9)
-    return _svg(figure, "Training curves")
+        loss.legend(frameon=False, labelcolor=INK, fontsize=9)
+    return to_svg(figure, "Training curves")
 
 
 def kl_bars(kl: list[float]) -> str:
     """Mean KL of every dimension, largest first."""
-    figure, (axis,) = _figure(9.0, 2.4)
-    axis.bar(np.arange(len(kl)), sorted(kl, reverse=True), color=_CYCLE[0])
-    axis.axhline(0.05, color=_CYCLE[1], linewidth=1.0)
+    figure, (axis,) = new_figure(9.0, 2.4)
+    axis.bar(np.arange(len(kl)), sorted(kl, reverse=True), color=CYCLE[0])
+    axis.axhline(0.05, color=CYCLE[1], linewidth=1.0)
     axis.set_title("KL of each latent dimension, largest first (line: 0.05 nats, active)")
     axis.set_ylabel("nats")
     axis.set_xlabel("dimension, by rank")
-    return _svg(figure, "KL per dimension")
+    return to_svg(figure, "KL per dimension")
 
 
 def latent_map(points: np.ndarray, labels: list[str], method: str) -> str:
     """Rows in two dimensions, coloured by label."""
-    figure, (axis,) = _figure(9.0, 4.2)
+    figure, (axis,) = new_figure(9.0, 4.2)
     for number, label in enumerate(sorted(set(labels))):
         at = np.array([each == label for each in labels])
         axis.scatter(
             *points[at].T,
             s=16,
-            color=_CYCLE[number % len(_CYCLE)],
+            color=CYCLE[number % len(CYCLE)],
             label=label,
             alpha=0.75,
             linewidths=0,
         )
     axis.set_title(f"Rows by {method} of their posterior means; colour: concept of most tags")
     axis.legend(
-        frameon=False, labelcolor=_INK, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+        frameon=False, labelcolor=INK, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0)
     )
-    return _svg(figure, "Map of the latent space")
+    return to_svg(figure, "Map of the latent space")
 
 
 def cooccurrence(data: np.ndarray, samples: np.ndarray, tags: list[str]) -> str:
     """Rates of pairs of the commonest tags, in data and in samples: matrices `[T, T]`."""
-    figure, axes = _figure(10.0, 5.4, 2)
+    figure, axes = new_figure(10.0, 5.4, 2)
     top = max(data.max(), samples.max(), 1e-6)
     for axis, matrix, title in ((axes[0], data, "Data"), (axes[1], samples, "Samples")):
         axis.imshow(np.sqrt(matrix / top), cmap="viridis", vmin=0.0, vmax=1.0)
         axis.set_title(title)
         axis.set_xticks(np.arange(len(tags)), tags, rotation=90, fontsize=7)
         axis.set_yticks(np.arange(len(tags)), tags if axis is axes[0] else [], fontsize=7)
-    return _svg(figure, "Co-occurrence")
+    return to_svg(figure, "Co-occurrence")
 
 
 def calibration(predicted: np.ndarray, observed: np.ndarray, count: np.ndarray) -> str:
     """Observed share of tags against their predicted probability, in bins."""
-    figure, (axis,) = _figure(5.2, 3.6)
-    axis.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
-    axis.plot(predicted, observed, color=_CYCLE[0], marker="o", markersize=4)
+    figure, (axis,) = new_figure(5.2, 3.6)
+    axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
+    axis.plot(predicted, observed, color=CYCLE[0], marker="o", markersize=4)
     for x, y, n in zip(predicted, observed, count, strict=True):
         axis.annotate(
-            f"{n:,}", (x, y), color=_INK, fontsize=7, xytext=(4, -8), textcoords="offset points"
+            f"{n:,}", (x, y), color=INK, fontsize=7, xytext=(4, -8), textcoords="offset points"
         )
     axis.set_xlabel("probability, given only part of a row's tags")
     axis.set_ylabel("share present")
     axis.set_title("Calibration (numbers: predictions in the bin)")
-    return _svg(figure, "Calibration")
+    return to_svg(figure, "Calibration")
 
 
 def traversal(
     steps: tuple[float, ...], probabilities: np.ndarray, tags: list[str], dim: int
 ) -> str:
     """Probabilities `[S, T]` of some tags along one dimension."""
-    figure, (axis,) = _figure(5.2, 3.0)
+    figure, (axis,) = new_figure(5.2, 3.0)
     for number, tag in enumerate(tags):
-        axis.plot(steps, probabilities[:, number], color=_CYCLE[number % len(_CYCLE)], label=tag)
+        axis.plot(steps, probabilities[:, number], color=CYCLE[number % len(CYCLE)], label=tag)
     axis.set_title(f"Dimension {dim}")
     axis.set_xlabel("z")
     axis.set_ylabel("probability")
     axis.legend(
-        frameon=False, labelcolor=_INK, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+        frameon=False, labelcolor=INK, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0)
     )
-    return _svg(figure, f"Traversal of dimension {dim}")
+    return to_svg(figure, f"Traversal of dimension {dim}")

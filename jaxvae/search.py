@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import interrupt, record, settings
+from jaxvae import interrupt, settings
 from jaxvae.errors import InputError
 from jaxvae.members import Member, Watch
 from jaxvae.space import Dimension, Draw, Space
@@ -106,8 +106,11 @@ def search(
     def end(member: Member, trees: dict[str, Any]) -> None:
         number = member.name
         running.discard(number)
-        facts = {"epochs": member.progress.epoch, "best_epoch": member.progress.best_epoch}
-        facts["seconds"] = time.monotonic() - started[number]
+        facts: dict[str, float] = {
+            "epochs": member.progress.epoch,
+            "best_epoch": member.progress.best_epoch,
+            "seconds": time.monotonic() - started[number],
+        }
         if member.failed or not member.progress.best_epoch:
             study.fail(number, member.progress.nonfinite_terms or "never validated")
         elif member.pruned:
@@ -190,8 +193,3 @@ def config_file(base: ConfigDict, origin: ConfigDict, best: Outcome, title: str)
             lines.append(f"    c.{name} = {text}")
     lines.append("    return base.with_presets(c, presets)")
     return "\n".join(lines) + "\n"
-
-
-def write_config(path: Path, text: str) -> None:
-    """Writes the config file in one step."""
-    record.write_text(path, text)

@@ -22,9 +22,11 @@ from ml_collections import ConfigDict
 from jaxvae import settings
 from jaxvae.errors import InputError, did_you_mean
 
-NOT_SEARCHED = ("data", "inference", "logger", "model_name", "trainer.accelerator")
-NOT_SEARCHED += ("trainer.devices", "trainer.scale_batch_with_devices", "trainer.deterministic")
-NOT_SEARCHED += ("trainer.checkpoint_every_seconds", "trainer.enable_progress_bar")
+NOT_SEARCHED = (
+    *("data", "inference", "logger", "model_name", "trainer.accelerator", "trainer.devices"),
+    *("trainer.scale_batch_with_devices", "trainer.deterministic"),
+    *("trainer.checkpoint_every_seconds", "trainer.enable_progress_bar"),
+)
 """Fields that are the same in all trials, or they would not be comparable; a batch size is not."""
 
 

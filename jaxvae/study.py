@@ -172,9 +172,10 @@ class Study:
 
     def best(self) -> Outcome | None:
         """The complete trial with the best value."""
-        complete = [trial for trial in self.outcomes() if trial.value is not None]
+        complete = [(trial.value, trial) for trial in self.outcomes() if trial.value is not None]
         sign = -1.0 if self._study.direction.name == "MAXIMIZE" else 1.0
-        return min(complete, key=lambda trial: sign * trial.value, default=None)
+        best = min(complete, key=lambda pair: sign * pair[0], default=None)
+        return best and best[1]
 
     def importance(self) -> dict[str, float]:
         """Each field's share of the metric's variance (PED-ANOVA, Watanabe et al. 2023); {} early.

@@ -82,7 +82,7 @@ class Trials:
             self.dataset.rows[self.dataset.splits[name]] for name in ("train", "val")
         )
 
-    def member(self, name: Hashable, config: ConfigDict) -> Member:
+    def member(self, name: Any, config: ConfigDict) -> Member:
         """A config's run, before its first step; the config is its own from now on.
 
         Raises:

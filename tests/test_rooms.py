@@ -67,7 +67,6 @@ ROOMS = {
     "population": {"metrics", "state"},
     "space": {"errors", "settings"},
     "study": {"errors", "space"},
-    "search": {"errors", "interrupt", "members", "record", "settings", "space", "study", "trials"},
     "members": {"interrupt", "loop", "population", "progress", "state"},
     "manifest": {"errors"},
     "lock": {"errors"},
@@ -137,6 +136,8 @@ ROOMS = {
     "plots": set(),
     "report_text": set(),
     "page": set(),
+    "study_plots": {"plots"},
+    "study_page": {"page", "study_plots"},
     "report": {
         "complete",
         "data_report",
@@ -179,7 +180,18 @@ ROOMS = {
         "taxonomy",
     },
 }
-FREE = {"train", "trials", "cli", "run_commands", "__main__", "__init__"}
+FREE = {
+    "train",
+    "trials",
+    "search",
+    "seeds",
+    "frontier",
+    "search_commands",
+    "cli",
+    "run_commands",
+    "__main__",
+    "__init__",
+}
 WITHOUT_JAX = {
     *(
         "errors",
@@ -195,7 +207,18 @@ WITHOUT_JAX = {
     ),
     *("dataset", "settings", "record", "progress", "run_folder", "torch_file"),
     *("torch_pickle", "torch_machine", "torch_names", "report_text", "plots", "page"),
-    *("space", "study", "arguments", "kept_rows", "compare", "manifest", "lock", "interrupt"),
+    *(
+        "study_page",
+        "study_plots",
+        "space",
+        "study",
+        "arguments",
+        "kept_rows",
+        "compare",
+        "manifest",
+        "lock",
+        "interrupt",
+    ),
     *("baselines", "ranking", "sample_quality", "disentanglement", "events"),
 }
 LAZY = {

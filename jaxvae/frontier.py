@@ -1,0 +1,129 @@
+"""Rate against distortion over a range of weights of the KL, trained in one program.
+
+Sees configs, as `train` does. After Alemi et al. (2018), "Fixing a broken ELBO".
+"""
+
+import math
+import re
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvae import interrupt
+from jaxvae.errors import InputError
+from jaxvae.members import Member, Watch
+from jaxvae.trials import Trials, measures_of
+
+PURPOSES = {
+    "likelihood": "the lowest val/nll_iw",
+    "reconstruction": "the lowest distortion within 1 nat of the lowest val/nll_iw",
+    "compact": "the lowest rate of at least 1 nat whose val/nll_iw is within 1 nat of the lowest",
+}
+"""What a weight may be for, and which one that is."""
+_WITHIN = 1.0
+
+
+def weights_of(text: str) -> list[float]:
+    """The weights of `0.1:10:16log`, `0.5:2:4` or `0.5,1,4`, rising.
+
+    Raises:
+      InputError: it is none of these, or a weight is not above 0.
+    """
+    how = "write LOW:HIGH:NUMBER, LOW:HIGH:NUMBERlog or a list such as 0.5,1,4"
+    match = re.fullmatch(r"([^:,]+):([^:,]+):(\d+)(log)?", text.strip())
+    try:
+        if match is None:
+            weights = [float(part) for part in text.split(",")]
+        else:
+            low, high, num = float(match[1]), float(match[2]), int(match[3])
+            if num < 2 or not low < high:
+                raise InputError(f"--kld_weights={text}: needs LOW below HIGH and 2 or more; {how}")
+            share = [at / (num - 1) for at in range(num)]
+            if match[4] and low > 0:
+                weights = [low * (high / low) ** each for each in share]
+            else:
+                weights = [low + (high - low) * each for each in share]
+            weights[-1] = high
+    except ValueError as error:
+        raise InputError(f"--kld_weights={text}: {how}") from error
+    if not all(weight > 0 and math.isfinite(weight) for weight in weights):
+        raise InputError(f"--kld_weights={text}: every weight must be above 0 and finite; {how}")
+    return sorted({float(f"{weight:.6g}") for weight in weights})
+
+
+def frontier(
+    trials: Trials,
+    config: ConfigDict,
+    *,
+    weights: list[float],
+    num_seeds: int,
+    requests: interrupt.Requests,
+    ended: Callable[[float, int, Member], None],
+) -> list[dict[str, Any]]:
+    """Trains every weight with every seed and measures the validation split.
+
+    Args:
+      trials: what trains them.
+      config: of all of them, but for weight and seed.
+      weights: values of `loss.kld_weight`.
+      num_seeds: runs of each weight.
+      requests: signals that ask for the end.
+      ended: called with the weight, the seed and the member of each that ended.
+
+    Returns:
+      Of each weight `{"kld_weight", "seeds", name: {"mean", "sd"}}` with the names of
+      `trials.measures_of`; weights none of whose runs stayed finite are left out.
+    """
+    waiting = []
+    for weight in weights:
+        for seed in range(config.seed, config.seed + num_seeds):
+            own = config.copy_and_resolve_references()
+            own.loss.kld_weight, own.seed = weight, seed
+            waiting.append(trials.member((weight, seed), own))
+    measures: dict[float, list[dict[str, float]]] = {weight: [] for weight in weights}
+
+    def end(member: Member, trees: dict[str, Any]) -> None:
+        weight, seed = member.name
+        if not member.failed:
+            measures[weight].append(measures_of(member, trials.likelihood(trees)))
+        ended(weight, seed, member)
+
+    trials.train(
+        lambda: waiting.pop(0) if waiting else None, Watch(lambda member: None, end), requests
+    )
+    return [
+        {"kld_weight": weight, "seeds": len(found), **_summary(found)}
+        for weight, found in measures.items()
+        if found
+    ]
+
+
+def _summary(found: list[dict[str, float]]) -> dict[str, Any]:
+    return {
+        name: {
+            "mean": statistics.fmean(each[name] for each in found),
+            "sd": statistics.stdev(each[name] for each in found) if len(found) > 1 else None,
+        }
+        for name in found[0]
+    }
+
+
+def recommend(points: list[dict[str, Any]]) -> dict[str, float | None]:
+    """The weight for each of `PURPOSES`; None where no weight will do."""
+
+    def mean(point: dict[str, Any], name: str) -> float:
+        return point[f"val/{name}"]["mean"]
+
+    if not points:
+        return dict.fromkeys(PURPOSES)
+    lowest = min(mean(point, "nll_iw") for point in points)
+    near = [point for point in points if mean(point, "nll_iw") <= lowest + _WITHIN]
+    told = [point for point in near if mean(point, "rate") >= 1.0]
+    chosen = {
+        "likelihood": min(points, key=lambda point: mean(point, "nll_iw")),
+        "reconstruction": min(near, key=lambda point: mean(point, "distortion")),
+        "compact": min(told, key=lambda point: mean(point, "rate"), default=None),
+    }
+    return {purpose: point["kld_weight"] if point else None for purpose, point in chosen.items()}

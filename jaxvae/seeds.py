@@ -1,0 +1,97 @@
+"""One config with several seeds, trained in one program: a run of each, and the spread of all.
+
+Sees configs, as `train` does.
+"""
+
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvae import interrupt, manifest, record
+from jaxvae.members import Member, Watch
+from jaxvae.trials import Trials
+
+
+def train_seeds(
+    trials: Trials,
+    config: ConfigDict,
+    folder: Path,
+    *,
+    num: int,
+    overrides: dict[str, Any],
+    requests: interrupt.Requests,
+    ended: Callable[[int, Member], None],
+) -> dict[str, dict[str, Any]]:
+    """Trains runs that differ by their seed alone; those that `folder` has already stay.
+
+    Args:
+      trials: what trains them.
+      config: of all of them; its seed is the first one's, the next have the numbers after it.
+      folder: gets a run's folder for each, `seed_<n>`.
+      num: how many.
+      overrides: what the user typed.
+      requests: signals that ask for the end.
+      ended: called with each seed whose run is written.
+
+    Returns:
+      Of every final metric, `{stage: {name: {"mean", "sd", "values"}}}`, over the runs whose loss
+      stayed finite.
+
+    Raises:
+      Interrupted: SIGINT or SIGTERM came; runs that were written stay.
+    """
+    configs = {}
+    for seed in range(config.seed, config.seed + num):
+        configs[seed] = config.copy_and_resolve_references()
+        configs[seed].seed = seed
+    folders = {seed: folder / f"seed_{seed}" for seed in configs}
+    waiting = [
+        trials.member(seed, configs[seed])
+        for seed in configs
+        if not manifest.is_sealed(folders[seed])
+    ]
+
+    def end(member: Member, trees: dict[str, Any]) -> None:
+        if not member.failed:
+            own = {**overrides, "seed": member.name}
+            trials.write_run(
+                folders[member.name], configs[member.name], member, trees, overrides=own
+            )
+        ended(member.name, member)
+
+    trials.train(
+        lambda: waiting.pop(0) if waiting else None, Watch(lambda member: None, end), requests
+    )
+    found = [path / "metrics.json" for path in folders.values() if manifest.is_sealed(path)]
+    return spread([record.read_json(path) for path in found])
+
+
+def spread(runs: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Mean and standard deviation of every number that all runs have.
+
+    Args:
+      runs: of each the final metrics, nested as in `metrics.json`.
+
+    Returns:
+      `{stage: {name: {"mean", "sd", "values"}}}`; sd is None of a single run.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for stage, metrics in (runs[0] if runs else {}).items():
+        for name in metrics:
+            values: list[Any] = [run.get(stage, {}).get(name) for run in runs]
+            if all(_is_number(value) for value in values):
+                found.setdefault(stage, {})[name] = {
+                    "mean": statistics.fmean(values),
+                    "sd": statistics.stdev(values) if len(values) > 1 else None,
+                    "values": values,
+                }
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)

@@ -1,0 +1,151 @@
+"""What a search or a frontier found, as one page that needs no network."""
+
+import html
+from typing import Any
+
+from jaxvae import page, study_plots
+
+_LISTED = 40
+
+
+def study_page(
+    *,
+    title: str,
+    metric: str,
+    maximise: bool,
+    outcomes: list[Any],
+    importance: dict[str, float],
+    best: Any,
+    command: str,
+    test: dict[str, float],
+) -> str:
+    """The page of a search.
+
+    Args:
+      title: its heading.
+      metric: what was looked for.
+      maximise: whether more of it is better.
+      outcomes: of `study.Study.outcomes`.
+      importance: of `study.Study.importance`.
+      best: the best of the outcomes, None where no trial was complete.
+      command: that trains the best one again.
+      test: what the best run has on the test split, by name.
+    """
+    complete = [trial for trial in outcomes if trial.value is not None]
+    counts = {
+        state: sum(trial.state == state for trial in outcomes)
+        for state in ("complete", "pruned", "failed", "running")
+    }
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    verdict = f"<p>{len(outcomes)} trials: {told}.</p>"
+    if best is not None:
+        verdict += (
+            f"<p>Best: trial {best.number}, {html.escape(metric)} {best.value:.4f}.</p>"
+            f"<pre>{html.escape(command)}</pre>"
+        )
+    sections = [f"<h1>{html.escape(title)}</h1>", f'<div class="verdict">{verdict}</div>']
+    if best is not None:
+        drawn = [[field, _text(value)] for field, value in sorted(best.drawn.items())]
+        sections.append(page.section("The best trial", page.table(["field", "value"], drawn)))
+        if test:
+            rows = [[name, _text(value)] for name, value in test.items()]
+            sections.append(page.section("Its test, once", page.table(["metric", "value"], rows)))
+    if len(complete) > 1:
+        values = [(trial.number, trial.value) for trial in complete]
+        figure = study_plots.history(values, metric, maximise=maximise)
+        sections.append(page.section("Progress", page.figure(figure)))
+        sections.append(
+            page.section(
+                "Fields",
+                page.figure(
+                    study_plots.parallel(
+                        [trial.drawn for trial in complete],
+                        [trial.value for trial in complete],
+                        metric,
+                        maximise=maximise,
+                    )
+                )
+                + (page.figure(study_plots.importance(importance)) if importance else ""),
+            )
+        )
+        points = [(t.measures["val/rate"], t.measures["val/distortion"]) for t in complete]
+        labels = [str(trial.number) for trial in complete]
+        title = "Validation, a dot for each trial; dotted: equal -ELBO"
+        figure = study_plots.rate_distortion(points, labels, title)
+        sections.append(page.section("Rate and distortion", page.figure(figure)))
+    ranked = sorted(complete, key=lambda trial: trial.value, reverse=maximise)
+    rest = [trial for trial in outcomes if trial.value is None]
+    rows = [
+        [
+            str(trial.number),
+            "-" if trial.value is None else f"{trial.value:.4f}",
+            trial.state,
+            str(trial.measures.get("epochs", "-")),
+            ", ".join(f"{name}={_text(value)}" for name, value in trial.drawn.items()),
+        ]
+        for trial in (ranked + rest)[:_LISTED]
+    ]
+    listed = page.table(["trial", metric, "state", "epochs", "fields"], rows)
+    if len(outcomes) > _LISTED:
+        listed += f'<p class="note">The first {_LISTED} of {len(outcomes)}.</p>'
+    sections.append(page.section("Trials", listed))
+    return page.document(title, sections)
+
+
+def frontier_page(
+    *, title: str, points: list[dict[str, Any]], advice: list[tuple[str, str, str]]
+) -> str:
+    """The page of a frontier.
+
+    Args:
+      title: its heading.
+      points: of `frontier.frontier`.
+      advice: (purpose, what it means, the command or why there is none).
+    """
+    told = "".join(
+        f"<p><b>{html.escape(purpose)}</b>: {html.escape(meaning)}</p>"
+        f"<pre>{html.escape(command)}</pre>"
+        for purpose, meaning, command in advice
+    )
+    weights = [point["kld_weight"] for point in points]
+
+    def series(name: str) -> tuple[list[float], list[float]]:
+        found = [point[f"val/{name}"] for point in points]
+        return [each["mean"] for each in found], [each["sd"] or 0.0 for each in found]
+
+    plane = study_plots.rate_distortion(
+        list(zip(series("rate")[0], series("distortion")[0], strict=True)),
+        [f"{weight:g}" for weight in weights],
+        "Validation, a dot for each weight of the KL; dotted: equal -ELBO",
+        joined=True,
+    )
+    lines = study_plots.by_weight(
+        weights,
+        {"val/nll_iw, nats": series("nll_iw"), "active units": series("active_units")},
+    )
+    names = ("nll_iw", "rate", "distortion", "active_units", "jaccard_index")
+    rows = [
+        [f"{point['kld_weight']:g}", str(point["seeds"])]
+        + [_mean_sd(point[f"val/{name}"]) for name in names]
+        for point in points
+    ]
+    return page.document(
+        title,
+        [
+            f"<h1>{html.escape(title)}</h1>",
+            f'<div class="verdict">{told}</div>',
+            page.section("Rate and distortion", page.figure(plane)),
+            page.section("By weight", page.figure(lines)),
+            page.section("Numbers", page.table(["kld_weight", "seeds", *names], rows)),
+        ],
+    )
+
+
+def _mean_sd(measure: dict[str, Any]) -> str:
+    if measure["sd"] is None:
+        return f"{measure['mean']:.3f}"
+    return f"{measure['mean']:.3f} ± {measure['sd']:.3f}"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
