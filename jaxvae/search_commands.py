@@ -158,6 +158,8 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     record.write_json(folder / "seeds.json", found)
     for stage, metrics in found.items():
         for name, measure in metrics.items():
+            if measure["sd"] == 0.0:  # a setting, or a count that no seed changed: in the file
+                continue
             spread = "" if measure["sd"] is None else f" ± {measure['sd']:.4g}"
             print(f"{name if '/' in name else f'{stage}/{name}'}  {measure['mean']:.6g}{spread}")
     return 0

@@ -1,0 +1,339 @@
+"""search, seeds and frontier from the shell, with kills, against single runs."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import jaxvae
+from jaxvae import cli, frontier, settings
+from jaxvae.errors import InputError
+from jaxvae.likelihood import row_likelihood
+from jaxvae.search import config_file
+from jaxvae.seeds import spread
+from jaxvae.study import PRUNERS, SAMPLERS, Outcome, Study
+from jaxvae.trials import LIKELIHOOD_DRAWS
+from jaxvae.verify import verify
+from tests.conftest import ROOT
+
+optuna = pytest.importorskip("optuna", reason="search needs the extra optuna")
+
+SMALL = (
+    f"--config={ROOT}/configs/small.py",
+    "--config.trainer.max_epochs=3",
+    "--config.model.hidden_dim=16",
+    "--config.model.latent_dim=4",
+    "--config.data.batch_size=64",
+    "--config.logger.name=()",
+    "--config.inference.num_samples=20",
+)
+SPACE = """
+def get_space(s):
+    s.log("trainer.optimizer.lr", 1e-4, 1e-2)
+    s.choice("trainer.optimizer.betas", (0.9, 0.999), (0.8, 0.9))
+    if s.choice("model.decoder_bias", "random", "log_odds") == "random":
+        s.uniform("model.dropout_p", 0.0, 0.5)
+"""
+
+
+def shell(capsys, *arguments):
+    code = cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out, err
+
+
+def refused(capsys, *arguments):
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    _, err = capsys.readouterr()
+    assert err.splitlines()[-1].startswith("jaxvae: ")
+    assert "Traceback" not in err
+    return err.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    path = tmp_path_factory.mktemp("space") / "space.py"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, space):
+    """The folder of a finished search of eight trials."""
+    folder = tmp_path_factory.mktemp("search") / "a"
+    arguments = ("--space", space, "--trials", 8, "--at_once", 3, "--workdir", folder)
+    assert cli.main(["search", *SMALL, *map(str, arguments)]) == 0
+    return folder
+
+
+def states(folder):
+    with sqlite3.connect(folder / "study.db") as database:
+        return [state for (state,) in database.execute("select state from trials order by number")]
+
+
+def test_a_search_leaves_its_best_trial_as_a_run(found):
+    assert states(found) == ["COMPLETE"] * 8
+    study = optuna.load_study(study_name="a", storage=f"sqlite:///{found / 'study.db'}")
+    best = study.best_trial
+    folder = found / f"trial_{best.number:04d}"
+    assert not verify(folder)[1]
+    # The value is the run's own, computed anew from its files.
+    run = jaxvae.load(folder)
+    likelihood = row_likelihood(
+        run.network, run.rows("val"), num_importance_samples=LIKELIHOOD_DRAWS, seed=0
+    )
+    assert best.value == pytest.approx(-likelihood.log_likelihood.mean(), rel=1e-6)
+    assert len({round(trial.value, 9) for trial in study.trials}) == 8
+    # The first trial is the config as it stands, where the space allows it.
+    first = study.trials[0].params
+    assert first["trainer.optimizer.lr"] == 5e-4
+    assert first["model.dropout_p"] == 0.3
+    # The best one as a config: the same fields as the run's.
+    config = settings.load_config(str(found / "best.py"))
+    kept = json.loads((folder / "config.json").read_text())
+    assert json.loads(config.to_json()) == kept
+    page = (found / "study.html").read_text()
+    assert page.count("<svg") == 4
+    assert "src=" not in page
+
+
+def test_a_resumed_search_adds_trials_and_repeats_none(found, capsys):
+    before = optuna.load_study(study_name="a", storage=f"sqlite:///{found / 'study.db'}").trials
+    out, _ = shell(capsys, "search", "--resume", found)
+    assert "val/nll_iw" in out
+    assert len(states(found)) == 8
+    shell(capsys, "search", "--resume", found, "--trials", 10)
+    after = optuna.load_study(study_name="a", storage=f"sqlite:///{found / 'study.db'}").trials
+    assert len(after) == 10
+    assert [trial.value for trial in after[:8]] == [trial.value for trial in before]
+    assert len({json.dumps(trial.params, sort_keys=True) for trial in after}) == 10
+
+
+def test_a_killed_search_loses_and_repeats_nothing(tmp_path, space):
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "jaxvae", "search"]
+    start = ("--space", str(space), "--trials", "9", "--at_once", "3", "--workdir", str(folder))
+    first = subprocess.Popen(
+        [*command, *SMALL, *start], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    for line in first.stderr:
+        if line.startswith("trial 3"):
+            break
+    first.kill()
+    first.communicate()
+    done = Counter(states(folder))
+    assert 1 <= done["COMPLETE"] < 9  # killed in the middle
+    assert done["RUNNING"] >= 1
+    # Once more, by a signal: what it says is what the user types.
+    second = subprocess.Popen(
+        [*command, "--resume", str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    for line in second.stderr:
+        if line.startswith("trial"):
+            second.send_signal(signal.SIGTERM)
+            break
+    told = second.communicate()[1]
+    assert second.returncode == 128 + signal.SIGTERM
+    assert f"search --resume {folder}" in told
+    third = subprocess.run([*command, "--resume", str(folder)], cwd=ROOT, capture_output=True)
+    assert third.returncode == 0, third.stderr
+    assert states(folder) == ["COMPLETE"] * 9
+    study = optuna.load_study(study_name="killed", storage=f"sqlite:///{folder / 'study.db'}")
+    assert [trial.number for trial in study.trials] == list(range(9))
+    assert not verify(folder / f"trial_{study.best_trial.number:04d}")[1]
+
+
+def test_two_workers_share_a_study(tmp_path, space, capsys):
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    for name, trials in (("a", 3), ("b", 5)):
+        arguments = ("--space", space, "--trials", trials, "--workdir", tmp_path / name)
+        shell(capsys, "search", *SMALL, *arguments, "--storage", storage, "--study", "both")
+    study = optuna.load_study(study_name="both", storage=storage)
+    assert len(study.trials) == 5
+    assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
+
+
+def test_a_trial_that_overflows_fails_alone(tmp_path, capsys):
+    space = tmp_path / "space.py"
+    space.write_text(
+        "def get_space(s):\n"
+        "    s.choice('trainer.gradient_clip_val', 0.0, 1.0)\n"
+        "    s.choice('trainer.optimizer.lr', 1e-3, 1e30)\n"
+    )
+    folder = tmp_path / "a"
+    arguments = ("--space", space, "--trials", 8, "--workdir", folder, "--sampler", "random")
+    shell(capsys, "search", *SMALL, *arguments)
+    study = optuna.load_study(study_name="a", storage=f"sqlite:///{folder / 'study.db'}")
+    for trial in study.trials:
+        overflowed = trial.params["trainer.optimizer.lr"] == 1e30
+        assert trial.state.name == ("FAIL" if overflowed else "COMPLETE")
+    assert {trial.state.name for trial in study.trials} == {"FAIL", "COMPLETE"}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_samplers_and_pruners(tmp_path, sampler, pruner):
+    study = Study(
+        name="s",
+        storage=f"journal:///{tmp_path / 'log'}",
+        worker="me",
+        maximise=False,
+        sampler=sampler,
+        pruner=pruner,
+        seed=0,
+    )
+    from jaxvae.space import Dimension
+
+    pruned = 0
+    for _ in range(25):
+        number, draw = study.ask(25)
+        x = draw("x", Dimension("uniform", (0.0, 1.0)))
+        study.note_drawn(number, {"x": x})
+        far = 5.0 * (number >= 20)  # worse than all before, whatever was drawn
+        if any(study.report(number, epoch, x + far) for epoch in range(1, 6)):
+            study.prune(number, {})
+            pruned += 1
+        else:
+            study.finish(number, x, {})
+    assert study.ask(25) is None
+    assert (pruned > 0) == (pruner != "none")
+    assert study.best().value == min(o.value for o in study.outcomes() if o.value is not None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((*SMALL,), "no space given"),
+        ((*SMALL, "--space", "none.py"), "no such file"),
+        (("--space", "{space}"), "no config given"),
+        ((*SMALL, "--space", "{space}", "--trials", "0"), "must be at least 1"),
+        ((*SMALL, "--space", "{space}", "--sampler", "gp"), "must be one of tpe, random, qmc"),
+        ((*SMALL, "--space", "{space}", "--pruner", "x"), "must be one of"),
+        ((*SMALL, "--space", "{space}", "--storage", "nonsense"), "can't be opened"),
+        ((*SMALL, "--space", "{space}", "--metric", "val/los"), "known: "),
+        ((*SMALL, "--config.trainer.scale_batch_with_devices=True", "--space", "{space}"), "leave"),
+        (("--resume", "nowhere"), "holds no study"),
+        ((*SMALL, "--config.model.latentdim=3", "--space", "{space}"), "no such field"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path, space, capsys, arguments, told):
+    given = [argument.format(space=space) for argument in arguments]
+    if "--resume" not in given:
+        given += ["--workdir", str(tmp_path / "a")]
+    assert told in refused(capsys, "search", *given)
+
+
+def test_a_study_is_not_begun_twice(found, space, capsys):
+    assert "--resume" in refused(capsys, "search", *SMALL, "--space", space, "--workdir", found)
+    assert "only --trials" in refused(capsys, "search", "--resume", found, *SMALL)
+
+
+def test_seeds_are_runs_and_their_spread(tmp_path, capsys):
+    out, _ = shell(capsys, "seeds", *SMALL, "--num", 3, "--workdir", tmp_path / "s")
+    folders = [tmp_path / "s" / f"seed_{seed}" for seed in range(3)]
+    losses = []
+    for folder in folders:
+        assert not verify(folder)[1]
+        losses.append(json.loads((folder / "metrics.json").read_text())["test"]["test/loss"])
+    measure = json.loads((tmp_path / "s" / "seeds.json").read_text())["test"]["test/loss"]
+    assert measure["values"] == losses
+    assert measure["mean"] == pytest.approx(np.mean(losses))
+    assert measure["sd"] == pytest.approx(np.std(losses, ddof=1))
+    assert len(set(losses)) == 3
+    assert f"test/loss  {np.mean(losses):.6g} ± " in out
+    # Once more with one more: the three stay as they are.
+    before = [(folder / "model.pth").stat().st_mtime_ns for folder in folders]
+    shell(capsys, "seeds", *SMALL, "--num", 4, "--workdir", tmp_path / "s")
+    assert [(folder / "model.pth").stat().st_mtime_ns for folder in folders] == before
+    assert (tmp_path / "s" / "seed_3" / "model.pth").exists()
+    told = refused(
+        capsys, "seeds", *SMALL, "--config.loss.kld_weight=2.0", "--workdir", tmp_path / "s"
+    )
+    assert "loss.kld_weight (was 1.0, now 2.0)" in told
+
+
+def test_the_spread_leaves_out_what_is_not_a_number():
+    runs = [{"test": {"a": 1.0, "b": "x", "c": None}}, {"test": {"a": 3.0, "b": "y", "c": 1.0}}]
+    measure = spread(runs)
+    assert set(measure["test"]) == {"a"}
+    assert measure["test"]["a"]["mean"] == 2.0
+    assert measure["test"]["a"]["sd"] == pytest.approx(2**0.5)
+    assert spread(runs[:1])["test"]["a"]["sd"] is None
+
+
+def test_a_frontier_trades_rate_for_distortion(tmp_path, capsys):
+    out, _ = shell(
+        capsys, "frontier", *SMALL, "--config.trainer.max_epochs=30", "--config.trainer.optimizer.lr=0.01",
+        "--kld_weights", "0.05,1,20", "--seeds", 2, "--workdir", tmp_path / "f",
+    )  # fmt: skip
+    points = json.loads((tmp_path / "f" / "frontier.json").read_text())["points"]
+    assert [point["kld_weight"] for point in points] == [0.05, 1.0, 20.0]
+    rates = [point["val/rate"]["mean"] for point in points]
+    distortions = [point["val/distortion"]["mean"] for point in points]
+    assert rates == sorted(rates, reverse=True)
+    assert distortions == sorted(distortions)
+    assert all(point["val/nll_iw"]["sd"] > 0 for point in points[:2])
+    page = (tmp_path / "f" / "frontier.html").read_text()
+    assert page.count("<svg") == 2
+    assert "--config.loss.kld_weight=" in page
+    assert "--config.loss.kld_weight=" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("0.1:10:3log", [0.1, 1.0, 10.0]),
+        ("1:3:3", [1.0, 2.0, 3.0]),
+        ("4,1,1,0.5", [0.5, 1.0, 4.0]),
+        ("2", [2.0]),
+    ],
+)
+def test_weights_as_typed(text, weights):
+    assert frontier.weights_of(text) == weights
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "1:2", "0:1:3log", "2:1:3", "1:2:1", "-1,2", "1,nan", "1,inf"]
+)
+def test_weights_that_are_none(text):
+    with pytest.raises(InputError, match="kld_weights"):
+        frontier.weights_of(text)
+
+
+def point(weight, nll, rate, distortion):
+    names = {"nll_iw": nll, "rate": rate, "distortion": distortion}
+    return {
+        "kld_weight": weight,
+        **{f"val/{name}": {"mean": mean, "sd": 0.0} for name, mean in names.items()},
+    }
+
+
+def test_what_is_recommended():
+    points = [point(0.1, 15.0, 9.0, 7.0), point(0.5, 12.5, 5.0, 8.0), point(1.0, 12.0, 3.0, 9.5)]
+    points += [point(2.0, 12.8, 1.2, 12.0), point(9.0, 12.9, 0.0, 13.0)]
+    assert frontier.recommend(points) == {
+        "likelihood": 1.0,
+        "reconstruction": 0.5,
+        "compact": 2.0,
+    }
+    assert frontier.recommend([point(9.0, 12.9, 0.0, 13.0)])["compact"] is None
+    assert set(frontier.recommend([]).values()) == {None}
+
+
+def test_a_config_file_has_what_differs(tmp_path):
+    base = settings.load_config(f"{ROOT}/configs/medium.py")
+    origin = settings.load_config(f"{ROOT}/configs/base.py")
+    best = Outcome(3, "complete", 1.0, {"trainer.optimizer.betas": [0.5, 0.9], "seed": 7}, {})
+    path = tmp_path / "best.py"
+    path.write_text(config_file(base, origin, best, "A title."))
+    config = settings.load_config(str(path))
+    assert (config.seed, config.trainer.optimizer.betas) == (7, (0.5, 0.9))
+    assert (config.model.latent_dim, config.model_name) == (64, "vae_medium")
+    assert config.trainer.optimizer.lr == base.trainer.optimizer.lr
+    assert settings.load_config(f"{path}:data=musiccaps").data.dataset_name == "google/MusicCaps"
