@@ -7,7 +7,7 @@ _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem}
 h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1.15rem;margin-top:2.2rem}
 .verdict{border-left:4px solid #2a7fb8;background:var(--soft);padding:.6rem 1rem}
-.verdict p{margin:.35rem 0}
+.verdict p{margin:.35rem 0}.verdict pre{white-space:pre-wrap;overflow-wrap:anywhere}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem}
 th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line);
 vertical-align:top}

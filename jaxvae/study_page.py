@@ -115,7 +115,7 @@ def frontier_page(
 
     plane = study_plots.rate_distortion(
         list(zip(series("rate")[0], series("distortion")[0], strict=True)),
-        [f"{weight:g}" for weight in weights],
+        [f"{weight:.3g}" for weight in weights],
         "Validation, a dot for each weight of the KL; dotted: equal -ELBO",
         joined=True,
     )

@@ -107,11 +107,22 @@ def rate_distortion(
     axis.plot(rate, distortion, color=CYCLE[0], marker="o", markersize=4,
               linewidth=1.0 if joined else 0.0)  # fmt: skip
     best = float((rate + distortion).min())
-    ends = np.array([max(rate.min() - 0.3, 0.0), rate.max() + 0.3])
+    wide, high = np.ptp(rate) or 1.0, np.ptp(distortion) or 1.0
+    left, right = rate.min() - 0.05 * wide, rate.max() + 0.1 * wide
+    bottom, top = distortion.min() - 0.1 * high, distortion.max() + 0.1 * high
     for gap in (0.0, 0.5, 1.0):
-        axis.plot(ends, best + gap - ends, color=INK, linewidth=0.6, linestyle=":")
-        axis.annotate(f"{best + gap:.2f}", (ends[1], best + gap - ends[1]), fontsize=7, color=INK)
+        elbo = best + gap
+        axis.plot([left, right], [elbo - left, elbo - right], color=INK, linewidth=0.6,
+                  linestyle=":")  # fmt: skip
+        at = min(right, elbo - bottom)  # where the line leaves the picture
+        axis.annotate(f"{elbo:.2f}", (at, elbo - at), fontsize=7, color=INK, ha="right",
+                      va="bottom", xytext=(0, 2 + 8 * gap), textcoords="offset points")  # fmt: skip
+    axis.set(xlim=(left, right), ylim=(bottom, top))
+    told: list[tuple[float, float]] = []
     for x, y, label in zip(rate, distortion, labels, strict=True):
+        if any(abs(x - u) < 0.02 * wide and abs(y - v) < 0.04 * high for u, v in told):
+            continue  # it would lie on another label
+        told.append((x, y))
         axis.annotate(label, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7,
                       color=INK)  # fmt: skip
     axis.set_xlabel("rate KL(q(z|x) || p(z)), nats")
