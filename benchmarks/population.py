@@ -7,10 +7,12 @@ its start, compilation, likelihoods and the best run's tail, against single comm
 import argparse
 import functools
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,16 +34,14 @@ def get_space(s):
 """
 
 
-def _one(size: str):
-    problem = load_problem(size, 32)
-    train, state, numbers, rows = trainer(problem)
-
-    def run() -> None:
-        nonlocal state
+def _alone(size: str, pipe: Connection) -> None:
+    """Trains one member an epoch at a time, when told to, as `launch.py` would: on one device."""
+    train, state, numbers, rows = trainer(load_problem(size, 32))
+    while pipe.recv():
+        started = time.perf_counter()
         state, sums = train(state, numbers, rows)
         jax.block_until_ready(sums)
-
-    return run
+        pipe.send(time.perf_counter() - started)
 
 
 def _many(size: str, members: int):
@@ -71,14 +71,24 @@ def _many(size: str, members: int):
 def epochs(size: str, members: list[int], rounds: int) -> dict[int, list[float]]:
     """Of each number of members: a population's epoch divided by as many epochs of one."""
     runs = {number: _many(size, number) for number in members}
-    alone = _one(size)
-    for run in (alone, *runs.values()):
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_alone, args=(size, there))
+    process.start()
+
+    def alone() -> float:
+        here.send(True)
+        return here.recv()
+
+    alone()
+    for run in runs.values():
         run()
     ratios: dict[int, list[float]] = {number: [] for number in members}
     for _ in range(rounds):
-        one = min(_seconds(alone) for _ in range(5))
+        one = np.median([alone() for _ in range(10)])
         for number, run in runs.items():
             ratios[number].append(_seconds(run) / (number * one))
+    here.send(False)
+    process.join()
     return ratios
 
 

@@ -132,6 +132,8 @@ class Study:
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Tells the value of a metric at an epoch; whether the trial should end there."""
         trial = self._trials[number]
+        if isinstance(self._study.pruner, self._optuna.pruners.NopPruner):
+            return False  # and nobody to read it: each value is a write to the disk
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # reported before its worker was killed: the same again
             trial.report(value, epoch)
