@@ -6,14 +6,14 @@ Importing this package is cheap: each room is imported when it is first used.
 """
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "load"]
+__all__ = ["InputError", "load", "load_many"]
 
 
 def __getattr__(name: str):
-    if name == "load":
-        from jaxvae.open_run import load
+    if name in ("load", "load_many"):
+        from jaxvae import open_run
 
-        return load
+        return getattr(open_run, name)
     if name == "InputError":
         from jaxvae.errors import InputError
 

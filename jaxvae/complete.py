@@ -6,6 +6,7 @@ what earlier rounds found. Decoding the encoder's mean of a partial set would no
 every tag that is not given is absent.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,21 +42,27 @@ class Completion(NamedTuple):
 
 
 def complete(
-    network: Network, present: list[int], absent: list[int], *, num: int, seed: int
+    networks: Sequence[Network], present: list[int], absent: list[int], *, num: int, seed: int
 ) -> Completion:
     """Draws distinct completions and computes every tag's probability given the evidence.
 
     Args:
-      network: the model.
+      networks: the model; several are a mixture of them in equal parts, each of which the evidence
+        makes more or less probable.
       present: columns of the tags that must be there.
       absent: columns of the tags that must not.
       num: how many distinct sets; fewer where so many can't be found. The empty set is never one.
       seed: of every draw.
     """
     rng = np.random.default_rng(seed)
-    log_weights, logits = _draw_latents(network, present, absent, rng)
+    num_tags = networks[0].num_tags
+    # A draw's weight over its model's number of draws is its part of that model's evidence, so
+    # that all models' draws together are draws of the mixture.
+    drawn = [_draw_latents(network, present, absent, rng) for network in networks]
+    log_weights = np.concatenate([weights - np.log(len(weights)) for weights, _ in drawn])
+    logits = np.concatenate([each for _, each in drawn])
     weights, effective = _normalise(log_weights)
-    log_evidence = float(np.logaddexp.reduce(log_weights) - np.log(len(log_weights)))
+    log_evidence = float(np.logaddexp.reduce(log_weights) - np.log(len(networks)))
 
     probs = inference.sigmoid(logits)
     marginals = weights @ probs
@@ -64,7 +71,7 @@ def complete(
     found: dict[bytes, np.ndarray] = {}
     for _ in range(8):  # few distinct sets may be left to find: stop looking some time
         chosen = rng.choice(len(weights), _SETS, p=weights)
-        sets = rng.random((_SETS, network.num_tags)) < probs[chosen]
+        sets = rng.random((_SETS, num_tags)) < probs[chosen]
         sets[:, present], sets[:, absent] = True, False
         for row, packed in zip(sets, np.packbits(sets, axis=1), strict=True):
             if row.any():
@@ -73,7 +80,7 @@ def complete(
                 break
         if len(found) == num:
             break
-    sets = np.array(list(found.values()), bool).reshape(len(found), network.num_tags)
+    sets = np.array(list(found.values()), bool).reshape(len(found), num_tags)
     probability = _set_probability(sets, logits, weights, present + absent)
     order = np.argsort(-probability, kind="stable")
     return Completion(sets[order], probability[order], marginals, log_evidence, effective)

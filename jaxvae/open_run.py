@@ -1,5 +1,6 @@
 """Opening runs: a run's folder, an exported `.pth`, or a `.pth` made into a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -7,6 +8,7 @@ from flax import nnx
 
 from jaxvae import compiled, export, run_folder
 from jaxvae.checkpoints import Checkpoints, load_params, save_params
+from jaxvae.ensemble import Ensemble
 from jaxvae.errors import InputError
 from jaxvae.model import VAE
 from jaxvae.record import environment, read_json, write_json
@@ -15,6 +17,26 @@ from jaxvae.state import best_of, create_state
 from jaxvae.taxonomy import Taxonomy
 
 CHECKPOINTS = ("best", "last")
+
+
+def load_many(path: str | Path | Sequence[str | Path]) -> Run | Ensemble:
+    """Opens a run, or several as an ensemble.
+
+    Args:
+      path: as `load` takes it; a folder of runs, such as `jaxvae seeds` leaves; or a list of paths.
+
+    Raises:
+      InputError: as `load` does; or the runs can't be mixed.
+    """
+    if isinstance(path, str | Path):
+        folder = Path(path).expanduser()
+        within = sorted(each.parent for each in folder.glob("*/config.json"))
+        if (folder / "config.json").exists() or not within:
+            return load(folder)
+        paths: Sequence[str | Path] = within
+    else:
+        paths = path
+    return Ensemble(tuple(load(each) for each in paths))
 
 
 def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | None = None) -> Run:

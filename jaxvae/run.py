@@ -188,28 +188,14 @@ class Run:
         Raises:
           InputError: a tag is both present and absent, or none is given.
         """
-        check_count("num", num)
-        check_seed(seed)
-        there = self.taxonomy.columns(present, on_unknown)
-        gone = self.taxonomy.columns(absent, on_unknown)
-        if both := sorted({*there} & {*gone}):
-            raise InputError(f"both present and absent: {', '.join(self.taxonomy.names(both))}")
-        if not there and not gone:
-            raise InputError("nothing to complete: give a tag that is present or absent")
-        if len(gone) == self.network.num_tags:
-            raise InputError("every tag is absent: no set is left")
-        found = completion.complete(self.network, there, gone, num=num, seed=seed)
-        free = {*range(self.network.num_tags)} - {*there, *gone}
-        tags = {}
-        for concept, columns in self.taxonomy.concepts:
-            ranked = sorted(free & {*columns}, key=lambda v: -found.marginals[v])
-            tags[concept] = [(self.taxonomy.tags[v], float(found.marginals[v])) for v in ranked]
-        return Completed(
-            self.names(found.sets),
-            found.probability.tolist(),
-            tags,
-            found.log_evidence,
-            found.effective_draws,
+        return complete_tags(
+            [self.network],
+            self.taxonomy,
+            present,
+            absent,
+            num=num,
+            seed=seed,
+            on_unknown=on_unknown,
         )
 
     def to_rows(self, tag_sets: TagSets, *, on_unknown: str = "error") -> np.ndarray:
@@ -282,6 +268,42 @@ class Run:
             config=self.config,
             probe=_probe(self.taxonomy.num_tags),
         )
+
+
+def complete_tags(
+    networks: Sequence[export.Network],
+    taxonomy: Taxonomy,
+    present: Iterable[str],
+    absent: Iterable[str],
+    *,
+    num: int,
+    seed: int,
+    on_unknown: str,
+) -> Completed:
+    """Completes a partial set by tags: see `Run.complete`; several networks are a mixture."""
+    check_count("num", num)
+    check_seed(seed)
+    there = taxonomy.columns(present, on_unknown)
+    gone = taxonomy.columns(absent, on_unknown)
+    if both := sorted({*there} & {*gone}):
+        raise InputError(f"both present and absent: {', '.join(taxonomy.names(both))}")
+    if not there and not gone:
+        raise InputError("nothing to complete: give a tag that is present or absent")
+    if len(gone) == taxonomy.num_tags:
+        raise InputError("every tag is absent: no set is left")
+    found = completion.complete(networks, there, gone, num=num, seed=seed)
+    free = {*range(taxonomy.num_tags)} - {*there, *gone}
+    tags = {}
+    for concept, columns in taxonomy.concepts:
+        ranked = sorted(free & {*columns}, key=lambda v: -found.marginals[v])
+        tags[concept] = [(taxonomy.tags[v], float(found.marginals[v])) for v in ranked]
+    return Completed(
+        [taxonomy.names(np.flatnonzero(row)) for row in found.sets],
+        found.probability.tolist(),
+        tags,
+        found.log_evidence,
+        found.effective_draws,
+    )
 
 
 def _probe(num_tags: int) -> np.ndarray:

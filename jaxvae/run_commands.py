@@ -100,6 +100,13 @@ def _load(options: argparse.Namespace):
     return load(options.run_folder, checkpoint=options.checkpoint)
 
 
+def _load_any(options: argparse.Namespace):
+    """A run, or all runs of a folder as an ensemble."""
+    from jaxvae.open_run import load_many
+
+    return load_many(options.run_folder) if options.checkpoint == "best" else _load(options)
+
+
 def _tags(text: str) -> list[str]:
     return [tag.strip() for tag in text.split(",") if tag.strip()]
 
@@ -109,11 +116,14 @@ def _on_unknown(options: argparse.Namespace) -> str:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.ensemble import Ensemble
     from jaxvae.judge import judge
     from jaxvae.record import write_json
     from jaxvae.report_text import evaluation_table
 
-    run = _load(options)
+    run = _load_any(options)
+    if isinstance(run, Ensemble):
+        return _evaluate_ensemble(run, options)
     judged = judge(
         run,
         split=options.split,
@@ -129,12 +139,36 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _evaluate_ensemble(ensemble, options: argparse.Namespace) -> int:
+    from jaxvae.ensemble import judge_ensemble
+
+    judged = judge_ensemble(
+        ensemble,
+        split=options.split,
+        num_importance_samples=options.num_importance_samples,
+        seed=options.seed,
+    )
+    if options.json:
+        _print_json(judged)
+        return 0
+    print(
+        f"{judged['split']}: {judged['rows']} rows, {judged['members']} runs, nats per row\n"
+        f"the ensemble   {judged['nll_iw']:8.3f}"
+    )
+    for run, nll in zip(ensemble.runs, judged["members/nll_iw"], strict=True):
+        print(f"  {run.folder.name:<13}{nll:8.3f}")
+    error = judged["gain/members_stderr"]
+    spread = "" if error is None else f" ± {error:.3f}"
+    print(f"better than its members on average by {judged['gain/members']:.3f}{spread}")
+    return 0
+
+
 def _sample(options: argparse.Namespace, rest: list[str]) -> int:
     for option, decode in (("threshold", "threshold"), ("top_k", "top_k")):
         if getattr(options, option) is not None and options.decode != decode:
             name = option.replace("_", "-")
             raise InputError(f"--{name} is for --decode {decode}, not {options.decode}")
-    run = _load(options)
+    run = _load_any(options)
     sets = run.sample(
         options.num,
         temperature=options.temperature,
@@ -153,7 +187,7 @@ def _sample(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _complete(options: argparse.Namespace, rest: list[str]) -> int:
-    run = _load(options)
+    run = _load_any(options)
     done = run.complete(
         _tags(options.present),
         _tags(options.absent),

@@ -118,7 +118,7 @@ def test_completion_and_samples_follow_a_learned_prior(prior):
     consistent = sets[:, 0] & ~sets[:, 3]
     evidence = probability[consistent].sum()
     marginal = probability[consistent] @ sets[consistent] / evidence
-    found = completion.complete(net, [0], [3], num=4, seed=0)
+    found = completion.complete([net], [0], [3], num=4, seed=0)
     assert found.log_evidence == pytest.approx(np.log(evidence), abs=0.05)
     np.testing.assert_allclose(found.marginals, marginal, atol=0.03)
     drawn = sample_prior(
@@ -180,7 +180,7 @@ def test_completion_is_conditioning(present, absent, latent_dim, points):
     evidence = probability[fits].sum()
     truth = {row.tobytes(): p / evidence for row, p in zip(sets, probability, strict=True)}
 
-    done = completion.complete(net, present, absent, num=100, seed=0)
+    done = completion.complete([net], present, absent, num=100, seed=0)
     assert done.effective_draws > 1000
     assert done.log_evidence == pytest.approx(np.log(evidence), abs=0.03)
     marginals = (sets[fits] * probability[fits, None]).sum(axis=0) / evidence
@@ -197,7 +197,7 @@ def test_completion_is_conditioning(present, absent, latent_dim, points):
 
 def test_completion_depends_on_nothing_but_its_seed():
     net = network(2)
-    first, again, other = (completion.complete(net, [0], [], num=3, seed=s) for s in (0, 0, 1))
+    first, again, other = (completion.complete([net], [0], [], num=3, seed=s) for s in (0, 0, 1))
     assert (first.sets == again.sets).all()
     assert (first.probability == again.probability).all()
     assert first.log_evidence != other.log_evidence

@@ -103,7 +103,9 @@ ROOMS = {
         "sample",
         "taxonomy",
     },
+    "ensemble": {"arguments", "errors", "run", "sample", "taxonomy"},
     "open_run": {
+        "ensemble",
         "checkpoints",
         "compiled",
         "errors",

@@ -1,0 +1,176 @@
+"""Several runs as one model: a mixture of them in equal parts.
+
+What one run has learned by chance another has not, so the mixture finds held-out rows more probable
+than its members do on average, and never less (Jensen's inequality).
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvae.arguments import check_count, check_seed
+from jaxvae.errors import InputError
+from jaxvae.run import Completed, Run, TagSets, complete_tags
+from jaxvae.sample import Samples
+from jaxvae.taxonomy import Taxonomy
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """A mixture of runs of one taxonomy; get one by `jaxvae.load_many`.
+
+    Attributes:
+      runs: its members, at least two.
+    """
+
+    runs: tuple[Run, ...]
+
+    def __post_init__(self):
+        if len(self.runs) < 2:
+            raise InputError("an ensemble needs at least two runs")
+        first = self.runs[0]
+        for run in self.runs[1:]:
+            if run.taxonomy.digest != first.taxonomy.digest:
+                raise InputError(
+                    f"{run.folder} and {first.folder} have other taxonomies: their tags can't be "
+                    f"mixed"
+                )
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """What the columns mean."""
+        return self.runs[0].taxonomy
+
+    def log_likelihood(
+        self,
+        tag_sets: TagSets,
+        *,
+        num_importance_samples: int = 1000,
+        seed: int = 0,
+        on_unknown: str = "error",
+    ) -> np.ndarray:
+        """The log of the mean of the members' importance-weighted bounds `[N]`, nats."""
+        rows = self.runs[0].to_rows(tag_sets, on_unknown=on_unknown)
+        each = self.member_log_likelihood(rows, num_importance_samples, seed)
+        return log_mean(each)
+
+    def member_log_likelihood(self, rows: np.ndarray, draws: int, seed: int) -> np.ndarray:
+        """Each member's bound on log p(x), `[members, N]`, of rows `[N, K]`."""
+        return np.stack([run.row_likelihood(rows, draws, seed).log_likelihood for run in self.runs])
+
+    def sample_sets(self, num: int, *, seed: int = 0, **options: Any) -> Samples:
+        """As `sample`, as boolean sets with their probabilities."""
+        check_count("num", num)
+        check_seed(seed)
+        rng = np.random.default_rng(seed)
+        counts = rng.multinomial(num, np.full(len(self.runs), 1.0 / len(self.runs)))
+        parts = [
+            run.sample_sets(int(count), seed=int(rng.integers(2**31)), **options)
+            for run, count in zip(self.runs, counts, strict=True)
+            if count
+        ]
+        order = rng.permutation(num)
+        shares = [len(part.multi_hot) / num for part in parts]
+        empty = [part.empty_fraction for part in parts]
+        return Samples(
+            np.concatenate([part.multi_hot for part in parts])[order],
+            np.concatenate([part.probabilities for part in parts])[order],
+            float(np.dot(shares, empty)),
+        )
+
+    def sample(self, num: int, **options: Any) -> list[list[str]]:
+        """Draws tag sets, each from a member by chance; options as `Run.sample` has them."""
+        return self.names(self.sample_sets(num, **options).multi_hot)
+
+    def complete(
+        self,
+        present: Iterable[str] = (),
+        absent: Iterable[str] = (),
+        *,
+        num: int = 5,
+        seed: int = 0,
+        on_unknown: str = "error",
+    ) -> Completed:
+        """Completes a partial set; a member counts the more, the better it explains what is given.
+
+        Arguments and errors are those of `Run.complete`.
+        """
+        return complete_tags(
+            [run.network for run in self.runs],
+            self.taxonomy,
+            present,
+            absent,
+            num=num,
+            seed=seed,
+            on_unknown=on_unknown,
+        )
+
+    def names(self, sets: np.ndarray) -> list[list[str]]:
+        """Boolean sets `[N, V]` as lists of tags."""
+        return self.runs[0].names(sets)
+
+    def rows(self, split: str) -> np.ndarray:
+        """The rows `[N, K]` of a split, which must be every member's.
+
+        Raises:
+          InputError: members have other rows: one's test may be another's training.
+        """
+        rows = self.runs[0].rows(split)
+        for run in self.runs[1:]:
+            its = run.rows(split)
+            if its.shape != rows.shape or (its != rows).any():
+                raise InputError(
+                    f"{run.folder} and {self.runs[0].folder} have other {split} rows; an ensemble "
+                    f"can only be judged on rows that none was trained on"
+                )
+        return rows
+
+    def export(self, output: str | Path) -> list[Path]:
+        """Writes each member's model: `model_0.pth`, `model_1.pth`, ... for `model.pth`."""
+        path = Path(output)
+        paths = [path.with_name(f"{path.stem}_{at}{path.suffix}") for at in range(len(self.runs))]
+        for run, each in zip(self.runs, paths, strict=True):
+            run.export(each)
+        return paths
+
+
+def log_mean(log_values: np.ndarray) -> np.ndarray:
+    """Log of the mean over the first axis of `exp(log_values)`."""
+    return np.logaddexp.reduce(log_values, axis=0) - np.log(len(log_values))
+
+
+def judge_ensemble(
+    ensemble: Ensemble, *, split: str, num_importance_samples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """The likelihood of an ensemble on a split, beside its members'.
+
+    Args:
+      ensemble: whose members have their rows.
+      split: "train", "val" or "test".
+      num_importance_samples: draws a row and member.
+      seed: of every draw.
+
+    Returns:
+      `nll_iw` (nats a row), `nll_iw_rows_stderr`, `members/nll_iw` (a list), and `gain/members`:
+      by how much it is better than its members on average, on the same rows, with `_stderr`.
+    """
+    rows = ensemble.rows(split)
+    each = ensemble.member_log_likelihood(rows, num_importance_samples, seed)
+    mixture = log_mean(each)
+    gain = mixture - each.mean(axis=0)
+    root = np.sqrt(len(rows))
+    return {
+        "split": split,
+        "rows": len(rows),
+        "members": len(ensemble.runs),
+        "num_importance_samples": num_importance_samples,
+        "seed": seed,
+        "nll_iw": float(-mixture.mean()),
+        "nll_iw_rows_stderr": float(mixture.std(ddof=1) / root) if len(rows) > 1 else None,
+        "members/nll_iw": (-each.mean(axis=1)).tolist(),
+        "gain/members": float(gain.mean()),
+        "gain/members_stderr": float(gain.std(ddof=1) / root) if len(rows) > 1 else None,
+    }
