@@ -265,11 +265,15 @@ def load_baselines(path: Path, *, key: str) -> Baselines | None:
             if str(file["key"]) != key:
                 return None
             facts = dict(zip(file["names"].tolist(), file["facts"].tolist(), strict=True))
-            return Baselines(
+            found = Baselines(
                 Independent(file["independent"]),
                 ChowLiu(file["parent"], file["tree"]),
                 Mixture(file["weights"], file["probs"]),
                 facts,
             )
+            nothing = np.zeros((1, len(file["independent"])), bool)
+            for model in found.each().values():  # arrays that don't fit together raise here
+                model.log_likelihood(nothing)
+            return found
     except Exception:  # Whatever is wrong with a kept result, fitting again mends it.
         return None

@@ -9,6 +9,7 @@ import datetime
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,10 @@ USAGE_ERROR = 2
 TRAINING_FAILED = 1
 DAMAGED = 1
 INTERRUPTED = 130
+_TOO_LARGE = (
+    "the memory of this machine or device is not enough; take a smaller --config.data.batch_size, "
+    "--config.model.hidden_dim or latent_dim"
+)
 
 
 def launch(argv: Sequence[str], *, description: str) -> int:
@@ -40,7 +45,8 @@ def launch(argv: Sequence[str], *, description: str) -> int:
 def _guarded(command: Callable[[], int]) -> int:
     try:
         code = command()
-        sys.stdout.flush()  # here, where a full disk is a message and not a traceback at exit
+        if sys.stdout is not None:  # closed by whoever started this
+            sys.stdout.flush()  # here, where a full disk is a message and not a traceback at exit
         return code
     except InputError as error:
         return _fail(error, USAGE_ERROR)
@@ -49,6 +55,12 @@ def _guarded(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         _drop_output()
         return 0  # the reader of our output went away, as `head` does
+    except MemoryError:
+        return _fail(_TOO_LARGE, USAGE_ERROR)
+    except RuntimeError as error:  # the base of JAX's own, which must not be imported for this
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _fail(_TOO_LARGE, USAGE_ERROR)
     except OSError as error:
         _drop_output()
         return _fail(f"{error.filename or 'standard output'}: {error.strerror}", USAGE_ERROR)
@@ -76,7 +88,9 @@ def _launch(argv: Sequence[str], description: str) -> int:
     workdir = Path(values.workdir) if values.workdir else _new_workdir()
     lock.refuse_if_held(workdir.expanduser().resolve())  # before JAX is imported, which takes long
     at_once = "jaxvae: stopped at once; what was saved before stands"
-    with interrupt.exit_at_second_signal(at_once):
+    # From here on, not from training on: while libraries are imported, an exception that Python's
+    # own handler raises may be lost.
+    with interrupt.requests(), interrupt.exit_at_second_signal(at_once):
         from jaxvae.train import TrainingFailed, train_and_evaluate
 
         _quiet_libraries()
@@ -99,7 +113,8 @@ def _how_to_resume(argv: Sequence[str], workdir: Path) -> str:
         at = arguments.index("--workdir")
         del arguments[at : at + 2]
     arguments = [argument for argument in arguments if not argument.startswith("--workdir=")]
-    return f"; resume with: {shlex.join(['python', *arguments, f'--workdir={workdir}'])}"
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    return f"; resume with: {shlex.join([python, *arguments, f'--workdir={workdir}'])}"
 
 
 def _define_launch_flags(values: flags.FlagValues) -> None:

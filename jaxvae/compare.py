@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from jaxvae import run_folder, settings
+from jaxvae import manifest, run_folder, settings
 from jaxvae.errors import InputError
 from jaxvae.record import read_json
 
@@ -37,12 +37,20 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
       InputError: a folder holds no finished run.
     """
     groups: dict[str, dict[str, Any]] = {}
+    seen: set[Path] = set()
     for folder in folders:
         run_folder.check_is_run(folder)
+        if folder.resolve() in seen:
+            raise InputError(f"{folder}: is named twice, and would count as two runs")
+        seen.add(folder.resolve())
         if not (folder / "metrics.json").is_file():
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
-        fields = dict(settings.fields(read_json(folder / "config.json")))
+        if manifest.is_sealed(folder):
+            manifest.check(folder, ["metrics.json", "summary.json"])
+        fields = dict(settings.fields(run_folder.read_config(folder)))
         test = read_json(folder / "metrics.json").get("test", {})
+        if not isinstance(test, dict):
+            raise InputError(f"{folder / 'metrics.json'}: damaged: test is no object")
         test["nll_iw"] = _kept_likelihood(folder)
         kept = {
             name: value
@@ -101,18 +109,23 @@ def _kept_likelihood(folder: Path) -> float | None:
     if not (folder / "evaluation_test.json").is_file():
         return None
     kept = read_json(folder / "evaluation_test.json")
-    if kept.get("num_importance_samples", 0) < MIN_DRAWS:
+    draws = kept.get("num_importance_samples")
+    if not isinstance(draws, int) or draws < MIN_DRAWS:
         return None
     exported = ("best", read_json(folder / "summary.json").get("best_epoch"))
     return kept.get("nll_iw") if (kept.get("checkpoint"), kept.get("epoch")) == exported else None
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _spread(of, tests: list[dict]) -> dict[str, Any]:
     try:
         values = [of(test) for test in tests]
-    except KeyError:
+    except (KeyError, TypeError):
         values = []
-    values = [value for value in values if value is not None and math.isfinite(value)]
+    values = [value for value in values if _is_number(value) and math.isfinite(value)]
     return {
         "mean": statistics.fmean(values) if values else None,
         "sd": statistics.stdev(values) if len(values) > 1 else None,

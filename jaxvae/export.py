@@ -155,7 +155,14 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
             f"{path} has {width} columns, {taxonomy.source} has {taxonomy.num_tags} tags; "
             f"give the taxonomy it was trained with"
         )
-    config = beside.get("config", {}) if beside.get("taxonomy_digest") == taxonomy.digest else {}
+    same = beside.get("taxonomy_digest") == taxonomy.digest
+    if not same and taxonomy_path is None:
+        raise InputError(
+            f"{sidecar}: its taxonomy is not the one it was written with (the digest differs); "
+            f"give the right one by --taxonomy"
+        )
+    config = beside.get("config") if same else {}
+    config = config if isinstance(config, dict) else {}
     params: dict = {}
     batch_stats: dict = {}
     for layer, arrays in layers.items():
@@ -169,7 +176,7 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
 def _read_sidecar(path: Path) -> dict:
     try:
         beside = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON: {error}; or give --taxonomy") from error
     return beside if isinstance(beside, dict) else {}
 

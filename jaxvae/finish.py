@@ -197,9 +197,8 @@ def _copy(folder: Path, models_dir: Path, name: str) -> str:
     }
     replaced = copies["model.pth"].exists()
     for source, target in copies.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / source, target.with_name(target.name + ".new"))
-        target.with_name(target.name + ".new").replace(target)
+        with (folder / source).open("rb") as file, record.replacing(target) as copy:
+            shutil.copyfileobj(file, copy)
     return f"{copies['model.pth']}" + (" (replaced an older one)" if replaced else "")
 
 

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxvae.errors import InputError
@@ -28,13 +28,17 @@ _SETTLE_SECONDS = 0.3
 
 
 @contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[None]:
+def claim(workdir: Path) -> Iterator[Callable[[], None]]:
     """Makes a run folder and holds it for this process.
 
     A folder in which nothing was written is removed again.
 
     Args:
       workdir: absolute path.
+
+    Yields:
+      A function to call before writing: it raises InputError when the folder at this path is no
+      longer the one that is held. Moved away and made anew it may be another process's by now.
 
     Raises:
       InputError: it can't be made, or another process holds it, naming that process.
@@ -48,14 +52,23 @@ def claim(workdir: Path) -> Iterator[None]:
     done = threading.Event()
     try:
         _take(workdir, descriptor)
-        threading.Thread(target=_keep_alive, args=(path, done), daemon=True).start()
+        threading.Thread(target=_keep_alive, args=(descriptor, done), daemon=True).start()
+
+        def check() -> None:
+            if not _is_ours(path, descriptor):
+                raise InputError(
+                    f"{workdir} was moved or replaced while this process wrote to it; what it had "
+                    f"written lies where the folder is now"
+                )
+
         try:
-            yield
+            yield check
         finally:
             done.set()
             with contextlib.suppress(OSError):  # gone with the disk under it, or read-only by now
-                path.unlink(missing_ok=True)
-                workdir.rmdir()  # unless something was written
+                if _is_ours(path, descriptor):
+                    path.unlink()
+                    workdir.rmdir()  # unless something was written
     finally:
         os.close(descriptor)
 
@@ -76,20 +89,27 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
+def _is_ours(path: Path, descriptor: int) -> bool:
+    """Whether a lock's name still means the file that is held."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
 def _take(workdir: Path, descriptor: int) -> None:
     kernel_decides = _check_free(workdir, descriptor)
     path = workdir / NAME
     # Between opening and locking, its last holder may have removed the file: what is locked then
     # has no name, and the next process would make, and lock, another.
-    with contextlib.suppress(FileNotFoundError):
-        if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-            identity = _identity()
-            os.truncate(descriptor, 0)
-            os.pwrite(descriptor, identity.encode(), 0)
-            if not kernel_decides:
-                time.sleep(_SETTLE_SECONDS)
-            if kernel_decides or _read(descriptor) == identity:
-                return
+    if _is_ours(path, descriptor):
+        identity = _identity()
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, identity.encode(), 0)
+        if not kernel_decides:
+            time.sleep(_SETTLE_SECONDS)
+        if kernel_decides or _read(descriptor) == identity:
+            return
     raise InputError(f"{workdir}: another process started in it at the same moment; try again")
 
 
@@ -112,7 +132,8 @@ def _check_free(workdir: Path, descriptor: int) -> bool:
             return locks
         raise InputError(f"{workdir}: in use by {name}; use another --workdir")
     idle = _now_there(workdir) - os.fstat(descriptor).st_mtime
-    if idle < STALE_SECONDS:
+    # A time to come is of no heartbeat: the file was restored, or a clock was wrong.
+    if -STALE_SECONDS < idle < STALE_SECONDS:
         raise InputError(
             f"{workdir}: in use by {name}, which was seen {max(idle, 0):.0f} s ago; use another "
             f"--workdir, or, if it is gone, try again in {STALE_SECONDS - idle:.0f} s"
@@ -120,10 +141,10 @@ def _check_free(workdir: Path, descriptor: int) -> bool:
     return locks
 
 
-def _keep_alive(path: Path, done: threading.Event) -> None:
+def _keep_alive(descriptor: int, done: threading.Event) -> None:
     while not done.wait(TOUCH_SECONDS):
         with contextlib.suppress(OSError):
-            os.utime(path)
+            os.utime(descriptor)
 
 
 def _identity() -> str:
@@ -164,4 +185,5 @@ def _now_there(workdir: Path) -> float:
 
 
 def _read(descriptor: int) -> str:
-    return os.pread(descriptor, 500, 0).decode("utf-8", "replace")
+    text = os.pread(descriptor, 500, 0).decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)

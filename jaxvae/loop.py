@@ -49,6 +49,7 @@ def train(
     trackers: tuple[str, ...],
     hooks: Sequence[Hook],
     requests: interrupt.Requests,
+    check_held: Callable[[], None],
 ) -> tuple[dict, Progress]:
     """Trains to the end, or from where the checkpoints left off.
 
@@ -62,6 +63,7 @@ def train(
       trackers: besides metrics.jsonl.
       hooks: called after each epoch.
       requests: signals that ask for the end.
+      check_held: called before anything is written; raises where the folder is another's by now.
 
     Returns:
       (the best parameters and running statistics, where the run stands).
@@ -79,6 +81,7 @@ def train(
 
     def save():
         tree = {"state": state, "best": best}
+        check_held()
         log.sync()
         checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
 
@@ -103,6 +106,7 @@ def train(
                     break
                 if progress.observe(values["loss"], plan):
                     best = _copy(best_of(state))
+            check_held()
             log.append(line)
             display.show(line)
             for hook in hooks:
@@ -174,6 +178,11 @@ def _resume(state, checkpoints: Checkpoints, terminal) -> tuple[TrainState, dict
     for line in damaged:
         terminal.say(line)
     if found is None:
+        if record.has_epochs(checkpoints.folder.parent):
+            terminal.say(
+                f"{checkpoints.folder}: no checkpoint, though metrics.jsonl has epochs; training "
+                f"starts from the first"
+            )
         return state, best, Progress()
     progress = Progress(**found.facts)
     if progress.nonfinite_step >= 0:

@@ -242,7 +242,8 @@ def total_correlation(
     others = jnp.maximum(_rows(mask) - 1.0, 1.0)
     own = jnp.eye(size, dtype=bool)
     share = jnp.where(own, -jnp.log(float(num_rows)), jnp.log1p(-1.0 / num_rows) - jnp.log(others))
-    share = jnp.where(mask[None, :], share, -jnp.inf)
+    # Not -inf: of a batch without any real row the gradient would not be a number.
+    share = jnp.where(mask[None, :], share, -1e30)
 
     def one(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
         z, share = inputs

@@ -1,5 +1,6 @@
 """Opening runs: a run's folder, an exported `.pth`, or a `.pth` made into a run."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.ensemble import Ensemble
 from jaxvae.errors import InputError
 from jaxvae.model import VAE
-from jaxvae.record import environment, read_json, write_json
+from jaxvae.record import environment, write_json
 from jaxvae.run import Run
 from jaxvae.state import best_of, create_state
 from jaxvae.taxonomy import Taxonomy
@@ -64,7 +65,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     run_folder.check_is_run(Path(path).expanduser())  # as it was typed
     if checkpoint not in CHECKPOINTS:
         raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
-    config = read_json(folder / "config.json")
+    config = run_folder.read_config(folder)
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
     if checkpoint == "best":
         params, batch_stats, facts = load_params(folder / "final")
@@ -107,42 +108,45 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {output}: can't be made: {error.strerror}") from error
-    write_json(folder / "taxonomy.json", taxonomy.to_mapping())
-    write_json(folder / "environment.json", environment(", ".join(map(str, jax.devices()))))
-    write_json(folder / "summary.json", {"config": config, "imported_from": path.name})
     facts = {"checkpoint": "imported", "taxonomy_digest": taxonomy.digest}
-    save_params(folder / "final", params, batch_stats, facts)
-    # The config last: a folder without one is not a run yet.
-    write_json(folder / "config.json", config)
-    run = load(folder)
-    run.export(folder / "model.pth")
-    run_folder.seal(folder)
+    try:
+        write_json(folder / "taxonomy.json", taxonomy.to_mapping())
+        write_json(folder / "environment.json", environment(", ".join(map(str, jax.devices()))))
+        write_json(folder / "summary.json", {"config": config, "imported_from": path.name})
+        save_params(folder / "final", params, batch_stats, facts)
+        # The config last: a folder without one is not a run yet.
+        write_json(folder / "config.json", config)
+        run = load(folder)
+        run.export(folder / "model.pth")
+        run_folder.seal(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # or the same command would find it taken
+        raise
     return run
 
 
 def _last(folder: Path, config: dict, taxonomy: Taxonomy) -> tuple[dict, dict, dict]:
     if not (folder / "checkpoints").is_dir():
         raise InputError(f"{folder} has no checkpoints: the model was imported")
-    settings = config["model"]
+    settings, trainer = config["model"], config.get("trainer", {})
 
     def build(rngs: nnx.Rngs) -> VAE:
         return VAE(
             num_tags=taxonomy.num_tags,
             latent_dim=settings["latent_dim"],
             hidden_dim=settings["hidden_dim"],
-            use_batch_norm=settings["use_batch_norm"],
+            use_batch_norm=settings.get("use_batch_norm", False),
             use_layer_norm=settings.get("use_layer_norm", False),
             prior=settings.get("prior", "normal"),
             num_components=settings.get("prior_components", 1),
             rngs=rngs,
         )
 
-    trainer = config["trainer"]
     _, state = create_state(
         build,
         seed=0,
         average=trainer.get("ema_decay", 0.0) > 0.0,
-        decoupled=trainer["optimizer"].get("decoupled_weight_decay", False),
+        decoupled=trainer.get("optimizer", {}).get("decoupled_weight_decay", False),
     )
     with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
         found, _ = checkpoints.restore({"state": state, "best": best_of(state)})

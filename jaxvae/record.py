@@ -75,7 +75,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; InputError names the file that is missing or broken."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: missing or not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object")
@@ -120,7 +120,11 @@ class EpochLog:
     def __init__(self, folder: Path, *, trackers: Sequence[str], finished: int):
         self._path = folder / "metrics.jsonl"
         lines = self._path.read_bytes().splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _epoch_of(line) <= finished]
+        kept: list[bytes] = []
+        for line in lines:
+            # Each epoch once and in order, whatever happened to the file in the meantime.
+            if (_epoch_of(kept[-1]) if kept else 0) < _epoch_of(line) <= finished:
+                kept.append(line)
         with replacing(self._path) as file:
             file.write(b"".join(line + b"\n" for line in kept))
         self._events = None
@@ -169,6 +173,12 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def has_epochs(folder: Path) -> bool:
+    """Whether a run's log has a line."""
+    path = folder / "metrics.jsonl"
+    return path.exists() and path.stat().st_size > 0
+
+
 def _open_existing(path: str, flags: int) -> int:
     return os.open(path, flags & ~os.O_CREAT)
 
@@ -180,16 +190,24 @@ def _epoch_of(line: bytes) -> float:
         return math.inf  # half a line, from a run that was killed while writing it
 
 
+class _Console(Console):
+    """A console whose reader may go away: rich would end the process, and a run with it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Terminal:
     """What a run says while it goes on: to standard error, so that pipes stay clean."""
 
     def __init__(self, *, progress_bar: bool = True, silent: bool = False):
-        self._console = Console(stderr=True, highlight=False, quiet=silent)
+        self._console = _Console(stderr=True, highlight=False, quiet=silent)
         self._bar = progress_bar and self._console.is_terminal
 
     def say(self, text: str) -> None:
         """Prints a line or a block as it is."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        with contextlib.suppress(OSError):  # what is said is not worth a run
+            self._console.print(text, markup=False, soft_wrap=True)
 
     def summary(self, title: str, rows: dict[str, str]) -> None:
         """Prints a two-column table."""
@@ -198,7 +216,8 @@ class Terminal:
         table.add_column(overflow="fold")
         for name, value in rows.items():
             table.add_row(name, value)
-        self._console.print(table)
+        with contextlib.suppress(OSError):
+            self._console.print(table)
 
     @contextlib.contextmanager
     def epochs(self, total: int, finished: int) -> Iterator["EpochDisplay"]:

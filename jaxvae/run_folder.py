@@ -31,6 +31,26 @@ def check_is_run(path: Path) -> None:
     raise InputError(f"{path}: not a run's folder ({what})")
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's config, as it was written.
+
+    Raises:
+      InputError: it is missing or damaged: of a finished run its digest differs, of another the
+        groups are not what a config has.
+    """
+    path = folder / "config.json"
+    config = record.read_json(path)
+    if manifest.is_sealed(folder):
+        manifest.check(folder, ["config.json", "taxonomy.json"])
+    groups = ("model", "data", "loss", "trainer", "inference")
+    wrong = [name for name in groups if not isinstance(config.get(name, {}), dict)]
+    sizes = ("latent_dim", "hidden_dim")
+    model = config.get("model")
+    if wrong or not isinstance(model, dict) or not all(type(model.get(n)) is int for n in sizes):
+        raise InputError(f"{path}: damaged: {', '.join(wrong) or 'model'} is not a config's")
+    return config
+
+
 FILES = (
     *("config.json", "overrides.json", "environment.json", "taxonomy.json", "data_report.json"),
     *("splits.json", "rows.npz", "metrics.jsonl", "metrics.json", "summary.json", "samples.json"),
@@ -56,11 +76,17 @@ def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
     """
     path = folder / "config.json"
     if not path.exists():
+        if any((folder / "checkpoints").glob("*/" + manifest.NAME)):
+            raise InputError(
+                f"{folder} has checkpoints but no config.json, so whether they are this config's "
+                f"can't be told; put it back, or give another --workdir"
+            )
         return
     before = dict(settings.fields(record.read_json(path)))
     may_change = list(MAY_CHANGE)
-    if fields["trainer.lr_scheduler.name"] == "constant":
-        may_change.append("trainer.max_epochs")  # no schedule depends on it
+    was, now = before.get("trainer.max_epochs"), fields["trainer.max_epochs"]
+    if _may_go_on(fields) and isinstance(was, int) and now >= was:
+        may_change.append("trainer.max_epochs")
     changed = [
         f"{name} (was {before.get(name)}, now {fields.get(name)})"
         for name in sorted({*before, *fields})
@@ -74,11 +100,17 @@ def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
         )
 
 
+def _may_go_on(fields: dict[str, Any]) -> bool:
+    """Whether more epochs leave those that were trained as they are: no schedule is a share."""
+    share = fields["loss.kld_schedule"] != "constant" and fields["loss.kld_warmup"] < 1.0
+    return fields["trainer.lr_scheduler.name"] == "constant" and not share
+
+
 def refuse_other_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> None:
     """Raises InputError when the taxonomy or the rows are not those the folder was made with."""
     path = folder / "data_report.json"
-    if not path.exists():
-        return
+    if not (folder / "config.json").exists():
+        return  # a new run's
     taxonomy_path = folder / "taxonomy.json"
     difference = _tag_difference(Taxonomy.load(taxonomy_path).tags, taxonomy.tags)
     if difference:
@@ -86,7 +118,7 @@ def refuse_other_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> Non
             f"{folder} holds a run with another taxonomy: {difference}; restore the one in "
             f"{taxonomy_path}, or give another --workdir"
         )
-    before = record.read_json(path).get("fingerprint", "")
+    before = str(record.read_json(path).get("fingerprint"))
     if before != dataset.fingerprint:
         raise InputError(
             f"{folder} holds a run on other rows (fingerprint {before[:12]}, now "

@@ -175,6 +175,10 @@ def _at_least(low):
     return lambda value: value >= low, f"must be at least {low}"
 
 
+def _from_to(low, high):
+    return lambda value: low <= value <= high, f"must be at least {low} and at most {high:,}"
+
+
 def _positive():
     return lambda value: value > 0, "must be above 0"
 
@@ -195,18 +199,18 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: bool(_NAME.fullmatch(value)),
         "must be 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
     ),
-    "model.latent_dim": _at_least(1),
-    "model.hidden_dim": _at_least(1),
+    "model.latent_dim": _from_to(1, 2**16),
+    "model.hidden_dim": _from_to(1, 2**20),
     "model.dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "model.hidden_dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "model.decoder_bias": _one_of("random", "log_odds"),
     "model.prior": _one_of("normal", "mixture", "vamp", "flow"),
-    "model.prior_components": _at_least(1),
+    "model.prior_components": _from_to(1, 2**20),
     "data.val_fraction": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "data.test_fraction": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "data.split_by": _one_of("row", "set"),
     "data.split_seed": _between(0, 2**32, "must be between 0 and 4294967295"),
-    "data.batch_size": _at_least(1),
+    "data.batch_size": _from_to(1, 2**24),
     "loss.bce_weight": _at_least(0.0),
     "loss.kld_weight": _at_least(0.0),
     "loss.objective": _one_of("elbo", "free_bits", "capacity", "tcvae", "iw"),
@@ -215,8 +219,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "loss.kld_cycles": _at_least(1),
     "loss.free_bits": _at_least(0.0),
     "loss.capacity": _at_least(0.0),
-    "loss.num_importance_samples": _at_least(1),
-    "trainer.max_epochs": _at_least(1),
+    "loss.num_importance_samples": _from_to(1, 10_000),
+    "trainer.max_epochs": _from_to(1, 10**9),
     "trainer.accelerator": _one_of("auto", "cpu", "gpu", "tpu"),
     "trainer.devices": (
         lambda value: value == -1 or value >= 1,
@@ -224,7 +228,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "trainer.precision": _one_of("32", "bf16"),
     "trainer.gradient_clip_val": _at_least(0.0),
-    "trainer.accumulate_grad_batches": _at_least(1),
+    "trainer.accumulate_grad_batches": _from_to(1, 2**20),
     "trainer.check_val_every_n_epoch": _at_least(1),
     "trainer.optimizer.lr": _positive(),
     "trainer.optimizer.betas": (
@@ -246,7 +250,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.early_stopping_patience": _at_least(0),
     "trainer.early_stopping_min_delta": _at_least(0.0),
     "trainer.checkpoint_every_seconds": _at_least(0.0),
-    "inference.num_samples": _at_least(1),
+    "inference.num_samples": _from_to(1, 10**7),
     "inference.temperature": _positive(),
     "inference.decode": _one_of("bernoulli", "threshold"),
     "inference.threshold": (lambda value: 0.0 < value < 1.0, "must be above 0 and below 1"),

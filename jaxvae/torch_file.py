@@ -101,7 +101,7 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     try:
         if not path.is_file():
-            raise FormatError("no such file")
+            raise FormatError("no such file, or not a file")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             _check_start(file.read(len(_BEFORE_ZIP)))

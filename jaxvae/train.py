@@ -69,7 +69,7 @@ def train_and_evaluate(
     folder = Path(workdir).expanduser().resolve()
     # Under jax.distributed, a scheduler's SIGTERM is its business: all hosts must agree.
     ignore = (signal.SIGTERM,) if jax.distributed.is_initialized() else ()
-    with interrupt.requests(ignore=ignore) as requests, lock.claim(folder):
+    with interrupt.requests(ignore=ignore) as requests, lock.claim(folder) as check_held:
         plain = json.loads(config.to_json())
         run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
         mesh = devices.make_mesh(accelerator=trainer.accelerator, num_devices=trainer.devices)
@@ -110,7 +110,9 @@ def train_and_evaluate(
                 trackers=config.logger.name,
                 hooks=hooks,
                 requests=requests,
+                check_held=check_held,
             )
+        check_held()
         return conclude(
             folder,
             config,

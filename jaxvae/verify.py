@@ -53,10 +53,16 @@ def _checks(folder: Path) -> Iterator[tuple[str, Callable[[Path], Iterator[str]]
         yield f"checkpoint {step.name}", functools.partial(_checkpoint, step)
     if steps:
         yield "final: the best parameters of the newest checkpoint", _best
+    elif read_json(folder / "summary.json").get("imported_from") is None:
+        yield "checkpoints: as the run left them", _no_checkpoints
     yield "parameters: as they were saved, and in the exports bit for bit", _parameters
     if (folder / "rows.npz").exists():
         yield "rows: those the model was trained on", _rows
         yield "metrics: every epoch once", _epochs
+
+
+def _no_checkpoints(folder: Path) -> Iterator[str]:
+    yield f"{folder / 'checkpoints'} has no checkpoint, though the run was trained"
 
 
 def _checkpoint(step: Path, _: Path) -> Iterator[str]:

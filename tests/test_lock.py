@@ -144,3 +144,35 @@ def test_asking_takes_nothing(tmp_path):
     assert not list((tmp_path / "run").iterdir())
     with claim(tmp_path / "run"), pytest.raises(InputError, match=f"process {os.getpid()}"):
         refuse_if_held(tmp_path / "run")
+
+
+def test_a_lock_of_a_time_to_come_is_nobodys(tmp_path):
+    path = tmp_path / lock.NAME
+    path.write_text("process 1 on another-machine\n")
+    with pytest.raises(InputError, match="in use by process 1"), claim(tmp_path):
+        pass
+    os.utime(path, (time.time() + 1e6,) * 2)
+    with claim(tmp_path):
+        pass
+
+
+def test_who_holds_a_lock_is_said_in_letters(tmp_path):
+    (tmp_path / lock.NAME).write_bytes(bytes(range(32)) + b" on elsewhere")
+    with pytest.raises(InputError) as refused, claim(tmp_path):
+        pass
+    assert str(refused.value).isprintable()
+
+
+def test_a_folder_that_was_replaced_is_no_longer_held(tmp_path):
+    with claim(tmp_path / "run") as check:
+        check()
+        (tmp_path / "run").rename(tmp_path / "moved")
+        with pytest.raises(InputError, match="was moved or replaced"):
+            check()
+        with claim(tmp_path / "run") as other:
+            other()
+            with pytest.raises(InputError, match="was moved or replaced"):
+                check()
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / lock.NAME).write_text("another's")
+    assert (tmp_path / "run" / lock.NAME).read_text() == "another's"

@@ -219,3 +219,20 @@ def test_it_is_the_capacity_that_rises_where_there_is_one():
     assert (float(half.kld), float(half.capacity)) == (4.0, 4.0)
     half = losses.weights_at(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "elbo")
     assert (float(half.kld), float(half.capacity)) == (2.0, 8.0)
+
+
+def test_a_batch_of_padding_alone_has_a_gradient():
+    """With accumulated gradients an epoch's last batches may hold no row."""
+    slope = jax.grad(
+        lambda mean, mask: losses.masked_mean(
+            losses.tcvae(
+                losses.Terms(**terms(mean=mean, mask=mask)._asdict()), weights(kld=4.0), 100
+            ),
+            mask,
+            jnp.float32(4.0),
+        )
+    )
+    mean = jnp.asarray(terms().mean)
+    assert (np.asarray(slope(mean, jnp.zeros(B, bool))) == 0.0).all()
+    assert np.isfinite(slope(mean, jnp.ones(B, bool))).all()
+    assert np.abs(np.asarray(slope(mean, jnp.ones(B, bool)))).max() > 0.01

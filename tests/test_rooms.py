@@ -155,7 +155,7 @@ ROOMS = {
         "report_text",
         "run",
     },
-    "compare": {"errors", "record", "run_folder", "settings"},
+    "compare": {"errors", "manifest", "record", "run_folder", "settings"},
     "progress": set(),
     "run_folder": {"dataset", "errors", "manifest", "record", "settings", "taxonomy"},
     "verify": {

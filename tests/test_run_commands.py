@@ -241,5 +241,7 @@ def test_a_half_written_run_is_refused(capsys, folder, tmp_path):
     (tmp_path / "other" / "taxonomy.json").write_text(
         json.dumps({name: tags[::-1] for name, tags in mapping.items()})
     )
+    assert "taxonomy.json is not what" in refused(capsys, "sample", tmp_path / "other")
+    (tmp_path / "other" / "SHA256SUMS").unlink()
     assert "not the one the model was trained with" in refused(capsys, "sample", tmp_path / "other")
     assert shell(capsys, "sample", folder, "--num", 1)

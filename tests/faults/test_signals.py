@@ -52,6 +52,17 @@ def test_a_signal_ends_a_run_in_good_order(signum, when, clips, whole, tmp_path)
     assert outcome(folder) == whole
 
 
+@pytest.mark.parametrize("tenths", range(1, 11))
+def test_a_signal_during_the_start_is_heard(tenths, clips, tmp_path):
+    """While libraries are imported, too, where Python's own handler may lose its exception."""
+    process = start(*arguments(clips), "--workdir=run", cwd=tmp_path)
+    time.sleep(0.15 + tenths / 10)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+
+
 def test_medium_is_saved_within_five_seconds(tmp_path, record_property):
     process = start(f"--config={ROOT}/configs/medium.py", "--workdir=run", cwd=tmp_path)
     log = tmp_path / "run" / "metrics.jsonl"
