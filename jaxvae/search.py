@@ -52,7 +52,7 @@ def search(
     num_trials: int,
     metric: str,
     requests: interrupt.Requests,
-    ended: Callable[[Outcome, int], None],
+    ended: Callable[[Outcome], None],
 ) -> dict[int, tuple[Member, dict[str, Any]]]:
     """Trains trials until the study has as many as wanted.
 
@@ -64,7 +64,7 @@ def search(
       num_trials: of the whole study.
       metric: of `trials.measures_of`.
       requests: signals that ask for the end.
-      ended: called with each trial that ended and the number still in training.
+      ended: called with each trial that ended.
 
     Returns:
       {number: (member, trees)} of the best trial that was trained here, if any.
@@ -74,7 +74,6 @@ def search(
       Interrupted: SIGINT or SIGTERM came; trials in training are asked again at the next start.
     """
     leading: dict[int, tuple[Member, dict[str, Any]]] = {}
-    running: set[int] = set()
     started: dict[int, float] = {}
     epochs_between = max(1, base.trainer.max_epochs // _REPORTS)
 
@@ -91,7 +90,6 @@ def search(
             study.fail(number, str(error))
             raise
         study.note_drawn(number, space.drawn)
-        running.add(number)
         started[number] = time.monotonic()
         return member
 
@@ -105,7 +103,6 @@ def search(
 
     def end(member: Member, trees: dict[str, Any]) -> None:
         number = member.name
-        running.discard(number)
         facts: dict[str, float] = {
             "epochs": member.progress.epoch,
             "best_epoch": member.progress.best_epoch,
@@ -129,7 +126,7 @@ def search(
         if best is not None and best.number == number:
             leading.clear()
             leading[number] = member, trees
-        ended(study.outcomes()[number], len(running))
+        ended(study.outcomes()[number])
 
     trials.train(ask, Watch(epoch, end), requests)
     return leading

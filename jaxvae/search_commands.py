@@ -315,6 +315,7 @@ def _check_space(apply, config: ConfigDict) -> None:
 def _run_search(config: ConfigDict, facts: dict[str, Any], folder: Path, apply, space: Path) -> int:
     from jaxvae import record
     from jaxvae.search import as_given, best_run, is_higher_better, search
+    from jaxvae.standings import standings
     from jaxvae.study import Study, sqlite_url
     from jaxvae.study_page import study_page
 
@@ -335,26 +336,17 @@ def _run_search(config: ConfigDict, facts: dict[str, Any], folder: Path, apply, 
         given = config.copy_and_resolve_references()
         study.suggest_first(apply(given, as_given(config)).drawn)
 
-        def ended(outcome, running: int) -> None:
-            value = outcome.state if outcome.value is None else f"{outcome.value:.4f}"
-            drawn = ", ".join(
-                f"{name.rpartition('.')[2]}={f'{v:.3g}' if isinstance(v, float) else v}"
-                for name, v in outcome.drawn.items()
+        with standings(metric=metric, maximise=maximise, total=facts["trials"], say=_say) as shown:
+            leading = search(
+                trials,
+                study,
+                apply,
+                config,
+                num_trials=facts["trials"],
+                metric=metric,
+                requests=requests,
+                ended=lambda outcome: shown.update(study.outcomes(), outcome),
             )
-            best = study.best()
-            so_far = "" if best is None else f"  best {best.value:.4f} ({best.number})"
-            _say(f"trial {outcome.number}: {value}{so_far}  {running} in training  {drawn}")
-
-        leading = search(
-            trials,
-            study,
-            apply,
-            config,
-            num_trials=facts["trials"],
-            metric=metric,
-            requests=requests,
-            ended=ended,
-        )
         best = study.best()
         test: dict[str, float] = {}
         run_folder = folder / "none"

@@ -67,6 +67,7 @@ ROOMS = {
     "population": {"metrics", "state"},
     "space": {"errors", "settings"},
     "study": {"errors", "space"},
+    "standings": {"study"},
     "members": {"interrupt", "loop", "population", "progress", "state"},
     "manifest": {"errors"},
     "lock": {"errors"},

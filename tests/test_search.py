@@ -234,6 +234,31 @@ def test_a_study_is_not_begun_twice(found, space, capsys):
     assert "only --trials" in refused(capsys, "search", "--resume", found, *SMALL)
 
 
+def test_the_standings_on_a_terminal_are_a_table_of_the_best():
+    from rich.console import Console
+
+    from jaxvae.standings import Standings
+
+    shown = []
+    outcomes = [
+        Outcome(
+            n, "complete", value, {"trainer.optimizer.lr": 0.001 * n, "model.prior": "vamp"}, {}
+        )
+        for n, value in enumerate([3.0, 1.0, 2.0])
+    ]
+    outcomes.append(Outcome(3, "pruned", None, {}, {}))
+    for live in (True, False):
+        table = Standings(metric="m", maximise=False, total=9, show=shown.append, live=live)
+        table.update(outcomes, outcomes[-1])
+    console = Console(width=100)
+    with console.capture() as text:
+        console.print(shown[0])
+    lines = text.get().splitlines()
+    assert "3 complete, 1 pruned" in lines[0]
+    assert [line.split()[1] for line in lines if "vamp" in line] == ["1", "2", "0"]
+    assert shown[1] == "trial 3: pruned  best 1.0000 (1)  "
+
+
 def test_seeds_are_runs_and_their_spread(tmp_path, capsys):
     out, _ = shell(capsys, "seeds", *SMALL, "--num", 3, "--workdir", tmp_path / "s")
     folders = [tmp_path / "s" / f"seed_{seed}" for seed in range(3)]
