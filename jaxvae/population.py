@@ -33,6 +33,7 @@ class Population:
       slots: how many, a multiple of the devices.
       train_rows: `[N + 1, K]`, the training rows and the empty one.
       val_rows: the same of the validation split.
+      together: whether a device takes its members at once; None: unless it is a CPU.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class Population:
         slots: int,
         train_rows: np.ndarray,
         val_rows: np.ndarray,
+        together: bool | None = None,
     ):
         self._members = NamedSharding(mesh, _MEMBERS)
         self._rows = jax.device_put((train_rows, val_rows), NamedSharding(mesh, _WHOLE))
-        together = mesh.devices.flat[0].platform != "cpu"
+        if together is None:
+            together = mesh.devices.flat[0].platform != "cpu"
         self._train, self._validate = _programs(train_epoch, validate, mesh, together)
         self._stacked: tuple[TrainState, Numbers, dict] | None = None
         self._slots, self._devices = slots, mesh.size

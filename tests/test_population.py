@@ -1,5 +1,6 @@
 """A member of a population is the run it would be alone."""
 
+import functools
 import json
 
 import jax
@@ -10,6 +11,7 @@ from jaxvae import devices, interrupt, prepare, settings, trials
 from jaxvae.dataset import Dataset, load_dataset
 from jaxvae.members import Watch
 from jaxvae.open_run import load
+from jaxvae.population import Population
 from jaxvae.taxonomy import Taxonomy
 from jaxvae.train import train_and_evaluate
 from jaxvae.verify import verify
@@ -181,6 +183,20 @@ def test_a_member_becomes_a_run_like_any_other(data, tmp_path):
     train_and_evaluate(further, tmp_path / "member", models_dir=tmp_path / "models")
     lines = (tmp_path / "member" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_members_taken_at_once_are_those_taken_in_turn(data, monkeypatch):
+    """As on a GPU or TPU, where one program takes a device's members together."""
+    configs = [config_of(**changes) for changes in CHANGES[:3]]
+    in_turn, _ = train(data, configs)
+    together = functools.partial(Population, together=True)
+    monkeypatch.setattr(trials, "Population", together)
+    at_once, _ = train(data, configs)
+    for number in in_turn:
+        for name in ("train/loss", "val/loss", "val/jaccard_index"):
+            assert [line[name] for line in at_once[number][0].lines] == pytest.approx(
+                [line[name] for line in in_turn[number][0].lines], rel=1e-5
+            )
 
 
 def test_a_signal_ends_after_the_round(data):
