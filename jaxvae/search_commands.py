@@ -228,7 +228,9 @@ def _frontier(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _search(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.space import load_space
-    from jaxvae.study import PRUNERS, SAMPLERS
+    from jaxvae.study import PRUNERS, SAMPLERS, load_optuna
+
+    load_optuna()  # before anything takes time
 
     _at_least_one(options, "trials")
     for option, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):

@@ -63,7 +63,7 @@ class Study:
         pruner: str,
         seed: int,
     ):
-        self._optuna = optuna = _optuna()
+        self._optuna = optuna = load_optuna()
         self._worker, self._storage = worker, storage
         try:
             self._study = optuna.create_study(
@@ -202,7 +202,12 @@ def _label(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
-def _optuna():
+def load_optuna():
+    """Optuna, quiet.
+
+    Raises:
+      InputError: it is not installed.
+    """
     try:
         import optuna
     except ImportError as error:

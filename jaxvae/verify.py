@@ -46,11 +46,17 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _checks(folder: Path) -> Iterator[tuple[str, Callable[[Path], Iterator[str]]]]:
-    yield "files: each is what was written", manifest.damaged
+    finished = manifest.is_sealed(folder) or (folder / "summary.json").exists()
+    if finished:
+        yield "files: each is what was written", manifest.damaged
+    else:
+        yield "finished", _unfinished
     # Beside the numbered ones may lie what was set aside as damaged, and what a kill left.
     steps = [step for step in (folder / "checkpoints").glob("*") if step.name.isdigit()]
     for step in sorted(steps, key=lambda step: int(step.name)):
         yield f"checkpoint {step.name}", functools.partial(_checkpoint, step)
+    if not finished:
+        return
     if steps:
         yield "final: the best parameters of the newest checkpoint", _best
     elif read_json(folder / "summary.json").get("imported_from") is None:
@@ -59,6 +65,13 @@ def _checks(folder: Path) -> Iterator[tuple[str, Callable[[Path], Iterator[str]]
     if (folder / "rows.npz").exists():
         yield "rows: those the model was trained on", _rows
         yield "metrics: every epoch once", _epochs
+
+
+def _unfinished(folder: Path) -> Iterator[str]:
+    yield (
+        f"{folder} holds a run that has not finished: it is in training, was stopped, or failed; "
+        f"launch.py with --workdir={folder} goes on with it"
+    )
 
 
 def _no_checkpoints(folder: Path) -> Iterator[str]:
