@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxvae import interrupt, lock, run_commands, search_commands, settings
+from jaxvae import interrupt, lock, population_commands, run_commands, search_commands, settings
 from jaxvae.errors import InputError
 
 USAGE_ERROR = 2
@@ -196,6 +196,7 @@ def _dispatch(arguments: list[str]) -> int:
 
     run_commands.add_to(commands)
     search_commands.add_to(commands)
+    population_commands.add_to(commands)
 
     options, rest = parser.parse_known_args(arguments)
     if rest and not getattr(options, "takes_config", False):

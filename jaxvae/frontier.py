@@ -23,6 +23,7 @@ PURPOSES = {
 }
 """What a weight may be for, and which one that is."""
 _WITHIN = 1.0
+_MOST = 1000
 
 
 def weights_of(text: str) -> list[float]:
@@ -38,8 +39,10 @@ def weights_of(text: str) -> list[float]:
             weights = [float(part) for part in text.split(",")]
         else:
             low, high, num = float(match[1]), float(match[2]), int(match[3])
-            if num < 2 or not low < high:
-                raise InputError(f"--kld_weights={text}: needs LOW below HIGH and 2 or more; {how}")
+            if not 2 <= num <= _MOST or not low < high:
+                raise InputError(
+                    f"--kld_weights={text}: needs LOW below HIGH and 2 to {_MOST:,} weights; {how}"
+                )
             share = [at / (num - 1) for at in range(num)]
             if match[4] and low > 0:
                 weights = [low * (high / low) ** each for each in share]

@@ -324,7 +324,7 @@ def test_weights_as_typed(text, weights):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "1:2", "0:1:3log", "2:1:3", "1:2:1", "-1,2", "1,nan", "1,inf"]
+    "text", ["", "a", "1:2", "0:1:3log", "2:1:3", "1:2:1", "-1,2", "1,nan", "1,inf", "1:2:100000"]
 )
 def test_weights_that_are_none(text):
     with pytest.raises(InputError, match="kld_weights"):
