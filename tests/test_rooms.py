@@ -190,6 +190,7 @@ FREE = {
     "seeds",
     "frontier",
     "search_commands",
+    "population_commands",
     "cli",
     "run_commands",
     "__main__",
