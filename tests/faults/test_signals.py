@@ -45,7 +45,9 @@ def test_a_signal_ends_a_run_in_good_order(signum, when, clips, whole, tmp_path)
         assert saved
         assert all(manifest.is_sealed(folder / "checkpoints" / str(step)) for step in saved)
         program, launch, *command = shlex.split(last.split("; resume with: ")[1])
-        assert (program, launch) == ("python", str(ROOT / "launch.py"))
+        # Python by its path where the shell would find another one.
+        assert program == "python" or program == sys.executable
+        assert launch == str(ROOT / "launch.py")
     if when in ("compiling", "training"):
         assert re.search(rf"epoch {max(saved)} of {EPOCHS} is saved", last)
     finish(start(*command, cwd=tmp_path))
