@@ -60,6 +60,10 @@ def add_to(commands) -> None:
     report.add_argument("--output", help="file to write (default: report.html in the run)")
     _importance(report)
 
+    explore = _command(commands, "explore", _explore, "write explore.html: click on tags, see all")
+    explore.add_argument("--output", help="file to write (default: explore.html in the run)")
+    explore.add_argument("--no-open", action="store_true", help="don't open it in the browser")
+
     compare = commands.add_parser("compare", help="one table of several runs")
     compare.add_argument("run_folders", metavar="RUN", nargs="+", help="runs' folders")
     compare.add_argument("--json", action="store_true", help="as JSON")
@@ -276,8 +280,7 @@ def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
 def _report(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.report import write_report
 
-    if options.output and Path(options.output).suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--output {options.output}: the name must end in .html")
+    _check_page_name(options)
     run = _load(options)
     path = write_report(
         run,
@@ -288,6 +291,26 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
     )
     print(path)
     return 0
+
+
+def _explore(options: argparse.Namespace, rest: list[str]) -> int:
+    import webbrowser
+
+    from jaxvae.explore import write_explore
+
+    _check_page_name(options)
+    run = _load(options)
+    path = write_explore(run, output=Path(options.output) if options.output else None)
+    print(path, flush=True)
+    if not options.no_open:
+        with contextlib.suppress(webbrowser.Error):  # the page is there, and its name is said
+            webbrowser.open(path.resolve().as_uri())
+    return 0
+
+
+def _check_page_name(options: argparse.Namespace) -> None:
+    if options.output and Path(options.output).suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--output {options.output}: the name must end in .html")
 
 
 def _compare(options: argparse.Namespace, rest: list[str]) -> int:

@@ -157,6 +157,18 @@ ROOMS = {
         "run",
     },
     "compare": {"errors", "manifest", "record", "run_folder", "settings"},
+    "explore_data": {"export", "inference"},
+    "explore": {
+        "errors",
+        "evaluate",
+        "explore_data",
+        "inference",
+        "latents",
+        "losses",
+        "metrics",
+        "record",
+        "run",
+    },
     "progress": set(),
     "run_folder": {"dataset", "errors", "manifest", "record", "settings", "taxonomy"},
     "verify": {

@@ -1,0 +1,146 @@
+"""`explore.html`: one file without a network in which a model is asked by clicking on tags.
+
+The page holds encoder, decoder and prior and computes by itself; this room chooses what goes into
+it. Everything that comes from a taxonomy is data to the page, never markup.
+"""
+
+import html
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvae import explore_data, inference, latents
+from jaxvae.errors import InputError
+from jaxvae.evaluate import to_multi_hot
+from jaxvae.losses import standardised_kl
+from jaxvae.metrics import ACTIVE_KL
+from jaxvae.record import write_text
+from jaxvae.run import Run
+
+TEMPLATE = Path(__file__).with_name("explore.html")
+MAP_POINTS = 2000
+"""The most rows that the map shows."""
+_NAMED_ROWS = 5000
+
+
+def write_explore(run: Run, *, output: Path | None) -> Path:
+    """Writes the page of a run.
+
+    Args:
+      run: any; one without rows, as an imported model, shows sets that it samples instead.
+      output: file to write; None is `explore.html` in the run, or beside a lone `.pth`.
+
+    Raises:
+      InputError: the run's rows are damaged, or the file can't be written.
+    """
+    path = output
+    if path is None:
+        lone = not run.folder.is_dir()
+        path = run.folder.with_suffix(".explore.html") if lone else run.folder / "explore.html"
+    write_text(path, make_page(run))
+    return path
+
+
+def make_page(run: Run) -> str:
+    """The page as text; the same run gives the same bytes."""
+    network = run.network
+    rows, of = _rows(run)
+    mean, logvar = inference.posterior(network, rows)
+    name = str(run.config.get("model_name", "vae"))
+    data = {
+        "name": name,
+        "checkpoint": run.facts.get("checkpoint"),
+        "epoch": run.facts.get("epoch"),
+        "prior_name": network.prior,
+        "tags": run.taxonomy.tags,
+        "concepts": [
+            {"name": concept, "start": columns.start, "stop": columns.stop}
+            for concept, columns in run.taxonomy.concepts
+        ],
+        "network": explore_data.network_data(network),
+        "prior": explore_data.prior_data(network),
+        "bank": explore_data.draw_bank(network)[0],
+        "dimensions": _dimensions(run, rows[:_NAMED_ROWS], mean, logvar),
+        "map": _map(rows, mean, network.num_tags, of),
+    }
+    before, _, rest = TEMPLATE.read_text(encoding="utf-8").partition("__TITLE__")
+    middle, _, after = rest.partition("__DATA__")
+    return before + html.escape(name) + middle + _script_json(data) + after
+
+
+def _rows(run: Run) -> tuple[np.ndarray, str]:
+    """Rows `[N, K]` that stand for the data, and what they are."""
+    if (run.folder / "rows.npz").is_file():
+        rows = run.rows("train")
+        if len(rows) == 0:
+            raise InputError(f"{run.folder}: has no training rows to show")
+        return rows, "training rows"
+    sets = run.sample_sets(MAP_POINTS, seed=0).multi_hot
+    columns = [np.flatnonzero(row).tolist() for row in sets]
+    return inference.to_rows(columns, run.network.num_tags), "sets the model drew"
+
+
+def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
+    """The active dimensions, the ones with the most KL first, named by the tags that they move."""
+    network = run.network
+    mean, logvar = mean[: len(rows)], logvar[: len(rows)]
+    centre, deviation = inference.prior_moments(network)
+    arrays = map(jnp.asarray, (mean, logvar, centre, np.square(deviation)))
+    kl = np.asarray(standardised_kl(*arrays)).mean(axis=0)
+    named = latents.name_dimensions(
+        network,
+        mean,
+        to_multi_hot(rows, network.num_tags),
+        kl,
+        tags=run.taxonomy.tags,
+        concepts=dict(run.taxonomy.concepts),
+    )
+    return [
+        {
+            "dim": each["dim"],
+            "kl": round(each["kl"], 4),
+            "rises": [tag for tag, _ in each["rises"][:3]],
+            "falls": [tag for tag, _ in each["falls"][:3]],
+            "centre": float(centre[each["dim"]]),
+            "deviation": float(deviation[each["dim"]]),
+        }
+        for each in named
+        if each["kl"] > ACTIVE_KL
+    ]
+
+
+def _map(rows: np.ndarray, mean: np.ndarray, num_tags: int, of: str) -> dict:
+    """Two principal axes of posterior means `[N, L]`, and where some of the rows lie on them."""
+    centre = mean.mean(axis=0, dtype=np.float64)
+    values, vectors = np.linalg.eigh(np.cov(mean - centre, rowvar=False, ddof=0).reshape(
+        mean.shape[1], mean.shape[1]
+    ))  # fmt: skip
+    axes = np.zeros((2, mean.shape[1]))
+    largest = vectors[:, np.argsort(-values, kind="stable")[:2]].T
+    axes[: len(largest)] = largest
+    # Either sign of an axis is as good; a fixed one keeps the map from mirroring.
+    turn = np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])
+    axes *= np.where(turn == 0.0, 1.0, turn)[:, None]
+    shown = np.linspace(0, len(rows) - 1, min(MAP_POINTS, len(rows))).astype(int)
+    points = (mean[shown] - centre) @ axes.T
+    share = values.clip(0.0)
+    total = float(share.sum())
+    return {
+        "of": of,
+        "total": len(rows),
+        "explained": round(float(np.sort(share)[-2:].sum()) / total, 4) if total > 0.0 else 0.0,
+        "centre": explore_data.pack_single(centre),
+        "axes": explore_data.pack_single(axes),
+        "points": explore_data.pack_half(points)[0],
+        "rows": [[int(v) for v in row if v < num_tags] for row in rows[shown]],
+    }
+
+
+def _script_json(value: dict) -> str:
+    """JSON that may stand in a script element: no text in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

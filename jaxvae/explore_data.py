@@ -1,0 +1,113 @@
+"""A model as JSON for a page: its weights in half precision, its prior, and a bank of draws.
+
+Batch norm is folded into the layer after it, so the page knows layers, layer norm and ReLU alone.
+"""
+
+import base64
+
+import numpy as np
+from flax import nnx
+
+from jaxvae import inference
+from jaxvae.export import Network
+
+_BANK = 8192
+_BANK_BYTES = 2**20
+_BANK_LOGITS = 2**22
+_LARGEST_HALF = 2.0**14
+_BATCH_NORM_EPSILON = 1e-5
+
+
+def pack_half(array: np.ndarray) -> tuple[dict, np.ndarray]:
+    """Rounds an array to float16 as text.
+
+    Args:
+      array: of any shape and finite numbers; a common factor keeps them all within float16.
+
+    Returns:
+      (what the page unpacks, the numbers `array.shape` float32 as it will find them).
+    """
+    largest = float(np.abs(array).max(initial=0.0))
+    # A power of two, by which multiplying is exact.
+    scale = 2.0 ** np.floor(np.log2(_LARGEST_HALF / largest)) if largest > 0.0 else 1.0
+    half = (np.asarray(array, np.float64) * scale).astype("<f2")
+    return {"half": _text(half), "scale": 1.0 / scale}, (half / scale).astype(np.float32)
+
+
+def pack_single(array: np.ndarray) -> dict:
+    """An array as float32 text, for what is small or must be exact."""
+    return {"single": _text(np.asarray(array, "<f4"))}
+
+
+def network_data(network: Network) -> dict:
+    """The layers of encoder and decoder, by name, and the sizes they have."""
+    params = _numpy(network.params)
+    stats = _numpy(network.batch_stats)
+    before = {"fc2_mu": "bn1", "fc2_logvar": "bn1", "fc4": "bn2"}
+    layers: dict[str, dict] = {}
+    for name in ("fc1", "fc2_mu", "fc2_logvar", "fc3", "fc4"):
+        kernel, bias = params[name]["kernel"], params[name]["bias"]
+        norm = before.get(name)
+        if norm in params:
+            factor = params[norm]["scale"] / np.sqrt(stats[norm]["var"] + _BATCH_NORM_EPSILON)
+            bias = bias + (params[norm]["bias"] - stats[norm]["mean"] * factor) @ kernel
+            kernel = factor[:, None] * kernel
+        layers[name] = {"kernel": pack_half(kernel)[0], "bias": pack_single(bias)}
+    for name in ("ln1", "ln2"):
+        if name in params:
+            layers[name] = {part: pack_single(params[name][part]) for part in ("scale", "bias")}
+    return {
+        "layers": layers,
+        "num_tags": network.num_tags,
+        "latent_dim": network.latent_dim,
+        "hidden_dim": network.hidden_dim,
+    }
+
+
+def prior_data(network: Network) -> dict:
+    """What the page needs to measure log p(z)."""
+    if network.prior == "normal":
+        return {"kind": "normal"}
+    if network.prior == "flow":
+        arrays = _numpy(network.params["prior"])
+        return {
+            "kind": "flow",
+            "layers": len(arrays["hidden"]),
+            "width": arrays["hidden"].shape[2],
+            **{name: pack_half(array)[0] for name, array in arrays.items()},
+        }
+    # A VampPrior is, once trained, a mixture like any other: its rows need not go along.
+    model = nnx.merge(network.graphdef, network.params, network.batch_stats)
+    mean, logvar, log_weight = map(np.asarray, model.prior.components(model.encode))
+    return {
+        "kind": "mixture",
+        "mean": pack_half(mean)[0],
+        "logvar": pack_half(logvar)[0],
+        "log_weight": pack_single(log_weight),
+    }
+
+
+def draw_bank(network: Network) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Draws from the prior that the page conditions on tags by weighing them.
+
+    As many as fit a MiB, and as can be weighed within a frame.
+
+    Returns:
+      (what the page unpacks, the draws `[K, L]` as it finds them, their log p(z) `[K]`, nats).
+    """
+    most = min(_BANK, _BANK_BYTES // (2 * network.latent_dim), _BANK_LOGITS // network.num_tags)
+    size = max(256, most // 256 * 256)
+    packed, z = pack_half(inference.draw_prior(network, size, seed=0))
+    log_prior = inference.log_prior(network, z)
+    return {"size": size, "z": packed, "log_prior": pack_single(log_prior)}, z, log_prior
+
+
+def _numpy(tree: dict) -> dict:
+    return {
+        name: _numpy(each) if isinstance(each, dict) else np.asarray(each, np.float64)
+        for name, each in tree.items()
+    }
+
+
+def _text(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")

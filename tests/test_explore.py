@@ -1,0 +1,229 @@
+"""The page to click on tags in: what is in it, and in a browser what it says and does."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import jaxvae
+from jaxvae import cli, explore, explore_data, settings
+from jaxvae import complete as completion
+from jaxvae.errors import InputError
+from jaxvae.train import train_and_evaluate
+from tests.conftest import ROOT
+
+HOSTILE = ("</script><b>", 'it\'s "quoted"', "a & b", "<!--", "🎷 sax", "\u2028line")
+
+
+def test_the_page_is_one_file_and_the_same_each_time(run):
+    page = explore.make_page(run)
+    assert page == explore.make_page(run)
+    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    for outside in ("src=", 'href="http', "@import", "fetch(", "XMLHttpRequest", "__DATA__"):
+        assert outside not in page
+    data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
+    assert tuple(data["tags"]) == run.taxonomy.tags
+
+
+def test_medium_is_under_three_megabytes(tmp_path):
+    config = settings.load_config(f"{ROOT}/configs/medium.py")
+    config.trainer.max_epochs, config.logger.name = 1, ()
+    train_and_evaluate(config, tmp_path / "run", models_dir=tmp_path / "models")
+    path = explore.write_explore(jaxvae.load(tmp_path / "run"), output=None)
+    assert path == tmp_path / "run" / "explore.html"
+    assert path.stat().st_size < 3 * 2**20
+
+
+def test_half_precision_is_what_it_says():
+    values = np.array([0.0, 1.0, -3.5e-7, 1e30, -2e29], np.float64)
+    packed, found = explore_data.pack_half(values)
+    np.testing.assert_allclose(found, values, rtol=1e-3, atol=1e30 * 2.0**-24)
+    assert set(packed) == {"half", "scale"}
+    zeros = explore_data.pack_half(np.zeros(3))[1]
+    assert (zeros == 0.0).all()
+
+
+def test_the_command_writes_and_opens(run, folder, tmp_path, capsys, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    output = tmp_path / "page.html"
+    assert cli.main(["explore", str(folder), "--output", str(output)]) == 0
+    assert capsys.readouterr().out == f"{output}\n"
+    assert opened == [output.as_uri()]
+    assert cli.main(["explore", str(folder), "--output", str(output), "--no-open"]) == 0
+    assert len(opened) == 1
+    assert cli.main(["explore", str(folder), "--output", str(tmp_path / "page.txt")]) == 2
+    assert "must end in .html" in capsys.readouterr().err
+
+
+def test_damaged_rows_are_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "rows.npz").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"rows\.npz"):
+        explore.write_explore(jaxvae.load(copy), output=tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A run whose tags are made to break out of a page."""
+    place = tmp_path_factory.mktemp("hostile")
+    (place / "taxonomy.json").write_text(json.dumps({"<i>": HOSTILE[:3], "b": HOSTILE[3:]}))
+    rng = np.random.default_rng(0)
+    rows = [[tag for tag in HOSTILE if rng.random() < 0.5] or [HOSTILE[0]] for _ in range(300)]
+    (place / "clips.json").write_text(json.dumps([{"tags": row} for row in rows]))
+    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config.trainer.max_epochs, config.logger.name = 2, ()
+    config.data.dataset_name, config.data.aspect_column = str(place / "clips.json"), "tags"
+    config.data.taxonomy_path = str(place / "taxonomy.json")
+    train_and_evaluate(config, place / "run", models_dir=place / "models")
+    return jaxvae.load(place / "run")
+
+
+def test_no_tag_is_markup(hostile):
+    page = explore.make_page(hostile)
+    assert "<b>" not in page
+    assert page.count("</script>") == 2
+    data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
+    assert tuple(data["tags"]) == hostile.taxonomy.tags
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium, where there is one: also in CI a machine may have none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("no Chromium here")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Page:
+    """A run's page in a browser; an error on its console fails the test that made it."""
+
+    def __init__(self, browser, path):
+        self.errors = []
+        self.page = browser.new_page()
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on(
+            "console",
+            lambda said: self.errors.append(said.text) if said.type == "error" else None,
+        )
+        self.page.goto(path.as_uri())
+
+    def state(self):
+        self.page.evaluate("explore.settled")
+        assert not self.errors
+        return self.page.evaluate("explore.snapshot()")
+
+    def tag(self, name):
+        return self.page.locator("#concepts button.tag", has=self.page.locator(
+            f"xpath=.//*[normalize-space(.)={json.dumps(name)}]"
+        )).first  # fmt: skip
+
+
+@pytest.fixture
+def opened(browser, run, tmp_path):
+    page = Page(browser, explore.write_explore(run, output=tmp_path / "page.html"))
+    yield page
+    page.page.close()
+
+
+def averaged(run, present, absent):
+    """p(tag | given) by Python, over several seeds, and how far one of them is from the mean."""
+    columns = [run.taxonomy.columns(tags, "error") for tags in (present, absent)]
+    each = [completion.complete([run.network], *columns, num=1, seed=s).marginals for s in range(4)]
+    return np.mean(each, axis=0)
+
+
+@pytest.mark.parametrize(
+    "given", [(["jazz"], []), (["jazz", "piano"], ["fast tempo"]), ([], ["rock"])]
+)
+def test_its_probabilities_are_pythons(opened, run, given):
+    present, absent = given
+    hash_ = opened.page.evaluate(
+        "([p, a]) => { chosen.present = new Set(p.map((t) => columnOf.get(t)));"
+        " chosen.absent = new Set(a.map((t) => columnOf.get(t))); ask(); return toHash(); }",
+        [present, absent],
+    )
+    found = opened.state()
+    assert (found["with"], found["without"]) == (present, absent)
+    expected = averaged(run, present, absent)
+    shown = np.array([found["probabilities"][tag] for tag in run.taxonomy.tags])
+    assert np.abs(shown - expected).max() < 1e-2
+    assert hash_
+
+
+def test_clicks_search_and_links(opened):
+    before = opened.state()
+    assert before["with"] == []
+    opened.tag("jazz").click()
+    chosen = opened.state()
+    assert chosen["with"] == ["jazz"]
+    assert "jazz" in chosen["set"]
+    assert opened.tag("jazz").get_attribute("aria-pressed") == "true"
+    assert chosen["probabilities"] != before["probabilities"]
+    # Another set of the same tags, then back by the link.
+    sets = set()
+    for _ in range(5):
+        opened.page.locator("#again").click()
+        sets.add(tuple(opened.state()["set"]))
+    assert len(sets) > 1
+    link, last = opened.page.url, opened.state()
+    opened.page.goto("about:blank")
+    opened.page.goto(link)
+    restored = opened.state()
+    assert restored["with"] == ["jazz"]
+    assert restored["set"] == last["set"]
+    # Without.
+    opened.page.locator("input[value=without]").check()
+    opened.tag("rock").click()
+    assert opened.state()["without"] == ["rock"]
+    assert "rock" not in opened.state()["set"]
+    opened.page.locator("#clear").click()
+    assert opened.state()["with"] == []
+    # Search, by keyboard alone.
+    opened.page.locator("input[value=with]").check()
+    opened.page.keyboard.press("/")
+    opened.page.keyboard.type("upright")
+    visible = opened.page.locator("#concepts button.tag:visible")
+    assert all("upright" in text for text in visible.all_inner_texts())
+    opened.page.keyboard.press("Enter")
+    assert all("upright" in tag for tag in opened.state()["with"])
+    assert len(opened.state()["with"]) == 1
+
+
+def test_a_slider_holds_a_dimension(browser, tmp_path):
+    """A model with active dimensions: the short one of the other tests may have none."""
+    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config.trainer.max_epochs, config.logger.name, config.loss.kld_weight = 6, (), 0.01
+    config.trainer.optimizer.lr = 5e-3
+    train_and_evaluate(config, tmp_path / "run", models_dir=tmp_path / "models")
+    run = jaxvae.load(tmp_path / "run")
+    page = Page(browser, explore.write_explore(run, output=None))
+    free = page.state()
+    slider = page.page.locator("#sliders input[type=range]").first
+    slider.evaluate(
+        "s => { s.value = s.max; s.dispatchEvent(new Event('input', {bubbles: true})); }"
+    )
+    held = page.state()
+    (dim,) = held["held"]
+    assert held["probability_is"] != free["probability_is"]
+    assert held["z"][int(dim)] != pytest.approx(free["z"][int(dim)], abs=0.1)
+    expected = run.probabilities(np.array([held["z"]], np.float32))[0]
+    shown = np.array([held["probabilities"][tag] for tag in run.taxonomy.tags])
+    assert np.abs(shown - expected).max() < 1e-2
+    page.page.locator("#release").click()
+    assert page.state()["held"] == {}
+    page.page.close()
+
+
+def test_hostile_tags_in_a_browser(browser, hostile, tmp_path):
+    page = Page(browser, explore.write_explore(hostile, output=tmp_path / "page.html"))
+    assert set(page.state()["probabilities"]) == set(hostile.taxonomy.tags)
+    assert page.page.locator("main b").count() == 0
+    page.page.close()
