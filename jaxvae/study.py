@@ -219,7 +219,10 @@ def load_optuna():
 
 def _open(optuna, storage: str):
     if not storage.startswith("journal:"):
-        return optuna.storages.RDBStorage(storage)
+        from sqlalchemy.pool import NullPool
+
+        # A connection for each use: none is left open when the command ends.
+        return optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
     path = storage.removeprefix("journal:").removeprefix("//")
     backend = optuna.storages.journal.JournalFileBackend(path)
     return optuna.storages.JournalStorage(backend)

@@ -1,5 +1,6 @@
 """search, seeds and frontier from the shell, with kills, against single runs."""
 
+import contextlib
 import json
 import signal
 import sqlite3
@@ -22,6 +23,7 @@ from jaxvae.verify import verify
 from tests.conftest import ROOT
 
 optuna = pytest.importorskip("optuna", reason="search needs the extra optuna")
+NullPool = pytest.importorskip("sqlalchemy.pool").NullPool
 
 SMALL = (
     f"--config={ROOT}/configs/small.py",
@@ -72,14 +74,20 @@ def found(tmp_path_factory, space):
     return folder
 
 
+def study_of(*, study_name, storage):
+    """A study whose connections are closed after each use."""
+    kept = optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
+    return optuna.load_study(study_name=study_name, storage=kept)
+
+
 def states(folder):
-    with sqlite3.connect(folder / "study.db") as database:
+    with contextlib.closing(sqlite3.connect(folder / "study.db")) as database:
         return [state for (state,) in database.execute("select state from trials order by number")]
 
 
 def test_a_search_leaves_its_best_trial_as_a_run(found):
     assert states(found) == ["COMPLETE"] * 8
-    study = optuna.load_study(study_name="a", storage=f"sqlite:///{found / 'study.db'}")
+    study = study_of(study_name="a", storage=f"sqlite:///{found / 'study.db'}")
     best = study.best_trial
     folder = found / f"trial_{best.number:04d}"
     assert not verify(folder)[1]
@@ -104,12 +112,12 @@ def test_a_search_leaves_its_best_trial_as_a_run(found):
 
 
 def test_a_resumed_search_adds_trials_and_repeats_none(found, capsys):
-    before = optuna.load_study(study_name="a", storage=f"sqlite:///{found / 'study.db'}").trials
+    before = study_of(study_name="a", storage=f"sqlite:///{found / 'study.db'}").trials
     out, _ = shell(capsys, "search", "--resume", found)
     assert "val/nll_iw" in out
     assert len(states(found)) == 8
     shell(capsys, "search", "--resume", found, "--trials", 10)
-    after = optuna.load_study(study_name="a", storage=f"sqlite:///{found / 'study.db'}").trials
+    after = study_of(study_name="a", storage=f"sqlite:///{found / 'study.db'}").trials
     assert len(after) == 10
     assert [trial.value for trial in after[:8]] == [trial.value for trial in before]
     assert len({json.dumps(trial.params, sort_keys=True) for trial in after}) == 10
@@ -144,7 +152,7 @@ def test_a_killed_search_loses_and_repeats_nothing(tmp_path, space):
     third = subprocess.run([*command, "--resume", str(folder)], cwd=ROOT, capture_output=True)
     assert third.returncode == 0, third.stderr
     assert states(folder) == ["COMPLETE"] * 9
-    study = optuna.load_study(study_name="killed", storage=f"sqlite:///{folder / 'study.db'}")
+    study = study_of(study_name="killed", storage=f"sqlite:///{folder / 'study.db'}")
     assert [trial.number for trial in study.trials] == list(range(9))
     assert not verify(folder / f"trial_{study.best_trial.number:04d}")[1]
 
@@ -154,7 +162,7 @@ def test_two_workers_share_a_study(tmp_path, space, capsys):
     for name, trials in (("a", 3), ("b", 5)):
         arguments = ("--space", space, "--trials", trials, "--workdir", tmp_path / name)
         shell(capsys, "search", *SMALL, *arguments, "--storage", storage, "--study", "both")
-    study = optuna.load_study(study_name="both", storage=storage)
+    study = study_of(study_name="both", storage=storage)
     assert len(study.trials) == 5
     assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
 
@@ -169,7 +177,7 @@ def test_a_trial_that_overflows_fails_alone(tmp_path, capsys):
     folder = tmp_path / "a"
     arguments = ("--space", space, "--trials", 8, "--workdir", folder, "--sampler", "random")
     shell(capsys, "search", *SMALL, *arguments)
-    study = optuna.load_study(study_name="a", storage=f"sqlite:///{folder / 'study.db'}")
+    study = study_of(study_name="a", storage=f"sqlite:///{folder / 'study.db'}")
     for trial in study.trials:
         overflowed = trial.params["trainer.optimizer.lr"] == 1e30
         assert trial.state.name == ("FAIL" if overflowed else "COMPLETE")
