@@ -14,6 +14,7 @@ stopped by SIGINT or SIGTERM, after saving.
 import sys
 
 from jaxvae.cli import launch
+from jaxvae.interrupt import leave
 
 if __name__ == "__main__":
-    sys.exit(launch(sys.argv, description=__doc__))
+    leave(launch(sys.argv, description=__doc__))

@@ -1,7 +1,12 @@
-"""`python -m jaxvae`."""
+"""`python -m jaxvae`, and the `jaxvae` script of an installed package."""
 
-import sys
+from jaxvae import cli, interrupt
 
-from jaxvae.cli import main
 
-sys.exit(main())
+def main() -> None:
+    """Runs the command of the command line, and ends the process."""
+    interrupt.leave(cli.main())
+
+
+if __name__ == "__main__":
+    main()

@@ -7,9 +7,11 @@ ends it at once.
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_SECONDS = 0.05
@@ -56,27 +58,37 @@ class Requests:
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         again = bool(self.signum)
         self.signum = self.signum or signum
-        if again:
+        if again or not self.deferred:
             raise Interrupted(self.signum)
-        self._interrupt(signum, frame)
 
-    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
-        if self.deferred:
-            return
-        if _swallows_exceptions(frame):
-            signal.signal(signal.SIGALRM, self._interrupt)
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
-            return
-        raise Interrupted(self.signum)
+    def _raise_again(self, signum: int, frame: FrameType | None) -> None:
+        if not self.deferred:
+            raise Interrupted(self.signum)
 
+    @contextlib.contextmanager
+    def _never_swallowed(self) -> Iterator[None]:
+        """Raises Interrupted once more where Python could only print it, and went on.
 
-def _swallows_exceptions(frame: FrameType | None) -> bool:
-    """Whether a frame runs for the garbage collector, which prints what is raised and goes on."""
-    while frame is not None:
-        if frame.f_code.co_name in ("_xla_gc_callback", "__del__"):
-            return True
-        frame = frame.f_back
-    return False
+        That is so in what runs for the garbage collector: finalisers, weak references' callbacks
+        (the import system has some), JAX's collector hook.
+        """
+        before = sys.unraisablehook, signal.signal(signal.SIGALRM, self._raise_again)
+
+        def hear(unraisable: "sys.UnraisableHookArgs") -> None:
+            if isinstance(unraisable.exc_value, Interrupted):
+                signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+            else:
+                before[0](unraisable)
+
+        sys.unraisablehook = hear
+        try:
+            yield
+            if signal.getitimer(signal.ITIMER_REAL)[0]:
+                raise Interrupted(self.signum)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            sys.unraisablehook = before[0]
+            signal.signal(signal.SIGALRM, before[1])
 
 
 @contextlib.contextmanager
@@ -91,11 +103,10 @@ def requests(*, ignore: tuple[int, ...] = ()) -> Iterator[Requests]:
         yield asked
         return
     listened = [number for number in SIGNALS if number not in ignore]
-    before = {number: signal.getsignal(number) for number in (*listened, signal.SIGALRM)}
-    for number in listened:
-        signal.signal(number, asked._receive)
+    before = {number: signal.signal(number, asked._receive) for number in listened}
     try:
-        yield asked
+        with asked._never_swallowed():
+            yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -132,3 +143,20 @@ def exit_at_second_signal(message: str) -> Iterator[None]:
         os.close(writer)
         watcher.join()
         os.close(reader)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process; after a signal, without taking the interpreter apart.
+
+    What was broken off then (a compilation, a program on its way to the device) still has threads
+    of XLA's at work, and those crash when the interpreter goes away under them.
+
+    Args:
+      code: exit code.
+    """
+    if code in {128 + number for number in SIGNALS}:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)

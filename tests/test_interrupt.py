@@ -1,12 +1,14 @@
 """Signals: the first is orderly, the second is final."""
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -52,26 +54,64 @@ def test_a_loop_that_does_not_ask_any_more_is_interrupted_at_its_end():
     assert reached == ["end"]
 
 
-def test_a_signal_that_a_collector_would_swallow_is_raised_after_it():
-    reached = []
+class Finalised:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
 
-    class Collected:
-        def __del__(self):
-            signal.raise_signal(signal.SIGTERM)
-            reached.append("collected")
+
+def finalise():
+    Finalised()
+
+
+def call_back():
+    class Referred:
+        pass
+
+    kept = Referred()
+    reference = weakref.ref(kept, lambda _: signal.raise_signal(signal.SIGTERM))
+    del kept, reference
+
+
+def collect():
+    def callback(phase, facts):
+        gc.callbacks.remove(callback)
+        signal.raise_signal(signal.SIGTERM)
+
+    gc.callbacks.append(callback)
+    gc.collect()
+
+
+@pytest.mark.parametrize("raised_in", [finalise, call_back, collect])
+@pytest.mark.parametrize("seconds", [0, 20])
+def test_a_signal_that_a_collector_swallows_is_raised_after_it(raised_in, seconds, capfd):
+    reached = []
 
     def program():
         with interrupt.requests():
-            Collected()
-            until = time.monotonic() + 20
+            raised_in()
+            reached.append("collected")
+            until = time.monotonic() + seconds
             while time.monotonic() < until:
                 time.sleep(0.01)
-            reached.append("end")
+        reached.append("end")
 
     with pytest.raises(interrupt.Interrupted) as caught:
         program()
     assert caught.value.signum == signal.SIGTERM
     assert reached == ["collected"]
+    assert capfd.readouterr().err == ""
+
+
+def test_what_else_a_collector_swallows_is_told_as_ever(monkeypatch):
+    class Broken:
+        def __del__(self):
+            raise KeyError("told")
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with interrupt.requests():
+        Broken()
+    assert [type(each.exc_value) for each in told] == [KeyError]
 
 
 def test_handlers_are_put_back():
