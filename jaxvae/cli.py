@@ -87,13 +87,13 @@ def _launch(argv: Sequence[str], description: str) -> int:
         return 0
     workdir = Path(values.workdir) if values.workdir else _new_workdir()
     lock.refuse_if_held(workdir.expanduser().resolve())  # before JAX is imported, which takes long
+    _quiet_libraries()
     at_once = "jaxvae: stopped at once; what was saved before stands"
     # From here on, not from training on: while libraries are imported, an exception that Python's
     # own handler raises may be lost.
     with interrupt.requests(), interrupt.exit_at_second_signal(at_once):
         from jaxvae.train import TrainingFailed, train_and_evaluate
 
-        _quiet_libraries()
         try:
             train_and_evaluate(config, workdir, overrides=overrides)
         except TrainingFailed as error:

@@ -2,16 +2,13 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from jaxvae.record import read_epochs
 from tests.conftest import ROOT
 from tests.faults.conftest import (
     EPOCHS,
@@ -165,44 +162,19 @@ def test_a_folder_that_is_read_only_from_the_start(clips, tmp_path):
     assert "disk/run: no run folder can be made here: Read-only file system" in last
 
 
-def state_of_process(pid: int) -> str:
-    """As Linux has it: T is stopped, Z has ended."""
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-
-
 def limited(clips, cwd, step: int, most_bytes: int):
-    """A run whose files may not grow beyond a size once a step is saved: a quota, for each file.
-
-    It is set while no checkpoint is being written, so what is written next is a line of the log.
-    """
+    """A run whose files may not grow beyond a size once a step is saved: a quota, for each file."""
     resource = pytest.importorskip("resource")
     if not hasattr(resource, "prlimit"):
         pytest.skip("another process's limits can only be set on Linux")
     folder = cwd / "run"
     process = start(*arguments(clips), "--workdir=run", cwd=cwd)
-
-    def stopped_between_saves():
-        if step not in whole_steps_in(folder):
-            return False
-        process.send_signal(signal.SIGSTOP)
-        while state_of_process(process.pid) not in "TZ":
-            time.sleep(0.001)
-        steps = steps_in(folder)
-        if sorted(whole_steps_in(folder)) == sorted(steps) and len(read_epochs(folder)) == max(
-            steps
-        ):
-            return True
-        process.send_signal(signal.SIGCONT)
-        return False
-
-    wait_for(stopped_between_saves, process)
+    wait_for(lambda: step in whole_steps_in(folder), process)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
-    process.send_signal(signal.SIGCONT)
     return process
 
 
 QUOTAS = {
-    "for the log": (5, 1_000, ("metrics.jsonl",)),
     "for a checkpoint": (5, 60_000, ("checkpoints",)),
     "for the parameters": (EPOCHS, 20_000, ("final", "model.pth")),  # final/ may be there by then
 }
@@ -220,6 +192,25 @@ def test_a_quota_that_is_used_up(lacking, clips, whole, tmp_path):
 def test_a_quota_that_is_large_enough(clips, whole, tmp_path):
     finish(limited(clips, tmp_path, 5, 10_000_000))
     assert outcome(tmp_path / "run") == whole
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("full", [True, False])
+def test_no_room_for_the_log(full, clips, whole, tmp_path):
+    log, kept, other = (tmp_path / name for name in ("run/metrics.jsonl", "kept", "other"))
+    process = start(*arguments(clips), "--workdir=run", cwd=tmp_path)
+    wait_for(lambda: 5 in whole_steps_in(tmp_path / "run"), process)
+    kept.hardlink_to(log)
+    other.symlink_to("/dev/full" if full else kept)
+    other.replace(log)
+    if not full:
+        finish(process)
+        assert outcome(tmp_path / "run") == whole
+        return
+    last = refusal(process)
+    assert f"{log}: No space left" in last
+    kept.replace(log)
+    goes_on_to_the_end(clips, tmp_path, whole)
 
 
 def moved(folder):
