@@ -21,10 +21,10 @@ from flax import nnx
 
 from benchmarks.problems import Problem
 from jaxvae import losses
-from jaxvae.devices import append_empty_row
 from jaxvae.epoch import make_train_epoch
 from jaxvae.evaluate import to_multi_hot
 from jaxvae.model import reparameterize
+from jaxvae.sharding import append_empty_rows
 from jaxvae.state import create_state, make_numbers
 
 Epoch = Callable[[], None]
@@ -42,7 +42,7 @@ def trainer(problem: Problem):
         batch_size=problem.batch_size,
     )
     numbers = make_numbers(learning_rate=LEARNING_RATE, clip_norm=CLIP, dropout_p=DROPOUT)
-    rows = jax.device_put(append_empty_row(problem.rows, num_tags=problem.num_tags))
+    rows = jax.device_put(append_empty_rows(problem.rows, num_tags=problem.num_tags))
     return train, state, numbers, rows
 
 

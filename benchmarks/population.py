@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.contenders import trainer
 from benchmarks.problems import load_problem, machine, source
-from jaxvae import devices, epoch
+from jaxvae import devices, epoch, sharding
 from jaxvae.population import Population
 from jaxvae.state import create_state, make_numbers
 
@@ -48,7 +48,7 @@ def _many(size: str, members: int):
     problem = load_problem(size, 32)
     graphdef, _ = create_state(problem.build, seed=0)
     sizes = {"num_tags": problem.num_tags, "latent_dim": problem.latent_dim}
-    empty = functools.partial(devices.append_empty_row, num_tags=problem.num_tags)
+    empty = functools.partial(sharding.append_empty_rows, num_tags=problem.num_tags)
     mesh = devices.make_mesh(accelerator="auto", num_devices=min(members, len(jax.devices())))
     population = Population(
         train_epoch=epoch.make_train_epoch(

@@ -1,15 +1,11 @@
-"""Which devices a run uses, and how arrays lie on them.
-
-One mesh axis, `data`: batches are split over it, state and rows are on every device. The same code
-serves one device and eight.
-"""
+"""Which devices a run uses. The same code serves one and eight; see `sharding` for the arrays."""
 
 import contextlib
 import os
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from jaxvae.errors import InputError
 
@@ -57,15 +53,18 @@ def preempted(step: int) -> bool:
     return multihost_utils.reached_preemption_sync_point(step)
 
 
-def make_mesh(*, accelerator: str, num_devices: int) -> Mesh:
-    """The devices of a run, in one line.
+def make_mesh(*, accelerator: str, num_devices: int, data: int = -1, model: int = 1) -> Mesh:
+    """The devices of a run, as a mesh with the axes `data` and `model`.
 
     Args:
       accelerator: "auto" (the best there is), "cpu", "gpu" or "tpu".
       num_devices: how many; -1 is all of them.
+      data: devices that share a batch; -1 is as many as `model` leaves.
+      model: devices that share the layers with an axis of tags.
 
     Raises:
-      InputError: the accelerator or that many devices are not there, naming what is.
+      InputError: the accelerator or that many devices are not there, naming what is; or the axes do
+        not multiply out to them.
     """
     try:
         found = jax.devices() if accelerator == "auto" else jax.devices(accelerator)
@@ -79,8 +78,16 @@ def make_mesh(*, accelerator: str, num_devices: int) -> Mesh:
             f"--config.trainer.devices={num_devices}: only {len(found)} here "
             f"({describe(found)}); use --config.trainer.devices=-1 for all of them"
         )
-    chosen = found if num_devices == -1 else found[:num_devices]
-    return Mesh(np.asarray(chosen), ("data",))
+    count = len(found) if num_devices == -1 else num_devices
+    rest, left_over = divmod(count, model)
+    if left_over or data not in (-1, rest):
+        wanted = f"--config.trainer.mesh.model={model}"
+        if data != -1:
+            wanted = f"--config.trainer.mesh.data={data} times {wanted}"
+        raise InputError(
+            f"{wanted} does not make up {count} devices (--config.trainer.devices={num_devices})"
+        )
+    return Mesh(np.asarray(found[:count]).reshape(rest, model), ("data", "model"))
 
 
 def describe(found) -> str:
@@ -88,33 +95,3 @@ def describe(found) -> str:
     first = found[0]
     kind = "" if first.device_kind == first.platform else f" ({first.device_kind})"
     return f"{len(found)} {first.platform}{kind}"
-
-
-def check_divisible(*, batch_size: int, mesh: Mesh) -> None:
-    """Raises InputError with both numbers when a batch can't be split evenly over the mesh."""
-    if batch_size % mesh.size:
-        raise InputError(
-            f"--config.data.batch_size={batch_size} does not divide over {mesh.size} devices; "
-            f"use a multiple of {mesh.size}, or fewer devices (--config.trainer.devices)"
-        )
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis of a batch split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
-def replicate(tree, mesh: Mesh):
-    """Places every leaf of a pytree, whole, on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
-
-
-def append_empty_row(rows: np.ndarray, *, num_tags: int) -> np.ndarray:
-    """`[N, K]` rows as `[N + 1, K]`: the empty row is where a short batch's padding points to."""
-    empty = np.full((1, rows.shape[1]), num_tags, rows.dtype)
-    return np.concatenate([rows, empty])
-
-
-def place_rows(rows: np.ndarray, mesh: Mesh, *, num_tags: int) -> jax.Array:
-    """Places a split's rows `[N, K]`, and the empty row, on every device: `[N + 1, K]`."""
-    return replicate(append_empty_row(rows, num_tags=num_tags), mesh)

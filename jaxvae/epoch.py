@@ -16,6 +16,7 @@ from jaxvae import draws, losses, metrics
 from jaxvae.forward import forward
 from jaxvae.losses import ELBO, Objective
 from jaxvae.model import multi_hot
+from jaxvae.sharding import Sharding
 from jaxvae.state import Numbers, TrainState, apply_gradients
 
 _WASTE = 1 / 16
@@ -34,14 +35,13 @@ def eval_batch_size(num_rows: int, num_tags: int) -> int:
     return min(num_rows, 1024, max(16, 2**24 // num_tags))
 
 
-def _last_batch(num_rows: int, batch_size: int, accumulate: int, num_devices: int) -> int:
+def _last_batch(num_rows: int, batch_size: int, accumulate: int) -> int:
     """Rows of the last batch if it is to be compiled at its own size, else 0.
 
     At its own size it costs a second compilation of the step, and saves the work on its padding.
     The rows and their noise are the same either way.
     """
     rest = num_rows % batch_size
-    rest += -rest % num_devices
     padded = steps_per_epoch(num_rows, batch_size) * batch_size
     worth_it = accumulate == 1 and batch_size - rest > _WASTE * padded
     return rest if worth_it else 0
@@ -60,7 +60,7 @@ def make_train_epoch(
     dropout_per_row: bool = False,
     hidden_dropout: int = 0,
     decoupled: bool = False,
-    batch_sharding: jax.sharding.Sharding | None = None,
+    sharding: Sharding | None = None,
 ) -> Callable[[TrainState, Numbers, jax.Array], tuple[TrainState, metrics.Losses]]:
     """Builds the compiled training epoch.
 
@@ -77,11 +77,12 @@ def make_train_epoch(
       dropout_per_row: whether each row has an input dropout rate of its own.
       hidden_dropout: H where hidden layers have dropout, else 0.
       decoupled: whether weight decay stands apart from Adam.
-      batch_sharding: how a batch `[B, K]` lies on the devices; None leaves it to XLA.
+      sharding: how arrays lie on several devices; None for one.
 
     Returns:
       A jitted function of (state, numbers, rows) to (state, sums of the losses). `rows` is
-      `[N + 1, K]`: the split and one empty row that padding points to. The state is donated.
+      `[N + 1, K]` or longer: the split, and empty rows behind that padding points to. The state is
+      donated.
     """
     steps = steps_per_epoch(num_rows, batch_size, accumulate)
     loss_of = losses.OBJECTIVES[objective.name]
@@ -114,12 +115,11 @@ def make_train_epoch(
             hidden=2 * hidden_dropout,
         )
 
-    def step(state: TrainState, numbers: Numbers, rows: jax.Array, row_numbers, uniforms):
-        """`row_numbers` is `[accumulate, B]`, `uniforms` `[accumulate, B, numbers a row]`."""
-        columns = rows[row_numbers]
+    def step(state: TrainState, numbers: Numbers, mask, count, columns, uniforms):
+        """`[accumulate, B]`, `[]`, `[accumulate, B, K]`, `[accumulate, B, numbers a row]`."""
         drawn = draws.use_uniforms(
             uniforms,
-            layout(rows),
+            layout(columns),
             rate=numbers.dropout_p,
             hidden_rate=numbers.hidden_dropout_p,
         )
@@ -127,13 +127,9 @@ def make_train_epoch(
             objective.schedule, state.step, numbers.kld_warmup_steps, numbers.kld_cycles
         )
         weights = losses.weights_at(numbers.loss_weights, share, objective.name)
-        mask = row_numbers < num_rows
-        count = jnp.sum(mask.astype(jnp.float32))
 
         def micro(batch_stats, inputs):
             columns, mask, drawn = inputs
-            if batch_sharding is not None:
-                columns = jax.lax.with_sharding_constraint(columns, batch_sharding)
             return gradient(state.params, batch_stats, columns, mask, drawn, count, weights)
 
         batches = (columns, mask, drawn)
@@ -159,11 +155,19 @@ def make_train_epoch(
             numbers=numbers,
             decoupled=decoupled,
         )
-        return state, sums
+        return (sharding.keep(state) if sharding else state), sums
 
-    last = _last_batch(
-        num_rows, batch_size, accumulate, batch_sharding.num_devices if batch_sharding else 1
-    )
+    def inputs(rows: jax.Array, row_numbers: jax.Array, uniforms: jax.Array):
+        """What `step` takes, for S steps, where it is needed."""
+        if sharding is not None:
+            behind = sharding.padded(row_numbers.shape[-1]) - row_numbers.shape[-1]
+            row_numbers = _pad(row_numbers, -1, behind, num_rows)
+            uniforms = sharding.split(_pad(uniforms, -2, behind, 0.0))
+        columns = sharding.take(rows, row_numbers) if sharding else rows[row_numbers]
+        mask = row_numbers < num_rows
+        return mask, jnp.sum(mask.astype(jnp.float32), axis=(1, 2)), columns, uniforms
+
+    last = _last_batch(num_rows, batch_size, accumulate)
     whole = steps - 1 if last else steps
 
     def train_epoch(state: TrainState, numbers: Numbers, rows: jax.Array):
@@ -174,23 +178,25 @@ def make_train_epoch(
         )
         batches = order[:in_whole].reshape(whole, accumulate, batch_size)
 
-        def advance(carry, row_numbers, uniforms):
+        def advance(carry, given):
             state, total = carry
-            state, sums = step(state, numbers, rows, row_numbers, uniforms)
+            state, sums = step(state, numbers, *given)
             return state, total.merge(sums)
 
         # A generator's many small operations are a ninth of a small step, so they run for several
-        # steps at once; the loop inside ends where the epoch does.
+        # steps at once, and devices exchange rows as often; the loop inside ends where the epoch
+        # does.
         shape = (accumulate, batch_size, width)
         together = max(1, min(whole, _DRAWN // math.prod(shape)))
 
         def some_steps(number, carry):
             first = number * together
-            uniforms = draws.step_uniforms(state.key, start + first + jnp.arange(together), shape)
+            at = first + jnp.arange(together)
+            given = inputs(rows, batches[at], draws.step_uniforms(state.key, start + at, shape))
             return jax.lax.fori_loop(
                 0,
                 jnp.minimum(together, whole - first),
-                lambda n, carry: advance(carry, batches[first + n], uniforms[n]),
+                lambda n, carry: advance(carry, jax.tree.map(lambda leaf: leaf[n], given)),
                 carry,
             )
 
@@ -199,10 +205,17 @@ def make_train_epoch(
             carry = jax.lax.fori_loop(0, -(-whole // together), some_steps, carry)
         if last:
             uniforms = draws.step_uniforms(state.key, (start + whole)[None], (1, last, width))
-            carry = advance(carry, order[in_whole:].reshape(1, last), uniforms[0])
+            given = inputs(rows, order[in_whole:].reshape(1, 1, last), uniforms)
+            carry = advance(carry, jax.tree.map(lambda leaf: leaf[0], given))
         return carry
 
     return jax.jit(train_epoch, donate_argnums=0)
+
+
+def _pad(array: jax.Array, axis: int, behind: int, value: float) -> jax.Array:
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, behind)
+    return jnp.pad(array, widths, constant_values=value)
 
 
 @functools.lru_cache(maxsize=8)
@@ -214,6 +227,7 @@ def make_eval_pass(
     latent_dim: int,
     batch_size: int,
     objective: Objective = ELBO,
+    sharding: Sharding | None = None,
 ) -> Callable:
     """Builds the compiled pass over a split: every metric, and the posterior of every row.
 
@@ -229,11 +243,14 @@ def make_eval_pass(
       latent_dim: L.
       batch_size: rows of a forward pass; changes speed, not results.
       objective: whose loss is measured, at its final weights.
+      sharding: as for training.
 
     Returns:
       A jitted function of (params, batch_stats, weights, threshold, key, rows) to
-      (SplitMetrics, mean `[N, L]`, logvar `[N, L]`); `rows` `[N + 1, K]` as for training.
+      (SplitMetrics, mean `[N, L]`, logvar `[N, L]`); `rows` as for training.
     """
+    if sharding is not None:
+        batch_size = sharding.padded(batch_size)
     steps = steps_per_epoch(num_rows, batch_size)
     loss_of = losses.OBJECTIVES[objective.name]
 
@@ -243,7 +260,8 @@ def make_eval_pass(
 
         def body(total, inputs):
             row_numbers, noise = inputs
-            columns, mask = rows[row_numbers], row_numbers < num_rows
+            columns = sharding.take(rows, row_numbers) if sharding else rows[row_numbers]
+            mask = row_numbers < num_rows
             x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
             terms = forward(model, columns, objective=objective, noise=noise, mask=mask)
             bce = jnp.mean(terms.reconstruction, axis=0)

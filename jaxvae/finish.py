@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import devices, epoch, evaluate, export, record, sample
+from jaxvae import epoch, evaluate, export, record, sample, sharding
 from jaxvae.checkpoints import save_params
 from jaxvae.dataset import Dataset, generator_of
 from jaxvae.losses import LossWeights, Objective
@@ -70,7 +70,7 @@ def finish(
             batch_size=epoch.eval_batch_size(len(rows), num_tags),
             objective=objective,
         )
-        placed = devices.append_empty_row(rows, num_tags=num_tags)
+        placed = sharding.append_empty_rows(rows, num_tags=num_tags)
         threshold = np.float32(inference["threshold"])
         return jax.device_get(eval_pass(params, batch_stats, weights, threshold, key, placed))
 

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvae import devices, epoch, evaluate, loop
+from jaxvae import epoch, evaluate, loop
 from jaxvae.dataset import Dataset
 from jaxvae.losses import Objective
 from jaxvae.model import VAE
 from jaxvae.progress import Plan
+from jaxvae.sharding import Sharding
 from jaxvae.state import Numbers, TrainState, make_initial, make_numbers
 from jaxvae.taxonomy import Taxonomy
 
@@ -161,7 +161,7 @@ def train_epoch_of(
     num_rows: int,
     num_tags: int,
     batch_size: int,
-    batch_sharding=None,
+    sharding: Sharding | None = None,
 ) -> Callable:
     """The training epoch of a config: see `epoch.make_train_epoch`."""
     return epoch.make_train_epoch(
@@ -176,12 +176,17 @@ def train_epoch_of(
         dropout_per_row=config.model.dropout_per_row,
         hidden_dropout=config.model.hidden_dim if config.model.hidden_dropout_p else 0,
         decoupled=config.trainer.optimizer.decoupled_weight_decay,
-        batch_sharding=batch_sharding,
+        sharding=sharding,
     )
 
 
 def validation_of(
-    config: ConfigDict, graphdef: nnx.GraphDef, *, num_rows: int, num_tags: int
+    config: ConfigDict,
+    graphdef: nnx.GraphDef,
+    *,
+    num_rows: int,
+    num_tags: int,
+    sharding: Sharding | None = None,
 ) -> Callable:
     """The pass over the validation split: see `epoch.make_eval_pass`."""
     return epoch.make_eval_pass(
@@ -191,34 +196,37 @@ def validation_of(
         latent_dim=config.model.latent_dim,
         batch_size=epoch.eval_batch_size(num_rows, num_tags),
         objective=objective_of(config),
+        sharding=sharding,
     )
 
 
 def programs_of(
-    config: ConfigDict, graphdef: nnx.GraphDef, taxonomy: Taxonomy, dataset: Dataset, mesh: Mesh
+    config: ConfigDict,
+    graphdef: nnx.GraphDef,
+    taxonomy: Taxonomy,
+    dataset: Dataset,
+    sharding: Sharding,
 ) -> loop.Programs:
-    """The compiled programs of one run, on a mesh, with the rows placed.
-
-    Raises:
-      InputError: a batch does not divide over the devices.
-    """
-    growth = mesh.size if config.trainer.scale_batch_with_devices else 1
-    batch_size = config.data.batch_size * growth
-    devices.check_divisible(batch_size=batch_size, mesh=mesh)
+    """The compiled programs of one run, on a mesh, with the rows placed."""
+    growth = sharding.mesh.shape["data"] if config.trainer.scale_batch_with_devices else 1
     train, val = (dataset.rows[dataset.splits[name]] for name in ("train", "val"))
     num_tags = taxonomy.num_tags
+    # A program for one device need not know of the others.
+    several = sharding if sharding.mesh.size > 1 else None
     return loop.Programs(
         train_epoch=train_epoch_of(
             config,
             graphdef,
             num_rows=len(train),
             num_tags=num_tags,
-            batch_size=batch_size,
-            batch_sharding=devices.batch_sharding(mesh),
+            batch_size=config.data.batch_size * growth,
+            sharding=several,
         ),
-        validate=validation_of(config, graphdef, num_rows=len(val), num_tags=num_tags),
+        validate=validation_of(
+            config, graphdef, num_rows=len(val), num_tags=num_tags, sharding=several
+        ),
         numbers=numbers_of(config, num_rows=len(train), growth=growth),
-        train_rows=devices.place_rows(train, mesh, num_tags=num_tags),
-        val_rows=devices.place_rows(val, mesh, num_tags=num_tags),
+        train_rows=sharding.place_rows(train, num_tags=num_tags),
+        val_rows=sharding.place_rows(val, num_tags=num_tags),
         labelled_rows=val[: evaluate.SILHOUETTE_ROWS],
     )

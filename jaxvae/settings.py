@@ -226,6 +226,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value == -1 or value >= 1,
         "must be at least 1, or -1 for all devices",
     ),
+    "trainer.mesh.data": (
+        lambda value: value == -1 or value >= 1,
+        "must be at least 1, or -1 for as many as mesh.model leaves",
+    ),
+    "trainer.mesh.model": _at_least(1),
     "trainer.precision": _one_of("32", "bf16"),
     "trainer.gradient_clip_val": _at_least(0.0),
     "trainer.accumulate_grad_batches": _from_to(1, 2**20),

@@ -31,6 +31,7 @@ from jaxvae.finish import finish
 from jaxvae.kept_rows import damage_to_repair
 from jaxvae.loop import Hook, TrainingFailed
 from jaxvae.progress import Progress
+from jaxvae.sharding import Sharding, check_vocabulary
 from jaxvae.taxonomy import Taxonomy
 
 __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
@@ -72,15 +73,19 @@ def train_and_evaluate(
     with interrupt.requests(ignore=ignore) as requests, lock.claim(folder) as check_held:
         plain = json.loads(config.to_json())
         run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
-        mesh = devices.make_mesh(accelerator=trainer.accelerator, num_devices=trainer.devices)
+        mesh = devices.make_mesh(
+            accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
+        )
         terminal = record.Terminal(progress_bar=trainer.enable_progress_bar)
         taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
+        check_vocabulary(mesh, num_tags=taxonomy.num_tags)
         dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
         run_folder.refuse_other_data(folder, taxonomy, dataset)
         train_rows = dataset.rows[dataset.splits["train"]]
         made = prepare.blueprint(config, taxonomy, len(train_rows))
         state = made.initial(config, train_rows)
-        programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, mesh)
+        sharding = Sharding(mesh)
+        programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, sharding)
 
         for line in damage_to_repair(folder, taxonomy, dataset):
             terminal.say(line)
@@ -102,7 +107,7 @@ def train_and_evaluate(
         ):
             best, progress = loop.train(
                 programs,
-                devices.replicate(state, mesh),
+                sharding.place(state),
                 checkpoints,
                 folder,
                 plan=prepare.plan_of(config),
@@ -117,7 +122,7 @@ def train_and_evaluate(
             folder,
             config,
             made,
-            best,
+            sharding.gather(best),
             progress,
             taxonomy=taxonomy,
             dataset=dataset,

@@ -23,6 +23,7 @@ from jaxvae import (
     record,
     run_folder,
     settings,
+    sharding,
 )
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.dataset import Dataset
@@ -88,11 +89,13 @@ class Trials:
         Raises:
           InputError: the config has a field that a run among others can't have.
         """
-        if config.trainer.scale_batch_with_devices:
-            raise InputError(
-                "--config.trainer.scale_batch_with_devices=True: here devices share the models, "
-                "not a batch; leave it out"
-            )
+        for field, alone in (("scale_batch_with_devices", False), ("mesh.model", 1)):
+            value = dict(settings.fields(config))[f"trainer.{field}"]
+            if value != alone:
+                raise InputError(
+                    f"--config.trainer.{field}={value}: here devices share the models, not a "
+                    f"batch or a layer; leave it out"
+                )
         shape = shape_of(config)
         if shape not in self._shapes:
             made = prepare.blueprint(config, self.taxonomy, len(self._train))
@@ -128,8 +131,8 @@ class Trials:
             ),
             mesh=self.mesh,
             slots=-(-self.at_once // self.mesh.size) * self.mesh.size,
-            train_rows=devices.append_empty_row(self._train, num_tags=num_tags),
-            val_rows=devices.append_empty_row(self._val, num_tags=num_tags),
+            train_rows=sharding.append_empty_rows(self._train, num_tags=num_tags),
+            val_rows=sharding.append_empty_rows(self._val, num_tags=num_tags),
         )
 
     def likelihood(self, trees: dict[str, Any]) -> likelihood.RowLikelihood:

@@ -1,7 +1,5 @@
 """Meshes, and refusals with both numbers. The suite runs on two simulated devices."""
 
-import jax
-import numpy as np
 import pytest
 
 from jaxvae import devices
@@ -25,23 +23,26 @@ def test_an_accelerator_that_is_not_there():
         devices.make_mesh(accelerator="tpu", num_devices=1)
 
 
-def test_a_batch_that_does_not_divide():
-    mesh = devices.make_mesh(accelerator="auto", num_devices=2)
-    with pytest.raises(InputError, match="batch_size=33 does not divide over 2 devices") as error:
-        devices.check_divisible(batch_size=33, mesh=mesh)
+def test_the_axes_of_a_mesh():
+    for given, shape in (
+        ({}, (2, 1)),
+        ({"model": 2}, (1, 2)),
+        ({"data": 2}, (2, 1)),
+        ({"data": 1, "model": 2}, (1, 2)),
+    ):
+        mesh = devices.make_mesh(accelerator="auto", num_devices=-1, **given)
+        assert tuple(mesh.shape[axis] for axis in ("data", "model")) == shape
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": 3}, r"^--config.trainer.mesh.model=3 does not make up 2 devices"),
+        ({"data": 1}, r"mesh.data=1 times --config.trainer.mesh.model=1 does not make up 2"),
+        ({"data": 2, "model": 2}, r"mesh.data=2 times .*mesh.model=2 does not make up 2 devices"),
+    ],
+)
+def test_axes_that_do_not_multiply_out(given, message):
+    with pytest.raises(InputError, match=message) as error:
+        devices.make_mesh(accelerator="auto", num_devices=-1, **given)
     assert "\n" not in str(error.value)
-    devices.check_divisible(batch_size=32, mesh=mesh)
-
-
-def test_rows_are_placed_whole_with_an_empty_one_behind():
-    mesh = devices.make_mesh(accelerator="auto", num_devices=2)
-    placed = devices.place_rows(np.array([[0, 1], [2, 9]], np.uint8), mesh, num_tags=9)
-    assert placed.sharding.is_fully_replicated
-    np.testing.assert_array_equal(placed, [[0, 1], [2, 9], [9, 9]])
-
-
-def test_a_batch_is_split_over_the_devices():
-    mesh = devices.make_mesh(accelerator="auto", num_devices=2)
-    batch = jax.device_put(np.arange(6.0).reshape(6, 1), devices.batch_sharding(mesh))
-    halves = [np.asarray(shard.data).ravel().tolist() for shard in batch.addressable_shards]
-    assert sorted(halves) == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]

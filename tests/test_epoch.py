@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxvae import devices, losses
+from jaxvae import losses
 from jaxvae.epoch import (
     _last_batch,
     make_eval_pass,
@@ -170,13 +170,12 @@ def test_padding_changes_nothing(monkeypatch, waste):
 @pytest.mark.parametrize(
     ("sizes", "last"),
     [
-        ((40, 16, 1, 1), 8),  # 8 of 48 would be padding
-        ((40, 64, 1, 1), 40),
-        ((40, 64, 2, 1), 0),  # a step of 128: batches of a step have one size
-        ((4542, 32, 1, 1), 0),  # 2 of 4544
-        ((4542, 2048, 1, 1), 446),
-        ((4542, 2048, 1, 4), 448),  # each device has as many rows
-        ((32, 16, 1, 1), 0),
+        ((40, 16, 1), 8),  # 8 of 48 would be padding
+        ((40, 64, 1), 40),
+        ((40, 64, 2), 0),  # a step of 128: batches of a step have one size
+        ((4542, 32, 1), 0),  # 2 of 4544
+        ((4542, 2048, 1), 446),
+        ((32, 16, 1), 0),
     ],
 )
 def test_a_last_batch_of_mostly_padding_is_cut(sizes, last):
@@ -220,19 +219,6 @@ def test_a_population_is_a_vmap_over_the_numbers():
         single, alone = train_epoch(fresh(state), member, rows)
         assert_close(jax.tree.map(lambda leaf, i=number: leaf[i], many.params), single.params)
         assert float(sums.loss[number]) == pytest.approx(float(alone.loss), rel=1e-5)
-
-
-def test_two_devices_are_one_device():
-    rows = random_rows()[0]
-    graphdef, state = build(True)
-    alone, a = trainer(graphdef)(fresh(state), numbers(), padded(rows))
-    mesh = devices.make_mesh(accelerator="cpu", num_devices=2)
-    train_epoch = trainer(graphdef, batch_sharding=devices.batch_sharding(mesh))
-    placed = devices.place_rows(rows, mesh, num_tags=TAGS)
-    split, b = train_epoch(devices.replicate(fresh(state), mesh), numbers(), placed)
-    assert len(split.params["fc1"]["kernel"].sharding.device_set) == 2
-    assert_close(*(jax.device_get((x.params, x.batch_stats)) for x in (split, alone)))
-    assert jax.device_get(b).compute() == pytest.approx(a.compute(), rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_is_reported_with_its_step():

@@ -12,6 +12,7 @@ from jaxvae.dataset import Dataset, load_dataset
 from jaxvae.members import Watch
 from jaxvae.open_run import load
 from jaxvae.population import Population
+from jaxvae.sharding import Sharding
 from jaxvae.taxonomy import Taxonomy
 from jaxvae.train import train_and_evaluate
 from jaxvae.verify import verify
@@ -64,7 +65,7 @@ def alone(data, config):
     mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
     rows = dataset.rows[dataset.splits["train"]]
     made = prepare.blueprint(config, taxonomy, len(rows))
-    programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, mesh)
+    programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, Sharding(mesh))
     state, losses = made.initial(config, rows), []
     for _ in range(config.trainer.max_epochs):
         state, sums = programs.train_epoch(state, programs.numbers, programs.train_rows)

@@ -208,6 +208,8 @@ EFFECTS = {
     "trainer.max_epochs": (3, "training"),
     "trainer.accelerator": ("tpu", "refusal"),
     "trainer.devices": (2, "environment"),
+    "trainer.mesh.data": (1, "refusal on 2 devices"),
+    "trainer.mesh.model": (2, "refusal"),
     "trainer.scale_batch_with_devices": (True, "training on 2 devices"),
     "trainer.precision": ("bf16", "training"),
     "trainer.gradient_clip_val": (0.01, "training"),
@@ -247,14 +249,14 @@ class Killed(Exception):
 
 def observed(clips, name, where, **overrides):
     """What a run shows at the place where an option must have its effect."""
-    if where == "refusal":
+    if where.endswith("on 2 devices"):
+        overrides["trainer__devices"] = 2
+    if where.startswith("refusal"):
         try:
             run(clips, name, **overrides)
         except InputError as error:
             return str(error)
         return "accepted"
-    if where == "training on 2 devices":
-        overrides["trainer__devices"] = 2
     # What some options need to be on before they can matter.
     overrides |= {
         "training with a cosine": {"trainer__lr_scheduler__name": "cosine"},
