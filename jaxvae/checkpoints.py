@@ -32,6 +32,14 @@ class Checkpoint(NamedTuple):
     facts: dict
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax waits for all processes of a job otherwise, and only one of them is here."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    here = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
+
+
 def _leaves(tree) -> dict[str, np.ndarray]:
     """A pytree as {dotted path: array}; typed PRNG keys become their raw data."""
     flat = {}
@@ -115,9 +123,12 @@ class Checkpoints:
     def __init__(self, folder: Path, *, taxonomy_digest: str):
         self.folder = folder
         self._taxonomy_digest = taxonomy_digest
+        folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             folder,
             options=ocp.CheckpointManagerOptions(
+                create=False,
+                multiprocessing_options=_alone(),
                 preservation_policy=preservation_policy.LatestN(KEPT),
                 enable_async_checkpointing=False,
             ),
@@ -246,7 +257,7 @@ def save_params(folder: Path, params: dict, batch_stats: dict, facts: dict) -> N
     shutil.rmtree(fresh, ignore_errors=True)
     record = {"facts": facts, "leaves": _describe(flat)}
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             checkpointer.save(fresh / "arrays", flat)
             checkpointer.wait_until_finished()
         (fresh / "record.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -271,7 +282,7 @@ def load_params(folder: Path) -> tuple[dict, dict, dict]:
     manifest.check(folder)
     try:
         record = json.loads((folder / "record.json").read_text())
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             flat = checkpointer.restore(folder / "arrays", _targets(record["leaves"]))
         _verify(flat, record["leaves"], str(folder))
     except InputError:

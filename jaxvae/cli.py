@@ -16,7 +16,15 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxvae import interrupt, lock, population_commands, run_commands, search_commands, settings
+from jaxvae import (
+    hosts,
+    interrupt,
+    lock,
+    population_commands,
+    run_commands,
+    search_commands,
+    settings,
+)
 from jaxvae.errors import InputError
 
 USAGE_ERROR = 2
@@ -85,8 +93,14 @@ def _launch(argv: Sequence[str], description: str) -> int:
     if values.print_config:
         print(config.to_json(indent=2))
         return 0
+    job = {name: getattr(values, name) for name in ("coordinator", "num_processes", "process_id")}
+    hosts.check_flags(**job)
+    alone = not values.coordinator and not hosts.in_a_cluster(os.environ)
+    if not alone and not hosts.is_supervised():
+        return hosts.supervise(argv)
     workdir = Path(values.workdir) if values.workdir else _new_workdir()
-    lock.refuse_if_held(workdir.expanduser().resolve())  # before JAX is imported, which takes long
+    if alone:  # before JAX is imported, which takes long
+        lock.refuse_if_held(workdir.expanduser().resolve())
     _quiet_libraries()
     at_once = "jaxvae: stopped at once; what was saved before stands"
     # From here on, not from training on: while libraries are imported, an exception that Python's
@@ -95,8 +109,9 @@ def _launch(argv: Sequence[str], description: str) -> int:
         from jaxvae.train import TrainingFailed, train_and_evaluate
 
         try:
+            hosts.join(**job)
             train_and_evaluate(config, workdir, overrides=overrides)
-        except TrainingFailed as error:
+        except (TrainingFailed, hosts.PeerLost) as error:
             return _fail(error, TRAINING_FAILED)
         except interrupt.Interrupted as error:
             return _fail(f"{error}{_how_to_resume(argv, workdir)}", 128 + error.signum)
@@ -119,6 +134,9 @@ def _how_to_resume(argv: Sequence[str], workdir: Path) -> str:
 
 def _define_launch_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", "", "the run's folder", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0", flag_values=values)
+    flags.DEFINE_integer("num_processes", -1, "processes of the job", flag_values=values)
+    flags.DEFINE_integer("process_id", -1, "this one's number, from 0", flag_values=values)
     flags.DEFINE_bool("print_config", False, "print the config and exit", flag_values=values)
 
 
@@ -142,6 +160,8 @@ def _help(argv: Sequence[str], description: str) -> str:
         f"Flags:\n"
         f"  --config=FILE[:PRESETS]\n      the experiment, such as configs/medium.py\n"
         f"  --workdir=FOLDER\n      the run's folder; one that holds a run resumes it\n"
+        f"  --coordinator=HOST:PORT --num_processes=N --process_id=I\n"
+        f"      one of several processes (on SLURM, Open MPI and TPU pods they are found without)\n"
         f"  --print_config\n      print the resolved config as JSON and exit\n\n"
         f"Fields, with the values of the config given (or of configs/base.py):\n"
         f"{settings.field_help(source, config)}"

@@ -79,6 +79,11 @@ def make_mesh(*, accelerator: str, num_devices: int, data: int = -1, model: int 
             f"({describe(found)}); use --config.trainer.devices=-1 for all of them"
         )
     count = len(found) if num_devices == -1 else num_devices
+    if count < len(found) and jax.process_count() > 1:
+        raise InputError(
+            f"--config.trainer.devices={num_devices}: {jax.process_count()} processes have "
+            f"{len(found)} devices in all, and each must take part; use -1"
+        )
     rest, left_over = divmod(count, model)
     if left_over or data not in (-1, rest):
         wanted = f"--config.trainer.mesh.model={model}"

@@ -207,7 +207,8 @@ def make_train_epoch(
             uniforms = draws.step_uniforms(state.key, (start + whole)[None], (1, last, width))
             given = inputs(rows, order[in_whole:].reshape(1, 1, last), uniforms)
             carry = advance(carry, jax.tree.map(lambda leaf: leaf[0], given))
-        return carry
+        state, total = carry
+        return state, sharding.whole(total) if sharding else total
 
     return jax.jit(train_epoch, donate_argnums=0)
 
@@ -287,6 +288,7 @@ def make_eval_pass(
         )
         total, (mean, logvar) = jax.lax.scan(body, metrics.SplitMetrics.empty(latent_dim), inputs)
         mean = mean.reshape(padded, latent_dim)[:num_rows]
-        return total, mean, logvar.reshape(padded, latent_dim)[:num_rows]
+        found = total, mean, logvar.reshape(padded, latent_dim)[:num_rows]
+        return sharding.whole(found) if sharding else found
 
     return jax.jit(eval_pass)

@@ -146,15 +146,16 @@ def exit_at_second_signal(message: str) -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process; after a signal, without taking the interpreter apart.
+    """Ends the process; if not well, without taking the interpreter apart.
 
-    What was broken off then (a compilation, a program on its way to the device) still has threads
-    of XLA's at work, and those crash when the interpreter goes away under them.
+    What was broken off then (a compilation, a program on its way to the device, other processes
+    that are waited for) still has threads at work, and those crash, or hang, when the interpreter
+    goes away under them.
 
     Args:
       code: exit code.
     """
-    if code in {128 + number for number in SIGNALS}:
+    if code:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae import devices, evaluate, interrupt, record
-from jaxvae.checkpoints import Checkpoints
+from jaxvae import devices, evaluate, hosts, interrupt, record
+from jaxvae.checkpoints import Checkpoint, Checkpoints
 from jaxvae.metrics import Losses
 from jaxvae.progress import Plan, Progress
+from jaxvae.sharding import put
 from jaxvae.state import Numbers, TrainState, best_of
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]
@@ -36,12 +37,14 @@ class Programs:
     val_rows: jax.Array
     labelled_rows: np.ndarray
     """The validation rows, on the host, whose silhouette is taken."""
+    gather: Callable
+    """Brings a tree of the state's arrays to where it can be written."""
 
 
 def train(
     programs: Programs,
     state: TrainState,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     folder: Path,
     *,
     plan: Plan,
@@ -56,7 +59,8 @@ def train(
     Args:
       programs: what is called each epoch.
       state: the fresh state; its memory is reused.
-      checkpoints: of the run's folder, to resume from and to write.
+      checkpoints: of the run's folder, to resume from and to write; None in a process that is
+        not the first, which is told.
       folder: the run's folder.
       plan: how long, and how often what.
       terminal: where progress is shown.
@@ -71,19 +75,24 @@ def train(
     Raises:
       TrainingFailed: the loss stopped being finite.
       Interrupted: SIGINT or SIGTERM came; the epoch it came in is saved.
+      PeerLost: another process of the job ended.
     """
-    state, best, progress = _resume(state, checkpoints, terminal)
-    log = record.EpochLog(folder, trackers=trackers, finished=progress.epoch)
-    if log.note:
-        terminal.say(log.note)
+    state, best, progress = _resume(state, checkpoints, folder, terminal)
+    log = None
+    with hosts.together():
+        if checkpoints is not None:
+            log = record.EpochLog(folder, trackers=trackers, finished=progress.epoch)
+            if log.note:
+                terminal.say(log.note)
     saved_at, saved_epoch = time.monotonic(), progress.epoch
     total = plan.max_epochs
 
     def save():
-        tree = {"state": state, "best": best}
-        check_held()
-        log.sync()
-        checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
+        tree = programs.gather({"state": state, "best": best})
+        if checkpoints is not None and log is not None:
+            check_held()
+            log.sync()
+            checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
 
     with terminal.epochs(total, progress.epoch) as display:
         while progress.epoch < total and not progress.stopped_early:
@@ -106,14 +115,17 @@ def train(
                     break
                 if progress.observe(values["loss"], plan):
                     best = _copy(best_of(state))
-            check_held()
-            log.append(line)
-            display.show(line)
-            for hook in hooks:
-                hook(progress.epoch, line, state)
+            if log is not None:
+                check_held()
+                log.append(line)
+                display.show(line)
+                for hook in hooks:
+                    hook(progress.epoch, line, state)
             stop = requests.signum or (signal.SIGTERM if devices.preempted(progress.epoch) else 0)
             due = time.monotonic() - saved_at >= plan.checkpoint_every_seconds
-            if due or stop or saved_epoch == 0:
+            # Clocks and signals differ between hosts, and saving is everyone's business.
+            stop, is_due = hosts.most(stop, due)
+            if is_due or stop or saved_epoch == 0:
                 save()
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
             if stop:
@@ -171,25 +183,57 @@ def _copy(tree):
     return jax.tree.map(jnp.copy, tree)
 
 
-def _resume(state, checkpoints: Checkpoints, terminal) -> tuple[TrainState, dict, Progress]:
+def _resume(
+    state: TrainState, checkpoints: Checkpoints | None, folder: Path, terminal: record.Terminal
+) -> tuple[TrainState, dict, Progress]:
     best = _copy(best_of(state))
     like = {"state": state, "best": best}
-    found, damaged = checkpoints.restore(like, set_aside=True)
-    for line in damaged:
-        terminal.say(line)
+    found = None
+    with hosts.together():
+        if checkpoints is not None:
+            found, damaged = checkpoints.restore(like, set_aside=True)
+            for line in damaged:
+                terminal.say(line)
+    found = _shared(found, like)
     if found is None:
-        if record.has_epochs(checkpoints.folder.parent):
+        if checkpoints is not None and record.has_epochs(folder):
             terminal.say(
-                f"{checkpoints.folder}: no checkpoint, though metrics.jsonl has epochs; training "
-                f"starts from the first"
+                f"{folder / 'checkpoints'}: no checkpoint, though metrics.jsonl has epochs; "
+                f"training starts from the first"
             )
         return state, best, Progress()
     progress = Progress(**found.facts)
     if progress.nonfinite_step >= 0:
-        raise TrainingFailed(_nonfinite(progress, checkpoints.folder.parent))
+        raise TrainingFailed(_nonfinite(progress, folder))
     terminal.say(f"Resuming after epoch {progress.epoch}")
-    tree = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), found.tree, like)
+    tree = jax.tree.map(lambda new, old: put(new, old.sharding), found.tree, like)
     return tree["state"], tree["best"], progress
+
+
+def _shared(found: Checkpoint | None, like: dict) -> Checkpoint | None:
+    """What the first process restored, in every process."""
+    if not hosts.several():
+        return found
+
+    def is_key(leaf) -> bool:
+        return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+    def raw(leaf) -> np.ndarray:
+        if found is not None:
+            return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+        shape = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
+        return np.zeros(shape.shape, shape.dtype)
+
+    facts, _ = hosts.from_the_first(found and found.facts, [])
+    if facts is None:
+        return None
+    tree = jax.tree.map(raw, found.tree if found else like)
+    _, leaves = hosts.from_the_first(None, jax.tree.leaves(tree))
+    tree = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    wrap = jax.random.wrap_key_data
+    return Checkpoint(
+        jax.tree.map(lambda leaf, old: wrap(leaf) if is_key(old) else leaf, tree, like), facts
+    )
 
 
 def _nonfinite(progress: Progress, folder: Path) -> str:

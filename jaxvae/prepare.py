@@ -229,4 +229,6 @@ def programs_of(
         train_rows=sharding.place_rows(train, num_tags=num_tags),
         val_rows=sharding.place_rows(val, num_tags=num_tags),
         labelled_rows=val[: evaluate.SILHOUETTE_ROWS],
+        # One process writes what it has, wherever it lies.
+        gather=sharding.gather if not sharding.is_here else lambda tree: tree,
     )

@@ -48,6 +48,16 @@ def check_vocabulary(mesh: Mesh, *, num_tags: int) -> None:
         )
 
 
+def put(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Lays out an array that every process has; each sends its own devices their parts."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(put(jax.random.key_data(array), sharding))
+    values = np.asarray(array)
+    return jax.make_array_from_callback(values.shape, sharding, lambda at: values[at])
+
+
 class Sharding:
     """Places arrays on a mesh, and tells compiled programs where they are.
 
@@ -58,6 +68,11 @@ class Sharding:
     def __init__(self, mesh: Mesh):
         self.mesh = mesh
 
+    @property
+    def is_here(self) -> bool:
+        """Whether every device of the mesh is this process's."""
+        return all(device.process_index == jax.process_index() for device in self.mesh.devices.flat)
+
     def padded(self, batch_size: int) -> int:
         """Rows of a batch that every device on `data` has an equal part of."""
         return batch_size + -batch_size % self.mesh.shape["data"]
@@ -65,16 +80,20 @@ class Sharding:
     def place_rows(self, rows: np.ndarray, *, num_tags: int) -> jax.Array:
         """A split's rows `[N, K]`, and empty ones, each on one device of `data`: `[P, K]`."""
         whole = append_empty_rows(rows, num_tags=num_tags, multiple=self.mesh.shape["data"])
-        return jax.device_put(whole, NamedSharding(self.mesh, P("data")))
+        return put(whole, NamedSharding(self.mesh, P("data")))
 
     def place(self, tree: Any) -> Any:
         """A state, or a part of one, laid out for training."""
-        return jax.device_put(tree, self._of(tree))
+        return jax.tree.map(put, tree, self._of(tree))
 
     def gather(self, tree: Any) -> Any:
         """A placed tree, whole, on the first of this process's devices."""
         whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, P()))(tree)
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+
+    def whole(self, tree: Any) -> Any:
+        """Inside a program: on every device."""
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, P()))
 
     def keep(self, tree: Any) -> Any:
         """Inside a program: the same layout as `place`, so that every epoch gets what it gave."""

@@ -3,6 +3,7 @@
 Sees the config, as `prepare` does; everything else below takes named arguments.
 """
 
+import contextlib
 import json
 import signal
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 from jaxvae import (
     compiled,
     devices,
+    hosts,
     interrupt,
     lock,
     loop,
@@ -56,10 +58,11 @@ def train_and_evaluate(
       models_dir: where the copies named after `config.model_name` go.
 
     Returns:
-      The final metrics, nested as in `metrics.json`.
+      The final metrics, nested as in `metrics.json`; {} in a process that is not the first.
 
     Raises:
       InputError: something given is wrong; nothing was written.
+      PeerLost: another process of the job ended; what was saved stands.
       TrainingFailed: the loss stopped being finite; the best parameters so far are kept.
       Interrupted: SIGINT or SIGTERM came; during training, after the epoch it came in was saved.
     """
@@ -70,41 +73,57 @@ def train_and_evaluate(
     folder = Path(workdir).expanduser().resolve()
     # Under jax.distributed, a scheduler's SIGTERM is its business: all hosts must agree.
     ignore = (signal.SIGTERM,) if jax.distributed.is_initialized() else ()
-    with interrupt.requests(ignore=ignore) as requests, lock.claim(folder) as check_held:
+    with contextlib.ExitStack() as held:
+        requests = held.enter_context(interrupt.requests(ignore=ignore))
+        held.enter_context(hosts.peers())
+        first = hosts.is_first()
+        terminal = record.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
         plain = json.loads(config.to_json())
-        run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
-        mesh = devices.make_mesh(
-            accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
-        )
-        terminal = record.Terminal(progress_bar=trainer.enable_progress_bar)
-        taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
-        check_vocabulary(mesh, num_tags=taxonomy.num_tags)
-        dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
-        run_folder.refuse_other_data(folder, taxonomy, dataset)
+        with hosts.together():
+            check_held = held.enter_context(lock.claim(folder)) if first else _nothing
+            if first:
+                run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
+            mesh = devices.make_mesh(
+                accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
+            )
+            taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
+            check_vocabulary(mesh, num_tags=taxonomy.num_tags)
+            dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
+            if first:
+                run_folder.refuse_other_data(folder, taxonomy, dataset)
+        hosts.agree(_what_all_must_share(plain, taxonomy, dataset))
         train_rows = dataset.rows[dataset.splits["train"]]
         made = prepare.blueprint(config, taxonomy, len(train_rows))
         state = made.initial(config, train_rows)
         sharding = Sharding(mesh)
         programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, sharding)
 
-        for line in damage_to_repair(folder, taxonomy, dataset):
-            terminal.say(line)
-        terminal.say(format_report(dataset.report))
-        terminal.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
-        terminal.say(f"Training on {devices.describe(mesh.devices.flatten())}; run folder {folder}")
-        run_folder.write_start(
-            folder,
-            config=plain,
-            overrides=overrides or {},
-            devices=devices.describe(mesh.devices.flatten()),
-            taxonomy=taxonomy,
-            dataset=dataset,
-        )
+        with hosts.together():
+            if first:
+                for line in damage_to_repair(folder, taxonomy, dataset):
+                    terminal.say(line)
+                terminal.say(format_report(dataset.report))
+                overview = parameter_overview.get_parameter_overview
+                terminal.say(overview(state.params, include_stats=False))
+                described = devices.describe(mesh.devices.flatten())
+                terminal.say(f"Training on {described}; run folder {folder}")
+                run_folder.write_start(
+                    folder,
+                    config=plain,
+                    overrides=overrides or {},
+                    devices=described,
+                    taxonomy=taxonomy,
+                    dataset=dataset,
+                )
 
-        with (
-            requests.defer(),
-            Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints,
-        ):
+        with contextlib.ExitStack() as training:
+            training.enter_context(requests.defer())
+            checkpoints = None
+            with hosts.together():
+                if first:
+                    digest = taxonomy.digest
+                    opened = Checkpoints(folder / "checkpoints", taxonomy_digest=digest)
+                    checkpoints = training.enter_context(opened)
             best, progress = loop.train(
                 programs,
                 sharding.place(state),
@@ -117,18 +136,39 @@ def train_and_evaluate(
                 requests=requests,
                 check_held=check_held,
             )
-        check_held()
-        return conclude(
-            folder,
-            config,
-            made,
-            sharding.gather(best),
-            progress,
-            taxonomy=taxonomy,
-            dataset=dataset,
-            models_dir=Path(models_dir).expanduser().resolve(),
-            terminal=terminal,
-        )
+        best = sharding.gather(best)
+        stages = {}
+        if first:
+            check_held()
+            stages = conclude(
+                folder,
+                config,
+                made,
+                best,
+                progress,
+                taxonomy=taxonomy,
+                dataset=dataset,
+                models_dir=Path(models_dir).expanduser().resolve(),
+                terminal=terminal,
+            )
+        hosts.wait_for_the_first()
+        return stages
+
+
+def _nothing() -> None:
+    """What a process checks that writes nothing."""
+
+
+def _what_all_must_share(plain: dict, taxonomy: Taxonomy, dataset: Dataset) -> dict[str, str]:
+    """What processes compare before they train: paths may differ, what lies there may not."""
+    paths = {"data.dataset_name", "data.taxonomy_path"}
+    fields = {name: value for name, value in settings.fields(plain) if name not in paths}
+    return {
+        "config": json.dumps(fields, sort_keys=True),
+        "taxonomy": taxonomy.digest,
+        "data set": dataset.fingerprint,
+        "jax": jax.__version__,
+    }
 
 
 def conclude(

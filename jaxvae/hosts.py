@@ -1,0 +1,255 @@
+"""Several processes as one run: how they find each other, agree, and hear that one is gone.
+
+`jax.distributed` connects them. Every process runs the same program on its own devices; the first
+one alone writes, prints and judges. No file system need be shared.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxvae.errors import InputError
+
+JOIN_SECONDS = 120
+HEARTBEAT_SECONDS = 30
+"""A process that was not heard of for so long is gone, and the others end."""
+_TAIL_SECONDS = 24 * 3600
+_SUPERVISED = "JAXVAE_SUPERVISED"
+_COORDINATION = ("gloo", "coordination", "distributed service", "connection", "socket", "peer")
+
+
+class PeerLost(RuntimeError):
+    """Another process of the job ended, so this one can't go on."""
+
+    def __init__(self, reason: str = ""):
+        super().__init__(
+            f"another process of this job has ended{reason and f' ({reason})'}; what was saved "
+            f"stands, and the same command in every process goes on from it"
+        )
+
+
+def in_a_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether a scheduler says that this process is one of several."""
+
+    def number(name: str) -> int:
+        value = environment.get(name, "")
+        return int(value) if value.isdigit() else 0
+
+    return (
+        ("SLURM_PROCID" in environment and number("SLURM_NTASKS") > 1)
+        or number("OMPI_COMM_WORLD_SIZE") > 1
+        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+        or number("MEGASCALE_NUM_SLICES") > 1
+    )
+
+
+def check_flags(*, coordinator: str, num_processes: int, process_id: int) -> None:
+    """Raises InputError unless the three flags name a job, or none is given."""
+    if not coordinator:
+        for name, value in (("num_processes", num_processes), ("process_id", process_id)):
+            if value != -1:
+                raise InputError(f"--{name}={value}: needs --coordinator=HOST:PORT of process 0")
+        return
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise InputError(f"--coordinator={coordinator}: expected HOST:PORT, such as 10.0.0.1:7777")
+    if num_processes < 1:
+        raise InputError("--coordinator: give --num_processes, how many there are in all")
+    if not 0 <= process_id < num_processes:
+        raise InputError(
+            f"--process_id={process_id}: must be from 0 to {num_processes - 1} "
+            f"(--num_processes={num_processes}); each process has its own"
+        )
+
+
+def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1) -> None:
+    """Joins the other processes; call it before JAX looks for devices.
+
+    Args:
+      coordinator: HOST:PORT of process 0; "" leaves all three to the scheduler, if there is one.
+      num_processes: in all.
+      process_id: of this one, from 0.
+
+    Raises:
+      InputError: they did not come together in time.
+    """
+    import jax
+
+    given: dict[str, Any] = {}
+    if coordinator:
+        given = {
+            "coordinator_address": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+        }
+        if process_id:
+            _reach(coordinator)
+    elif not in_a_cluster(os.environ):
+        return
+    try:
+        jax.distributed.initialize(
+            **given,
+            initialization_timeout=JOIN_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the processes of this job did not come together: {reason}") from error
+
+
+def _reach(coordinator: str) -> None:
+    """Waits until process 0 listens; without it JAX's own wait ends in an abort."""
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + JOIN_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise InputError(
+                    f"--coordinator={coordinator}: nobody listens there after {JOIN_SECONDS} s "
+                    f"({error.strerror or error}); is process 0 running, and the port open?"
+                ) from error
+            time.sleep(0.2)
+
+
+def several() -> bool:
+    """Whether this process is one of several."""
+    import jax
+
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this process writes, prints and judges."""
+    import jax
+
+    return not several() or jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What may be refused in one process is refused in all: nobody waits for one that has left."""
+    if not several():
+        yield
+        return
+    refusal = None
+    try:
+        yield
+    except InputError as error:
+        refusal = error
+    failed = np.flatnonzero(_everywhere(np.int32(refusal is not None)))
+    if refusal:
+        raise refusal
+    if len(failed):
+        raise InputError(f"process {_listed(failed)} refused to start; see what it says")
+
+
+def agree(facts: Mapping[str, str]) -> None:
+    """Raises InputError in every process where they were not given the same.
+
+    Args:
+      facts: what must be equal, by the name to call it.
+    """
+    if not several():
+        return
+    digests = [hashlib.sha256(value.encode()).digest() for value in facts.values()]
+    found = _everywhere(np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), -1))
+    for number, name in enumerate(facts):
+        others = np.flatnonzero((found[:, number] != found[0, number]).any(axis=-1))
+        if len(others):
+            raise InputError(
+                f"process {_listed(others)} has another {name} than process 0; give every process "
+                f"the same command and files"
+            )
+
+
+def most(*values: int) -> tuple[int, ...]:
+    """The largest of each number among all processes."""
+    if not several():
+        return values
+    return tuple(int(value) for value in _everywhere(np.asarray(values, np.int32)).max(axis=0))
+
+
+def from_the_first(facts: Any, arrays: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
+    """What the first process has, in all.
+
+    Args:
+      facts: JSON-able; what other processes give is ignored.
+      arrays: their shapes and types must be the same everywhere.
+    """
+    if not several():
+        return facts, arrays
+    from jax.experimental import multihost_utils
+
+    text = json.dumps(facts).encode() if is_first() else b""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.frombuffer(text.ljust(length), np.uint8)
+    received = multihost_utils.broadcast_one_to_all(padded[:length].copy())
+    arrays = [np.asarray(multihost_utils.broadcast_one_to_all(array)) for array in arrays]
+    return json.loads(np.asarray(received).tobytes()), arrays
+
+
+def wait_for_the_first() -> None:
+    """Returns when every process is here: the others wait while the first one judges the model."""
+    if several():
+        import orbax.checkpoint as ocp
+
+        ocp.multihost.sync_global_processes("jaxvae_done", timeout=_TAIL_SECONDS)
+
+
+@contextlib.contextmanager
+def peers() -> Iterator[None]:
+    """Inside, an error of the connection to the others is raised as PeerLost."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        if not several() or not any(word in text.lower() for word in _COORDINATION):
+            raise
+        raise PeerLost(text[:160]) from error
+
+
+def is_supervised() -> bool:
+    """Whether `supervise` started this process."""
+    return _SUPERVISED in os.environ
+
+
+def supervise(argv: Sequence[str]) -> int:
+    """Runs the program in a process of its own, and returns its exit code.
+
+    JAX ends a process whose peers are gone by an abort from C++, which says nothing to users.
+
+    Args:
+      argv: arguments with the program's name first.
+    """
+    child = subprocess.Popen([sys.executable, *argv], env={**os.environ, _SUPERVISED: "1"})
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: child.send_signal(number))
+    code = child.wait()
+    if code == -signal.SIGABRT:
+        print(f"jaxvae: {PeerLost()}", file=sys.stderr)
+        return 1
+    return code if code >= 0 else 128 - code
+
+
+def _everywhere(value: np.ndarray | np.generic) -> np.ndarray:
+    """Every process's array, `[processes, ...]`."""
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(np.asarray(value)))
+
+
+def _listed(numbers: np.ndarray) -> str:
+    return ", ".join(map(str, numbers))

@@ -1,0 +1,115 @@
+"""Several processes of one run: what ends one ends all in good order, and the job goes on."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from tests.faults.conftest import steps_in, wait_for
+from tests.test_hosts import end, launch, losses, train_as_one
+
+
+@pytest.fixture(scope="module")
+def alone(clips, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    end(launch(clips, folder, 1))
+    return folder
+
+
+@pytest.mark.parametrize(("num", "devices"), [(2, 2), (4, 1)])
+def test_more_processes_train_as_one(num, devices, clips, alone, tmp_path):
+    train_as_one(num, devices, clips, alone, tmp_path)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_one_saves_and_ends_all_and_another_number_goes_on(
+    signum, clips, alone, tmp_path
+):
+    endless = {"trainer.max_epochs": 100_000, "trainer.checkpoint_every_seconds": 1e6}
+    processes = launch(clips, tmp_path, 2, **endless)
+    run = tmp_path / "host0" / "run"
+    log = run / "metrics.jsonl"
+    wait_for(lambda: log.exists() and log.read_text().count("\n") >= 2, processes[0])
+    # To the one that is not the first; a scheduler would tell all of them.
+    processes[1].send_signal(signum)
+    errors = end(processes, expect=128 + signum)
+    saved = max(steps_in(run))
+    assert f"epoch {saved} of 100000 is saved" in errors[0]
+    more = {"trainer.max_epochs": saved + 2}
+    (run / "config.json").write_text(
+        (run / "config.json").read_text().replace('"max_epochs": 100000', f'"max_epochs": {saved}')
+    )
+    error = end(launch(clips, tmp_path, 1, **more))[0]
+    assert f"Resuming after epoch {saved}" in error
+    assert [line["epoch"] for line in losses(tmp_path)] == list(range(1, saved + 3))
+    for a, b in zip(losses(tmp_path), losses(alone), strict=False):
+        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_and_the_job_goes_on(victim, clips, tmp_path):
+    endless = {"trainer.max_epochs": 100_000}
+    processes = launch(clips, tmp_path, 2, **endless)
+    run = tmp_path / "host0" / "run"
+    wait_for(lambda: max(steps_in(run), default=0) >= 2, processes[0])
+    # The program itself, whose parent only waits for it.
+    children = f"/proc/{processes[victim].pid}/task/{processes[victim].pid}/children"
+    with open(children) as file:
+        os.kill(int(file.read().split()[0]), signal.SIGKILL)
+    began = time.monotonic()
+    survivor = processes[1 - victim]
+    error = survivor.communicate(timeout=90)[1]
+    seconds = time.monotonic() - began
+    processes[victim].communicate(timeout=10)
+    assert survivor.returncode == 1, error
+    assert "another process of this job has ended" in error.splitlines()[-1]
+    assert "Traceback" not in error
+    assert seconds < 60
+    saved = max(step for step in steps_in(run))
+    processes = launch(clips, tmp_path, 2, **endless)
+    log = run / "metrics.jsonl"
+    wait_for(lambda: log.read_text().count("\n") > saved + 2, processes[0])
+    processes[0].send_signal(signal.SIGINT)
+    assert "Resuming after epoch" in end(processes, expect=130)[0]
+
+
+@pytest.mark.parametrize(
+    ("own", "what"),
+    [
+        ({"model.latent_dim": 7}, "config"),
+        ({"data.taxonomy_path": "{folder}/other.json"}, "taxonomy"),
+        ({"data.dataset_name": "{folder}/other.csv"}, "data set"),
+    ],
+)
+def test_processes_that_were_given_different_things(own, what, clips, tmp_path):
+    text = (clips / "clips.csv").read_text()
+    (tmp_path / "other.csv").write_text(text[: text.rstrip().rindex("\n") + 1])
+    words = json.loads((clips / "words.json").read_text())
+    words[next(iter(words))].append("one more")
+    (tmp_path / "other.json").write_text(json.dumps(words))
+    own = {name: value.format(folder=tmp_path) if isinstance(value, str) else value for name, value in own.items()}  # fmt: skip
+    errors = end(launch(clips, tmp_path, 2, own={1: own}), expect=2)
+    for error in errors:
+        assert f"process 1 has another {what} than process 0" in error.splitlines()[-1]
+    assert not (tmp_path / "host0" / "run").exists()
+
+
+def test_what_one_process_refuses_ends_all(clips, tmp_path):
+    own = {1: {"data.dataset_name": "missing.csv"}}
+    errors = end(launch(clips, tmp_path, 2, own=own), expect=2)
+    assert "missing.csv" in errors[1].splitlines()[-1]
+    assert "process 1 refused to start" in errors[0].splitlines()[-1]
+
+
+def test_fewer_devices_than_there_are(clips, tmp_path):
+    errors = end(launch(clips, tmp_path, 2, **{"trainer.devices": 1}), expect=2)
+    for error in errors:
+        assert "trainer.devices=1: 2 processes have 2 devices in all" in error
+
+
+def test_a_wide_layer_is_shared_by_processes(clips, alone, tmp_path):
+    end(launch(clips, tmp_path, 2, **{"trainer.mesh.model": 2}))
+    for a, b in zip(losses(tmp_path), losses(alone), strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
