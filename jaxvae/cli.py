@@ -17,8 +17,8 @@ from pathlib import Path
 from absl import flags
 
 from jaxvae import (
-    hosts,
     interrupt,
+    job,
     lock,
     population_commands,
     run_commands,
@@ -93,11 +93,13 @@ def _launch(argv: Sequence[str], description: str) -> int:
     if values.print_config:
         print(config.to_json(indent=2))
         return 0
-    job = {name: getattr(values, name) for name in ("coordinator", "num_processes", "process_id")}
-    hosts.check_flags(**job)
-    alone = not values.coordinator and not hosts.in_a_cluster(os.environ)
-    if not alone and not hosts.is_supervised():
-        return hosts.supervise(argv)
+    flagged = {
+        name: getattr(values, name) for name in ("coordinator", "num_processes", "process_id")
+    }
+    job.check_flags(**flagged)
+    alone = not values.coordinator and not job.in_a_cluster(os.environ)
+    if not alone and not job.is_supervised():
+        return job.supervise(argv)
     workdir = Path(values.workdir) if values.workdir else _new_workdir()
     if alone:  # before JAX is imported, which takes long
         lock.refuse_if_held(workdir.expanduser().resolve())
@@ -106,12 +108,13 @@ def _launch(argv: Sequence[str], description: str) -> int:
     # From here on, not from training on: while libraries are imported, an exception that Python's
     # own handler raises may be lost.
     with interrupt.requests(), interrupt.exit_at_second_signal(at_once):
+        from jaxvae import hosts
         from jaxvae.train import TrainingFailed, train_and_evaluate
 
         try:
-            hosts.join(**job)
+            hosts.join(**flagged)
             train_and_evaluate(config, workdir, overrides=overrides)
-        except (TrainingFailed, hosts.PeerLost) as error:
+        except (TrainingFailed, job.PeerLost) as error:
             return _fail(error, TRAINING_FAILED)
         except interrupt.Interrupted as error:
             return _fail(f"{error}{_how_to_resume(argv, workdir)}", 128 + error.signum)

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxvae import devices, evaluate, hosts, interrupt, record
 from jaxvae.checkpoints import Checkpoint, Checkpoints
+from jaxvae.errors import InputError
 from jaxvae.metrics import Losses
 from jaxvae.progress import Plan, Progress
 from jaxvae.sharding import put
@@ -37,6 +38,8 @@ class Programs:
     val_rows: jax.Array
     labelled_rows: np.ndarray
     """The validation rows, on the host, whose silhouette is taken."""
+    steps: int
+    """Optimizer steps of an epoch."""
     gather: Callable
     """Brings a tree of the state's arrays to where it can be written."""
 
@@ -74,10 +77,17 @@ def train(
 
     Raises:
       TrainingFailed: the loss stopped being finite.
+      InputError: an epoch has other steps than those before it.
       Interrupted: SIGINT or SIGTERM came; the epoch it came in is saved.
       PeerLost: another process of the job ended.
     """
     state, best, progress = _resume(state, checkpoints, folder, terminal)
+    if progress.epoch * programs.steps != int(state.step):
+        raise InputError(
+            f"{folder}: its epochs had {int(state.step) // progress.epoch} steps, and have "
+            f"{programs.steps} on these devices (--config.trainer.scale_batch_with_devices); go on "
+            f"with as many devices as before, or in a new --workdir"
+        )
     log = None
     with hosts.together():
         if checkpoints is not None:

@@ -229,6 +229,9 @@ def programs_of(
         train_rows=sharding.place_rows(train, num_tags=num_tags),
         val_rows=sharding.place_rows(val, num_tags=num_tags),
         labelled_rows=val[: evaluate.SILHOUETTE_ROWS],
+        steps=epoch.steps_per_epoch(
+            len(train), config.data.batch_size * growth, config.trainer.accumulate_grad_batches
+        ),
         # One process writes what it has, wherever it lies.
         gather=sharding.gather if not sharding.is_here else lambda tree: tree,
     )

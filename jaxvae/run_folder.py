@@ -85,6 +85,8 @@ def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
     before = dict(settings.fields(record.read_json(path)))
     may_change = list(MAY_CHANGE)
     was, now = before.get("trainer.max_epochs"), fields["trainer.max_epochs"]
+    if not fields["trainer.scale_batch_with_devices"]:
+        may_change += ["trainer.devices", "trainer.mesh"]  # where it is done, not what
     if _may_go_on(fields) and isinstance(was, int) and now >= was:
         may_change.append("trainer.max_epochs")
     changed = [

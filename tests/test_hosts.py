@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae import hosts
+from jaxvae import hosts, job
 from jaxvae.errors import InputError
 from jaxvae.record import read_epochs
 from tests.conftest import ROOT
@@ -125,14 +125,14 @@ def test_a_coordinator_that_nobody_is(monkeypatch):
 def test_flags_that_name_no_job(flags, message):
     names = ("coordinator", "num_processes", "process_id")
     with pytest.raises(InputError, match=message) as error:
-        hosts.check_flags(**dict(zip(names, flags, strict=True)))
+        job.check_flags(**dict(zip(names, flags, strict=True)))
     assert "\n" not in str(error.value)
 
 
 def test_flags_that_do():
-    hosts.check_flags(coordinator="", num_processes=-1, process_id=-1)
-    hosts.check_flags(coordinator="host:7777", num_processes=2, process_id=1)
-    hosts.check_flags(coordinator="[::1]:7777", num_processes=1, process_id=0)
+    job.check_flags(coordinator="", num_processes=-1, process_id=-1)
+    job.check_flags(coordinator="host:7777", num_processes=2, process_id=1)
+    job.check_flags(coordinator="[::1]:7777", num_processes=1, process_id=0)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_flags_that_do():
     ],
 )
 def test_a_scheduler_is_recognised(environment, expected):
-    assert hosts.in_a_cluster(environment) is expected
+    assert job.in_a_cluster(environment) is expected
 
 
 def test_one_process_asks_nobody():

@@ -34,7 +34,8 @@ ROOMS = {
     "compiled": set(),
     "devices": {"errors"},
     "sharding": {"errors"},
-    "hosts": {"errors"},
+    "job": {"errors"},
+    "hosts": {"errors", "job"},
     "layers": set(),
     "priors": set(),
     "model": {"layers", "priors"},
@@ -59,6 +60,7 @@ ROOMS = {
     "loop": {
         "checkpoints",
         "devices",
+        "errors",
         "evaluate",
         "hosts",
         "interrupt",
@@ -238,6 +240,7 @@ WITHOUT_JAX = {
         "manifest",
         "lock",
         "interrupt",
+        "job",
     ),
     *("baselines", "ranking", "sample_quality", "disentanglement", "events"),
 }

@@ -306,6 +306,7 @@ def without_it(tmp_path_factory):
     "field", [name for name, (_, where) in EFFECTS.items() if where != "own test"]
 )
 def test_an_option_has_its_effect(field, clips, without_it, monkeypatch):
+    jax.devices()  # found with the flags of the suite
     monkeypatch.setenv("XLA_FLAGS", "")
     value, where = EFFECTS[field]
     plain = without_it(where)
@@ -636,6 +637,29 @@ def test_two_devices_train_as_one(clips):
     for a, b in zip(timeless(one), timeless(two), strict=True):
         # float32 sums over devices are added in another order.
         assert a["val/loss"] == pytest.approx(b["val/loss"], rel=1e-5)
+
+
+def test_a_run_goes_on_with_other_devices(clips):
+    _, whole = run(clips, "whole", trainer__max_epochs=4)
+    run(clips, "moved", trainer__max_epochs=2, trainer__devices=2)
+    _, moved = run(clips, "moved", trainer__max_epochs=4)
+    assert len(read_epochs(moved)) == 4
+    for a, b in zip(timeless(whole), timeless(moved), strict=True):
+        assert a["val/loss"] == pytest.approx(b["val/loss"], rel=1e-5)
+
+
+def test_a_run_whose_batch_is_its_devices_does_not(clips):
+    scaled = {"trainer__scale_batch_with_devices": True}
+    run(clips, "scaled", trainer__max_epochs=2, trainer__devices=2, **scaled)
+    with pytest.raises(InputError, match=r"trainer\.devices \(was 2, now 1\)"):
+        run(clips, "scaled", trainer__max_epochs=3, trainer__devices=1, **scaled)
+    # All devices, which are fewer by now.
+    path = clips / "scaled" / "config.json"
+    config = json.loads(path.read_text())
+    config["trainer"]["devices"] = 1
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="its epochs had 2 steps, and have 3 on these devices"):
+        run(clips, "scaled", trainer__max_epochs=3, trainer__devices=1, **scaled)
 
 
 def test_bfloat16_stays_near_float32(clips):

@@ -113,3 +113,37 @@ def test_a_wide_layer_is_shared_by_processes(clips, alone, tmp_path):
     end(launch(clips, tmp_path, 2, **{"trainer.mesh.model": 2}))
     for a, b in zip(losses(tmp_path), losses(alone), strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
+
+
+def slurm(number: int) -> dict:
+    return {
+        "SLURM_JOB_ID": str(40_000 + os.getpid() % 20_000),  # the coordinator's port is made of it
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": str(number),
+        "SLURM_LOCALID": str(number),
+        "SLURM_STEP_NUM_NODES": "1",
+    }
+
+
+def open_mpi(number: int) -> dict:
+    return {
+        "OMPI_MCA_orte_hnp_uri": f"{(os.getpid() % 4000) << 16}.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": str(number),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(number),
+    }
+
+
+@pytest.mark.parametrize("scheduler", [slurm, open_mpi])
+def test_a_scheduler_needs_no_flags(scheduler, clips, alone, tmp_path, monkeypatch):
+    """As far as that goes without the scheduler: the variables that it sets."""
+    processes = []
+    for number in range(2):
+        with monkeypatch.context() as patch:
+            for name, value in scheduler(number).items():
+                patch.setenv(name, value)
+            processes += launch(clips, tmp_path, 1, start=[number])
+    end(processes)
+    for a, b in zip(losses(tmp_path), losses(alone), strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-6)

@@ -1,0 +1,81 @@
+"""A job of several processes, as its command line, its scheduler and its end show it.
+
+What is asked before anything slow is imported; `hosts` is what the processes say to each other.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from jaxvae.errors import InputError
+
+_SUPERVISED = "JAXVAE_SUPERVISED"
+
+
+class PeerLost(RuntimeError):
+    """Another process of the job ended, so this one can't go on."""
+
+    def __init__(self, reason: str = ""):
+        super().__init__(
+            f"another process of this job has ended{reason and f' ({reason})'}; what was saved "
+            f"stands, and the same command in every process goes on from it"
+        )
+
+
+def in_a_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether a scheduler says that this process is one of several."""
+
+    def number(name: str) -> int:
+        value = environment.get(name, "")
+        return int(value) if value.isdigit() else 0
+
+    return (
+        ("SLURM_PROCID" in environment and number("SLURM_NTASKS") > 1)
+        or number("OMPI_COMM_WORLD_SIZE") > 1
+        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+        or number("MEGASCALE_NUM_SLICES") > 1
+    )
+
+
+def check_flags(*, coordinator: str, num_processes: int, process_id: int) -> None:
+    """Raises InputError unless the three flags name a job, or none is given."""
+    if not coordinator:
+        for name, value in (("num_processes", num_processes), ("process_id", process_id)):
+            if value != -1:
+                raise InputError(f"--{name}={value}: needs --coordinator=HOST:PORT of process 0")
+        return
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise InputError(f"--coordinator={coordinator}: expected HOST:PORT, such as 10.0.0.1:7777")
+    if num_processes < 1:
+        raise InputError("--coordinator: give --num_processes, how many there are in all")
+    if not 0 <= process_id < num_processes:
+        raise InputError(
+            f"--process_id={process_id}: must be from 0 to {num_processes - 1} "
+            f"(--num_processes={num_processes}); each process has its own"
+        )
+
+
+def is_supervised() -> bool:
+    """Whether `supervise` started this process."""
+    return _SUPERVISED in os.environ
+
+
+def supervise(argv: Sequence[str]) -> int:
+    """Runs the program in a process of its own, and returns its exit code.
+
+    JAX ends a process whose peers are gone by an abort from C++, which says nothing to users.
+
+    Args:
+      argv: arguments with the program's name first.
+    """
+    child = subprocess.Popen([sys.executable, *argv], env={**os.environ, _SUPERVISED: "1"})
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: child.send_signal(number))
+    code = child.wait()
+    if code == -signal.SIGABRT:
+        print(f"jaxvae: {PeerLost()}", file=sys.stderr)
+        return 1
+    return code if code >= 0 else 128 - code
