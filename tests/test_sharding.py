@@ -40,10 +40,13 @@ def found():
 def test_a_mesh_trains_as_one_device(found, case, data, model):
     one, several = found[f"{case} 1 1"], found[f"{case} {data} {model}"]
     assert len(one["history"]) >= 3
+    # Float32 sums, added in another order; a learned prior's rate is a difference of densities of
+    # some tens of nats.
+    near = {"rel": 2e-6, "abs": 5e-6}
     for a, b in zip(one["history"], several["history"], strict=True):
-        assert b == pytest.approx(a, rel=2e-6)  # float32 sums, added in another order
+        assert b == pytest.approx(a, **near)
     assert one["history"][-1]["loss"] < one["history"][0]["loss"] - 1  # and it does learn
-    assert several["judged"] == pytest.approx(one["judged"], rel=2e-6)
+    assert several["judged"] == pytest.approx(one["judged"], **near)
     # Of parameters around 0.1 that Adam has moved by up to 0.05.
     assert several["gap"] < 1e-4
 
@@ -84,8 +87,11 @@ def test_a_step_over_a_batch_exchanges_gradients_and_losses_at_once(found, case)
 @pytest.mark.parametrize(("case", "data", "model"), RUNS)
 def test_rows_are_exchanged_for_many_steps_at_once(found, case, data, model):
     listed = found[f"{case} {data} {model}"]["collectives"]
-    outside = sorted(each["name"] for each in listed if each["loops"] == 1)
-    assert outside == (["all-reduce", "reduce-scatter"] if data > 1 else [])
+    exchanges = sorted(each["loops"] for each in listed if each["name"] == "reduce-scatter")
+    # A last batch of its own size comes after the loop.
+    assert exchanges == ([0, 1] if case == "cut" else [1]) * (data > 1)
+    counts = [each for each in listed if each["name"] == "all-reduce" and each["loops"] == 1]
+    assert len(counts) <= (data > 1)  # of the rows in each of those steps
     # Rows are looked up where they are: nothing is ever brought together.
     assert "all-gather" not in {each["name"] for each in listed}
     assert "all-to-all" not in {each["name"] for each in listed}
