@@ -97,7 +97,8 @@ def _launch(argv: Sequence[str], description: str) -> int:
         name: getattr(values, name) for name in ("coordinator", "num_processes", "process_id")
     }
     job.check_flags(**flagged)
-    alone = not values.coordinator and not job.in_a_cluster(os.environ)
+    asked = values.coordinator or job.in_a_cluster(os.environ)
+    alone = not asked or values.num_processes == 1
     if not alone and not job.is_supervised():
         return job.supervise(argv)
     workdir = Path(values.workdir) if values.workdir else _new_workdir()

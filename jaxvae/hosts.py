@@ -30,7 +30,7 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
 
     Args:
       coordinator: HOST:PORT of process 0; "" leaves all three to the scheduler, if there is one.
-      num_processes: in all.
+      num_processes: in all; 1 is by itself, whatever a scheduler says.
       process_id: of this one, from 0.
 
     Raises:
@@ -38,6 +38,8 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
     """
     import jax
 
+    if num_processes == 1:
+        return
     given: dict[str, Any] = {}
     if coordinator:
         given = {
@@ -124,7 +126,8 @@ def agree(facts: Mapping[str, str]) -> None:
         if len(others):
             raise InputError(
                 f"process {_listed(others)} has another {name} than process 0; give every process "
-                f"the same command and files"
+                f"the same command and files, or --num_processes=1 if each is to have a run of its "
+                f"own"
             )
 
 

@@ -25,14 +25,17 @@ class PeerLost(RuntimeError):
 
 
 def in_a_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether a scheduler says that this process is one of several."""
+    """Whether a scheduler says that this process is one of several.
+
+    SLURM gives a batch script's own shell the number of tasks too, but no list of a step's nodes.
+    """
 
     def number(name: str) -> int:
         value = environment.get(name, "")
         return int(value) if value.isdigit() else 0
 
     return (
-        ("SLURM_PROCID" in environment and number("SLURM_NTASKS") > 1)
+        ("SLURM_STEP_NODELIST" in environment and number("SLURM_NTASKS") > 1)
         or number("OMPI_COMM_WORLD_SIZE") > 1
         or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
         or number("MEGASCALE_NUM_SLICES") > 1
@@ -40,11 +43,12 @@ def in_a_cluster(environment: Mapping[str, str]) -> bool:
 
 
 def check_flags(*, coordinator: str, num_processes: int, process_id: int) -> None:
-    """Raises InputError unless the three flags name a job, or none is given."""
-    if not coordinator:
+    """Raises InputError unless the three flags name a job, or none, or one process by itself."""
+    if not coordinator and (num_processes, process_id) != (1, -1):
         for name, value in (("num_processes", num_processes), ("process_id", process_id)):
             if value != -1:
                 raise InputError(f"--{name}={value}: needs --coordinator=HOST:PORT of process 0")
+    if not coordinator:
         return
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:

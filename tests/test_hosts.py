@@ -131,6 +131,7 @@ def test_flags_that_name_no_job(flags, message):
 
 def test_flags_that_do():
     job.check_flags(coordinator="", num_processes=-1, process_id=-1)
+    job.check_flags(coordinator="", num_processes=1, process_id=-1)
     job.check_flags(coordinator="host:7777", num_processes=2, process_id=1)
     job.check_flags(coordinator="[::1]:7777", num_processes=1, process_id=0)
 
@@ -139,9 +140,9 @@ def test_flags_that_do():
     ("environment", "expected"),
     [
         ({}, False),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, True),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, False),
-        ({"SLURM_NTASKS": "8"}, False),  # a batch script's own shell
+        ({"SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "2"}, True),
+        ({"SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "1"}, False),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, False),  # a batch script's own shell
         ({"OMPI_COMM_WORLD_SIZE": "4"}, True),
         ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
         ({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"}, True),

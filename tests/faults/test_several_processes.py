@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.faults.conftest import steps_in, wait_for
+from tests.conftest import ROOT
+from tests.faults.conftest import arguments, steps_in, wait_for
 from tests.test_hosts import end, launch, losses, train_as_one
 
 
@@ -133,6 +136,22 @@ def open_mpi(number: int) -> dict:
         "OMPI_COMM_WORLD_RANK": str(number),
         "OMPI_COMM_WORLD_LOCAL_RANK": str(number),
     }
+
+
+def test_one_by_itself_whatever_a_scheduler_says(clips, alone, tmp_path, monkeypatch):
+    for name, value in slurm(1).items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "host0"
+    folder.mkdir()
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), *arguments(clips, **{"trainer.max_epochs": 4})]
+        + ["--workdir=run", "--num_processes=1"],
+        cwd=folder,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 0
+    assert losses(tmp_path) == losses(alone)
 
 
 @pytest.mark.parametrize("scheduler", [slurm, open_mpi])
