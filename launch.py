@@ -7,8 +7,8 @@ r"""Trains a variational autoencoder on multi-label tag data.
 
 Presets behind the colon: data=embedded|musiccaps|msd|mtt, trainer=default|quick_test|distributed.
 The run's folder is outputs/vae_training/<date and time>, or what --workdir names; the same
---workdir resumes. Exit codes: 0 done, 1 training failed, 2 something given is wrong, 130 or 143
-stopped by SIGINT or SIGTERM, after saving.
+--workdir resumes. Exit codes: 0 done, 1 training failed (or another process of the job ended), 2
+something given is wrong, 130 or 143 stopped by SIGINT or SIGTERM, after saving.
 """
 
 import sys

@@ -40,11 +40,10 @@ def check_vocabulary(mesh: Mesh, *, num_tags: int) -> None:
     """Raises InputError where the tags do not divide over the mesh's `model` axis."""
     size = mesh.shape["model"]
     if num_tags % size:
-        fit = [n for n in range(2, mesh.size + 1) if num_tags % n == 0]
-        instead = f"one of {', '.join(map(str, fit))}" if fit else "1"
+        fit = ", ".join(str(n) for n in range(1, mesh.size + 1) if num_tags % n == 0)
         raise InputError(
             f"--config.trainer.mesh.model={size}: {num_tags:,} tags do not divide over {size} "
-            f"devices; use {instead}"
+            f"devices; it can be {fit}"
         )
 
 

@@ -142,5 +142,5 @@ def test_a_gathered_state_is_on_one_device():
 def test_a_vocabulary_that_does_not_divide():
     mesh = devices.make_mesh(accelerator="cpu", num_devices=2, model=2)
     check_vocabulary(mesh, num_tags=200)
-    with pytest.raises(InputError, match=r"mesh.model=2: 201 tags do not divide .*; use 1$"):
+    with pytest.raises(InputError, match=r"mesh.model=2: 201 tags do not divide .*; it can be 1$"):
         check_vocabulary(mesh, num_tags=201)
