@@ -658,7 +658,9 @@ def test_a_run_whose_batch_is_its_devices_does_not(clips):
     config = json.loads(path.read_text())
     config["trainer"]["devices"] = 1
     path.write_text(json.dumps(config))
-    with pytest.raises(InputError, match="its epochs had 2 steps, and have 3 on these devices"):
+    with pytest.raises(
+        InputError, match="has 4 steps behind it in 2 epochs, but an epoch has 3 on"
+    ):
         run(clips, "scaled", trainer__max_epochs=3, trainer__devices=1, **scaled)
 
 
