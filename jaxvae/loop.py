@@ -84,8 +84,8 @@ def train(
     state, best, progress = _resume(state, checkpoints, folder, terminal)
     if progress.epoch * programs.steps != int(state.step):
         raise InputError(
-            f"{folder} has {int(state.step):,} steps behind it in {progress.epoch:,} epochs, but an "
-            f"epoch has {programs.steps:,} on these devices (see --config.trainer."
+            f"{folder} has {int(state.step):,} steps behind it in {progress.epoch:,} epochs, but "
+            f"an epoch has {programs.steps:,} on these devices (see --config.trainer."
             f"scale_batch_with_devices); go on with as many as before, or in a new --workdir"
         )
     log = None
