@@ -31,6 +31,7 @@ USAGE_ERROR = 2
 TRAINING_FAILED = 1
 DAMAGED = 1
 INTERRUPTED = 130
+_FORWARDED_SECONDS = 1.0
 _TOO_LARGE = (
     "the memory of this machine or device is not enough; take a smaller --config.data.batch_size, "
     "--config.model.hidden_dim or latent_dim"
@@ -101,6 +102,8 @@ def _launch(argv: Sequence[str], description: str) -> int:
     alone = not asked or values.num_processes == 1
     if not alone and not job.is_supervised():
         return job.supervise(argv)
+    if not alone:
+        interrupt.take_as_one(_FORWARDED_SECONDS)
     workdir = Path(values.workdir) if values.workdir else _new_workdir()
     if alone:  # before JAX is imported, which takes long
         lock.refuse_if_held(workdir.expanduser().resolve())

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
@@ -31,6 +32,18 @@ class Interrupted(KeyboardInterrupt):
         self.outcome = outcome
 
 
+_as_one_seconds = 0.0
+
+
+def take_as_one(seconds: float) -> None:
+    """From now on signals that come so close together are one.
+
+    A terminal and a scheduler tell every process of a group, and so does a parent who is told.
+    """
+    global _as_one_seconds
+    _as_one_seconds = seconds
+
+
 class Requests:
     """What was asked for so far.
 
@@ -43,6 +56,7 @@ class Requests:
     def __init__(self) -> None:
         self.signum = 0
         self.deferred = False
+        self._first = 0.0
 
     @contextlib.contextmanager
     def defer(self) -> Iterator[None]:
@@ -56,8 +70,12 @@ class Requests:
             raise Interrupted(self.signum)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         again = bool(self.signum)
-        self.signum = self.signum or signum
+        if again and now - self._first < _as_one_seconds:
+            return
+        if not again:
+            self.signum, self._first = signum, now
         if again or not self.deferred:
             raise Interrupted(self.signum)
 
@@ -127,10 +145,14 @@ def exit_at_second_signal(message: str) -> Iterator[None]:
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
     def watch() -> None:
-        seen = 0
+        first = 0.0
         while byte := os.read(reader, 1):
-            seen += byte[0] in SIGNALS
-            if seen == 2:
+            now = time.monotonic()
+            if byte[0] not in SIGNALS or (first and now - first < _as_one_seconds):
+                continue
+            if not first:
+                first = now
+            else:
                 os.write(2, f"\n{message}\n".encode())
                 os._exit(128 + byte[0])
 

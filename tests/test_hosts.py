@@ -45,6 +45,7 @@ def launch(clips, folder, num, *, own=None, devices=1, port=None, start=None, **
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                start_new_session=True,
                 env={
                     **os.environ,
                     "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",

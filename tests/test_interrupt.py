@@ -39,6 +39,25 @@ def test_a_loop_hears_of_it_when_it_asks(signum):
         loop()
 
 
+def test_signals_that_come_together_are_one_where_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(interrupt, "_as_one_seconds", 0.0)
+    interrupt.take_as_one(0.2)
+    reached = []
+
+    def loop():
+        with interrupt.requests() as asked, asked.defer():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            reached.append("one")
+            time.sleep(0.25)
+            signal.raise_signal(signal.SIGTERM)
+            reached.append("two")
+
+    with pytest.raises(interrupt.Interrupted):
+        loop()
+    assert reached == ["one"]
+
+
 def test_a_loop_that_does_not_ask_any_more_is_interrupted_at_its_end():
     reached = []
 
@@ -145,6 +164,7 @@ def test_in_another_thread_nothing_is_installed():
 BUSY = """
 import hashlib
 from jaxvae import interrupt
+interrupt.take_as_one({as_one})
 try:
     with interrupt.exit_at_second_signal("at once"), interrupt.requests() as asked, asked.defer():
         print("ready", flush=True)
@@ -156,9 +176,9 @@ except interrupt.Interrupted:
 
 
 @contextlib.contextmanager
-def busy(rounds):
+def busy(rounds, as_one=0.0):
     process = subprocess.Popen(
-        [sys.executable, "-c", BUSY.format(rounds=rounds)],
+        [sys.executable, "-c", BUSY.format(rounds=rounds, as_one=as_one)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -188,3 +208,16 @@ def test_the_second_signal_does_not():
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "\nat once\n")
+
+
+def test_nor_does_one_that_is_told_twice_and_then_again():
+    with busy(2_000_000_000, as_one=1.0) as process:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.4)
+        assert process.poll() is None
+        time.sleep(0.6)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, "\nat once\n")

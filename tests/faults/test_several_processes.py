@@ -27,8 +27,9 @@ def test_more_processes_train_as_one(num, devices, clips, alone, tmp_path):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("whole_group", [False, True])
 def test_a_signal_to_one_saves_and_ends_all_and_another_number_goes_on(
-    signum, clips, alone, tmp_path
+    signum, whole_group, clips, alone, tmp_path
 ):
     endless = {"trainer.max_epochs": 100_000, "trainer.checkpoint_every_seconds": 1e6}
     processes = launch(clips, tmp_path, 2, **endless)
@@ -36,7 +37,10 @@ def test_a_signal_to_one_saves_and_ends_all_and_another_number_goes_on(
     log = run / "metrics.jsonl"
     wait_for(lambda: log.exists() and log.read_text().count("\n") >= 2, processes[0])
     # To the one that is not the first; a scheduler would tell all of them.
-    processes[1].send_signal(signum)
+    if whole_group:  # as a terminal does: the program and its parent, who passes it on
+        os.killpg(processes[1].pid, signum)
+    else:
+        processes[1].send_signal(signum)
     errors = end(processes, expect=128 + signum)
     saved = max(steps_in(run))
     assert f"epoch {saved} of 100000 is saved" in errors[0]
