@@ -49,6 +49,8 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
         }
         if process_id:
             _reach(coordinator)
+        else:
+            _check_port(coordinator)
     elif not in_a_cluster(os.environ):
         return
     try:
@@ -60,6 +62,17 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the processes of this job did not come together: {reason}") from error
+
+
+def _check_port(coordinator: str) -> None:
+    """Refuses a port that is taken; JAX's own attempt ends in a crash."""
+    port = int(coordinator.rpartition(":")[2])
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise InputError(
+            f"--coordinator={coordinator}: port {port} can't be opened here: {error.strerror}"
+        ) from error
 
 
 def _reach(coordinator: str) -> None:

@@ -80,6 +80,9 @@ def supervise(argv: Sequence[str]) -> int:
         signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
     if code == -signal.SIGABRT:
-        print(f"jaxvae: {PeerLost()}", file=sys.stderr)
+        print(f"jaxvae: {PeerLost('or did not come in time')}", file=sys.stderr)
         return 1
-    return code if code >= 0 else 128 - code
+    if code < 0:
+        print(f"jaxvae: ended by {signal.Signals(-code).name}", file=sys.stderr)
+        return 128 - code
+    return code

@@ -1,6 +1,7 @@
 """Several processes of one run, on this machine: real ones, over gloo."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -109,6 +110,13 @@ def test_a_coordinator_that_nobody_is(monkeypatch):
     port = free_port()
     with pytest.raises(InputError, match=rf"--coordinator=127.0.0.1:{port}: nobody listens there"):
         hosts.join(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=1)
+
+
+def test_a_port_that_is_taken():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port} can't be opened here: Address already"):
+            hosts.join(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=0)
 
 
 @pytest.mark.parametrize(

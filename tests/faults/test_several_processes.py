@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -21,15 +22,21 @@ def alone(clips, tmp_path_factory):
     return folder
 
 
+def program_of(process) -> int:
+    """The program itself, whose parent only waits for it."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return int(children.read_text().split()[0])
+
+
 @pytest.mark.parametrize(("num", "devices"), [(2, 2), (4, 1)])
 def test_more_processes_train_as_one(num, devices, clips, alone, tmp_path):
     train_as_one(num, devices, clips, alone, tmp_path)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize("twice", [False, True])
 def test_a_signal_to_one_saves_and_ends_all_and_another_number_goes_on(
-    signum, whole_group, clips, alone, tmp_path
+    signum, twice, clips, alone, tmp_path
 ):
     endless = {"trainer.max_epochs": 100_000, "trainer.checkpoint_every_seconds": 1e6}
     processes = launch(clips, tmp_path, 2, **endless)
@@ -37,10 +44,10 @@ def test_a_signal_to_one_saves_and_ends_all_and_another_number_goes_on(
     log = run / "metrics.jsonl"
     wait_for(lambda: log.exists() and log.read_text().count("\n") >= 2, processes[0])
     # To the one that is not the first; a scheduler would tell all of them.
-    if whole_group:  # as a terminal does: the program and its parent, who passes it on
-        os.killpg(processes[1].pid, signum)
-    else:
-        processes[1].send_signal(signum)
+    if twice:  # a terminal tells the program and its parent, who passes it on
+        os.kill(program_of(processes[1]), signum)
+        time.sleep(0.1)
+    processes[1].send_signal(signum)
     errors = end(processes, expect=128 + signum)
     saved = max(steps_in(run))
     assert f"epoch {saved} of 100000 is saved" in errors[0]
@@ -61,10 +68,7 @@ def test_a_killed_process_ends_the_others_and_the_job_goes_on(victim, clips, tmp
     processes = launch(clips, tmp_path, 2, **endless)
     run = tmp_path / "host0" / "run"
     wait_for(lambda: max(steps_in(run), default=0) >= 2, processes[0])
-    # The program itself, whose parent only waits for it.
-    children = f"/proc/{processes[victim].pid}/task/{processes[victim].pid}/children"
-    with open(children) as file:
-        os.kill(int(file.read().split()[0]), signal.SIGKILL)
+    os.kill(program_of(processes[victim]), signal.SIGKILL)
     began = time.monotonic()
     survivor = processes[1 - victim]
     error = survivor.communicate(timeout=90)[1]
