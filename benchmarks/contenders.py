@@ -100,12 +100,56 @@ def flax_loop(problem: Problem) -> Epoch:
 def torch_loop(problem: Problem, *, threads: int, compiled: bool = False) -> Epoch:
     """The leanest PyTorch: rows in one tensor, no loader, fused Adam, nothing logged."""
     torch.set_num_threads(threads)
-    sizes = problem.num_tags, problem.hidden_dim, problem.latent_dim
-    fc1 = torch.nn.Linear(sizes[0], sizes[1])
-    heads = torch.nn.Linear(sizes[1], 2 * sizes[2])
-    fc3, fc4 = torch.nn.Linear(sizes[2], sizes[1]), torch.nn.Linear(sizes[1], sizes[0])
-    params = [p for layer in (fc1, heads, fc3, fc4) for p in layer.parameters()]
+    rows, params, objective = _in_torch(problem, "cpu")
     optimizer = torch.optim.Adam(params, lr=LEARNING_RATE, fused=True)
+    # Inductor builds its kernels for a number of threads and, here, for each shape of a batch.
+    loss = torch.compile(objective, dynamic=False) if compiled else objective
+
+    def epoch() -> None:
+        torch.set_num_threads(threads)
+        for part in torch.randperm(len(rows)).split(problem.batch_size):
+            _torch_step(loss, rows[part], params, optimizer)
+
+    return epoch
+
+
+def torch_gpu_loop(problem: Problem, *, captured: bool) -> Epoch:
+    """The same on the GPU; `captured` replays a whole step as one CUDA graph."""
+    rows, params, objective = _in_torch(problem, "cuda")
+    optimizer = torch.optim.Adam(params, lr=LEARNING_RATE, fused=True, capturable=captured)
+    batch = rows[torch.arange(problem.batch_size, device="cuda") % len(rows)]
+    graph = torch.cuda.CUDAGraph()
+    if captured:
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # a first use allocates, which a graph must not
+            for _ in range(3):
+                _torch_step(objective, batch, params, optimizer)
+        torch.cuda.current_stream().wait_stream(aside)
+        optimizer.zero_grad()
+        with torch.cuda.graph(graph):
+            _torch_step(objective, batch, params, optimizer)
+
+    def epoch() -> None:
+        for part in torch.randperm(len(rows), device="cuda").split(problem.batch_size):
+            if captured and len(part) == problem.batch_size:
+                torch.index_select(rows, 0, part, out=batch)
+                graph.replay()
+            else:
+                _torch_step(objective, rows[part], params, optimizer)
+        torch.cuda.synchronize()
+
+    return epoch
+
+
+def _in_torch(problem: Problem, device: str):
+    """Rows, parameters and the objective of a batch."""
+    sizes = problem.num_tags, problem.hidden_dim, problem.latent_dim
+    fc1 = torch.nn.Linear(sizes[0], sizes[1], device=device)
+    heads = torch.nn.Linear(sizes[1], 2 * sizes[2], device=device)
+    fc3 = torch.nn.Linear(sizes[2], sizes[1], device=device)
+    fc4 = torch.nn.Linear(sizes[1], sizes[0], device=device)
+    params = [p for layer in (fc1, heads, fc3, fc4) for p in layer.parameters()]
     rows = torch.from_numpy(to_multi_hot(problem.rows, problem.num_tags).astype(np.float32))
 
     def objective(x: torch.Tensor) -> torch.Tensor:
@@ -115,18 +159,14 @@ def torch_loop(problem: Problem, *, threads: int, compiled: bool = False) -> Epo
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum()
         return (nll + kl) / len(x)
 
-    # Inductor builds its kernels for a number of threads and, here, for each shape of a batch.
-    loss = torch.compile(objective, dynamic=False) if compiled else objective
+    return rows.to(device), params, objective
 
-    def epoch() -> None:
-        torch.set_num_threads(threads)
-        for part in torch.randperm(len(rows)).split(problem.batch_size):
-            optimizer.zero_grad()
-            loss(rows[part]).backward()
-            torch.nn.utils.clip_grad_norm_(params, CLIP)
-            optimizer.step()
 
-    return epoch
+def _torch_step(loss, x: torch.Tensor, params: list, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    loss(x).backward()
+    torch.nn.utils.clip_grad_norm_(params, CLIP)
+    optimizer.step()
 
 
 def _products(problem: Problem, multiply, start):
@@ -220,13 +260,23 @@ def lightning(problem: Problem, *, workers: int) -> Iterator[Epoch]:
             process.wait()
 
 
-CONTENDERS: dict[str, Callable[[Problem], Epoch]] = {
-    "jaxvae": jaxvae_epoch,
-    "flax loop": flax_loop,
-    "torch loop, 1 thread": lambda problem: torch_loop(problem, threads=1),
-    "torch loop, 2 threads": lambda problem: torch_loop(problem, threads=2),
-    "torch.compile, 1 thread": lambda problem: torch_loop(problem, threads=1, compiled=True),
-    "torch.compile, 2 threads": lambda problem: torch_loop(problem, threads=2, compiled=True),
-    "floor, XLA": xla_floor,
-    "floor, BLAS": blas_floor,
-}
+def contenders() -> dict[str, Callable[[Problem], Epoch]]:
+    """Those that make sense on this machine: on a GPU, PyTorch is on it too."""
+    torch_loops: dict[str, Callable[[Problem], Epoch]] = {
+        "torch loop, 1 thread": lambda problem: torch_loop(problem, threads=1),
+        "torch loop, 2 threads": lambda problem: torch_loop(problem, threads=2),
+        "torch.compile, 1 thread": lambda problem: torch_loop(problem, threads=1, compiled=True),
+        "torch.compile, 2 threads": lambda problem: torch_loop(problem, threads=2, compiled=True),
+        "floor, BLAS": blas_floor,
+    }
+    if jax.default_backend() == "gpu" and torch.cuda.is_available():
+        torch_loops = {
+            "torch loop": lambda problem: torch_gpu_loop(problem, captured=False),
+            "torch, CUDA graph": lambda problem: torch_gpu_loop(problem, captured=True),
+        }
+    return {
+        "jaxvae": jaxvae_epoch,
+        "flax loop": flax_loop,
+        **torch_loops,
+        "floor, XLA": xla_floor,
+    }

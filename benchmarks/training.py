@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import CONTENDERS, lightning
+from benchmarks.contenders import contenders, lightning
 from benchmarks.problems import SIZES, Problem, load_problem, machine, source
 
 PAUSE = 0.3
@@ -23,7 +23,7 @@ PAUSE = 0.3
 def measure(problem: Problem, rounds: int) -> dict[str, list[float]]:
     """Seconds of an epoch of each contender, `rounds` of each, taken in turns."""
     with contextlib.ExitStack() as stack:
-        epochs = {name: make(problem) for name, make in CONTENDERS.items()}
+        epochs = {name: make(problem) for name, make in contenders().items()}
         for workers in (4, 0):
             name = f"Lightning, {workers} workers"
             epochs[name] = stack.enter_context(lightning(problem, workers=workers))

@@ -154,6 +154,7 @@ def make_train_epoch(
             loss=loss,
             numbers=numbers,
             decoupled=decoupled,
+            real=count > 0.0,
         )
         return (sharding.keep(state) if sharding else state), sums
 
@@ -184,25 +185,29 @@ def make_train_epoch(
             return state, total.merge(sums)
 
         # A generator's many small operations are a ninth of a small step, so they run for several
-        # steps at once, and devices exchange rows as often; the loop inside ends where the epoch
-        # does.
+        # steps at once, and devices exchange rows as often. Both loops have an end that is known
+        # when they are compiled, since a GPU has to ask the host about any other; what the last
+        # turn has too many are steps without rows, which change nothing.
         shape = (accumulate, batch_size, width)
-        together = max(1, min(whole, _DRAWN // math.prod(shape)))
+        most = max(1, _DRAWN // math.prod(shape))
+        turns = -(-whole // most)
+        together = -(-whole // turns) if whole else 0
+        behind = [(0, turns * together - whole), (0, 0), (0, 0)]
+        batches = jnp.pad(batches, behind, constant_values=num_rows)
 
         def some_steps(number, carry):
-            first = number * together
-            at = first + jnp.arange(together)
+            at = number * together + jnp.arange(together)
             given = inputs(rows, batches[at], draws.step_uniforms(state.key, start + at, shape))
             return jax.lax.fori_loop(
                 0,
-                jnp.minimum(together, whole - first),
+                together,
                 lambda n, carry: advance(carry, jax.tree.map(lambda leaf: leaf[n], given)),
                 carry,
             )
 
         carry = state, metrics.Losses.empty()
         if whole:
-            carry = jax.lax.fori_loop(0, -(-whole // together), some_steps, carry)
+            carry = jax.lax.fori_loop(0, turns, some_steps, carry)
         if last:
             uniforms = draws.step_uniforms(state.key, (start + whole)[None], (1, last, width))
             given = inputs(rows, order[in_whole:].reshape(1, 1, last), uniforms)

@@ -4,6 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+FLOAT32 = jax.lax.Precision.HIGHEST
+"""Of products of float32 numbers: all their digits. An accelerator left to itself keeps three
+(TF32) or two (bfloat16), so that a likelihood, or an exported file, would depend on the device."""
+
 
 def linears(sizes: list[tuple[int, int]], dtype, rngs: nnx.Rngs) -> list[nnx.Linear]:
     """Linear layers of `(fan_in, features)` with torch's default initialisation.
@@ -23,6 +27,7 @@ def linears(sizes: list[tuple[int, int]], dtype, rngs: nnx.Rngs) -> list[nnx.Lin
                 kernel_init=_given(values[features:].reshape(fan_in, features)),
                 bias_init=_given(values[:features]),
                 dtype=dtype,
+                precision=FLOAT32 if dtype == jnp.float32 else None,
                 rngs=rngs,
             )
         )

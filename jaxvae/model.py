@@ -178,7 +178,8 @@ class VAE(nnx.Module):
         dtype = self.fc1.dtype
         # A padding entry is out of range: it reads zeros, and its gradient goes nowhere.
         found = kernel.at[columns.astype(jnp.int32)].get(mode="fill", fill_value=0.0).astype(dtype)
-        summed = jnp.einsum("bkh,bk->bh", found, values.astype(dtype))
+        precision = self.fc1.precision
+        summed = jnp.einsum("bkh,bk->bh", found, values.astype(dtype), precision=precision)
         return self._heads(summed + bias[...].astype(dtype)[None, :], mask, train, keep)
 
     def _heads(self, h: jax.Array, mask, train: bool, keep) -> tuple[jax.Array, jax.Array]:

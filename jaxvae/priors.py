@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxvae.layers import FLOAT32
+
 PRIORS = ("normal", "mixture", "vamp", "flow")
 _MOMENT_DRAWS = 4096
 
@@ -46,14 +48,16 @@ def mixture_log_prob(
     flat = z.reshape(-1, z.shape[-1])
     precision = jnp.exp(-logvar)
     # Squared distances multiplied out: two products of [N, L] by [L, K] instead of [N, K, L].
-    # Float32 throughout, whatever the accelerator would do with products by itself.
-    high = jax.lax.Precision.HIGHEST
-    square = jnp.matmul(jnp.square(flat), precision.T, precision=high)
-    square = square - 2.0 * jnp.matmul(flat, (mean * precision).T, precision=high)
+    square = _product(jnp.square(flat), precision.T)
+    square = square - 2.0 * _product(flat, (mean * precision).T)
     constant = jnp.sum(jnp.square(mean) * precision + logvar, axis=-1)
     constant = constant + z.shape[-1] * math.log(2.0 * math.pi)
     log_joint = -0.5 * (square + constant[None, :]) + log_weight[None, :]
     return jax.nn.logsumexp(log_joint, axis=-1).reshape(z.shape[:-1])
+
+
+def _product(left: jax.Array, right: jax.Array) -> jax.Array:
+    return jnp.matmul(left, right, precision=FLOAT32)
 
 
 class _Components(nnx.Module):
@@ -150,9 +154,9 @@ class Flow(nnx.Module):
     def _coupling(self, layer: int, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Shift and log scale `[N, L]` of a layer, zero where it leaves z as it is."""
         moved = (jnp.arange(z.shape[-1]) % 2 == layer % 2)[None, :]
-        h = jnp.where(moved, 0.0, z) @ self.hidden[...][layer]
+        h = _product(jnp.where(moved, 0.0, z), self.hidden[...][layer])
         h = jax.nn.relu(h + self.hidden_bias[...][layer][None, :])
-        both = h @ self.shift_and_scale[...][layer]
+        both = _product(h, self.shift_and_scale[...][layer])
         both = both + self.shift_and_scale_bias[...][layer][None, :]
         shift, scale = jnp.split(both, 2, axis=-1)
         # Bounded: one step of the optimizer can't make a density of it that overflows.

@@ -177,6 +177,7 @@ def apply_gradients(
     loss: jax.Array,
     numbers: Numbers,
     decoupled: bool = False,
+    real: jax.typing.ArrayLike = True,
 ) -> TrainState:
     """One optimizer step, or none: a non-finite loss or gradient freezes the state for good.
 
@@ -187,10 +188,11 @@ def apply_gradients(
       loss: the step's scalar loss.
       numbers: the tunable numbers.
       decoupled: whether weight decay stands apart from Adam.
+      real: False for a step without rows, which is none.
     """
     norm = _global_norm(gradients)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    ok = finite & (state.bad_step < 0)
+    ok = finite & (state.bad_step < 0) & real
 
     def advance(state: TrainState) -> TrainState:
         # optax mixes dtypes inside; our own code is tested under strict promotion.
@@ -208,9 +210,16 @@ def apply_gradients(
             average=_average(state, params, numbers.average_decay),
         )
 
-    # A branch, not a select on every leaf: the select would cost an eighth of a step.
+    def branch(state: TrainState) -> TrainState:
+        return jax.lax.cond(ok, advance, lambda state: state, state)
+
+    def select(state: TrainState) -> TrainState:
+        return jax.tree.map(lambda new, old: jnp.where(ok, new, old), advance(state), state)
+
     bad_step = jnp.where((state.bad_step < 0) & ~finite, state.step, state.bad_step)
-    state = jax.lax.cond(ok, advance, lambda state: state, state)
+    # On a CPU the select would cost an eighth of a step; elsewhere it costs nothing, and a branch
+    # waits until the host has seen which way to go.
+    state = jax.lax.platform_dependent(state, cpu=branch, default=select)
     return dataclasses.replace(state, bad_step=bad_step)
 
 

@@ -167,6 +167,21 @@ def test_padding_changes_nothing(monkeypatch, waste):
     assert b.compute() == pytest.approx(a.compute(), rel=1e-5)
 
 
+def test_steps_without_rows_change_nothing(monkeypatch):
+    """Five steps: in one turn, or in three of two, whose last step has no rows."""
+    rows, _ = random_rows()
+    graphdef, state = build(True)
+    batch = 8
+    one, a = trainer(graphdef, batch_size=batch)(fresh(state), numbers(), padded(rows))
+    monkeypatch.setattr("jaxvae.epoch._DRAWN", 2 * batch * (LONGEST + LATENT))
+    three, b = trainer(graphdef, batch_size=batch)(fresh(state), numbers(), padded(rows))
+    assert int(three.step) == int(one.step) == 5
+    assert_close(three.params, one.params)
+    assert_close(three.batch_stats, one.batch_stats)
+    assert int(three.batch_stats["bn1"]["count"]) == 5
+    assert b.compute() == pytest.approx(a.compute(), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("sizes", "last"),
     [

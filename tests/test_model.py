@@ -95,6 +95,25 @@ def test_looking_rows_up_is_multiplying_their_multi_hot(monkeypatch, use_batch_n
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
 
 
+@pytest.mark.parametrize("wide", [41, 40])
+@pytest.mark.parametrize("prior", ["normal", "mixture", "vamp", "flow"])
+def test_every_product_keeps_the_digits_of_float32(monkeypatch, prior, wide):
+    """Values and gradients; what a device would make of products by itself does not matter."""
+    monkeypatch.setattr("jaxvae.model.WIDE", wide)
+    graphdef, params = nnx.split(build(prior=prior, num_components=3), nnx.Param)
+    columns = jnp.asarray([[0, 7, 39], [12, 40, 40]], jnp.uint8)
+
+    def loss(params):
+        model = nnx.merge(graphdef, params)
+        mean, _ = model.encode_rows(columns)
+        return jnp.sum(model.decode(mean)) + jnp.sum(model.log_prior(mean))
+
+    program = jax.jit(jax.grad(loss)).lower(params).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert len(products) >= 10
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
 def test_rows_without_values_are_ones():
     columns = jnp.asarray([[0, 7, 40]], jnp.uint8)
     hot = multi_hot(columns, jnp.ones((1, 3)), 40)

@@ -37,7 +37,7 @@ ROOMS = {
     "job": {"errors"},
     "hosts": {"errors", "job"},
     "layers": set(),
-    "priors": set(),
+    "priors": {"layers"},
     "model": {"layers", "priors"},
     "losses": set(),
     "forward": {"losses", "model", "priors"},

@@ -65,8 +65,11 @@ def leaves(state):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(parts)]
 
 
+@pytest.mark.parametrize("device", ["cpu", "default"])
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_what_is_not_finite_freezes_the_state_for_good(where):
+def test_what_is_not_finite_freezes_the_state_for_good(monkeypatch, where, device):
+    """By the branch that CPUs take, and by what is compiled for accelerators."""
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, **ways: ways[device](*given))
     numbers = make_numbers(learning_rate=0.1, clip_norm=1.0)
     good = jax.tree.map(jnp.ones_like, small_state().params)
     bad = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(jnp.nan), good)
