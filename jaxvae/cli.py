@@ -5,50 +5,30 @@ Nothing slow is imported before the arguments are known to be right.
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
-import shlex
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
 
-from jaxvae import (
-    interrupt,
-    job,
-    lock,
-    population_commands,
-    run_commands,
-    search_commands,
-    settings,
-)
-from jaxvae.errors import InputError
+from jaxvae import population_commands, run_commands, search_commands, settings, train_command
+from jaxvae.console import quiet_libraries
+from jaxvae.errors import CommandEnded, InputError
 
 USAGE_ERROR = 2
-TRAINING_FAILED = 1
 DAMAGED = 1
 INTERRUPTED = 130
-_FORWARDED_SECONDS = 1.0
 _TOO_LARGE = (
     "the memory of this machine or device is not enough; take a smaller --config.data.batch_size, "
     "--config.model.hidden_dim or latent_dim"
 )
 
 
-def launch(argv: Sequence[str], *, description: str) -> int:
-    """Runs `launch.py`: trains what `--config` says.
-
-    Args:
-      argv: arguments with the program's name first.
-      description: what `--help` opens with.
-
-    Returns:
-      The exit code.
-    """
-    return _guarded(lambda: _launch(argv, description))
+def launch(argv: Sequence[str]) -> int:
+    """Runs `launch.py`, whose path comes first in `argv`, and returns the exit code."""
+    return _guarded(lambda: train_command.run(argv[:1], argv[1:]))
 
 
 def _guarded(command: Callable[[], int]) -> int:
@@ -59,6 +39,8 @@ def _guarded(command: Callable[[], int]) -> int:
         return code
     except InputError as error:
         return _fail(error, USAGE_ERROR)
+    except CommandEnded as error:
+        return _fail(error, error.code)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -86,95 +68,6 @@ def _fail(message: object, code: int) -> int:
     return code
 
 
-def _launch(argv: Sequence[str], description: str) -> int:
-    if any(argument in ("-h", "-help", "--help") for argument in argv[1:]):
-        print(_help(argv, description))
-        return 0
-    config, overrides, values = settings.parse(argv, define=_define_launch_flags)
-    if values.print_config:
-        print(config.to_json(indent=2))
-        return 0
-    flagged = {
-        name: getattr(values, name) for name in ("coordinator", "num_processes", "process_id")
-    }
-    job.check_flags(**flagged)
-    asked = values.coordinator or job.in_a_cluster(os.environ)
-    alone = not asked or values.num_processes == 1
-    if not alone and not job.is_supervised():
-        return job.supervise(argv)
-    if not alone:
-        interrupt.take_as_one(_FORWARDED_SECONDS)
-    workdir = Path(values.workdir) if values.workdir else _new_workdir()
-    if alone:  # before JAX is imported, which takes long
-        lock.refuse_if_held(workdir.expanduser().resolve())
-    _quiet_libraries()
-    at_once = "jaxvae: stopped at once; what was saved before stands"
-    # From here on, not from training on: while libraries are imported, an exception that Python's
-    # own handler raises may be lost.
-    with interrupt.requests(), interrupt.exit_at_second_signal(at_once):
-        from jaxvae import hosts
-        from jaxvae.train import TrainingFailed, train_and_evaluate
-
-        try:
-            hosts.join(**flagged)
-            train_and_evaluate(config, workdir, overrides=overrides)
-        except (TrainingFailed, job.PeerLost) as error:
-            return _fail(error, TRAINING_FAILED)
-        except interrupt.Interrupted as error:
-            return _fail(f"{error}{_how_to_resume(argv, workdir)}", 128 + error.signum)
-        except OSError as error:
-            return _fail(f"{error.filename or workdir}: {error.strerror or error}", USAGE_ERROR)
-    return 0
-
-
-def _how_to_resume(argv: Sequence[str], workdir: Path) -> str:
-    if not (workdir / "config.json").exists():
-        return ""
-    arguments = list(argv)
-    if "--workdir" in arguments:
-        at = arguments.index("--workdir")
-        del arguments[at : at + 2]
-    arguments = [argument for argument in arguments if not argument.startswith("--workdir=")]
-    python = "python" if shutil.which("python") == sys.executable else sys.executable
-    return f"; resume with: {shlex.join([python, *arguments, f'--workdir={workdir}'])}"
-
-
-def _define_launch_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", "", "the run's folder", flag_values=values)
-    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0", flag_values=values)
-    flags.DEFINE_integer("num_processes", -1, "processes of the job", flag_values=values)
-    flags.DEFINE_integer("process_id", -1, "this one's number, from 0", flag_values=values)
-    flags.DEFINE_bool("print_config", False, "print the config and exit", flag_values=values)
-
-
-def _new_workdir() -> Path:
-    """`outputs/vae_training/<date and time>`, with a suffix if it is taken."""
-    root = Path("outputs") / "vae_training"
-    name = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    suffixes = ("", *(f"-{number}" for number in range(2, 1000)))
-    return next(root / (name + s) for s in suffixes if not (root / (name + s)).exists())
-
-
-def _help(argv: Sequence[str], description: str) -> str:
-    base = Path(argv[0]).resolve().parent / "configs" / "base.py"
-    try:
-        config = settings.load_config(settings.config_argument(argv))
-    except InputError:
-        config = settings.load_config(str(base))
-    source = base.read_text(encoding="utf-8")
-    return (
-        f"{description.strip()}\n\n"
-        f"Flags:\n"
-        f"  --config=FILE[:PRESETS]\n      the experiment, such as configs/medium.py\n"
-        f"  --workdir=FOLDER\n      the run's folder; one that holds a run resumes it\n"
-        f"  --coordinator=HOST:PORT --num_processes=N --process_id=I\n"
-        f"      one of several processes (on SLURM, Open MPI and TPU pods they are found without)\n"
-        f"  --print_config\n      print the resolved config as JSON and exit\n\n"
-        f"Fields, with the values of the config given (or of configs/base.py):\n"
-        f"{settings.field_help(source, config)}"
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `python -m jaxvae COMMAND ...` and returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -189,6 +82,13 @@ class _Parser(argparse.ArgumentParser):
 def _dispatch(arguments: list[str]) -> int:
     parser = _Parser(prog="jaxvae", description="Work with data and with trained runs.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    train = commands.add_parser(
+        "train",
+        help="train a config, as launch.py does; train --help lists every field",
+        add_help=False,
+    )
+    train.set_defaults(run=_train, takes_config=True)
 
     data = commands.add_parser(
         "data",
@@ -228,9 +128,14 @@ def _dispatch(arguments: list[str]) -> int:
     options, rest = parser.parse_known_args(arguments)
     if rest and not getattr(options, "takes_config", False):
         raise InputError(f"unknown argument {rest[0]!r}; see jaxvae {arguments[0]} --help")
-    if options.run is not _data:
-        _quiet_libraries()
+    if options.run not in (_data, _train):
+        quiet_libraries()
     return options.run(options, rest)
+
+
+def _train(options: argparse.Namespace, rest: list[str]) -> int:
+    del options
+    return train_command.run(["-m", "jaxvae", "train"], rest)
 
 
 def _data(options: argparse.Namespace, rest: list[str]) -> int:
@@ -291,27 +196,3 @@ def _import(options: argparse.Namespace, rest: list[str]) -> int:
         f"{network.latent_dim} latent dimensions"
     )
     return 0
-
-
-def _quiet_libraries() -> None:
-    """Libraries tell users about their internals; what matters is raised.
-
-    When a save fails, its other writers fail too, with a traceback each that nobody awaits.
-    """
-    import logging
-    import warnings
-
-    from absl import logging as absl_logging
-
-    absl_logging.set_verbosity(absl_logging.FATAL)
-    # Compiled programs that can't be kept, for want of room, are compiled again.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    sys.unraisablehook = _except_of_abandoned_writers
-    for name in ("orbax", "jax", "datasets", "huggingface_hub"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
-
-
-def _except_of_abandoned_writers(unraisable: "sys.UnraisableHookArgs") -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend, and the "did you mean" that goes with it."""
+"""How a command can end badly, and the "did you mean" of mistakes that a user can mend."""
 
 import difflib
 from collections.abc import Iterable
@@ -14,6 +14,18 @@ class InputError(ValueError):
     def __init__(self, message: object):
         # What the user gave is part of it, line breaks and all.
         super().__init__(" ".join(str(message).split()))
+
+
+class CommandEnded(RuntimeError):
+    """A command ended otherwise than by success or an InputError.
+
+    Attributes:
+      code: its exit code.
+    """
+
+    def __init__(self, message: object, code: int):
+        super().__init__(str(message))
+        self.code = code
 
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:

@@ -94,19 +94,13 @@ def _resumed(
     if not (folder / STUDY).is_file():
         raise InputError(f"--resume {options.resume}: holds no study (no {STUDY})")
     facts = read_json(folder / STUDY)
-    config = settings.load_config(f"{_base_file()}")
+    config = settings.load_config("configs/base.py")
     try:
         config.update(facts["config"])
         facts = facts["search"] | ({"trials": options.trials} if options.trials else {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / STUDY}: damaged: {error}") from error
     return config, facts, folder
-
-
-def _base_file() -> Path:
-    path = Path("configs") / "base.py"
-    beside = Path(__file__).resolve().parent.parent / path
-    return beside if beside.is_file() else path
 
 
 def _check_space(apply, config: ConfigDict) -> None:
@@ -202,7 +196,7 @@ def _write_best_config(folder: Path, config: ConfigDict, best, metric: str) -> N
     from jaxvae.search import config_file
 
     title = f"Trial {best.number} of a search: {metric} {best.value:.4f} on validation."
-    origin = settings.load_config(str(_base_file()))
+    origin = settings.load_config("configs/base.py")
     write_text(folder / "best.py", config_file(config, origin, best, title))
 
 

@@ -57,6 +57,29 @@ def data_arguments(config: ConfigDict) -> dict[str, Any]:
     return {name: config.data[name] for name in names}
 
 
+def find_file(name: str, *, flag: str = "config") -> Path:
+    """The file of a config or a search space.
+
+    Args:
+      name: a path. `configs/...` is found from everywhere: the package brings its own.
+      flag: what names it on the command line.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = Path(name)
+    package = Path(__file__).resolve().parent
+    brought = package / "shipped"
+    root = brought if brought.is_dir() else package.parent  # in a clone they are beside it
+    places = [path, *([root / path] if path.parts[:1] == ("configs",) else [])]
+    for place in places:
+        if place.is_file():
+            return place
+    files = [file for place in places for file in place.parent.glob("*.py") if file.stem[0] != "_"]
+    known = sorted({str(path.parent / file.name) for file in files})
+    raise InputError(f"--{flag}={name}: no such file{did_you_mean(name, known)}")
+
+
 def load_config(path_and_presets: str) -> ConfigDict:
     """Runs a config file: `configs/medium.py` or `configs/medium.py:data=musiccaps`.
 
@@ -64,10 +87,7 @@ def load_config(path_and_presets: str) -> ConfigDict:
       InputError: the file is missing or broken, or a preset is unknown.
     """
     name, _, presets = path_and_presets.partition(":")
-    path = Path(name)
-    if not path.is_file():
-        known = [str(file) for file in sorted(path.parent.glob("*.py")) if file.stem[0] != "_"]
-        raise InputError(f"--config={name}: no such file{did_you_mean(name, known)}")
+    path = find_file(name)
     # A config imports its neighbours as `configs.base`, wherever the command was started.
     for root in (str(Path.cwd()), str(path.resolve().parent.parent)):
         if root not in sys.path:
@@ -105,12 +125,18 @@ def parse(
     """
     if re.match(r"--?(no)?config\.", argv[1] if len(argv) > 1 else ""):
         raise InputError(f"{argv[1]} comes too early: give --config=FILE first")
-    config = load_config(config_argument(argv))
+    given = config_argument(argv)
+    config = load_config(given)
     known = dict(fields(config))
     for argument in argv[1:]:
         _check_name(argument, known)
 
     values = flags.FlagValues()
+    name, colon, presets = given.partition(":")
+    found = f"{find_file(name)}{colon}{presets}"
+    argv = [
+        argument.replace(given, found) if _names(argument, given) else argument for argument in argv
+    ]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=list(argv))
     define(values)
     try:
@@ -139,6 +165,11 @@ def config_argument(argv: Sequence[str]) -> str:
     if given and given[0]:
         return given[0]
     raise InputError("no config given: start with --config=configs/medium.py")
+
+
+def _names(argument: str, config: str) -> bool:
+    """Whether an argument is the one that names the config."""
+    return argument == config or argument in (f"--config={config}", f"-config={config}")
 
 
 def _check_name(argument: str, known: dict[str, Any]) -> None:

@@ -139,10 +139,7 @@ def load_space(path: str | Path) -> Callable[[ConfigDict, Draw], Space]:
       InputError: the file is missing or broken; or, from the returned function, a field is unknown,
         a range is empty, or the trial that came out is no possible config.
     """
-    path = Path(path)
-    if not path.is_file():
-        known = [str(file) for file in sorted(path.parent.glob("*.py")) if file.stem[0] != "_"]
-        raise InputError(f"--space={path}: no such file{did_you_mean(str(path), known)}")
+    path = settings.find_file(str(path), flag="space")
     spec = importlib.util.spec_from_file_location("jaxvae_space", path)
     if spec is None or spec.loader is None:
         raise InputError(f"--space={path}: a space is a Python file, its name ends in .py")

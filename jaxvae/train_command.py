@@ -1,0 +1,140 @@
+"""The command that trains: `launch.py`, and `jaxvae train` of an installed package."""
+
+import datetime
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from jaxvae import interrupt, job, lock, settings
+from jaxvae.console import quiet_libraries
+from jaxvae.errors import CommandEnded, InputError
+
+USAGE_ERROR = 2
+TRAINING_FAILED = 1
+_FORWARDED_SECONDS = 1.0
+_DESCRIPTION = """
+Trains a variational autoencoder on multi-label tag data.
+
+    {program} --config=configs/medium.py                      # the embedded corpus
+    {program} --config=configs/medium.py:data=musiccaps       # MusicCaps, from the hub
+    {program} --config=configs/small.py:trainer=quick_test \\
+        --config.data.dataset_name=clips.csv --config.data.taxonomy_path=concepts_to_tags.json
+
+Presets behind the colon: data=embedded|musiccaps|msd|mtt, trainer=default|quick_test|tuned|
+distributed. The run's folder is outputs/vae_training/<date and time>, or what --workdir names; the
+same --workdir resumes. Exit codes: 0 done, 1 training failed (or another process of the job ended),
+2 something given is wrong, 130 or 143 stopped by SIGINT or SIGTERM, after saving.
+
+Flags:
+  --config=FILE[:PRESETS]
+      the experiment, such as configs/medium.py
+  --workdir=FOLDER
+      the run's folder; one that holds a run resumes it
+  --coordinator=HOST:PORT --num_processes=N --process_id=I
+      one of several processes (on SLURM, Open MPI and TPU pods they are found without)
+  --print_config
+      print the resolved config as JSON and exit
+
+Fields, with the values of the config given (or of configs/base.py):
+"""
+
+
+def run(program: Sequence[str], arguments: Sequence[str]) -> int:
+    """Trains what `--config` says.
+
+    Args:
+      program: what Python is started with, before the arguments.
+      arguments: `--config` and the rest.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      InputError: something given is wrong.
+      CommandEnded: training failed, or was stopped.
+    """
+    argv = [" ".join(program), *arguments]
+    if any(argument in ("-h", "-help", "--help") for argument in arguments):
+        print(_help(program, argv))
+        return 0
+    config, overrides, values = settings.parse(argv, define=_define_flags)
+    if values.print_config:
+        print(config.to_json(indent=2))
+        return 0
+    flagged = {
+        name: getattr(values, name) for name in ("coordinator", "num_processes", "process_id")
+    }
+    job.check_flags(**flagged)
+    asked = values.coordinator or job.in_a_cluster(os.environ)
+    alone = not asked or values.num_processes == 1
+    if not alone and not job.is_supervised():
+        return job.supervise([*program, *arguments])
+    if not alone:
+        interrupt.take_as_one(_FORWARDED_SECONDS)
+    workdir = Path(values.workdir) if values.workdir else _new_workdir()
+    if alone:  # before JAX is imported, which takes long
+        lock.refuse_if_held(workdir.expanduser().resolve())
+    quiet_libraries()
+    at_once = "jaxvae: stopped at once; what was saved before stands"
+    # From here on, not from training on: while libraries are imported, an exception that Python's
+    # own handler raises may be lost.
+    with interrupt.requests(), interrupt.exit_at_second_signal(at_once):
+        from jaxvae import hosts
+        from jaxvae.train import TrainingFailed, train_and_evaluate
+
+        try:
+            hosts.join(**flagged)
+            train_and_evaluate(config, workdir, overrides=overrides)
+        except (TrainingFailed, job.PeerLost) as error:
+            raise CommandEnded(error, TRAINING_FAILED) from error
+        except interrupt.Interrupted as error:
+            how = _how_to_resume([*program, *arguments], workdir)
+            raise CommandEnded(f"{error}{how}", 128 + error.signum) from error
+        except OSError as error:
+            message = f"{error.filename or workdir}: {error.strerror or error}"
+            raise CommandEnded(message, USAGE_ERROR) from error
+    return 0
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", "", "the run's folder", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0", flag_values=values)
+    flags.DEFINE_integer("num_processes", -1, "processes of the job", flag_values=values)
+    flags.DEFINE_integer("process_id", -1, "this one's number, from 0", flag_values=values)
+    flags.DEFINE_bool("print_config", False, "print the config and exit", flag_values=values)
+
+
+def _new_workdir() -> Path:
+    """`outputs/vae_training/<date and time>`, with a suffix if it is taken."""
+    root = Path("outputs") / "vae_training"
+    name = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    suffixes = ("", *(f"-{number}" for number in range(2, 1000)))
+    return next(root / (name + s) for s in suffixes if not (root / (name + s)).exists())
+
+
+def _how_to_resume(command: Sequence[str], workdir: Path) -> str:
+    if not (workdir / "config.json").exists():
+        return ""
+    arguments = list(command)
+    if "--workdir" in arguments:
+        at = arguments.index("--workdir")
+        del arguments[at : at + 2]
+    arguments = [argument for argument in arguments if not argument.startswith("--workdir=")]
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    return f"; resume with: {shlex.join([python, *arguments, f'--workdir={workdir}'])}"
+
+
+def _help(program: Sequence[str], argv: Sequence[str]) -> str:
+    base = settings.find_file("configs/base.py")
+    try:
+        config = settings.load_config(settings.config_argument(argv))
+    except InputError:
+        config = settings.load_config(str(base))
+    source = base.read_text(encoding="utf-8")
+    opening = _DESCRIPTION.strip().format(program=shlex.join(["python", *program]))
+    return f"{opening}\n{settings.field_help(source, config)}"

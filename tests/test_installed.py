@@ -1,0 +1,77 @@
+"""The installed package: a wheel, unpacked far from any clone, with its configs and its command."""
+
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """What pip would unpack into site-packages."""
+    place = tmp_path_factory.mktemp("installed")
+    # A copy: setuptools writes into the folder it builds from.
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    for name in filter(None, tracked.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            target = place / "source" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('..'))"
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=place / "source", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = place.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(place / "site")
+    return place / "site"
+
+
+def start(site, cwd, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "jaxvae", *arguments],
+        cwd=cwd, env={"PYTHONPATH": str(site), "PATH": "", "HOME": str(cwd), "JAX_PLATFORMS": "cpu"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_it_holds_what_it_needs_and_nothing_else(site):
+    names = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
+    for needed in ("taxonomy.json", "explore.html", "py.typed", "shipped/configs/medium.py",
+                   "shipped/configs/search/default.py"):  # fmt: skip
+        assert f"jaxvae/{needed}" in names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"jaxvae"}
+    (entry,) = site.glob("*.dist-info/entry_points.txt")
+    assert "jaxvae = jaxvae.__main__:main" in entry.read_text()
+    (licence,) = site.glob("*.dist-info/licenses/LICENSE")
+    assert "Apache License" in licence.read_text()
+
+
+def test_it_trains_by_the_configs_it_brings(site, tmp_path):
+    done = start(site, tmp_path, "train", "--config=configs/small.py:trainer=quick_test",
+                 "--config.trainer.max_epochs=1", "--workdir=run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model.pth").is_file()
+    sampled = start(site, tmp_path, "sample", "run", "--num", "2")
+    assert len(sampled.stdout.splitlines()) == 2
+
+
+def test_its_help_and_its_refusals_are_its_own(site, tmp_path):
+    helped = start(site, tmp_path, "train", "--help")
+    assert "python -m jaxvae train --config=configs/medium.py" in helped.stdout
+    assert "--config.model.latent_dim=" in helped.stdout
+    wrong = start(site, tmp_path, "train", "--config=configs/medum.py")
+    assert wrong.returncode == 2
+    assert "did you mean 'configs/medium.py'" in wrong.stderr
+    own = tmp_path / "configs"
+    own.mkdir()
+    (own / "medium.py").write_text("def get_config(presets=''): raise ValueError('mine')\n")
+    assert "mine" in start(site, tmp_path, "train", "--config=configs/medium.py").stderr
