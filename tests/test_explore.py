@@ -11,7 +11,7 @@ from jaxvae import cli, explore, explore_data, settings
 from jaxvae import complete as completion
 from jaxvae.errors import InputError
 from jaxvae.train import train_and_evaluate
-from tests.conftest import ROOT
+from tests.conftest import ROOT, lacking
 
 HOSTILE = ("</script><b>", 'it\'s "quoted"', "a & b", "<!--", "🎷 sax", "\u2028line")
 
@@ -91,11 +91,11 @@ def test_no_tag_is_markup(hostile):
 
 @pytest.fixture(scope="module")
 def browser():
-    """A Chromium, where there is one: also in CI a machine may have none."""
+    """A Chromium, where there is one."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        pytest.skip("no Chromium here")
+        lacking("no Chromium here")
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield chromium
@@ -227,3 +227,23 @@ def test_hostile_tags_in_a_browser(browser, hostile, tmp_path):
     assert set(page.state()["probabilities"]) == set(hostile.taxonomy.tags)
     assert page.page.locator("main b").count() == 0
     page.page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_accessible_by_axe(browser, run, tmp_path, scheme, width):
+    """As axe-core finds it, with tags chosen both ways; a picture without a text it must find."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    path = explore.write_explore(run, output=tmp_path / "page.html")
+    context = browser.new_context(
+        color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True
+    )
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.evaluate("chosen.present.add(0); chosen.absent.add(1); ask(); explore.settled")
+    found = axe.run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate("document.body.append(document.createElement('img'))")
+    assert "image-alt" in {each["id"] for each in axe.run(page).response["violations"]}
+    context.close()
