@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--members", nargs="+", type=int, default=[2, 16, 64])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=64, help="0 leaves the commands out")
+    parser.add_argument("--timed", type=int, default=8, help="single commands to time")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     devices.split_cpu()
@@ -144,7 +145,7 @@ def main() -> None:
             print(f"| {size} | {members} | {np.median(ratios):.2f} ({low:.2f}-{high:.2f}) |")
             results["epochs"][f"{size} {members}"] = ratios
     if options.trials:
-        together, singles = commands(options.trials, timed=8)
+        together, singles = commands(options.trials, options.timed)
         ratio = options.trials * np.median(singles) / together
         print(
             f"\n{options.trials} trials of small, 50 epochs: {together:.1f} s; a single command "

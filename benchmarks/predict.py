@@ -155,6 +155,7 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 256, 2048, 16384])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     options = parser.parse_args()
     here = this_machine()
     print(machine())
@@ -164,7 +165,8 @@ def main() -> None:
     )
     print("| model | batch | predicted ms a step | measured | ratio | largest part |")
     print("|---|---|---|---|---|---|")
-    costs = {(size, batch): cost(size, batch) for size in SIZES for batch in options.batches}
+    wanted = [(size, batch) for size in options.sizes for batch in options.batches]
+    costs = {each: cost(*each) for each in wanted}
     for (size, batch), step in costs.items():
         parts = seconds_a_step(step, here)
         total, real = parts.pop("total"), measured(size, batch)
@@ -173,12 +175,15 @@ def main() -> None:
             f"| {size} | {batch:,} | {1e3 * total:.3f} | {1e3 * real:.3f} | {total / real:.2f} | "
             f"{largest} |"
         )
-    print("\nMedium, an epoch in seconds; a batch is on every device as large as given.\n")
+    size = "medium" if "medium" in options.sizes else options.sizes[0]
+    print(
+        f"\n{size.capitalize()}, an epoch in seconds; a batch is on every device as large as given.\n"
+    )
     print(f"| machine | batch a device | ms a step | largest part | {' | '.join(DATA)} |")
     print(f"|---|---|---|---|{'---|' * len(DATA)}")
     for name, other in MACHINES.items():
         for batch in options.batches:
-            parts = seconds_a_step(costs["medium", batch], other)
+            parts = seconds_a_step(costs[size, batch], other)
             total = parts.pop("total")
             largest = max(parts, key=lambda part: parts[part])
             epochs = []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
 MAX_AGE = 30 * 24 * 3600.0
 """Seconds after which a program is compiled again, so that the folder does not grow for ever."""
 
@@ -21,7 +22,10 @@ def keep_programs() -> None:
 
     JAX's own settings stand: JAX_COMPILATION_CACHE_DIR names another folder,
     JAX_ENABLE_COMPILATION_CACHE=0 turns it off. A folder that can't be written leaves it off.
+
+    Call it before JAX looks for devices.
     """
+    _choose_kernels_without_trials()
     settings = jax.config.values
     if settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
         return
@@ -39,6 +43,18 @@ def keep_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # Not a second, JAX's default: the small programs of a start add up.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _choose_kernels_without_trials() -> None:
+    """Has XLA choose a GPU's kernels by rule, unless the user has decided about it.
+
+    It would time several for every product and take the fastest, another one on another day: a run
+    that resumes after its compiled programs are gone would end with other bits. The trials take
+    longer than all else in a start, and products of this size gain nothing by them.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if any(map(os.path.exists, _GPU_DRIVERS)) and "xla_gpu_autotune_level" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
 
 
 def _machine() -> str:

@@ -55,6 +55,26 @@ def test_a_folder_that_cannot_be_made_leaves_it_off(home):
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
+@pytest.mark.parametrize(
+    ("there", "flags", "after"),
+    [
+        (True, "", "--xla_gpu_autotune_level=0"),
+        (True, "--xla_a=1", "--xla_a=1 --xla_gpu_autotune_level=0"),
+        (True, "--xla_gpu_autotune_level=4", "--xla_gpu_autotune_level=4"),
+        (False, "", ""),
+    ],
+)
+def test_on_a_gpu_no_kernel_is_chosen_by_the_clock(
+    home, tmp_path, monkeypatch, there, flags, after
+):
+    (tmp_path / "driver").touch()
+    driver = tmp_path / ("driver" if there else "none")
+    monkeypatch.setattr(compiled, "_GPU_DRIVERS", (str(driver),))
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    compiled.keep_programs()
+    assert os.environ["XLA_FLAGS"] == after
+
+
 def start(place, cache):
     """Starts a one-epoch run in a process of its own."""
     arguments = [f"--config={ROOT}/configs/small.py", "--config.trainer.max_epochs=1"]

@@ -229,8 +229,7 @@ def test_hostile_tags_in_a_browser(browser, hostile, tmp_path):
     page.page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_accessible_by_axe(browser, run, tmp_path, scheme, width):
     """As axe-core finds it, with tags chosen both ways; a picture without a text it must find."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
