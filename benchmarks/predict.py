@@ -177,7 +177,7 @@ def main() -> None:
         )
     size = "medium" if "medium" in options.sizes else options.sizes[0]
     print(
-        f"\n{size.capitalize()}, an epoch in seconds; a batch is on every device as large as given.\n"
+        f"\n{size.capitalize()}, an epoch in seconds; every device has a batch as large as given.\n"
     )
     print(f"| machine | batch a device | ms a step | largest part | {' | '.join(DATA)} |")
     print(f"|---|---|---|---|{'---|' * len(DATA)}")
