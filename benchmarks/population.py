@@ -107,7 +107,8 @@ def commands(trials: int, timed: int) -> tuple[float, list[float]]:
     with TemporaryDirectory() as scratch:
         space = Path(scratch) / "space.py"
         space.write_text(SPACE)
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": f"{scratch}/cache"}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"PYTHONPATH": path, "XDG_CACHE_HOME": f"{scratch}/cache"}
         run = functools.partial(
             subprocess.run, cwd=scratch, env=environment, check=True, capture_output=True
         )
