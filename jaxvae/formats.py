@@ -121,7 +121,7 @@ def _write_safetensors(
     path: Path, network: Network, *, taxonomy: Taxonomy, config: dict, probe: np.ndarray
 ) -> float:
     tensors = export.to_tensors(network.params, network.batch_stats)
-    write_safetensors(path, tensors, metadata={"taxonomy_digest": taxonomy.digest})
+    write_safetensors(path, tensors)
     export.write_meaning(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
     expected = export.reconstruction_logits(network, probe)
     return export.check_logits(path, export.numpy_logits(read_safetensors(path), probe), expected)

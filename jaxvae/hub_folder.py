@@ -120,7 +120,7 @@ def read_model_files(
     }
     try:
         if path.is_file() and _sha256(path) != content.get("weights_sha256"):
-            raise InputError(f"{path}: damaged: its SHA-256 is not the one in {CONFIG}")
+            raise InputError(f"{path}: damaged: not what {CONFIG} was written with; remove it")
         layers = torch_file.from_torch(read_safetensors(path, shapes=shapes))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
@@ -186,12 +186,16 @@ def read_taxonomy(folder: Path, content: dict[str, Any], name: str) -> Taxonomy:
 
 def largest_weights(config: dict[str, Any], num_tags: int) -> int:
     """The most bytes that `model.safetensors` of such a config can have, or a little more."""
-    hidden, latent = config["model"]["hidden_dim"], config["model"]["latent_dim"]
-    components = config["model"].get("prior_components", 1)
-    components = components if type(components) is int and components > 0 else 1
-    network = 2 * (num_tags + latent + 8) * (hidden + 1) + 2 * latent * hidden
-    prior = components * (max(num_tags, 2 * latent) + 1) + 16 * (3 * latent + 2) * 256
-    return min(MAX_READ, 8 * (network + prior) + 2**20)  # 8: float64, should it be that
+    model = config["model"]
+    hidden, latent = model["hidden_dim"], model["latent_dim"]
+    numbers = 2 * (num_tags + latent + 8) * (hidden + 1) + 2 * latent * hidden
+    if model.get("prior") == "flow":
+        numbers += 16 * (3 * latent + 2) * 256
+    elif model.get("prior") in ("mixture", "vamp"):
+        components = model.get("prior_components")
+        components = components if type(components) is int and components > 0 else 1
+        numbers += components * (max(num_tags, 2 * latent) + 1)
+    return min(MAX_READ, 8 * numbers + 2**20)  # 8: float64, should it be that
 
 
 def _read_json(path: Path) -> dict[str, Any]:

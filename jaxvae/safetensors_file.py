@@ -13,15 +13,12 @@ MAX_TENSORS = 1024
 _DTYPES = ("F64", "F32", "F16", "I64", "I32")
 
 
-def write_safetensors(
-    path: Path, tensors: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] | None = None
-) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes tensors; the file appears whole or not at all.
 
     Args:
       path: the file.
       tensors: contiguous arrays by name.
-      metadata: texts for the file's header.
 
     Raises:
       InputError: the disk refused.
@@ -29,7 +26,7 @@ def write_safetensors(
     from safetensors.numpy import save
 
     with replacing(path) as file:
-        file.write(save(dict(tensors), metadata=dict(metadata) if metadata else None))
+        file.write(save(dict(tensors)))
 
 
 def read_safetensors(path: Path, *, shapes: Mapping[str, tuple] | None = None) -> dict:
