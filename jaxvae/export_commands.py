@@ -1,6 +1,7 @@
 """The commands that carry a model elsewhere: export, import and push."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from jaxvae.errors import InputError
@@ -97,13 +98,18 @@ def _push(options: argparse.Namespace, rest: list[str]) -> int:
             run, Path(options.folder), repository=options.repository, license=options.license
         )
         print(f"{options.folder}: {', '.join(names)}")
-        return 0
-    commit = publish.push(
-        run,
-        options.repository,
-        private=options.private,
-        revision=options.revision,
-        license=options.license,
-    )
-    print(f"hf://{options.repository}@{commit}")
+    else:
+        commit = publish.push(
+            run,
+            options.repository,
+            private=options.private,
+            revision=options.revision,
+            license=options.license,
+        )
+        print(f"hf://{options.repository}@{commit}")
+    if publish.judged_of(run) is None:
+        print(
+            "jaxvae: the card has no results; python -m jaxvae evaluate RUN, and push again",
+            file=sys.stderr,
+        )
     return 0

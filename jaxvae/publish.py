@@ -66,7 +66,7 @@ def push(
 
 
 def _write(run: Run, folder: Path, repository: str, license: str | None) -> None:
-    judged = _judged(run)
+    judged = judged_of(run)
     if judged is not None:
         write_json(folder / "metrics.json", judged)
     hub_folder.write_model_files(
@@ -92,8 +92,12 @@ def _write(run: Run, folder: Path, repository: str, license: str | None) -> None
     write_text(folder / "README.md", card)
 
 
-def _judged(run: Run) -> dict[str, Any] | None:
-    """What `evaluate` left about these parameters: of the test split, or else of validation."""
+def judged_of(run: Run) -> dict[str, Any] | None:
+    """What `evaluate` left about these parameters: of the test split, or else of validation.
+
+    Raises:
+      InputError: a file of it is damaged.
+    """
     for split in ("test", "val"):
         path = run.folder / f"evaluation_{split}.json"
         if path.is_file():

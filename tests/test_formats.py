@@ -12,6 +12,7 @@ import jaxvae
 from jaxvae import cli, formats
 from jaxvae.errors import InputError
 from jaxvae.export import to_tensors
+from tests.documents import python_block
 from tests.networks import VARIED, make_run
 from tests.test_commands import tool
 
@@ -54,6 +55,14 @@ def test_safetensors_alone_hold_the_model(architecture, tmp_path):
     tags = [["jazz", "calm"]]
     np.testing.assert_array_equal(back.encode(tags), run.encode(tags))
     assert back.sample(5, seed=2) == run.sample(5, seed=2)
+
+
+def test_the_documented_lines_run(tmp_path, monkeypatch):
+    make_run("normal", False, False, tmp_path).export(tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(python_block("export.md", "pth, safetensors"), found)
+    assert (found["hidden_dim"], found["num_tags"]) == (9, 7)
 
 
 def test_a_safetensors_is_imported_as_a_pth_is(tmp_path):

@@ -16,6 +16,7 @@ import jaxvae
 from jaxvae import publish
 from jaxvae.errors import InputError
 from tests.conftest import ROOT
+from tests.documents import python_block
 from tests.model_hub import TOKEN, ModelHub
 
 # Runs in a process of its own, since the library reads its environment once, on import. A guard
@@ -44,6 +45,12 @@ for step in json.loads(sys.argv[1]):
             code = cli.main(step)
         results.append({"code": code, "out": out.getvalue(), "err": err.getvalue()})
         continue
+    if isinstance(step, dict):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(step["code"], {})
+        results.append({"out": out.getvalue()})
+        continue
     try:
         run = jaxvae.load(step)
         tags = list(run.taxonomy.tags[:2])
@@ -61,11 +68,11 @@ print(json.dumps(results))
 
 
 def child(steps, *, endpoint, home, **extra):
-    """Runs commands (lists) and opens models (addresses) in a fresh process; what came of each."""
+    """Runs commands (lists), code (dictionaries) and opens models (addresses) in a fresh process."""
     keep = {k: v for k, v in os.environ.items() if not re.match(r"HF_|.*proxy$", k, re.I)}
     env = {**keep, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), **extra}
     env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "XLA_FLAGS": ""}
-    command = [sys.executable, "-c", CHILD, json.dumps([step for step in steps])]
+    command = [sys.executable, "-c", CHILD, json.dumps(steps)]
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=180, check=False
     )
@@ -244,7 +251,10 @@ def opened(hub, pushed, published, home):
         "last": ["sample", "hf://someone/tags", "--checkpoint", "last"],
         "calibrated": ["sample", "hf://someone/tags", "--decode", "calibrated"],
         "sample": ["sample", "hf://someone/tags", "--num", "3", "--seed", "1"],
+        "traverse": ["traverse", "hf://someone/tags", "--around", "jazz", "--dim", "0"],
+        "export": ["export", "hf://someone/tags", "--output", str(home / "out" / "m.safetensors")],
         "no token": ["push", str(published), "someone/more"],
+        "documented": {"code": python_block("hub.md").replace("user/name", "someone/tags")},
         "bad name": ["push", str(published), "more"],
         "bad license": ["push", str(published), "someone/more", "--license", "MIT license"],
         "both": ["push", str(published), "someone/more", "--folder", "x", "--private"],
@@ -263,6 +273,14 @@ def test_a_published_model_does_what_the_run_does(opened, run):
         assert found["nats"] == run.log_likelihood([tags], num_importance_samples=10).tolist()
     lines = [", ".join(each) for each in run.sample(3, seed=1)]
     assert opened["sample"]["out"].splitlines() == lines
+
+
+def test_commands_take_an_address(opened, published, home):
+    assert opened["traverse"]["code"] == 0
+    assert "Dimension 0, around jazz" in opened["traverse"]["out"]
+    assert "of hf://someone/tags;" in opened["export"]["out"]
+    exported = (home / "out" / "m.safetensors").read_bytes()
+    assert exported == (published / "model.safetensors").read_bytes()
 
 
 def test_the_commit_is_recorded(hub, opened, pushed, run):
@@ -306,6 +324,10 @@ def test_what_is_wrong_is_one_line(opened, name, needles):
     message = one_line_of(opened[name])
     for needle in needles:
         assert needle in message
+
+
+def test_the_documented_lines_run(hub, opened):
+    assert opened["documented"]["out"].strip() == hub.repos["someone/tags"]["branches"]["main"]
 
 
 def test_weights_too_large_for_the_config_are_not_downloaded(hub, opened):

@@ -71,6 +71,10 @@ def test_another_process_computes_the_same(run, tmp_path):
 
 @pytest.mark.parametrize("architecture", VARIED)
 def test_every_prior_for_every_platform(architecture, tmp_path):
+    check_stablehlo(architecture, tmp_path)
+
+
+def check_stablehlo(architecture, tmp_path):
     run = make_run(*architecture, tmp_path)
     files, _ = run.export(tmp_path / "m.stablehlo")
     parts = {
