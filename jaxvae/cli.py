@@ -244,10 +244,10 @@ def _define_data_flags(values: flags.FlagValues) -> None:
 
 
 def _verify(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.hub_model import refuse_address
+    from jaxvae.hub_model import refuse_published
     from jaxvae.verify import verify
 
-    refuse_address(options.run_folder, "verify")
+    refuse_published(options.run_folder, "verify")
     held, wrong = verify(Path(options.run_folder).expanduser())
     for line in held:
         print(f"ok     {line}")

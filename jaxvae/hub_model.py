@@ -23,9 +23,9 @@ def is_address(path: object) -> bool:
     return isinstance(path, str) and path.startswith(PREFIX)
 
 
-def refuse_address(path: object, command: str) -> None:
-    """Raises InputError for an address where a run's folder is needed."""
-    if is_address(path):
+def refuse_published(path: str, command: str) -> None:
+    """Raises InputError for a published model, by address or folder, where a run is needed."""
+    if is_address(path) or hub_folder.is_published(Path(path).expanduser()):
         raise InputError(
             f"{path}: {command} reads a run's folder; a published model has neither rows nor "
             f"history. Give the folder of the run that trained it"

@@ -46,7 +46,7 @@ def load_kept_rows(folder: Path, taxonomy: Taxonomy) -> KeptRows:
     path = folder / "rows.npz"
     if not path.is_file():
         raise InputError(
-            f"{folder} has no rows.npz: a model that was imported, or a lone .pth, has no data; "
+            f"{folder} has no rows.npz: a model that was imported or published, or a lone .pth, has no data; "
             f"give the folder of the run that trained it"
         )
     splits = read_json(folder / "splits.json")

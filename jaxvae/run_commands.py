@@ -317,10 +317,10 @@ def _check_page_name(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.compare import compare_runs, comparison_table
-    from jaxvae.hub_model import refuse_address
+    from jaxvae.hub_model import refuse_published
 
     for folder in options.run_folders:
-        refuse_address(folder, "compare")
+        refuse_published(folder, "compare")
     groups = compare_runs([Path(folder) for folder in options.run_folders])
     if options.json:
         _print_json(groups)
