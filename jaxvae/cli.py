@@ -13,7 +13,14 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxvae import population_commands, run_commands, search_commands, settings, train_command
+from jaxvae import (
+    export_commands,
+    population_commands,
+    run_commands,
+    search_commands,
+    settings,
+    train_command,
+)
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
 
@@ -98,23 +105,6 @@ def _dispatch(arguments: list[str]) -> int:
     )
     data.set_defaults(run=_data, takes_config=True)
 
-    export = commands.add_parser("export", help="write a run's model as .pth for PyTorch")
-    export.add_argument("run_folder", metavar="RUN", help="a run's folder")
-    export.add_argument("--output", required=True, help="file to write, ending in .pth")
-    export.add_argument(
-        "--checkpoint",
-        choices=("best", "last"),
-        default="best",
-        help="the parameters of the best validation (default) or of the last epoch",
-    )
-    export.set_defaults(run=_export)
-
-    import_ = commands.add_parser("import", help="turn a .pth into a run")
-    import_.add_argument("file", help="a .pth of the model's architecture")
-    import_.add_argument("--taxonomy", help="JSON {concept: [tags]}; default: the .json beside it")
-    import_.add_argument("--output", required=True, help="folder to make")
-    import_.set_defaults(run=_import)
-
     verify = commands.add_parser(
         "verify", help="whether a run's folder is what was written: digests, exports, rows, epochs"
     )
@@ -122,6 +112,7 @@ def _dispatch(arguments: list[str]) -> int:
     verify.set_defaults(run=_verify)
 
     run_commands.add_to(commands)
+    export_commands.add_to(commands)
     search_commands.add_to(commands)
     population_commands.add_to(commands)
 
@@ -163,36 +154,14 @@ def _define_data_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("json", False, "print the report as JSON", flag_values=values)
 
 
-def _export(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.open_run import load
-
-    run = load(options.run_folder, checkpoint=options.checkpoint)
-    difference = run.export(options.output)
-    print(
-        f"{options.output}: the {options.checkpoint} checkpoint of {run.folder}; read back, its "
-        f"logits differ from the model's by at most {difference:.1e}"
-    )
-    return 0
-
-
 def _verify(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.hub_model import refuse_published
     from jaxvae.verify import verify
 
+    refuse_published(options.run_folder, "verify")
     held, wrong = verify(Path(options.run_folder).expanduser())
     for line in held:
         print(f"ok     {line}")
     for line in wrong:
         print(f"wrong  {' '.join(line.split())}")
     return DAMAGED if wrong else 0
-
-
-def _import(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.open_run import import_model
-
-    run = import_model(options.file, taxonomy_path=options.taxonomy, output=options.output)
-    network = run.network
-    print(
-        f"{run.folder}: {run.taxonomy.num_tags} tags, {network.hidden_dim} hidden units, "
-        f"{network.latent_dim} latent dimensions"
-    )
-    return 0

@@ -35,7 +35,7 @@ class Ensemble:
         for run in self.runs[1:]:
             if run.taxonomy.digest != first.taxonomy.digest:
                 raise InputError(
-                    f"{run.folder} and {first.folder} have other taxonomies: their tags can't be "
+                    f"{run.source} and {first.source} have other taxonomies: their tags can't be "
                     f"mixed"
                 )
 
@@ -123,7 +123,7 @@ class Ensemble:
             its = run.rows(split)
             if its.shape != rows.shape or (its != rows).any():
                 raise InputError(
-                    f"{run.folder} and {self.runs[0].folder} have other {split} rows; an ensemble "
+                    f"{run.source} and {self.runs[0].source} have other {split} rows; an ensemble "
                     f"can only be judged on rows that none was trained on"
                 )
         return rows

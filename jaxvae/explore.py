@@ -37,6 +37,8 @@ def write_explore(run: Run, *, output: Path | None) -> Path:
     """
     path = output
     if path is None:
+        if "source" in run.facts:  # its folder is a cache
+            raise InputError(f"{run.source} is not a folder here; name the page by --output")
         lone = not run.folder.is_dir()
         path = run.folder.with_suffix(".explore.html") if lone else run.folder / "explore.html"
     write_text(path, make_page(run))

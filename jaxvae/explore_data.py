@@ -6,7 +6,6 @@ Batch norm is folded into the layer after it, so the page knows layers, layer no
 import base64
 
 import numpy as np
-from flax import nnx
 
 from jaxvae import inference
 from jaxvae.export import Network
@@ -76,9 +75,7 @@ def prior_data(network: Network) -> dict:
             "width": arrays["hidden"].shape[2],
             **{name: pack_half(array)[0] for name, array in arrays.items()},
         }
-    # A VampPrior is, once trained, a mixture like any other: its rows need not go along.
-    model = nnx.merge(network.graphdef, network.params, network.batch_stats)
-    mean, logvar, log_weight = map(np.asarray, model.prior.components(model.encode))
+    mean, logvar, log_weight = inference.prior_components(network)  # not a VampPrior's rows
     return {
         "kind": "mixture",
         "mean": pack_half(mean)[0],

@@ -13,7 +13,8 @@ from flax import nnx
 from jaxvae import torch_file
 from jaxvae.errors import InputError
 from jaxvae.model import VAE
-from jaxvae.record import replacing, write_json
+from jaxvae.record import write_json
+from jaxvae.safetensors_file import read_safetensors, write_safetensors
 from jaxvae.taxonomy import Taxonomy
 
 _STATISTICS = ("mean", "var", "count")
@@ -103,32 +104,42 @@ def write_model(
     Raises:
       InputError: the disk refused, or the file does not hold the model.
     """
-    from safetensors.numpy import save
-
     tensors = to_tensors(params, batch_stats)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch_file.write_pth(path, tensors)
-    with replacing(path.with_suffix(".safetensors")) as file:
-        file.write(save(tensors))
-    sidecar = {
+    write_safetensors(path.with_suffix(".safetensors"), tensors)
+    write_meaning(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
+    expected = reconstruction_logits(make_network(params, batch_stats), probe)
+    return check_logits(path, numpy_logits(torch_file.read_pth(path), probe), expected)
+
+
+def write_meaning(path: Path, *, taxonomy: Taxonomy, config: dict) -> None:
+    """Writes the `.json` that says what the columns beside it mean, and the run's config."""
+    meaning = {
         "taxonomy": taxonomy.to_mapping(),
         "taxonomy_digest": taxonomy.digest,
         "config": config,
     }
-    write_json(path.with_suffix(".json"), sidecar)
+    write_json(path, meaning)
 
-    expected = reconstruction_logits(make_network(params, batch_stats), probe)
-    difference = float(np.abs(_numpy_logits(torch_file.read_pth(path), probe) - expected).max())
-    if difference > _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+
+def check_logits(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference between a written file's numbers and the model's.
+
+    Raises:
+      InputError: it is more than float32 rounding explains.
+    """
+    difference = float(np.abs(found - expected).max())
+    if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise InputError(f"{path}: written, but its logits differ from the model's: {difference:g}")
     return difference
 
 
 def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxonomy, dict]:
-    """Reads a `.pth` of the model's architecture, by whomever it was saved.
+    """Reads a `.pth` or `.safetensors` of the model's architecture, by whomever it was saved.
 
     Args:
-      path: the `.pth` file.
+      path: the file.
       taxonomy_path: what the columns mean; None takes the `.json` beside the file.
 
     Returns:
@@ -137,7 +148,8 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
     Raises:
       InputError: not such a file, no taxonomy, or one of another width.
     """
-    layers = torch_file.from_torch(torch_file.read_pth(path))
+    read = read_safetensors if path.suffix == ".safetensors" else torch_file.read_pth
+    layers = torch_file.from_torch(read(path))
     sidecar = path.with_suffix(".json")
     beside = _read_sidecar(sidecar) if sidecar.exists() else {}
     if taxonomy_path is not None:
@@ -163,6 +175,11 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
         )
     config = beside.get("config") if same else {}
     config = config if isinstance(config, dict) else {}
+    return *from_layers(layers), taxonomy, config
+
+
+def from_layers(layers: dict) -> tuple[dict, dict]:
+    """Parameters and running statistics of layers as `torch_file.from_torch` returns them."""
     params: dict = {}
     batch_stats: dict = {}
     for layer, arrays in layers.items():
@@ -170,7 +187,7 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
             group = batch_stats if name in _STATISTICS else params
             array = array.astype(np.int32) if name == "count" else array
             group.setdefault(layer, {})[name] = array
-    return params, batch_stats, taxonomy, config
+    return params, batch_stats
 
 
 def _read_sidecar(path: Path) -> dict:
@@ -196,7 +213,7 @@ def _layers(params: dict, batch_stats: dict) -> dict:
     }
 
 
-def _numpy_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def numpy_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """The forward pass as PyTorch would do it with a state dict: a second opinion on a file."""
 
     def linear(name, h):

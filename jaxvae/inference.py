@@ -109,6 +109,27 @@ def prior_moments(network: Network) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(centre), np.sqrt(np.asarray(variance))
 
 
+def prior_components(network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]` of a "mixture" or "vamp" prior.
+
+    A VampPrior is, once trained, a mixture like any other.
+    """
+    model = nnx.merge(network.graphdef, network.params, network.batch_stats)
+    mean, logvar, log_weight = map(np.asarray, model.prior.components(model.encode))
+    return mean, logvar, log_weight
+
+
+def component_edges(network: Network) -> np.ndarray:
+    """Where each component's share of [0, 1) ends, `[K]` float32; the last takes all that is left.
+
+    The component of a uniform number is how many edges it has passed.
+    """
+    log_weight = prior_components(network)[2]
+    edges = np.cumsum(np.exp(log_weight.astype(np.float64)))
+    edges[-1] = 2.0  # beyond what rounding can reach
+    return edges.astype(np.float32)
+
+
 def probabilities(network: Network, z: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """p(tag present | z) `[N, V]`, its logits divided by `temperature`."""
     return sigmoid(logits(network, z) / np.float32(temperature))

@@ -46,8 +46,8 @@ def load_kept_rows(folder: Path, taxonomy: Taxonomy) -> KeptRows:
     path = folder / "rows.npz"
     if not path.is_file():
         raise InputError(
-            f"{folder} has no rows.npz: a model that was imported, or a lone .pth, has no data; "
-            f"give the folder of the run that trained it"
+            f"{folder} has no rows.npz: a model that was imported or published, or a lone .pth, "
+            f"has no data; give the folder of the run that trained it"
         )
     splits = read_json(folder / "splits.json")
     lists = [at for at in splits.values() if isinstance(at, list)]

@@ -1,4 +1,4 @@
-"""Opening runs: a run's folder, an exported `.pth`, or a `.pth` made into a run."""
+"""Opening runs: a folder, an exported file, a model on the Hub; and a file made into a run."""
 
 import shutil
 from collections.abc import Sequence
@@ -7,10 +7,11 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from jaxvae import compiled, export, run_folder
+from jaxvae import compiled, export, hub_folder, run_folder
 from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.ensemble import Ensemble
 from jaxvae.errors import InputError
+from jaxvae.hub_model import fetch, is_address
 from jaxvae.model import VAE
 from jaxvae.record import environment, write_json
 from jaxvae.run import Run
@@ -18,6 +19,7 @@ from jaxvae.state import best_of, create_state
 from jaxvae.taxonomy import Taxonomy
 
 CHECKPOINTS = ("best", "last")
+EXPORTED = (".pth", ".safetensors")
 
 
 def load_many(path: str | Path | Sequence[str | Path]) -> Run | Ensemble:
@@ -30,6 +32,8 @@ def load_many(path: str | Path | Sequence[str | Path]) -> Run | Ensemble:
       InputError: as `load` does; or the runs can't be mixed.
     """
     if isinstance(path, str | Path):
+        if is_address(path):
+            return load(path)
         folder = Path(path).expanduser()
         within = sorted(each.parent for each in folder.glob("*/config.json"))
         if (folder / "config.json").exists() or not within:
@@ -44,24 +48,28 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     """Opens a finished run.
 
     Args:
-      path: the run's folder; or an exported `.pth`, which has no rows.
+      path: the run's folder; or, without rows, an exported `.pth` or `.safetensors`, a folder
+        that `push --folder` wrote, or `hf://user/name[@revision]`, a model on the Hugging Face Hub.
       checkpoint: "best", the parameters with the lowest validation loss, which were exported; or
         "last", those at the end of training.
-      taxonomy_path: what the columns of a `.pth` mean; None takes the `.json` beside it.
+      taxonomy_path: what the columns of an exported file mean; None takes the `.json` beside it.
 
     Raises:
-      InputError: no run there, a half-written one, or one of another taxonomy.
+      InputError: no run there, a half-written one, one of another taxonomy; or the Hub has none
+        such or is out of reach.
     """
     compiled.keep_programs()
+    if is_address(path):
+        return _load_published(str(path), checkpoint, taxonomy_path)
     folder = Path(path).expanduser().resolve()
-    if folder.suffix == ".pth" and not folder.is_dir():
-        if checkpoint != "best":
-            raise InputError(f"{path}: a .pth holds one set of parameters, not checkpoints")
+    if folder.suffix in EXPORTED and not folder.is_dir():
+        _refuse_last(path, checkpoint)
         params, batch_stats, taxonomy, config = export.read_model(folder, taxonomy_path)
         network = export.make_network(params, batch_stats)
         return Run(folder, config, taxonomy, network, {"checkpoint": "exported"})
-    if taxonomy_path is not None:
-        raise InputError(f"{path}: a run has its own taxonomy; --taxonomy is for a .pth")
+    if hub_folder.is_published(folder):
+        return _load_published(path, checkpoint, taxonomy_path)
+    _refuse_taxonomy(path, taxonomy_path)
     run_folder.check_is_run(Path(path).expanduser())  # as it was typed
     if checkpoint not in CHECKPOINTS:
         raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
@@ -76,11 +84,34 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     return Run(folder, config, taxonomy, export.make_network(params, batch_stats), facts)
 
 
+def _load_published(path: str | Path, checkpoint: str, taxonomy_path: str | None) -> Run:
+    """A model as `publish` writes it, from a folder or from the Hub."""
+    _refuse_taxonomy(path, taxonomy_path)
+    _refuse_last(path, checkpoint)
+    origin = {}
+    folder = Path(path).expanduser().resolve()
+    if is_address(path):
+        folder, commit = fetch(str(path))
+        origin = {"source": str(path), "commit": commit}
+    network, taxonomy, config, facts = hub_folder.read_model_files(folder, str(path))
+    return Run(folder, config, taxonomy, network, {**facts, **origin})
+
+
+def _refuse_last(path: str | Path, checkpoint: str) -> None:
+    if checkpoint != "best":
+        raise InputError(f"{path} holds one set of parameters, not checkpoints")
+
+
+def _refuse_taxonomy(path: str | Path, taxonomy_path: str | None) -> None:
+    if taxonomy_path is not None:
+        raise InputError(f"{path} has its own taxonomy; --taxonomy is for an exported file")
+
+
 def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | Path) -> Run:
-    """Turns a `.pth` into a run that later commands accept; it has no rows.
+    """Turns an exported file into a run that later commands accept; it has no rows.
 
     Args:
-      path: a `.pth` of the model's architecture.
+      path: a `.pth` or `.safetensors` of the model's architecture.
       taxonomy_path: what its columns mean; None takes the `.json` beside it.
       output: folder to make.
 
@@ -92,17 +123,10 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
         raise InputError(f"--output {output}: exists already; name a new folder")
     params, batch_stats, taxonomy, config = export.read_model(path, taxonomy_path)
     network = export.make_network(params, batch_stats)
-    model = {
-        "latent_dim": network.latent_dim,
-        "hidden_dim": network.hidden_dim,
-        "use_batch_norm": network.use_batch_norm,
-        "use_layer_norm": network.use_layer_norm,
-        "prior": network.prior,
-    }
     config = {
         "model_name": path.stem,
         **config,
-        "model": {**config.get("model", {}), **model},
+        "model": {**config.get("model", {}), **hub_folder.sizes(network)},
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,12 @@
-"""The report's figures, as SVG that takes the page's text colour: good in light and dark."""
+"""The figures: as SVG that takes a page's text colour, good in light and dark, or as PNG on white.
+
+`render` says which: a function of a figure and its title, `to_svg` or `to_png`.
+"""
 
 import io
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +52,21 @@ def to_svg(figure, title: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
-def curves(lines: list[dict]) -> str:
+def to_png(figure, title: str) -> bytes:
+    """The figure as a PNG on white, for places that take no SVG."""
+    buffer = io.BytesIO()
+    # Without the library's version: the same file for the same run.
+    figure.savefig(
+        buffer,
+        format="png",
+        dpi=120,
+        facecolor="white",
+        metadata={"Software": None, "Title": title},
+    )
+    return buffer.getvalue()
+
+
+def curves(lines: list[dict], render: Callable[..., Any] = to_svg) -> Any:
     """Training and validation loss, and the validation's KL, over epochs."""
     figure, (loss, kl) = new_figure(9.0, 3.0, 2)
     for name, label, axis in (
@@ -69,10 +88,10 @@ def curves(lines: list[dict]) -> str:
         axis.set_xlabel("epoch")
     if loss.lines:
         loss.legend(frameon=False, labelcolor=INK, fontsize=9)
-    return to_svg(figure, "Training curves")
+    return render(figure, "Training curves")
 
 
-def kl_bars(kl: list[float]) -> str:
+def kl_bars(kl: list[float], render: Callable[..., Any] = to_svg) -> Any:
     """Mean KL of every dimension, largest first."""
     figure, (axis,) = new_figure(9.0, 2.4)
     axis.bar(np.arange(len(kl)), sorted(kl, reverse=True), color=CYCLE[0])
@@ -80,7 +99,7 @@ def kl_bars(kl: list[float]) -> str:
     axis.set_title("KL of each latent dimension, largest first (line: 0.05 nats, active)")
     axis.set_ylabel("nats")
     axis.set_xlabel("dimension, by rank")
-    return to_svg(figure, "KL per dimension")
+    return render(figure, "KL per dimension")
 
 
 def latent_map(points: np.ndarray, labels: list[str], method: str) -> str:
@@ -103,7 +122,12 @@ def latent_map(points: np.ndarray, labels: list[str], method: str) -> str:
     return to_svg(figure, "Map of the latent space")
 
 
-def cooccurrence(data: np.ndarray, samples: np.ndarray, tags: list[str]) -> str:
+def cooccurrence(
+    data: np.ndarray,
+    samples: np.ndarray,
+    tags: list[str],
+    render: Callable[..., Any] = to_svg,
+) -> Any:
     """Rates of pairs of the commonest tags, in data and in samples: matrices `[T, T]`."""
     figure, axes = new_figure(10.0, 5.4, 2)
     top = max(data.max(), samples.max(), 1e-6)
@@ -112,7 +136,7 @@ def cooccurrence(data: np.ndarray, samples: np.ndarray, tags: list[str]) -> str:
         axis.set_title(title)
         axis.set_xticks(np.arange(len(tags)), tags, rotation=90, fontsize=7)
         axis.set_yticks(np.arange(len(tags)), tags if axis is axes[0] else [], fontsize=7)
-    return to_svg(figure, "Co-occurrence")
+    return render(figure, "Co-occurrence")
 
 
 def calibration(predicted: np.ndarray, observed: np.ndarray, count: np.ndarray) -> str:

@@ -176,7 +176,11 @@ class Flow(nnx.Module):
     def draw(self, key: jax.Array, num: int, encode: Encode) -> jax.Array:
         """Draws `[num, L]`."""
         del encode
-        z = jax.random.normal(key, (num, self.hidden.shape[1]))
+        return self.transform(jax.random.normal(key, (num, self.hidden.shape[1])))
+
+    def transform(self, noise: jax.Array) -> jax.Array:
+        """What standard normal noise `[N, L]` becomes: draws, if the noise is drawn."""
+        z = noise
         for layer in range(len(self.hidden[...])):
             shift, log_scale = self._coupling(layer, z)
             z = z * jnp.exp(log_scale) + shift

@@ -13,6 +13,7 @@ from jaxvae.metrics import ACTIVE_KL
 from jaxvae.record import read_epochs, read_json, write_text
 from jaxvae.report_text import SAMPLE_MEASURES, SAMPLED, likelihood_rows, number, verdict
 from jaxvae.run import Run
+from jaxvae.sample_quality import commonest_pairs
 
 _TRAVERSED = 3
 _TAGS_SHOWN = 25
@@ -167,12 +168,8 @@ def _samples(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
         ),
     )
     shown = run.sample(20, seed=seed)
-    drawn = run.sample_sets(judge.NUM_SAMPLES, seed=seed).multi_hot.astype(np.float32)
-    data = run.sets("train").astype(np.float32)
-    order = np.argsort(-data.sum(axis=0))[:_TAGS_SHOWN]
-    in_data, in_samples = ((x[:, order].T @ x[:, order]) / len(x) for x in (data, drawn))
-    for matrix in (in_data, in_samples):
-        np.fill_diagonal(matrix, 0.0)
+    drawn = run.sample_sets(judge.NUM_SAMPLES, seed=seed).multi_hot
+    order, in_data, in_samples = commonest_pairs(run.sets("train"), drawn, num=_TAGS_SHOWN)
     worst = "".join(
         f"<li>{html.escape(' + '.join(pair['tags']))}: {pair['log_lift_samples']:+.2f} in samples, "
         f"{pair['log_lift_data']:+.2f} in data</li>"

@@ -4,11 +4,12 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxvae import complete as completion
-from jaxvae import export, inference, sample
+from jaxvae import export, formats, inference, sample
 from jaxvae.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.evaluate import to_multi_hot
@@ -37,6 +38,18 @@ class Completed:
     tags: dict[str, list[tuple[str, float]]]
     log_evidence: float
     effective_draws: float
+
+
+class Exported(NamedTuple):
+    """What an export wrote.
+
+    Attributes:
+      files: the files.
+      difference: the largest between their logits, computed from the files, and the model's.
+    """
+
+    files: list[Path]
+    difference: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,9 +234,19 @@ class Run:
         """Boolean sets `[N, V]` as lists of tags."""
         return [self.taxonomy.names(np.flatnonzero(row)) for row in sets]
 
+    @property
+    def source(self) -> str:
+        """Where it came from, for messages: its folder, or its address on the Hub."""
+        return self.facts.get("source") or str(self.folder)
+
     @functools.cached_property
     def kept(self) -> KeptRows:
         """The run's data; InputError where it keeps none, as an imported model does."""
+        if "source" in self.facts:
+            raise InputError(
+                f"{self.source}: a published model has no rows; give the folder of the run that "
+                f"trained it"
+            )
         return load_kept_rows(self.folder, self.taxonomy)
 
     def rows(self, split: str) -> np.ndarray:
@@ -248,25 +271,27 @@ class Run:
         counts = val.sum(axis=0) + _RATE_PSEUDO_ROWS * train.mean(axis=0)
         return counts / (len(val) + _RATE_PSEUDO_ROWS)
 
-    def export(self, output: str | Path) -> float:
-        """Writes the model as `.pth`, with `.safetensors` and `.json` beside it.
+    def export(self, output: str | Path, *, format: str | None = None) -> Exported:
+        """Writes the model for other runtimes; see docs/export.md for what each format holds.
 
         Args:
-          output: path that ends in `.pth`.
+          output: a name that ends in `.pth`, `.safetensors`, `.onnx` or `.stablehlo`, or a folder.
+          format: "pth", "safetensors", "onnx", "stablehlo" or "torch_module", which is a folder;
+            None goes by the output's ending.
 
-        Returns:
-          The largest difference between the file's logits and the model's.
+        Raises:
+          InputError: another file is there, a package is missing, or the name is not the format's.
         """
-        path = Path(output)
-        if path.suffix != ".pth":
-            raise InputError(f"--output {output}: the name must end in .pth")
-        return export.write_model(
-            path,
-            self.network.params,
-            self.network.batch_stats,
-            taxonomy=self.taxonomy,
-            config=self.config,
-            probe=_probe(self.taxonomy.num_tags),
+        return Exported(
+            *formats.write(
+                Path(output),
+                formats.format_of(output, format),
+                self.network,
+                taxonomy=self.taxonomy,
+                config=self.config,
+                facts=self.facts,
+                probe=_probe(self.taxonomy.num_tags),
+            )
         )
 
 

@@ -72,7 +72,9 @@ def add_to(commands) -> None:
 
 def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("run_folder", metavar="RUN", help="a run's folder, or an exported .pth")
+    parser.add_argument(
+        "run_folder", metavar="RUN", help="a run's folder, an exported .pth, or hf://user/name"
+    )
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="which parameters (best)"
     )
@@ -315,7 +317,10 @@ def _check_page_name(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.compare import compare_runs, comparison_table
+    from jaxvae.hub_model import refuse_published
 
+    for folder in options.run_folders:
+        refuse_published(folder, "compare")
     groups = compare_runs([Path(folder) for folder in options.run_folders])
     if options.json:
         _print_json(groups)

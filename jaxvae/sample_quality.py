@@ -160,6 +160,27 @@ def compare_sets(
     }
 
 
+def commonest_pairs(
+    data: np.ndarray, drawn: np.ndarray, *, num: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How often pairs of the commonest tags are in a set together.
+
+    Args:
+      data: `[N, V]` boolean.
+      drawn: `[M, V]` boolean, samples.
+      num: how many tags.
+
+    Returns:
+      (their columns `[T]`, the share of `data` with both tags `[T, T]`, that of `drawn`); zeros on
+      the diagonals.
+    """
+    columns = np.argsort(-data.sum(axis=0, dtype=np.float32))[:num]
+    in_data, in_drawn = (_pair_counts(sets[:, columns]) / len(sets) for sets in (data, drawn))
+    for shares in (in_data, in_drawn):
+        np.fill_diagonal(shares, 0.0)
+    return columns, in_data, in_drawn
+
+
 def _describe(sets: np.ndarray, data: _Data, tags: Sequence[str], concepts) -> dict:
     sides = {"": sets, "_held_out": data.held_out}
     rates, rates_data = (side.mean(axis=0) for side in sides.values())

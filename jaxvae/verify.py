@@ -11,6 +11,7 @@ from jaxvae.checkpoints import Checkpoints, load_params
 from jaxvae.errors import InputError
 from jaxvae.kept_rows import load_kept_rows
 from jaxvae.record import read_epochs, read_json
+from jaxvae.safetensors_file import read_safetensors
 from jaxvae.taxonomy import Taxonomy
 from jaxvae.torch_file import read_pth
 
@@ -100,23 +101,13 @@ def _parameters(folder: Path) -> Iterator[str]:
     expected = export.to_tensors(params, batch_stats)
     for path, read in (
         (folder / "model.pth", read_pth),
-        (folder / "model.safetensors", _read_safetensors),
+        (folder / "model.safetensors", read_safetensors),
     ):
         try:
             if not _same(read(path), expected):
                 yield f"{path} does not hold the parameters of {folder / 'final'}"
         except InputError as error:
             yield str(error)
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: damaged: {error}") from error
 
 
 def _same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:

@@ -1,0 +1,115 @@
+"""The commands that carry a model elsewhere: export, import and push."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from jaxvae.errors import InputError
+
+
+def add_to(commands) -> None:
+    """Adds the commands to argparse's subparsers."""
+    export = commands.add_parser(
+        "export", help="write a run's model for PyTorch, ONNX runtimes, JAX without this package"
+    )
+    export.add_argument("run_folder", metavar="RUN", help="a run's folder, a .pth, or hf://…")
+    export.add_argument(
+        "--output",
+        required=True,
+        help="file to write, ending in .pth, .safetensors, .onnx or .stablehlo; of torch_module a "
+        "folder",
+    )
+    export.add_argument(
+        "--format",
+        metavar="FORMAT",
+        help="pth, safetensors, onnx, stablehlo or torch_module (default: by the ending)",
+    )
+    _checkpoint(export)
+    export.set_defaults(run=_export)
+
+    import_ = commands.add_parser("import", help="turn a .pth or .safetensors into a run")
+    import_.add_argument("file", help="a .pth or .safetensors of the model's architecture")
+    import_.add_argument("--taxonomy", help="JSON {concept: [tags]}; default: the .json beside it")
+    import_.add_argument("--output", required=True, help="folder to make")
+    import_.set_defaults(run=_import)
+
+    push = commands.add_parser(
+        "push",
+        help="publish a run's model on the Hugging Face Hub",
+        description="Publishes parameters, taxonomy, config and a model card; never the rows. The "
+        "token is the one of `hf auth login` or HF_TOKEN.",
+    )
+    push.add_argument("run_folder", metavar="RUN", help="a run's folder, or an exported .pth")
+    push.add_argument("repository", metavar="USER/NAME", help="the repository, made if missing")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--revision", metavar="BRANCH", help="branch to write (main)")
+    push.add_argument("--folder", help="write the repository's files here and contact nobody")
+    push.add_argument("--license", metavar="ID", help="for the card, such as apache-2.0")
+    _checkpoint(push)
+    push.set_defaults(run=_push)
+
+
+def _checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="the parameters of the best validation (default) or of the last epoch",
+    )
+
+
+def _export(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.formats import format_of
+    from jaxvae.open_run import load
+
+    name = format_of(options.output, options.format)  # before the run is read
+    run = load(options.run_folder, checkpoint=options.checkpoint)
+    files, difference = run.export(options.output, format=name)
+    print(
+        f"{', '.join(map(str, files))}: the {run.facts.get('checkpoint')} checkpoint of "
+        f"{run.source}; read back, its logits differ from the model's by at most {difference:.1e}"
+    )
+    return 0
+
+
+def _import(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.open_run import import_model
+
+    run = import_model(options.file, taxonomy_path=options.taxonomy, output=options.output)
+    network = run.network
+    print(
+        f"{run.folder}: {run.taxonomy.num_tags} tags, {network.hidden_dim} hidden units, "
+        f"{network.latent_dim} latent dimensions"
+    )
+    return 0
+
+
+def _push(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae import hub_model, model_card, publish
+    from jaxvae.open_run import load
+
+    hub_model.check_repository(options.repository)
+    model_card.check_license(options.license)
+    if options.folder and (options.private or options.revision):
+        raise InputError("--folder writes here alone; --private and --revision are for the Hub")
+    run = load(options.run_folder, checkpoint=options.checkpoint)
+    if options.folder:
+        names = publish.write_folder(
+            run, Path(options.folder), repository=options.repository, license=options.license
+        )
+        print(f"{options.folder}: {', '.join(names)}")
+    else:
+        commit = publish.push(
+            run,
+            options.repository,
+            private=options.private,
+            revision=options.revision,
+            license=options.license,
+        )
+        print(f"hf://{options.repository}@{commit}")
+    if publish.judged_of(run) is None:
+        print(
+            "jaxvae: the card has no results; python -m jaxvae evaluate RUN, and push again",
+            file=sys.stderr,
+        )
+    return 0

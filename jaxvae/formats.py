@@ -1,0 +1,162 @@
+"""The formats a trained model is exported in: which files each is, written whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvae import export, onnx_file, stablehlo_file, torch_module
+from jaxvae.errors import InputError, did_you_mean
+from jaxvae.export import Network
+from jaxvae.record import naming, write_text
+from jaxvae.safetensors_file import read_safetensors, write_safetensors
+from jaxvae.taxonomy import Taxonomy
+
+FORMATS = {
+    "pth": ".pth",
+    "safetensors": ".safetensors",
+    "onnx": ".onnx",
+    "stablehlo": ".stablehlo",
+    "torch_module": "",
+}
+"""Each format and the ending of what it is written to; without one it is a folder."""
+
+
+def format_of(output: str | Path, name: str | None) -> str:
+    """The format to write, checked against the output's ending.
+
+    Args:
+      output: what is to be written.
+      name: one of `FORMATS`; None goes by the ending.
+
+    Raises:
+      InputError: no such format, or an ending that is not the format's.
+    """
+    ending = Path(output).suffix
+    if name is None:
+        found = next((each for each, own in FORMATS.items() if own and own == ending), None)
+        if found is None:
+            known = ", ".join(own for own in FORMATS.values() if own)
+            raise InputError(
+                f"--output {output}: the name must end in {known}; or give --format torch_module "
+                f"for a folder"
+            )
+        return found
+    if name not in FORMATS:
+        raise InputError(
+            f"--format {name}: must be one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}"
+        )
+    own = FORMATS[name]
+    if own and ending != own:
+        raise InputError(f"--output {output}: the name must end in {own} for --format {name}")
+    if not own and ending in FORMATS.values() and ending:
+        raise InputError(f"--output {output}: --format {name} is a folder; leave {ending} away")
+    return name
+
+
+def write(
+    output: Path,
+    format_name: str,
+    network: Network,
+    *,
+    taxonomy: Taxonomy,
+    config: dict[str, Any],
+    facts: dict[str, Any],
+    probe: np.ndarray,
+) -> tuple[list[Path], float]:
+    """Writes a model and computes with what was written.
+
+    Args:
+      output: a name with the format's ending, or a folder: see `format_of`.
+      format_name: one of `FORMATS`.
+      network: the model.
+      taxonomy: what the columns mean.
+      config: the run's config, JSON-able.
+      facts: which checkpoint the parameters are, and of which epoch.
+      probe: `[N, V]` multi-hot rows to compare on.
+
+    Returns:
+      (the files, the largest difference between their logits and the model's).
+
+    Raises:
+      InputError: other files are there under these names, a package is missing, the disk refused,
+        or the files do not hold the model. Nothing is left of it then.
+    """
+    folder, stem = (output.parent, output.stem) if FORMATS[format_name] else (output, "model")
+    with _stage(folder) as stage:
+        path = stage / (stem + (FORMATS[format_name] or ".pth"))
+        meaning: dict[str, Any] = {"taxonomy": taxonomy, "config": config}
+        if format_name == "safetensors":
+            difference = _write_safetensors(path, network, probe=probe, **meaning)
+        elif format_name == "onnx":
+            known = {key: str(value) for key, value in facts.items() if value is not None}
+            named = {"model_name": str(config.get("model_name", "vae")), **known}
+            difference = onnx_file.write_onnx(
+                _parts(path), network, taxonomy=taxonomy, facts=named, probe=probe
+            )
+        elif format_name == "stablehlo":
+            difference = stablehlo_file.write_stablehlo(_parts(path), network, probe=probe)
+            export.write_meaning(path.with_suffix(".json"), **meaning)
+        else:
+            arrays = (network.params, network.batch_stats)
+            difference = export.write_model(path, *arrays, probe=probe, **meaning)
+        if format_name == "torch_module":
+            name = str(config.get("model_name", "vae"))
+            text = torch_module.module_source(network, name=name, tags=taxonomy.tags)
+            write_text(stage / torch_module.SOURCE, text)
+        return _move(stage, folder), difference
+
+
+def _parts(path: Path) -> dict[str, Path]:
+    """`model.onnx` is `model.encoder.onnx` and its like."""
+    return {part: path.with_suffix(f".{part}{path.suffix}") for part in onnx_file.PARTS}
+
+
+def _write_safetensors(
+    path: Path, network: Network, *, taxonomy: Taxonomy, config: dict, probe: np.ndarray
+) -> float:
+    tensors = export.to_tensors(network.params, network.batch_stats)
+    write_safetensors(path, tensors)
+    export.write_meaning(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
+    expected = export.reconstruction_logits(network, probe)
+    return export.check_logits(path, export.numpy_logits(read_safetensors(path), probe), expected)
+
+
+@contextmanager
+def _stage(folder: Path) -> Iterator[Path]:
+    """A folder beside the files to be, on their disk; gone in the end, with what was made for it.
+
+    Raises:
+      InputError: the disk refused, or a parent is a file.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    with naming(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stage = Path(tempfile.mkdtemp(prefix=".export-", dir=folder.resolve()))
+            try:
+                yield stage
+            except InputError as error:  # names a file by where it was to be
+                raise InputError(str(error).replace(str(stage), str(folder))) from error
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
+        finally:
+            for each in missing:
+                if each.is_dir() and not any(each.iterdir()):
+                    each.rmdir()
+
+
+def _move(stage: Path, folder: Path) -> list[Path]:
+    """Gives the files their names, unless one is taken by something else."""
+    pairs = [(each, folder / each.name) for each in sorted(stage.iterdir())]
+    for fresh, path in pairs:
+        if path.exists() and (path.is_dir() or path.read_bytes() != fresh.read_bytes()):
+            raise InputError(f"{path}: exists already and is another; remove it or name another")
+    for fresh, path in pairs:
+        os.replace(fresh, path)
+    return [path for _, path in pairs]

@@ -1,0 +1,223 @@
+"""A published model: the files of its repository on the Hub, written here and read with distrust.
+
+Parameters as safetensors, config and taxonomy as JSON: nothing in it can run, and no row is in it.
+"""
+
+import hashlib
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from jaxvae import export, torch_file
+from jaxvae.errors import InputError
+from jaxvae.record import write_json
+from jaxvae.safetensors_file import MAX_READ, read_safetensors, write_safetensors
+from jaxvae.tables import SUFFIXES
+from jaxvae.taxonomy import Taxonomy
+
+CONFIG, TAXONOMY, WEIGHTS = "config.json", "taxonomy.json", "model.safetensors"
+LIMITS = {CONFIG: 2**20, TAXONOMY: 2**26, WEIGHTS: MAX_READ}
+"""Files that make the model, in the order they are looked at, and the most bytes of each."""
+_FORMAT = 1
+_TEXTS = (("model_name",), ("data", "dataset_name"), ("data", "aspect_column"))
+
+
+def write_model_files(
+    folder: Path,
+    network: export.Network,
+    *,
+    taxonomy: Taxonomy,
+    config: dict[str, Any],
+    facts: dict[str, Any],
+) -> None:
+    """Writes the files that `read_model_files` reads.
+
+    Args:
+      folder: exists.
+      network: the model.
+      taxonomy: what its columns mean.
+      config: the run's config; of local paths only the last part is written.
+      facts: which checkpoint the parameters are, and of which epoch.
+
+    Raises:
+      InputError: the disk refused.
+    """
+    write_safetensors(folder / WEIGHTS, export.to_tensors(network.params, network.batch_stats))
+    write_json(folder / TAXONOMY, taxonomy.to_mapping())
+    content = {
+        "library_name": "jaxvae",
+        "format": _FORMAT,
+        "checkpoint": facts.get("checkpoint"),
+        "epoch": facts.get("epoch"),
+        "taxonomy_digest": taxonomy.digest,
+        "weights_sha256": _sha256(folder / WEIGHTS),
+        "config": {**without_paths(config), "model": {**config.get("model", {}), **sizes(network)}},
+    }
+    write_json(folder / CONFIG, content)
+
+
+def sizes(network: export.Network) -> dict[str, Any]:
+    """The network's own part of a config's `model`."""
+    found = {
+        "latent_dim": network.latent_dim,
+        "hidden_dim": network.hidden_dim,
+        "use_batch_norm": network.use_batch_norm,
+        "use_layer_norm": network.use_layer_norm,
+        "prior": network.prior,
+    }
+    if network.prior in ("mixture", "vamp"):
+        found["prior_components"] = len(network.params["prior"]["logits"])
+    return found
+
+
+def without_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """A config that names local files by their last part alone: folders are nobody's business."""
+    data = dict(config.get("data", {}))
+    source = data.get("dataset_name")
+    if isinstance(source, str) and is_local(source):
+        data["dataset_name"] = Path(source).name
+    if data.get("taxonomy_path"):
+        data["taxonomy_path"] = Path(str(data["taxonomy_path"])).name
+    return {**config, "data": data} if data else dict(config)
+
+
+def is_local(dataset_name: str) -> bool:
+    """Whether a data set is a file rather than the embedded corpus or one on the Hub."""
+    path = Path(dataset_name)
+    return path.suffix.lower() in SUFFIXES or path.is_absolute() or len(path.parts) > 2
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder holds a published model, rather than a run."""
+    try:
+        return _read_json(folder / CONFIG).get("library_name") == "jaxvae"
+    except InputError:
+        return False
+
+
+def read_model_files(
+    folder: Path, name: str
+) -> tuple[export.Network, Taxonomy, dict[str, Any], dict[str, Any]]:
+    """Reads a published model; nothing in the files is believed before it is checked.
+
+    Args:
+      folder: where the files are.
+      name: what messages call it.
+
+    Returns:
+      (network, taxonomy, the run's config, facts: its checkpoint and epoch).
+
+    Raises:
+      InputError: a file is missing, damaged, too large, or does not fit the others.
+    """
+    content, config = read_config(folder, name)
+    taxonomy = read_taxonomy(folder, content, name)
+    path = folder / WEIGHTS
+    shapes = {
+        "fc1.weight": (config["model"]["hidden_dim"], taxonomy.num_tags),
+        "fc2_mu.weight": (config["model"]["latent_dim"], None),
+    }
+    try:
+        if path.is_file() and _sha256(path) != content.get("weights_sha256"):
+            raise InputError(f"{path}: damaged: not what {CONFIG} was written with; remove it")
+        layers = torch_file.from_torch(read_safetensors(path, shapes=shapes))
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    network = export.make_network(*export.from_layers(layers))
+    wrong = [key for key, own in sizes(network).items() if config["model"].get(key, own) != own]
+    if wrong:
+        raise InputError(f"{name}: {CONFIG} says another {', '.join(wrong)} than {WEIGHTS} has")
+    return network, taxonomy, config, {key: content.get(key) for key in ("checkpoint", "epoch")}
+
+
+def read_config(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The whole of `config.json`, and the run's config in it, checked as far as it is used.
+
+    Raises:
+      InputError: it is missing, damaged, or not a published model's.
+    """
+    content = _read_json(folder / CONFIG)
+    if content.get("library_name") != "jaxvae":
+        raise InputError(f"{name}: not a jaxvae model (its {CONFIG} is another library's)")
+    if content.get("format") != _FORMAT:
+        raise InputError(f"{name}: its {CONFIG} is of a format that this jaxvae does not know")
+    config = content.get("config")
+    groups = ("model", "data", "loss", "trainer", "inference")
+    wrong = [
+        group
+        for group in groups
+        if not isinstance(config, dict) or not isinstance(config.get(group, {}), dict)
+    ]
+    if not wrong:
+        assert isinstance(config, dict)
+        sized = [config.get("model", {}).get(key) for key in ("latent_dim", "hidden_dim")]
+        wrong += [] if all(type(size) is int and size > 0 for size in sized) else ["model"]
+        for keys in _TEXTS:
+            value: Any = config
+            for key in keys:
+                value = value.get(key, "") if isinstance(value, dict) else ""
+            wrong += [] if isinstance(value, str) and _is_plain(value) else [".".join(keys)]
+        wrong += [] if content.get("checkpoint") in _CHECKPOINTS else ["checkpoint"]
+        wrong += [] if type(content.get("epoch")) in (int, type(None)) else ["epoch"]
+    if wrong:
+        raise InputError(f"{name}: {CONFIG} is damaged: {', '.join(wrong)} is not a config's")
+    assert isinstance(config, dict)
+    return content, config
+
+
+_CHECKPOINTS = ("best", "last", "exported", "imported")
+
+
+def read_taxonomy(folder: Path, content: dict[str, Any], name: str) -> Taxonomy:
+    """The taxonomy, which must be the one that `config.json` was written with.
+
+    Raises:
+      InputError: it is missing, damaged or another, or would play tricks with a terminal.
+    """
+    taxonomy = Taxonomy.load(folder / TAXONOMY)
+    if taxonomy.digest != content.get("taxonomy_digest"):
+        raise InputError(f"{name}: {TAXONOMY} is not the one the model was trained with")
+    for text in (*taxonomy.tags, *(concept for concept, _ in taxonomy.concepts)):
+        if not _is_plain(text):
+            raise InputError(f"{name}: {TAXONOMY}: {text[:80]!r} holds control characters")
+    return taxonomy
+
+
+def largest_weights(config: dict[str, Any], num_tags: int) -> int:
+    """The most bytes that `model.safetensors` of such a config can have, or a little more."""
+    model = config["model"]
+    hidden, latent = model["hidden_dim"], model["latent_dim"]
+    numbers = 2 * (num_tags + latent + 8) * (hidden + 1) + 2 * latent * hidden
+    if model.get("prior") == "flow":
+        numbers += 16 * (3 * latent + 2) * 256
+    elif model.get("prior") in ("mixture", "vamp"):
+        components = model.get("prior_components")
+        components = components if type(components) is int and components > 0 else 1
+        numbers += components * (max(num_tags, 2 * latent) + 1)
+    return min(MAX_READ, 8 * numbers + 2**20)  # 8: float64, should it be that
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(LIMITS[CONFIG] + 1)
+        if len(text) > LIMITS[CONFIG]:
+            raise InputError(f"{path}: larger than {LIMITS[CONFIG] >> 20} MiB; not a config")
+        value = json.loads(text)
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: missing or not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return value
+
+
+def _is_plain(text: str) -> bool:
+    return not any(unicodedata.category(character) == "Cc" for character in text)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,178 @@
+"""Published models on the Hugging Face Hub: fetched into its cache, and uploaded.
+
+Which files are fetched is decided here and not by the repository, each only once its size is known
+to be possible. Tokens are the library's own business: HF_TOKEN, or `hf auth login`.
+"""
+
+import re
+from pathlib import Path
+
+from jaxvae import hub_folder
+from jaxvae.errors import InputError
+from jaxvae.hub_access import held_offline, one_line, quiet, unreachable
+
+PREFIX = "hf://"
+_COMMIT = re.compile("[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_LOGIN = "log in (hf auth login, or HF_TOKEN)"
+
+
+def is_address(path: object) -> bool:
+    """Whether something is the address of a model on the Hub: it begins with `hf://`."""
+    return isinstance(path, str) and path.startswith(PREFIX)
+
+
+def refuse_published(path: str, command: str) -> None:
+    """Raises InputError for a published model, by address or folder, where a run is needed."""
+    if is_address(path) or hub_folder.is_published(Path(path).expanduser()):
+        raise InputError(
+            f"{path}: {command} reads a run's folder; a published model has neither rows nor "
+            f"history. Give the folder of the run that trained it"
+        )
+
+
+def check_repository(name: str) -> None:
+    """Raises InputError unless `name` can be a repository's, "user/name"."""
+    if not _REPOSITORY.fullmatch(name) or ".." in name or "--" in name or len(name) > 96:
+        raise InputError(f"{name[:100]!r}: a repository on the Hub is named user/name")
+
+
+def check_revision(revision: str) -> None:
+    """Raises InputError unless `revision` can be a branch, a tag or a commit."""
+    if not _REVISION.fullmatch(revision) or {".", ".."} & set(revision.split("/")):
+        raise InputError(f"{revision[:100]!r}: not a branch, a tag or a commit")
+
+
+def fetch(address: str) -> tuple[Path, str]:
+    """Puts a published model's files into the Hub's cache.
+
+    Args:
+      address: `hf://user/name`, or with `@` and a branch, tag or commit behind it.
+
+    Returns:
+      (the folder they are in, the commit they are of).
+
+    Raises:
+      InputError: the address is none, there is no such repository or revision or it may not be
+        read, it is no jaxvae model, or the Hub is out of reach and the files are not in the cache.
+    """
+    repository, at, revision = address.removeprefix(PREFIX).partition("@")
+    check_repository(repository)
+    if at:
+        check_revision(revision)
+    hub = _import_hub()
+    offline = bool(hub.constants.HF_HUB_OFFLINE)
+    trouble = "HF_HUB_OFFLINE is set" if offline else unreachable(hub.constants.ENDPOINT)
+    with quiet("huggingface_hub"), held_offline([hub.constants], bool(trouble)):
+        try:
+            return _fetch(hub, repository, revision or "main", address, local=bool(trouble))
+        except InputError:
+            raise
+        except Exception as error:  # the library lets its HTTP client's through
+            reason = _explain(hub, error, repository, revision, trouble)
+            raise InputError(f"cannot load {address}: {reason}") from error
+
+
+def _fetch(hub, repository: str, revision: str, address: str, *, local: bool) -> tuple[Path, str]:
+    limits = dict(hub_folder.LIMITS)
+    folder = Path()
+    for name in hub_folder.LIMITS:
+        if not local:
+            size = hub.get_hf_file_metadata(
+                hub.hf_hub_url(repository, name, revision=revision)
+            ).size
+            if size is None or size > limits[name]:
+                shown = "unknown" if size is None else f"{size:,} bytes"
+                raise InputError(
+                    f"cannot load {address}: the size of {name} is {shown}; a model of its config "
+                    f"has at most {limits[name]:,}"
+                )
+        path = Path(
+            hub.hf_hub_download(repository, name, revision=revision, local_files_only=local)
+        )
+        # The branch once, which the cache remembers; then the commit it was, for every file.
+        folder, revision = path.parent, path.parent.name
+        if not _COMMIT.fullmatch(revision):
+            raise InputError(f"cannot load {address}: the Hub names no commit")
+        if name == hub_folder.CONFIG:
+            content, config = hub_folder.read_config(folder, address)
+        elif name == hub_folder.TAXONOMY:
+            taxonomy = hub_folder.read_taxonomy(folder, content, address)
+            limits[hub_folder.WEIGHTS] = hub_folder.largest_weights(config, taxonomy.num_tags)
+    return folder, revision
+
+
+def upload(folder: Path, repository: str, *, private: bool, revision: str | None) -> str:
+    """Makes a repository where it is missing and commits a folder's files to it.
+
+    Args:
+      folder: as `publish.write_folder` leaves it.
+      repository: "user/name".
+      private: whether a new one is private; of an old one it must be so already.
+      revision: the branch, made where it is missing; None is the main one.
+
+    Returns:
+      The commit.
+
+    Raises:
+      InputError: the Hub is out of reach or refuses.
+    """
+    check_repository(repository)
+    if revision is not None:
+        check_revision(revision)
+    hub = _import_hub()
+    if hub.constants.HF_HUB_OFFLINE:
+        raise InputError(f"cannot push to {repository}: HF_HUB_OFFLINE is set")
+    if trouble := unreachable(hub.constants.ENDPOINT):
+        raise InputError(f"cannot push to {repository}: {trouble}")
+    api = hub.HfApi(library_name="jaxvae")
+    with quiet("huggingface_hub"):
+        try:
+            api.create_repo(repository, private=private or None, exist_ok=True)
+            if private and not api.model_info(repository).private:
+                raise InputError(f"{repository} exists and is public; nothing was uploaded")
+            if revision is not None:
+                api.create_branch(repository, branch=revision, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repository,
+                folder_path=folder,
+                revision=revision,
+                commit_message="The model, its card and its pictures",
+                delete_patterns=["*.png", "metrics.json"],  # of an earlier one
+            )
+        except InputError:
+            raise
+        except Exception as error:
+            reason = _explain(hub, error, repository, revision, "")
+            raise InputError(f"cannot push to {repository}: {reason}") from error
+    return commit.oid
+
+
+def _import_hub():
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    del constants, errors  # which the package imports late
+    return huggingface_hub
+
+
+def _explain(hub, error: Exception, repository: str, revision: str | None, trouble: str) -> str:
+    """What went wrong, on one line, and what to do."""
+    errors = hub.errors
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return f"{trouble or one_line(error)}, and it is not in the cache"
+    if isinstance(error, errors.GatedRepoError):
+        return f"it is gated: accept its terms on its page on the Hub, then {_LOGIN}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repository} has no revision {revision or 'main'!r}"
+    if isinstance(error, errors.EntryNotFoundError):
+        return "not a jaxvae model: it lacks one of " + ", ".join(hub_folder.LIMITS)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
+        return f"no such repository on the Hub, or it is private; check the spelling, or {_LOGIN}"
+    if status == 401:
+        return f"the Hub knows no such token; {_LOGIN}"
+    if status == 403:
+        return f"the token may not do this with {repository}; {_LOGIN} with one that may"
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -1,0 +1,125 @@
+"""Publishing a run: its model, card and pictures as a folder, and that folder on the Hub."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jaxvae import hub_folder, hub_model, model_card, plots
+from jaxvae.errors import InputError
+from jaxvae.judge import NUM_SAMPLES
+from jaxvae.record import naming, read_epochs, read_json, write_json, write_text
+from jaxvae.run import Run
+from jaxvae.sample_quality import commonest_pairs
+
+_SAMPLES = 8
+_TAGS_SHOWN = 25
+
+
+def write_folder(run: Run, folder: Path, *, repository: str, license: str | None) -> list[str]:
+    """Writes the exact contents of a repository.
+
+    Args:
+      run: any; one that `evaluate` has judged brings its results along.
+      folder: to make.
+      repository: "user/name", for the card.
+      license: for the card, the Hub's identifier of one.
+
+    Returns:
+      The names of the files.
+
+    Raises:
+      InputError: the folder exists, the disk refused, or a file of the run is damaged.
+    """
+    model_card.check_license(license)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists already; name a new folder")
+    with naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".push-", dir=folder.parent) as stage:
+            made = Path(stage) / "made"
+            made.mkdir()
+            _write(run, made, repository, license)
+            names = sorted(path.name for path in made.iterdir())
+            made.replace(folder)  # whole, in one step
+    return names
+
+
+def push(
+    run: Run, repository: str, *, private: bool, revision: str | None, license: str | None
+) -> str:
+    """Writes a repository's contents and uploads them; returns the commit.
+
+    Args:
+      run: as for `write_folder`.
+      repository: "user/name".
+      private: whether a new repository is private.
+      revision: the branch; None is the main one.
+      license: as for `write_folder`.
+
+    Raises:
+      InputError: as `write_folder` and `hub_model.upload` do.
+    """
+    with tempfile.TemporaryDirectory(prefix="jaxvae-push-") as stage:
+        folder = Path(stage) / "model"
+        write_folder(run, folder, repository=repository, license=license)
+        return hub_model.upload(folder, repository, private=private, revision=revision)
+
+
+def _write(run: Run, folder: Path, repository: str, license: str | None) -> None:
+    judged = judged_of(run)
+    if judged is not None:
+        write_json(folder / "metrics.json", judged)
+    hub_folder.write_model_files(
+        folder, run.network, taxonomy=run.taxonomy, config=run.config, facts=run.facts
+    )
+    pictures = {}
+    for name, (title, png) in _pictures(run, judged).items():
+        (folder / name).write_bytes(png)
+        pictures[name] = title
+    report = run.folder / "data_report.json"
+    card = model_card.make_card(
+        repository=repository,
+        config=hub_folder.without_paths(run.config),
+        sizes=hub_folder.sizes(run.network),
+        concepts={name: len(columns) for name, columns in run.taxonomy.concepts},
+        facts=run.facts,
+        judged=judged,
+        data_report=read_json(report) if report.is_file() else {},
+        samples=run.sample(_SAMPLES, seed=0),
+        pictures=pictures,
+        license=license,
+    )
+    write_text(folder / "README.md", card)
+
+
+def judged_of(run: Run) -> dict[str, Any] | None:
+    """What `evaluate` left about these parameters: of the test split, or else of validation.
+
+    Raises:
+      InputError: a file of it is damaged.
+    """
+    for split in ("test", "val"):
+        path = run.folder / f"evaluation_{split}.json"
+        if path.is_file():
+            judged = model_card.check_judged(read_json(path), path)
+            same = [judged.get(key) == run.facts.get(key) for key in ("checkpoint", "epoch")]
+            if all(same):
+                return judged
+    return None
+
+
+def _pictures(run: Run, judged: dict[str, Any] | None) -> dict[str, tuple[str, bytes]]:
+    """PNG files by name, each with its title."""
+    pictures = {}
+    if (run.folder / "metrics.jsonl").is_file():
+        png = plots.curves(read_epochs(run.folder), plots.to_png)
+        pictures["training.png"] = ("Training", png)
+    if judged is not None:
+        png = plots.kl_bars(judged["kl_per_dimension"], plots.to_png)
+        pictures["kl_per_dimension.png"] = ("Latent space", png)
+    if (run.folder / "rows.npz").is_file():
+        drawn = run.sample_sets(NUM_SAMPLES, seed=0).multi_hot
+        columns, data, samples = commonest_pairs(run.sets("train"), drawn, num=_TAGS_SHOWN)
+        png = plots.cooccurrence(data, samples, run.taxonomy.names(columns), plots.to_png)
+        pictures["cooccurrence.png"] = ("Pairs of the commonest tags, in data and samples", png)
+    return pictures

@@ -1,0 +1,95 @@
+"""A trained model as serialised StableHLO: compiled anywhere by JAX, without this package.
+
+Encoder, decoder and prior are functions of their own with the parameters inside, for any batch
+size and for CPU, CUDA and TPU.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxvae import export, inference
+from jaxvae.errors import InputError
+from jaxvae.export import Network
+
+PARTS = ("encoder", "decoder", "prior")
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def write_stablehlo(paths: dict[str, Path], network: Network, *, probe: np.ndarray) -> float:
+    """Writes the functions, reads them again and computes with them.
+
+    Encoder: float32 `[batch, V]`, multi-hot, to (mean, logvar), `[batch, L]`. Decoder: `[batch, L]`
+    to logits `[batch, V]`. Prior: standard normal noise `[batch, L]`, with a mixture or VampPrior
+    also uniform numbers `[batch]` on [0, 1), to draws from p(z).
+
+    Args:
+      paths: a file for each of `PARTS`.
+      network: the model.
+      probe: `[N, V]` multi-hot rows to compare on.
+
+    Returns:
+      The largest difference between the files' logits and the model's.
+
+    Raises:
+      InputError: flatbuffers is not installed, or a file does not hold the model.
+    """
+    from jax import export as jax_export
+
+    _check_installed()
+    scope = jax_export.SymbolicScope()
+    for part, (function, widths) in _functions(network).items():
+        batch = jax_export.symbolic_shape("batch", scope=scope)
+        shapes = [jax.ShapeDtypeStruct((*batch, *width), jnp.float32) for width in widths]
+        exported = jax_export.export(jax.jit(function), platforms=PLATFORMS)(*shapes)
+        paths[part].write_bytes(exported.serialize())
+    encode, decode = (
+        jax_export.deserialize(bytearray(paths[part].read_bytes())) for part in PARTS[:2]
+    )
+    mean, _ = encode.call(jnp.asarray(probe, jnp.float32))
+    expected = export.reconstruction_logits(network, probe)
+    return export.check_logits(paths["decoder"], np.asarray(decode.call(mean)), expected)
+
+
+def _check_installed() -> None:
+    try:
+        import flatbuffers  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "--format stablehlo needs the package flatbuffers (pip install flatbuffers)"
+        ) from error
+
+
+def _functions(network: Network) -> dict[str, tuple[Callable, list[tuple[int, ...]]]]:
+    """Each part's function and the widths of its inputs behind the batch."""
+    latent = (network.latent_dim,)
+
+    def model():
+        return nnx.merge(network.graphdef, network.params, network.batch_stats)
+
+    functions: dict[str, tuple[Callable, list[tuple[int, ...]]]] = {
+        "encoder": (lambda x: model().encode(x), [(network.num_tags,)]),
+        "decoder": (lambda z: model().decode(z), [latent]),
+    }
+    if network.prior == "normal":
+        functions["prior"] = (lambda noise: noise, [latent])
+    elif network.prior == "flow":
+        functions["prior"] = (lambda noise: model().prior.transform(noise), [latent])
+    else:
+        functions["prior"] = (_mixture(network), [latent, ()])
+    return functions
+
+
+def _mixture(network: Network) -> Callable:
+    mean, logvar, _ = inference.prior_components(network)
+    deviation, edges = np.exp(0.5 * logvar), inference.component_edges(network)
+
+    def draw(noise, uniform):
+        at = jnp.sum(uniform[:, None] >= edges[None, :], axis=1)
+        return jnp.asarray(mean)[at] + jnp.asarray(deviation)[at] * noise
+
+    return draw

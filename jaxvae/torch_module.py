@@ -1,0 +1,253 @@
+"""A trained model as a few lines of PyTorch: a `model.py` that needs torch and nothing else.
+
+Only what the model has is written, so that the file can be read in one go.
+"""
+
+from collections.abc import Sequence
+
+from jaxvae.export import Network
+
+WEIGHTS, MEANING, SOURCE = "model.pth", "model.json", "model.py"
+
+_HEAD = '''"""{title}
+
+from model import load
+model = load()
+mean, logvar = model.encode(model.rows([["{tag}"]]))
+model.names(model.sample(5))
+"""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from torch import nn
+
+NUM_TAGS = {num_tags}
+HIDDEN_DIM = {hidden_dim}
+LATENT_DIM = {latent_dim}
+
+
+def normal_log_prob(z):
+    """Log density of N(0, I), nats."""
+    return -0.5 * (z.square() + math.log(2.0 * math.pi)).sum(dim=-1)
+'''
+
+_COMPONENTS = '''
+    def log_prob(self, z, encode):
+        """Log density of rows of z, nats."""
+        mean, logvar, log_weight = self.components(encode)
+        noise = (z[:, None] - mean) * torch.exp(-0.5 * logvar)
+        each = normal_log_prob(noise) - 0.5 * logvar.sum(dim=-1)
+        return torch.logsumexp(each + log_weight, dim=1)
+
+    def draw(self, noise, encode, generator=None):
+        """Turns standard normal noise into draws."""
+        mean, logvar, log_weight = self.components(encode)
+        at = torch.multinomial(log_weight.exp(), len(noise), replacement=True, generator=generator)
+        return mean[at] + torch.exp(0.5 * logvar[at]) * noise
+'''
+
+_PRIORS = {
+    "normal": "",
+    "mixture": '''
+
+class Mixture(nn.Module):
+    """A mixture of diagonal Gaussians."""
+
+    def __init__(self):
+        super().__init__()
+        self.means = nn.Parameter(torch.zeros({components}, LATENT_DIM))
+        self.logvars = nn.Parameter(torch.zeros({components}, LATENT_DIM))
+        self.logits = nn.Parameter(torch.zeros({components}))
+
+    def components(self, encode):
+        """Means and log-variances [K, L], log weights [K]."""
+        return self.means, self.logvars, self.logits.log_softmax(dim=0)
+'''
+    + _COMPONENTS,
+    "vamp": '''
+
+class Vamp(nn.Module):
+    """A VampPrior: the posteriors of learned pseudo-rows, weighted."""
+
+    def __init__(self):
+        super().__init__()
+        self.pseudo_inputs = nn.Parameter(torch.zeros({components}, NUM_TAGS))
+        self.logits = nn.Parameter(torch.zeros({components}))
+
+    def components(self, encode):
+        """Means and log-variances [K, L], log weights [K]."""
+        mean, logvar = encode(self.pseudo_inputs.clamp(0.0, 1.0))
+        return mean, logvar, self.logits.log_softmax(dim=0)
+'''
+    + _COMPONENTS,
+    "flow": '''
+
+class Flow(nn.Module):
+    """Affine coupling layers on N(0, I) (RealNVP)."""
+
+    def __init__(self):
+        super().__init__()
+        layers, width = {layers}, {width}
+        self.hidden = nn.Parameter(torch.zeros(layers, LATENT_DIM, width))
+        self.hidden_bias = nn.Parameter(torch.zeros(layers, width))
+        self.shift_and_scale = nn.Parameter(torch.zeros(layers, width, 2 * LATENT_DIM))
+        self.shift_and_scale_bias = nn.Parameter(torch.zeros(layers, 2 * LATENT_DIM))
+
+    def coupling(self, layer, z):
+        """Shift and log scale of a layer, zero where it leaves z as it is."""
+        moved = torch.arange(LATENT_DIM, device=z.device) % 2 == layer % 2
+        h = torch.relu(z.masked_fill(moved, 0.0) @ self.hidden[layer] + self.hidden_bias[layer])
+        both = h @ self.shift_and_scale[layer] + self.shift_and_scale_bias[layer]
+        shift, scale = both.masked_fill(~moved.repeat(2), 0.0).chunk(2, dim=-1)
+        return shift, 2.0 * torch.tanh(0.5 * scale)
+
+    def log_prob(self, z, encode):
+        """Log density of rows of z, nats, by the change of variables."""
+        log_det = 0.0
+        for layer in reversed(range(len(self.hidden))):
+            shift, log_scale = self.coupling(layer, z)
+            z = (z - shift) * torch.exp(-log_scale)
+            log_det = log_det - log_scale.sum(dim=-1)
+        return normal_log_prob(z) + log_det
+
+    def draw(self, noise, encode, generator=None):
+        """Turns standard normal noise into draws."""
+        z = noise
+        for layer in range(len(self.hidden)):
+            shift, log_scale = self.coupling(layer, z)
+            z = z * torch.exp(log_scale) + shift
+        return z
+''',
+}
+
+_MODEL = '''
+
+class VAE(nn.Module):
+    """Rows of tags as multi-hot float32 [N, NUM_TAGS]; `tags` names the columns."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags = []
+{layers}
+    def encode(self, x):
+        """Mean and log-variance of q(z|x), each [N, LATENT_DIM]."""
+        h = {hidden1}
+        return self.fc2_mu(h), self.fc2_logvar(h)
+
+    def decode(self, z):
+        """Logits of the tags, [N, NUM_TAGS]."""
+        return self.fc4({hidden2})
+
+    def log_prior(self, z):
+        """Log p(z) of rows of z, nats."""
+        return {log_prior}
+
+    def draw_prior(self, num, generator=None):
+        """Draws [num, LATENT_DIM] from p(z)."""
+        device = self.fc4.weight.device
+        noise = torch.randn(num, LATENT_DIM, generator=generator, device=device)
+        return {draw}
+
+    @torch.no_grad()
+    def sample(self, num, temperature=1.0, generator=None):
+        """New tag sets, boolean [num, NUM_TAGS]; an empty one is drawn again, up to 100 times."""
+        sets = torch.zeros(num, NUM_TAGS, dtype=torch.bool, device=self.fc4.weight.device)
+        for _ in range(100):
+            empty = ~sets.any(dim=1)
+            if not empty.any():
+                break
+            z = self.draw_prior(int(empty.sum()), generator)
+            p = torch.sigmoid(self.decode(z) / temperature)
+            sets[empty] = torch.rand(p.shape, generator=generator, device=p.device) < p
+        return sets
+
+    def rows(self, tag_sets):
+        """Lists of tags as multi-hot rows."""
+        x = torch.zeros(len(tag_sets), NUM_TAGS, device=self.fc4.weight.device)
+        for row, tags in zip(x, tag_sets, strict=True):
+            row[[self.tags.index(tag) for tag in tags]] = 1.0
+        return x
+
+    def names(self, sets):
+        """Boolean or multi-hot rows as lists of tags."""
+        return [[self.tags[column] for column in row.nonzero().flatten()] for row in sets]
+
+
+def load(folder=None):
+    """The trained model, from `{weights}` and `{meaning}` in a folder (this file's own)."""
+    folder = Path(__file__).parent if folder is None else Path(folder)
+    model = VAE()
+    weights = torch.load(folder / "{weights}", map_location="cpu", weights_only=True)
+    model.load_state_dict(weights)
+    taxonomy = json.loads((folder / "{meaning}").read_text(encoding="utf-8"))["taxonomy"]
+    model.tags = [tag for tags in taxonomy.values() for tag in tags]
+    return model.eval()
+'''
+
+
+def module_source(network: Network, *, name: str, tags: Sequence[str]) -> str:
+    """The text of `model.py`.
+
+    Args:
+      network: the model.
+      name: what it is called, for the first line.
+      tags: what its columns mean; one is in the example.
+    """
+    sizes = {}
+    if network.prior == "flow":
+        layers, _, width = network.params["prior"]["hidden"].shape
+        sizes = {"layers": layers, "width": width}
+    elif network.prior != "normal":
+        sizes = {"components": len(network.params["prior"]["logits"])}
+    title = f"{_plain(name)}: a variational autoencoder over {network.num_tags} tags."
+    head = _HEAD.format(
+        title=title,
+        tag=next((tag for tag in tags if _plain(tag) == tag), _plain(tags[0])),
+        num_tags=network.num_tags,
+        hidden_dim=network.hidden_dim,
+        latent_dim=network.latent_dim,
+    )
+    learned = network.prior != "normal"
+    model = _MODEL.format(
+        layers=_layers(network),
+        hidden1=_hidden(network, "self.fc1(x)", 1),
+        hidden2=_hidden(network, "self.fc3(z)", 2),
+        log_prior="self.prior.log_prob(z, self.encode)" if learned else "normal_log_prob(z)",
+        draw="self.prior.draw(noise, self.encode, generator)" if learned else "noise",
+        weights=WEIGHTS,
+        meaning=MEANING,
+    )
+    return head + _PRIORS[network.prior].format(**sizes) + model
+
+
+def _layers(network: Network) -> str:
+    """One line for each layer, in the order of the state dict."""
+    made = {
+        "fc1": "nn.Linear(NUM_TAGS, HIDDEN_DIM)",
+        "ln1": "nn.LayerNorm(HIDDEN_DIM)",
+        "bn1": "nn.BatchNorm1d(HIDDEN_DIM)",
+        "fc2_mu": "nn.Linear(HIDDEN_DIM, LATENT_DIM)",
+        "fc2_logvar": "nn.Linear(HIDDEN_DIM, LATENT_DIM)",
+        "fc3": "nn.Linear(LATENT_DIM, HIDDEN_DIM)",
+        "ln2": "nn.LayerNorm(HIDDEN_DIM)",
+        "bn2": "nn.BatchNorm1d(HIDDEN_DIM)",
+        "fc4": "nn.Linear(HIDDEN_DIM, NUM_TAGS)",
+        "prior": f"{network.prior.capitalize()}()",
+    }
+    return "".join(
+        f"        self.{name} = {layer}\n" for name, layer in made.items() if name in network.params
+    )
+
+
+def _hidden(network: Network, linear: str, number: int) -> str:
+    inner = f"self.ln{number}({linear})" if network.use_layer_norm else linear
+    active = f"torch.relu({inner})"
+    return f"self.bn{number}({active})" if network.use_batch_norm else active
+
+
+def _plain(text: str) -> str:
+    """A name that can stand in the file's text: nothing in it ends a string or a line."""
+    return "".join(c if c.isalnum() or c in " -_.,:&'" else " " for c in text)[:80]

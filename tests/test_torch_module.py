@@ -1,0 +1,124 @@
+"""The exported `model.py` in real torch: the same numbers as the model, and the same prior."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxvae import export, inference
+from jaxvae.torch_module import module_source
+from tests.conftest import ROOT
+from tests.documents import python_block
+from tests.networks import ARCHITECTURES, TAXONOMY, VARIED, make_run, rows
+
+
+def opened(run, folder):
+    """Exports a run and imports its `model.py`, as a user would."""
+    run.export(folder, format="torch_module")
+    spec = importlib.util.spec_from_file_location("exported_model", folder / "model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("architecture", VARIED)
+def test_torch_computes_what_the_model_computes(architecture, torch, tmp_path):
+    check_torch(architecture, torch, tmp_path)
+
+
+def check_torch(architecture, torch, tmp_path):
+    run = make_run(*architecture, tmp_path)
+    module = opened(run, tmp_path / "out")
+    model = module.load()
+    weights = torch.load(tmp_path / "out" / "model.pth", weights_only=True)
+    assert list(model.state_dict()) == list(weights)  # strictly, and in the file's order
+    assert model.tags == list(TAXONOMY.tags)
+    x = rows(TAXONOMY.num_tags)
+    sparse = inference.to_rows([np.flatnonzero(row).tolist() for row in x], TAXONOMY.num_tags)
+    with torch.no_grad():
+        mean, logvar = model.encode(torch.from_numpy(x))
+        logits = model.decode(mean).numpy()
+        z = model.draw_prior(4000, generator=torch.Generator().manual_seed(0))
+        density = model.log_prior(z).numpy()
+    expected = inference.posterior(run.network, sparse)
+    np.testing.assert_allclose(mean.numpy(), expected[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logvar.numpy(), expected[1], rtol=1e-4, atol=1e-5)
+    expected = export.reconstruction_logits(run.network, x)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        density, inference.log_prior(run.network, z.numpy()), rtol=1e-3, atol=1e-3
+    )
+    # Its draws are from that density: the mean of any function of z agrees with JAX's draws.
+    theirs, ours = z.numpy().astype(np.float64), inference.draw_prior(run.network, 4000, seed=0)
+    for function in (lambda z: z, np.abs, np.square, np.tanh):
+        a, b = function(theirs), function(ours)
+        error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / 4000)
+        assert (np.abs(a.mean(axis=0) - b.mean(axis=0)) < 4.5 * error).all()
+
+
+@pytest.mark.parametrize("prior", ["normal", "mixture", "vamp", "flow"])
+def test_its_samples_have_the_models_rates_and_are_never_empty(prior, torch, tmp_path):
+    run = make_run(prior, True, False, tmp_path)
+    model = opened(run, tmp_path / "out").load()
+    sets = model.sample(6000, generator=torch.Generator().manual_seed(1))
+    assert sets.dtype == torch.bool
+    assert bool(sets.any(dim=1).all())
+    theirs = sets.numpy().mean(axis=0)
+    ours = run.sample_sets(6000, seed=0).multi_hot.mean(axis=0)
+    error = np.sqrt((theirs * (1 - theirs) + ours * (1 - ours)) / 6000)
+    assert (np.abs(theirs - ours) < 4.5 * error).all()
+    x = model.rows([["jazz", "a,b"], []])
+    assert model.names(x) == [["jazz", "a,b"], []]
+
+
+def test_samples_of_a_model_that_yields_nothing_end(torch, tmp_path):
+    run = make_run("normal", False, False, tmp_path)
+    model = opened(run, tmp_path / "out").load()
+    torch.nn.init.constant_(model.fc4.bias, -100.0)
+    assert not bool(model.sample(3).any())
+
+
+def test_the_file_is_formatted_and_has_no_unused_line(tmp_path):
+    for number, architecture in enumerate(ARCHITECTURES):
+        network = make_run(*architecture, tmp_path).network
+        source = module_source(network, name="small one", tags=TAXONOMY.tags)
+        assert "jaxvae" not in source
+        assert len(source.splitlines()) < 200
+        (tmp_path / f"model_{number}.py").write_text(source)
+    for arguments in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *arguments, "--config", ROOT / "pyproject.toml"]
+        done = subprocess.run(
+            [*command, "--no-cache", tmp_path], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ['"""\nimport os\n"""', "a\\", "{x}", "naïve ♫"])
+def test_a_name_is_only_a_name(name, torch, tmp_path):
+    run = make_run("normal", False, False, tmp_path)
+    run.config["model_name"] = name
+    module = opened(run, tmp_path / "out")
+    assert not hasattr(module, "os")
+    assert module.load() is not None
+
+
+def test_the_documented_lines_run_with_torch_alone(run, torch, tmp_path):
+    run.export(tmp_path / "vae_torch", format="torch_module")
+    code = python_block("export.md", "torch_module") + (
+        "\nimport sys\nassert not {'jaxvae', 'jax'} & sys.modules.keys()\n"
+        "print(tuple(sets.shape), tuple(log_prior.shape), float(probabilities.max()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path / "vae_torch",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    expected = run.probabilities(run.encode([["jazz"]])).max()
+    assert lines[-1].startswith("(20, 224) (5,) ")
+    assert abs(float(lines[-1].split()[-1]) - expected) < 1e-5
