@@ -1,0 +1,96 @@
+"""A run in MLflow: its server, or the SQLite file it makes where the command was started."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_BATCH = 100
+"""Most parameters that MLflow takes at once."""
+_LONGEST = 6000
+_LOCAL = ("sqlite:", "file:", "/", ".")
+_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Its own patience, minutes, is the training's as well: each epoch waits for the answer.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+
+
+class MlflowRun:
+    """See `trackers.Tracker`."""
+
+    def __init__(self, client, key: str, last_epoch: int):
+        self._client, self.key = client, key
+        self.last_epoch = last_epoch
+        self.adds_final = True
+
+    def append(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Adds an epoch."""
+        self._log({"epoch": epoch, **values}, epoch)
+
+    def sync(self) -> None:
+        """Nothing: an epoch was added when the database, or the server, said so."""
+
+    def finish(self, metrics: Mapping[str, float], files: Sequence[Path], epoch: int) -> None:
+        """Adds final metrics and files, and ends the run well."""
+        if metrics:
+            self._log(metrics, epoch)
+        for file in files:
+            self._client.log_artifact(self.key, str(file))
+        self._client.set_terminated(self.key, "FINISHED")
+
+    def close(self) -> None:
+        """Ends the run as broken off."""
+        self._client.set_terminated(self.key, "KILLED")
+
+    def _log(self, values: Mapping[str, float], epoch: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        found = [Metric(name, float(value), now, epoch) for name, value in values.items()]
+        self._client.log_batch(self.key, metrics=found)
+
+
+def open_run(
+    *, name: str, key: str, config: dict[str, Any], folder: Path, project: str, offline: bool
+) -> MlflowRun:
+    """Starts or continues a run; see `trackers.Tracker`."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    uri = mlflow.get_tracking_uri()
+    if offline and not uri.startswith(_LOCAL):
+        uri = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        found = client.get_run(key)
+        client.update_run(key, status="RUNNING")
+    except MlflowException:  # it is new, or was tracked elsewhere
+        experiment = client.get_experiment_by_name(project)
+        number = experiment.experiment_id if experiment else client.create_experiment(project)
+        found = client.create_run(number, run_name=name)
+    key = found.info.run_id
+    # A parameter is written once; of those that may change, the first value stays.
+    fields = {name: value for name, value in _flat(config) if name not in found.data.params}
+    params = [Param(name, str(value)[:_LONGEST]) for name, value in fields.items()]
+    for first in range(0, len(params), _BATCH):
+        client.log_batch(key, params=params[first : first + _BATCH])
+    return MlflowRun(client, key, int(found.data.metrics.get("epoch", 0)))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = ""):
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
