@@ -60,8 +60,8 @@ def open_run(
     *, name: str, key: str, config: dict[str, Any], folder: Path, project: str, offline: bool
 ) -> MlflowRun:
     """Starts or continues a run; see `trackers.Tracker`."""
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    for variable, default in _DEFAULTS.items():
+        os.environ.setdefault(variable, default)
     import mlflow
     from mlflow import MlflowClient
     from mlflow.entities import Param
@@ -81,8 +81,8 @@ def open_run(
         found = client.create_run(number, run_name=name)
     key = found.info.run_id
     # A parameter is written once; of those that may change, the first value stays.
-    fields = {name: value for name, value in _flat(config) if name not in found.data.params}
-    params = [Param(name, str(value)[:_LONGEST]) for name, value in fields.items()]
+    fields = [(field, value) for field, value in _flat(config) if field not in found.data.params]
+    params = [Param(field, str(value)[:_LONGEST]) for field, value in fields]
     for first in range(0, len(params), _BATCH):
         client.log_batch(key, params=params[first : first + _BATCH])
     return MlflowRun(client, key, int(found.data.metrics.get("epoch", 0)))

@@ -123,6 +123,12 @@ def parse(
             f"such as --config.data.shuffle=False"
         )
     config = values["config"].value
+    if isinstance(names := config.logger.name, tuple):  # typed without quotes, a,b is one text
+        config.logger.name = tuple(
+            part
+            for name in names
+            for part in (name.split(",") if isinstance(name, str) else [name])
+        )
     validate(config)
     return config, config_flags.get_override_values(values["config"]), values
 
