@@ -7,8 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_BATCH = 100
+_PARAMS = 100
 """Most parameters that MLflow takes at once."""
+_METRICS = 1000
+"""Most metrics."""
+_EVERY_SECONDS = 1.0
+"""Epochs wait so long and are given together: a transaction takes as long as a small epoch."""
 _LONGEST = 6000
 _LOCAL = ("sqlite:", "file:", "/", ".")
 _DEFAULTS = {
@@ -28,32 +32,41 @@ class MlflowRun:
         self._client, self.key = client, key
         self.last_epoch = last_epoch
         self.adds_final = True
+        self._waiting: list = []
+        self._written = time.monotonic()
 
     def append(self, epoch: int, values: Mapping[str, float]) -> None:
         """Adds an epoch."""
-        self._log({"epoch": epoch, **values}, epoch)
+        if len(self._waiting) + len(values) + 1 > _METRICS:
+            self.sync()
+        self._add({"epoch": epoch, **values}, epoch)
+        if time.monotonic() - self._written > _EVERY_SECONDS:
+            self.sync()
 
     def sync(self) -> None:
-        """Nothing: an epoch was added when the database, or the server, said so."""
+        """Writes what waits; it is there when the database, or the server, has said so."""
+        if self._waiting:
+            self._client.log_batch(self.key, metrics=self._waiting)
+        self._waiting, self._written = [], time.monotonic()
 
     def finish(self, metrics: Mapping[str, float], files: Sequence[Path], epoch: int) -> None:
         """Adds final metrics and files, and ends the run well."""
-        if metrics:
-            self._log(metrics, epoch)
+        self._add(metrics, epoch)
+        self.sync()
         for file in files:
             self._client.log_artifact(self.key, str(file))
         self._client.set_terminated(self.key, "FINISHED")
 
     def close(self) -> None:
         """Ends the run as broken off."""
+        self.sync()
         self._client.set_terminated(self.key, "KILLED")
 
-    def _log(self, values: Mapping[str, float], epoch: int) -> None:
+    def _add(self, values: Mapping[str, float], epoch: int) -> None:
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        found = [Metric(name, float(value), now, epoch) for name, value in values.items()]
-        self._client.log_batch(self.key, metrics=found)
+        self._waiting += [Metric(name, float(value), now, epoch) for name, value in values.items()]
 
 
 def open_run(
@@ -83,8 +96,8 @@ def open_run(
     # A parameter is written once; of those that may change, the first value stays.
     fields = [(field, value) for field, value in _flat(config) if field not in found.data.params]
     params = [Param(field, str(value)[:_LONGEST]) for field, value in fields]
-    for first in range(0, len(params), _BATCH):
-        client.log_batch(key, params=params[first : first + _BATCH])
+    for first in range(0, len(params), _PARAMS):
+        client.log_batch(key, params=params[first : first + _PARAMS])
     return MlflowRun(client, key, int(found.data.metrics.get("epoch", 0)))
 
 

@@ -192,7 +192,10 @@ class Tracked:
         try:
             yield
         except Exception as error:  # theirs: of a library, a server, a disk
-            self._trackers.pop(name, None)
+            tracker = self._trackers.pop(name, None)
+            with contextlib.suppress(Exception):  # its threads and processes end, if they still can
+                if tracker is not None:
+                    tracker.close()
             self._say(f"{name} failed, and the run goes on without it: {_reason(error)}")
 
 

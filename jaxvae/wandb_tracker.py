@@ -54,12 +54,10 @@ class WandbRun:
             self._end(1)
 
     def _end(self, code: int) -> None:
-        import wandb
-
         try:
             self._run.finish(exit_code=code)
         finally:
-            wandb.teardown()  # its service is a process of its own
+            _end_service()
 
 
 def open_run(
@@ -104,7 +102,7 @@ def open_run(
                 settings=wandb.Settings(**settings),
             )
         except BaseException:
-            wandb.teardown()
+            _end_service()
             if not was_there:
                 shutil.rmtree(place / "wandb", ignore_errors=True)
             raise
@@ -113,6 +111,14 @@ def open_run(
             if folder != Path(run.dir).parent:
                 shutil.rmtree(folder, ignore_errors=True)
     return WandbRun(run, key)
+
+
+def _end_service() -> None:
+    """Ends the process that W&B works in, now and not when Python is taken apart."""
+    import wandb
+
+    with contextlib.suppress(SystemExit):  # where that process did not end well
+        wandb.teardown()
 
 
 @contextlib.contextmanager

@@ -56,7 +56,9 @@ def finish(process: subprocess.Popen, *, expect: int = 0) -> str:
     assert process.returncode == expect, error
     assert "Traceback" not in error
     assert output == ""
-    assert not [line for line in error.splitlines() if line.startswith(("wandb:", "*", "20"))], error
+    assert not [line for line in error.splitlines() if line.startswith(("wandb:", "*", "20"))], (
+        error
+    )
     return error
 
 
@@ -91,7 +93,9 @@ def of_wandb(place: Path) -> dict:
     records = wandb_records(path)
 
     def items(found):
-        return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in found}
+        return {
+            item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in found
+        }
 
     kinds = [record.WhichOneof("record_type") for record in records]
     history = [items(r.history.item) for r in records if r.HasField("history")]
@@ -141,7 +145,9 @@ def of_trackio(place: Path, project="jaxvae") -> list[dict]:
             ).fetchall()
             found.append(
                 {
-                    "epochs": [(s, line["train/loss"]) for s, line in lines if "train/loss" in line],
+                    "epochs": [
+                        (s, line["train/loss"]) for s, line in lines if "train/loss" in line
+                    ],
                     "val": [line["val/loss"] for _, line in lines if "val/loss" in line],
                     "config": json.loads(config),
                     "name": name,
