@@ -123,14 +123,16 @@ def parse(
             f"such as --config.data.shuffle=False"
         )
     config = values["config"].value
-    if isinstance(names := config.logger.name, tuple):  # typed without quotes, a,b is one text
-        config.logger.name = tuple(
-            part
-            for name in names
-            for part in (name.split(",") if isinstance(name, str) else [name])
-        )
+    _split_names(config)
     validate(config)
     return config, config_flags.get_override_values(values["config"]), values
+
+
+def _split_names(config: ConfigDict) -> None:
+    """Typed without quotes, a,b is one text; it means two trackers."""
+    names = config.logger.name
+    if isinstance(names, tuple) and all(isinstance(name, str) for name in names):
+        config.logger.name = tuple(part for name in names for part in name.split(","))
 
 
 def config_argument(argv: Sequence[str]) -> str:
