@@ -507,9 +507,8 @@ def test_the_best_survives_a_loss_that_is_not_finite(clips, monkeypatch):
 
     def spoil(epoch, metrics, state):
         if epoch == poison["at"]:
-            monkeypatch.setattr(
-                "jaxvae.loop._validate", lambda *_: {"loss": math.nan, "bce": 0.0, "kld": 0.0}
-            )
+            values = {"loss": math.nan, "bce": 0.0, "kld": 0.0}
+            monkeypatch.setattr("jaxvae.loop._validate", lambda *_: (values, [0.0, 0.0]))
 
     with pytest.raises(TrainingFailed, match=r"best parameters \(epoch \d\) are kept"):
         run(clips, hooks=[spoil], trainer__max_epochs=6)
