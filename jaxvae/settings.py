@@ -149,8 +149,16 @@ def parse(
             f"such as --config.data.shuffle=False"
         )
     config = values["config"].value
+    _split_names(config)
     validate(config)
     return config, config_flags.get_override_values(values["config"]), values
+
+
+def _split_names(config: ConfigDict) -> None:
+    """Typed without quotes, a,b is one text; it means two trackers."""
+    names = config.logger.name
+    if isinstance(names, tuple) and all(isinstance(name, str) for name in names):
+        config.logger.name = tuple(part for name in names for part in name.split(","))
 
 
 def config_argument(argv: Sequence[str]) -> str:
@@ -286,13 +294,17 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.early_stopping_patience": _at_least(0),
     "trainer.early_stopping_min_delta": _at_least(0.0),
     "trainer.checkpoint_every_seconds": _at_least(0.0),
+    "logger.project": (
+        lambda value: bool(_NAME.fullmatch(value)),
+        "must be 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
+    ),
     "inference.num_samples": _from_to(1, 10**7),
     "inference.temperature": _positive(),
     "inference.decode": _one_of("bernoulli", "threshold"),
     "inference.threshold": (lambda value: 0.0 < value < 1.0, "must be above 0 and below 1"),
     "inference.seed": _between(0, 2**32, "must be between 0 and 4294967295"),
 }
-TRACKERS = ("tensorboard",)
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
 
 
 def validate(config: ConfigDict) -> None:
@@ -329,6 +341,8 @@ def validate(config: ConfigDict) -> None:
         raise InputError(
             f"--config.logger.name={names}: must be names such as tensorboard, or () for none"
         )
+    if repeated := [name for name in TRACKERS if names.count(name) > 1]:
+        raise InputError(f"--config.logger.name: {repeated[0]!r} is given twice")
     for tracker in names:
         if tracker not in TRACKERS:
             raise InputError(
