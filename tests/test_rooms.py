@@ -31,7 +31,8 @@ ROOMS = {
         "tag_rows",
         "taxonomy",
     },
-    "settings": {"errors"},
+    "ranges": {"errors"},
+    "settings": {"errors", "ranges"},
     "compiled": set(),
     "console": set(),
     "devices": {"errors"},
@@ -285,7 +286,7 @@ WITHOUT_JAX = {
         "splits",
         "data_report",
     ),
-    *("dataset", "settings", "record", "progress", "run_folder", "torch_file"),
+    *("dataset", "ranges", "settings", "record", "progress", "run_folder", "torch_file"),
     *(
         "torch_pickle",
         "torch_machine",
