@@ -28,6 +28,10 @@ class CommandEnded(RuntimeError):
         self.code = code
 
 
+class StudyLost(RuntimeError):
+    """The storage no longer takes or gives what a study is: a full disk, a folder that is gone."""
+
+
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Returns ``" (did you mean 'a' or 'b'?)"`` with the nearest known spellings, or ``""``."""
     near = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.6)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from jaxvae import interrupt, settings
 from jaxvae.errors import InputError
 
-_AT_ONCE = 16
+AT_ONCE = 16
 _MOST = 10_000
 _LIKE_LAUNCH = "Takes --config=FILE[:PRESETS] and --config.FIELD=VALUE as launch.py does."
 
@@ -43,7 +43,7 @@ def command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--at_once", type=int, default=_AT_ONCE, help=f"most runs in training ({_AT_ONCE})"
+        "--at_once", type=int, default=AT_ONCE, help=f"most runs in training ({AT_ONCE})"
     )
     parser.add_argument("--workdir", help=f"folder to write (outputs/{name}/<date and time>)")
     parser.set_defaults(run=run, takes_config=True)

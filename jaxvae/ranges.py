@@ -107,6 +107,13 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
 
 
+def _holds(holds: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return holds(value)
+    except TypeError:  # from Python, a value may be anything
+        return False
+
+
 def check(config: ConfigDict, values: dict[str, Any]) -> None:
     """Checks a config.
 
@@ -125,7 +132,7 @@ def check(config: ConfigDict, values: dict[str, Any]) -> None:
             raise InputError(
                 "--config.trainer.precision=16: float16 would need loss scaling; use bf16 or 32"
             )
-        if holds is not None and not holds(value):
+        if holds is not None and not _holds(holds, value):
             raise InputError(f"--config.{name}={value}: {text}")
     if config.data.val_fraction + config.data.test_fraction >= 1.0:
         raise InputError(

@@ -21,7 +21,7 @@ from jaxvae.trials import Trials, measures_of
 
 _REPORTS = 20
 """Reports of a trial to the pruner: every one is a write to the database."""
-_HIGHER_IS_BETTER = ("jaccard", "active_units", "information")
+_HIGHER_IS_BETTER = ("jaccard", "active_units")
 
 
 def is_higher_better(metric: str) -> bool:
@@ -62,7 +62,7 @@ def search(
       apply: sets a trial's fields (see `space.load_space`).
       base: the config that trials start from.
       num_trials: of the whole study.
-      metric: of `trials.measures_of`.
+      metric: of `trials.METRICS`.
       requests: signals that ask for the end.
       ended: called with each trial that ended.
 
@@ -70,7 +70,8 @@ def search(
       {number: (member, trees)} of the best trial that was trained here, if any.
 
     Raises:
-      InputError: a trial is no possible config, or has no such metric.
+      InputError: a trial is no possible config.
+      StudyLost: what trials ended with can't be kept.
       Interrupted: SIGINT or SIGTERM came; trials in training are asked again at the next start.
     """
     leading: dict[int, tuple[Member, dict[str, Any]]] = {}
@@ -114,14 +115,11 @@ def search(
             study.prune(number, facts)
         else:
             measures = measures_of(member, trials.likelihood(trees))
-            if metric not in measures:
-                raise InputError(
-                    f"--metric={metric}: there is none; known: {', '.join(sorted(measures))}"
-                )
-            if not math.isfinite(measures[metric]):
+            value = measures[metric]
+            if not math.isfinite(value):
                 study.fail(number, f"{metric} is not finite")
             else:
-                study.finish(number, measures[metric], {**measures, **facts})
+                study.finish(number, value, {**measures, **facts})
         best = study.best()
         if best is not None and best.number == number:
             leading.clear()
@@ -130,6 +128,21 @@ def search(
 
     trials.train(ask, Watch(epoch, end), requests)
     return leading
+
+
+def config_of(
+    outcome: Outcome, apply: Callable[[ConfigDict, Draw], Space], base: ConfigDict
+) -> ConfigDict:
+    """The config of a trial that was drawn.
+
+    Args:
+      outcome: the trial.
+      apply: sets a trial's fields.
+      base: the config that trials start from.
+    """
+    config = base.copy_and_resolve_references()
+    apply(config, lambda field, dimension: outcome.drawn[field])
+    return config
 
 
 def best_run(
@@ -155,8 +168,7 @@ def best_run(
     Returns:
       The run's final metrics.
     """
-    config = base.copy_and_resolve_references()
-    apply(config, lambda field, dimension: best.drawn[field])
+    config = config_of(best, apply, base)
     if best.number not in leading:
         waiting = [trials.member(best.number, config)]
 

@@ -1,8 +1,7 @@
 """The command that looks for the best config: search."""
 
 import argparse
-import json
-import shutil
+import shlex
 import uuid
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvae import interrupt, settings
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, StudyLost, did_you_mean
 from jaxvae.population_commands import (
+    AT_ONCE,
     at_least_one,
     command,
     interrupted,
@@ -20,7 +20,14 @@ from jaxvae.population_commands import (
     say,
 )
 
-STUDY = "study.json"
+_DEFAULTS = {
+    "metric": "val/nll_iw",
+    "sampler": "tpe",
+    "pruner": "median",
+    "storage": "",
+    "study": "",
+}
+"""Of options that belong to the study, and may not be given again when it goes on."""
 
 
 def add_to(commands) -> None:
@@ -28,79 +35,99 @@ def add_to(commands) -> None:
     search = command(commands, "search", _search, "the best of many configs, trained together")
     search.add_argument("--space", help="a Python file such as configs/search/default.py")
     search.add_argument("--trials", type=int, help="of the whole study (64)")
-    search.add_argument("--metric", default="val/nll_iw", help="what to look for (val/nll_iw)")
-    search.add_argument("--sampler", default="tpe", help="tpe (default), random or qmc")
-    search.add_argument("--pruner", default="median", help="median (default), hyperband or none")
+    search.add_argument("--metric", help="what to look for (val/nll_iw)")
+    search.add_argument("--sampler", help="tpe (default), random or qmc")
+    search.add_argument("--pruner", help="median (default), hyperband or none")
     search.add_argument(
         "--storage",
-        default="",
         help="database URL or journal:///FILE, for several machines with one --study; default: "
         "study.db in the folder",
     )
-    search.add_argument("--study", default="", help="its name in the storage (the folder's)")
+    search.add_argument("--study", help="its name in the storage (the folder's)")
     search.add_argument("--resume", metavar="FOLDER", help="go on with a study, or add trials")
+    search.set_defaults(at_once=None)
 
 
 def _search(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae import study_folder
     from jaxvae.space import load_space
-    from jaxvae.study import PRUNERS, SAMPLERS, load_optuna
+    from jaxvae.study import load_optuna
 
     load_optuna()  # before anything takes time
-
-    at_least_one(options, "trials")
-    for option, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-        if getattr(options, option) not in known:
-            raise InputError(
-                f"--{option} {getattr(options, option)}: must be one of {', '.join(known)}"
-            )
+    at_least_one(options, "trials", "at_once")
     if options.resume:
-        config, facts, folder = _resumed(options, rest)
+        folder = Path(options.resume).expanduser().resolve()
+        config, facts = _resumed(options, rest, folder)
+        space = folder / study_folder.SPACE
     else:
         if not options.space:
             raise InputError("no space given: --space=configs/search/default.py")
         config, overrides, folder = parse(options, rest, "search")
-        if (folder / STUDY).exists():
+        if (folder / study_folder.STUDY).exists():
             raise InputError(f"{folder} holds a study: go on with it by --resume {folder}")
-        facts = {
-            "command": rest,
-            "overrides": overrides,
-            "trials": options.trials or 64,
-            "metric": options.metric,
-            "sampler": options.sampler,
-            "pruner": options.pruner,
-            "at_once": options.at_once,
-            "storage": options.storage,
-            "study": options.study or folder.name,
-            "worker": uuid.uuid4().hex,
-        }
-    space = folder / "space.py" if options.resume else Path(options.space)
+        space = settings.find_file(options.space, flag="space")
+        facts = _new_facts(options, rest, overrides, folder)
     apply = load_space(space)
     _check_space(apply, config)
+    again = ["search", "--resume", str(folder)]
     try:
-        return _run_search(config, facts, folder, apply, space)
+        return _run_search(config, facts, folder, apply, None if options.resume else space)
     except interrupt.Interrupted as error:
-        return interrupted(error, ["search", "--resume", str(folder)])
+        return interrupted(error, again)
+    except StudyLost as error:
+        raise InputError(
+            f"{error}; what is finished is kept, and {shlex.join(['python -m jaxvae', *again])} "
+            f"goes on when that is mended"
+        ) from error
+
+
+def _new_facts(
+    options: argparse.Namespace, rest: list[str], overrides: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    from jaxvae.study import PRUNERS, SAMPLERS
+    from jaxvae.trials import METRICS
+
+    chosen = {
+        name: default if getattr(options, name) is None else getattr(options, name)
+        for name, default in _DEFAULTS.items()
+    }
+    for option, known in (("sampler", SAMPLERS), ("pruner", PRUNERS), ("metric", METRICS)):
+        if chosen[option] not in known:
+            raise InputError(
+                f"--{option} {chosen[option]}: must be one of {', '.join(known)}"
+                f"{did_you_mean(chosen[option], known)}"
+            )
+    return {
+        "command": rest,
+        "overrides": overrides,
+        "trials": options.trials or 64,
+        "at_once": options.at_once or AT_ONCE,
+        "worker": uuid.uuid4().hex,
+        **chosen,
+        "study": chosen["study"] or folder.name,
+    }
 
 
 def _resumed(
-    options: argparse.Namespace, rest: list[str]
-) -> tuple[ConfigDict, dict[str, Any], Path]:
-    from jaxvae.record import read_json
+    options: argparse.Namespace, rest: list[str], folder: Path
+) -> tuple[ConfigDict, dict[str, Any]]:
+    from jaxvae import study_folder
 
-    if rest or options.space or options.workdir:
-        given = rest[0] if rest else "--space" if options.space else "--workdir"
-        raise InputError(f"{given}: a resumed study keeps its own; only --trials may change")
-    folder = Path(options.resume).expanduser().resolve()
-    if not (folder / STUDY).is_file():
-        raise InputError(f"--resume {options.resume}: holds no study (no {STUDY})")
-    facts = read_json(folder / STUDY)
-    config = settings.load_config("configs/base.py")
-    try:
-        config.update(facts["config"])
-        facts = facts["search"] | ({"trials": options.trials} if options.trials else {})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder / STUDY}: damaged: {error}") from error
-    return config, facts, folder
+    given = [f"--{name}" for name in ("space", "workdir", *_DEFAULTS)
+             if getattr(options, name) is not None]  # fmt: skip
+    if given := rest[:1] + given:
+        raise InputError(
+            f"{given[0]}: a resumed study keeps its own; only --trials and --at_once may change"
+        )
+    config, facts = study_folder.read(folder)
+    if (options.trials or facts["trials"]) < facts["trials"]:
+        raise InputError(
+            f"--trials {options.trials}: the study has {facts['trials']} already; a larger number "
+            f"adds some"
+        )
+    for name in ("trials", "at_once"):
+        facts[name] = getattr(options, name) or facts[name]
+    return config, facts
 
 
 def _check_space(apply, config: ConfigDict) -> None:
@@ -123,9 +150,12 @@ def _check_space(apply, config: ConfigDict) -> None:
         apply(config.copy_and_resolve_references(), draw)
 
 
-def _run_search(config: ConfigDict, facts: dict[str, Any], folder: Path, apply, space: Path) -> int:
-    from jaxvae import record
-    from jaxvae.search import as_given, best_run, is_higher_better, search
+def _run_search(
+    config: ConfigDict, facts: dict[str, Any], folder: Path, apply, space: Path | None
+) -> int:
+    """`space` is the file of a new study's space; None goes on with the study in the folder."""
+    from jaxvae import record, study_folder
+    from jaxvae.search import as_given, is_higher_better, search
     from jaxvae.standings import standings
     from jaxvae.study import Study, sqlite_url
     from jaxvae.study_page import study_page
@@ -137,16 +167,18 @@ def _run_search(config: ConfigDict, facts: dict[str, Any], folder: Path, apply, 
     ):
         study = Study(
             name=facts["study"],
-            storage=facts["storage"] or sqlite_url(folder),
+            storage=facts["storage"] or sqlite_url(folder / study_folder.DATABASE),
             worker=facts["worker"],
             maximise=maximise,
             sampler=facts["sampler"],
             pruner=facts["pruner"],
             seed=config.seed,
+            begun=space is None,
         )
-        if space != folder / "space.py":
-            shutil.copyfile(space, folder / "space.py")
-        record.write_json(folder / STUDY, {"config": json.loads(config.to_json()), "search": facts})
+        if space is None:
+            study_folder.write(folder, config, facts)
+        else:
+            study_folder.begin(folder, config, facts, space)
         given = config.copy_and_resolve_references()
         study.suggest_first(apply(given, as_given(config)).drawn)
 
@@ -166,11 +198,10 @@ def _run_search(config: ConfigDict, facts: dict[str, Any], folder: Path, apply, 
         run_folder = folder / "none"
         if best is not None:
             run_folder = folder / f"trial_{best.number:04d}"
-            if not (run_folder / "SHA256SUMS").exists():
-                best_run(trials, apply, config, best, leading, run_folder, requests)
+            _make_best_run(trials, apply, config, best, leading, run_folder, requests)
             test = record.read_json(run_folder / "metrics.json")["test"]
             _write_best_config(folder, config, best, metric)
-    again = f"python launch.py --config={_relative(folder / 'best.py')}"
+    again = shlex.join(["python", "launch.py", f"--config={_relative(folder / 'best.py')}"])
     page = study_page(
         title=f"Search: {facts['study']}",
         metric=metric,
@@ -188,7 +219,27 @@ def _run_search(config: ConfigDict, facts: dict[str, Any], folder: Path, apply, 
     for field, value in sorted(best.drawn.items()):
         print(f"  {field} = {value}")
     print(f"run      {run_folder}\nagain    {again}\npage     {folder / 'study.html'}")
+    if elsewhere := sum(outcome.state == "running" for outcome in study.outcomes()):
+        say(
+            f"{elsewhere} trials are still in training elsewhere; when they have ended, "
+            f"{shlex.join(['python', '-m', 'jaxvae', 'search', '--resume', str(folder)])} "
+            f"counts them too"
+        )
     return 0
+
+
+def _make_best_run(trials, apply, config: ConfigDict, best, leading, folder: Path, requests):
+    """Makes the best trial a run, unless it is one already, whole and of this very trial."""
+    from jaxvae import study_folder
+    from jaxvae.search import best_run, config_of
+
+    if (folder / "SHA256SUMS").exists():
+        wrong = study_folder.what_is_wrong(folder, config_of(best, apply, config))
+        if not wrong:
+            return
+        kept = study_folder.set_aside(folder)
+        say(f"{folder}: {wrong}; kept as {kept.name}, and made anew")
+    best_run(trials, apply, config, best, leading, folder, requests)
 
 
 def _write_best_config(folder: Path, config: ConfigDict, best, metric: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jaxvae import settings
-from jaxvae.errors import InputError, did_you_mean
+from jaxvae.errors import InputError, StudyLost, did_you_mean
 
 NOT_SEARCHED = (
     *("data", "inference", "logger", "model_name", "trainer.accelerator", "trainer.devices"),
@@ -147,11 +147,14 @@ def load_space(path: str | Path) -> Callable[[ConfigDict, Draw], Space]:
     dont_write, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)
-        get_space = module.get_space
-    except Exception as error:
+        get_space = getattr(module, "get_space", None)
+    except (Exception, SystemExit) as error:
         raise InputError(f"--space={path}: {type(error).__name__}: {error}") from error
     finally:
         sys.dont_write_bytecode = dont_write
+
+    if not callable(get_space):
+        raise InputError(f"--space={path}: defines no get_space(s); see configs/search/default.py")
 
     def apply(config: ConfigDict, draw: Draw) -> Space:
         space = Space(path, config, draw)
@@ -163,7 +166,9 @@ def load_space(path: str | Path) -> Callable[[ConfigDict, Draw], Space]:
                 raise
             drawn = ", ".join(f"{name}={value}" for name, value in space.drawn.items())
             raise InputError(f"--space={path}: a trial with {drawn}: {error}") from error
-        except Exception as error:
+        except StudyLost:
+            raise
+        except (Exception, SystemExit) as error:
             raise InputError(f"--space={path}: {type(error).__name__}: {error}") from error
         if not space.drawn:
             raise InputError(f"--space={path}: get_space(s) draws nothing")

@@ -3,13 +3,15 @@
 Nothing here knows what a trial is made of: fields are drawn by name, and values come back.
 """
 
+import contextlib
 import json
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, StudyLost
 from jaxvae.space import Dimension, Draw
 
 SAMPLERS = ("tpe", "random", "qmc")
@@ -47,9 +49,10 @@ class Study:
       sampler: of `SAMPLERS`.
       pruner: of `PRUNERS`.
       seed: of the sampler.
+      begun: whether the study is there already, and must be.
 
     Raises:
-      InputError: Optuna is not installed, or the storage can't be opened.
+      InputError: Optuna is not installed, or the storage can't be opened or lacks the study.
     """
 
     def __init__(
@@ -62,20 +65,28 @@ class Study:
         sampler: str,
         pruner: str,
         seed: int,
+        begun: bool = False,
     ):
         self._optuna = optuna = load_optuna()
-        self._worker, self._storage = worker, storage
+        self._worker, self._place = worker, _place(storage)
         try:
+            kept = _open(optuna, storage)
+            if begun and name not in {each.study_name for each in kept.get_all_studies()}:
+                raise InputError(
+                    f"{self._place}: has no study {name!r} any more, and with it every trial is "
+                    f"gone; begin another"
+                )
             self._study = optuna.create_study(
                 study_name=name,
-                storage=_open(optuna, storage),
+                storage=kept,
                 direction="maximize" if maximise else "minimize",
                 pruner=_pruner(optuna, pruner),
                 load_if_exists=True,
             )
+        except InputError:
+            raise
         except Exception as error:  # of whatever database driver
-            text = " ".join(str(error).split())
-            raise InputError(f"--storage={storage}: can't be opened: {text[:200]}") from error
+            raise InputError(f"{self._place}: can't be opened: {_cause(error)}") from error
         # A resumed sampler must not draw its first numbers once more.
         done = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = _sampler(optuna, sampler, seed + done)
@@ -87,11 +98,23 @@ class Study:
         }
         self._left_over = sorted(self._trials)
 
+    @contextlib.contextmanager
+    def _reaching_storage(self) -> Iterator[None]:
+        """Makes a StudyLost of whatever the storage's driver says when it can't go on."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        broken = (self._optuna.exceptions.StorageInternalError, SQLAlchemyError, OSError)
+        try:
+            yield
+        except broken as error:
+            raise StudyLost(f"{self._place}: {_cause(error)}") from error
+
     def suggest_first(self, drawn: dict[str, Any]) -> None:
         """Makes the first trial of a new study what was drawn, by field."""
-        if not self._study.get_trials(deepcopy=False):
-            labelled = {field: _label(value) for field, value in drawn.items()}
-            self._study.enqueue_trial(labelled, user_attrs={_WORKER: self._worker})
+        with self._reaching_storage():
+            if not self._study.get_trials(deepcopy=False):
+                labelled = {field: _label(value) for field, value in drawn.items()}
+                self._study.enqueue_trial(labelled, user_attrs={_WORKER: self._worker})
 
     def ask(self, at_most: int) -> tuple[int, Draw] | None:
         """The next trial's number and what draws its fields.
@@ -101,20 +124,21 @@ class Study:
         Args:
           at_most: trials of the whole study, other workers' included; then None.
         """
-        if self._left_over:
-            number = self._left_over.pop(0)
-            return number, self._draw(self._trials[number])
-        waiting = self._optuna.trial.TrialState.WAITING
-        begun = [t for t in self._study.get_trials(deepcopy=False) if t.state != waiting]
-        if len(begun) >= at_most:
-            return None
-        trial = self._study.ask()
-        trial.set_user_attr(_WORKER, self._worker)
-        self._trials[trial.number] = trial
-        return trial.number, self._draw(trial)
+        with self._reaching_storage():
+            if self._left_over:
+                number = self._left_over.pop(0)
+                return number, self._draw(self._trials[number])
+            waiting = self._optuna.trial.TrialState.WAITING
+            begun = [t for t in self._study.get_trials(deepcopy=False) if t.state != waiting]
+            if len(begun) >= at_most:
+                return None
+            trial = self._study.ask()
+            trial.set_user_attr(_WORKER, self._worker)
+            self._trials[trial.number] = trial
+            return trial.number, self._draw(trial)
 
     def _draw(self, trial) -> Draw:
-        def draw(field: str, dimension: Dimension) -> Any:
+        def suggest(field: str, dimension: Dimension) -> Any:
             if dimension.kind == "choice":
                 by_label = {_label(value): value for value in dimension.values}
                 return by_label[trial.suggest_categorical(field, list(by_label))]
@@ -123,54 +147,63 @@ class Study:
                 return trial.suggest_int(field, low, high)
             return trial.suggest_float(field, low, high, log=dimension.kind == "log")
 
+        def draw(field: str, dimension: Dimension) -> Any:
+            with self._reaching_storage():
+                return suggest(field, dimension)
+
         return draw
 
     def note_drawn(self, number: int, drawn: dict[str, Any]) -> None:
         """Keeps what a trial is, for tables."""
-        self._trials[number].set_user_attr(_DRAWN, drawn)
+        with self._reaching_storage():
+            self._trials[number].set_user_attr(_DRAWN, drawn)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Tells the value of a metric at an epoch; whether the trial should end there."""
         trial = self._trials[number]
         if isinstance(self._study.pruner, self._optuna.pruners.NopPruner):
             return False  # and nobody to read it: each value is a write to the disk
-        with warnings.catch_warnings():
+        with self._reaching_storage(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # reported before its worker was killed: the same again
             trial.report(value, epoch)
             return trial.should_prune()
 
     def finish(self, number: int, value: float, measures: dict[str, Any]) -> None:
         """Ends a trial with the value of its metric."""
-        trial = self._trials.pop(number)
-        trial.set_user_attr(_MEASURES, measures)
-        self._study.tell(trial, value)
+        with self._reaching_storage():
+            trial = self._trials.pop(number)
+            trial.set_user_attr(_MEASURES, measures)
+            self._study.tell(trial, value)
 
     def prune(self, number: int, measures: dict[str, Any]) -> None:
         """Ends a trial that is not worth going on with."""
-        trial = self._trials.pop(number)
-        trial.set_user_attr(_MEASURES, measures)
-        self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
+        with self._reaching_storage():
+            trial = self._trials.pop(number)
+            trial.set_user_attr(_MEASURES, measures)
+            self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:
         """Ends a trial that could not be trained."""
-        trial = self._trials.pop(number)
-        trial.set_user_attr(_REASON, reason)
-        self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        with self._reaching_storage():
+            trial = self._trials.pop(number)
+            trial.set_user_attr(_REASON, reason)
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
 
     def outcomes(self) -> list[Outcome]:
         """Every trial that was begun, in order."""
-        states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-        return [
-            Outcome(
-                trial.number,
-                states.get(trial.state.name, "running"),
-                trial.value if trial.state.name == "COMPLETE" else None,
-                trial.user_attrs.get(_DRAWN, {}),
-                trial.user_attrs.get(_MEASURES, {}),
-            )
-            for trial in self._study.get_trials(deepcopy=False)
-            if trial.state != self._optuna.trial.TrialState.WAITING
-        ]
+        with self._reaching_storage():
+            states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+            return [
+                Outcome(
+                    trial.number,
+                    states.get(trial.state.name, "running"),
+                    trial.value if trial.state.name == "COMPLETE" else None,
+                    trial.user_attrs.get(_DRAWN, {}),
+                    trial.user_attrs.get(_MEASURES, {}),
+                )
+                for trial in self._study.get_trials(deepcopy=False)
+                if trial.state != self._optuna.trial.TrialState.WAITING
+            ]
 
     def best(self) -> Outcome | None:
         """The complete trial with the best value."""
@@ -217,6 +250,21 @@ def load_optuna():
     return optuna
 
 
+def _place(storage: str) -> str:
+    """A storage as messages name it: its file, or its URL without a password."""
+    if storage.startswith("sqlite:///"):
+        return storage.removeprefix("sqlite:///")
+    return "--storage=" + re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong in the end, in a line: drivers wrap it in statements and links."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
 def _open(optuna, storage: str):
     if not storage.startswith("journal:"):
         from sqlalchemy.pool import NullPool
@@ -253,6 +301,6 @@ def _pruner(optuna, name: str):
     return makers[name]()
 
 
-def sqlite_url(folder: Path) -> str:
-    """The storage of a study's own folder."""
-    return f"sqlite:///{folder / 'study.db'}"
+def sqlite_url(path: Path) -> str:
+    """The storage that is one file."""
+    return f"sqlite:///{path}"

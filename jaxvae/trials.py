@@ -49,6 +49,15 @@ OWN_NUMBERS = (
 """Fields that members of one program may differ in; any other difference is another shape."""
 _ON_OR_OFF = ("model.hidden_dropout_p", "trainer.ema_decay")
 """Numbers too, but whether they are 0 is part of the shape."""
+METRICS = (
+    *("val/nll_iw", "val/nll_iw_stderr", "val/rate", "val/distortion", "val/active_units"),
+    *("val/loss", "val/bce", "val/kld", "val/hamming_loss", "val/jaccard_index"),
+    *("val/active_units_num_active_units", "val/active_units_pct_active_units"),
+    *("val/active_units_num_by_variance", "val/active_units_pct_by_variance"),
+    *("val/active_units_mean_variance", "val/active_units_total_units"),
+    *("val/active_units_min_variance", "val/active_units_max_variance"),
+)
+"""What `measures_of` knows of a member."""
 LIKELIHOOD_DRAWS = 200
 """Importance samples of `val/nll_iw`: it is for choosing among models, not for a report."""
 

@@ -82,6 +82,7 @@ ROOMS = {
     "population": {"metrics", "state"},
     "space": {"errors", "settings"},
     "study": {"errors", "space"},
+    "study_folder": {"errors", "record", "run_folder", "settings", "verify"},
     "standings": {"study"},
     "members": {"interrupt", "loop", "population", "progress", "state"},
     "manifest": {"errors"},

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,12 +14,12 @@ import pytest
 
 import jaxvae
 from jaxvae import cli, frontier, settings
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, StudyLost
 from jaxvae.likelihood import row_likelihood
 from jaxvae.search import config_file
 from jaxvae.seeds import spread
 from jaxvae.study import PRUNERS, SAMPLERS, Outcome, Study
-from jaxvae.trials import LIKELIHOOD_DRAWS
+from jaxvae.trials import LIKELIHOOD_DRAWS, METRICS
 from jaxvae.verify import verify
 from tests.conftest import ROOT
 
@@ -224,7 +225,7 @@ def test_samplers_and_pruners(tmp_path, sampler, pruner):
         ((*SMALL, "--space", "{space}", "--sampler", "gp"), "must be one of tpe, random, qmc"),
         ((*SMALL, "--space", "{space}", "--pruner", "x"), "must be one of"),
         ((*SMALL, "--space", "{space}", "--storage", "nonsense"), "can't be opened"),
-        ((*SMALL, "--space", "{space}", "--metric", "val/los"), "known: "),
+        ((*SMALL, "--space", "{space}", "--metric", "val/los"), "did you mean 'val/loss'"),
         ((*SMALL, "--config.trainer.scale_batch_with_devices=True", "--space", "{space}"), "leave"),
         (("--resume", "nowhere"), "holds no study"),
         ((*SMALL, "--config.model.latentdim=3", "--space", "{space}"), "no such field"),
@@ -235,6 +236,104 @@ def test_what_is_wrong_is_one_line(tmp_path, space, capsys, arguments, told):
     if "--resume" not in given:
         given += ["--workdir", str(tmp_path / "a")]
     assert told in refused(capsys, "search", *given)
+
+
+def damaged(found, place):
+    """A copy of a finished search, to do something to."""
+    return shutil.copytree(found, place / "study")
+
+
+def test_every_metric_is_known_before_anything_starts(found):
+    trial = study_of(study_name="a", storage=f"sqlite:///{found / 'study.db'}").best_trial
+    known = {*METRICS, "epochs", "best_epoch", "seconds"}
+    assert set(trial.user_attrs["measures"]) == known
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "study.db").unlink(), "study.db: is gone or empty"),
+        (lambda folder: (folder / "study.db").write_bytes(b""), "study.db: is gone or empty"),
+        (lambda folder: (folder / "study.db").write_bytes(b"no" * 999), "can't be opened: file is"),
+        (lambda folder: (folder / "space.py").write_text("x = 1"), "is not the one"),
+        (lambda folder: (folder / "space.py").unlink(), "space.py: is gone"),
+        (lambda folder: (folder / "study.json").write_text('{"config":{},"search":{}}'),
+         "study.json: damaged: no "),
+    ],
+)  # fmt: skip
+def test_a_study_that_is_not_what_it_was_does_not_go_on(found, tmp_path, capsys, damage, told):
+    folder = damaged(found, tmp_path)
+    damage(folder)
+    assert told in refused(capsys, "search", "--resume", folder)
+    assert not list(folder.glob("*.damaged"))
+
+
+def test_a_database_without_the_study_is_named(found, tmp_path, capsys):
+    folder = damaged(found, tmp_path)
+    (folder / "study.db").unlink()
+    Study(name="other", storage=f"sqlite:///{folder / 'study.db'}", worker="me", maximise=False,
+          sampler="random", pruner="none", seed=0)  # fmt: skip
+    assert "has no study 'a' any more" in refused(capsys, "search", "--resume", folder)
+
+
+def best_folder(folder):
+    best = study_of(study_name="a", storage=f"sqlite:///{folder / 'study.db'}").best_trial
+    return folder / f"trial_{best.number:04d}"
+
+
+def test_a_best_run_that_is_damaged_or_another_is_made_anew(found, tmp_path, capsys):
+    folder = damaged(found, tmp_path)
+    best = best_folder(folder)
+    whole = (best / "model.pth").read_bytes()
+    kept_before = {path: path.read_bytes() for path in best.glob("*.json")}
+    shell(capsys, "search", "--resume", folder)  # a control: it is left alone
+    assert {path: path.read_bytes() for path in best.glob("*.json")} == kept_before
+    (best / "model.pth").write_bytes(whole[:-1])
+    _, err = shell(capsys, "search", "--resume", folder)
+    assert f"kept as {best.name}.damaged, and made anew" in err
+    assert not verify(best)[1]
+    assert (best / "model.pth").read_bytes() == whole
+    # One of another trial, whole as it may be.
+    shutil.rmtree(best)
+    shutil.copytree(folder / f"{best.name}.damaged", best)
+    (best / "model.pth").write_bytes(whole)
+    assert not verify(best)[1]
+    config = json.loads((best / "config.json").read_text())
+    config["model"]["dropout_p"] = 0.7
+    (best / "config.json").write_text(json.dumps(config))
+    _, err = shell(capsys, "search", "--resume", folder)
+    assert f"kept as {best.name}.damaged-2" in err
+    assert not verify(best)[1]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--metric", "val/loss"), ("--sampler", "random"), ("--pruner", "none"),
+     ("--storage", "sqlite:///x.db"), ("--study", "b"), ("--space", "x.py"), ("--trials", "3")],
+)  # fmt: skip
+def test_what_belongs_to_a_study_stays(found, capsys, option):
+    assert option[0] in refused(capsys, "search", "--resume", found, *option)
+
+
+def test_a_storage_that_is_lost_is_one_line(tmp_path):
+    study = Study(name="s", storage=f"sqlite:///{tmp_path / 'study.db'}", worker="me",
+                  maximise=False, sampler="random", pruner="none", seed=0)  # fmt: skip
+    number, _ = study.ask(9)
+    study.finish(number, 1.0, {})
+    (tmp_path / "study.db").unlink()
+    (tmp_path / "study.db").mkdir()
+    with pytest.raises(StudyLost, match=r"study\.db: unable to open database file"):
+        study.ask(9)
+    with pytest.raises(StudyLost):
+        study.outcomes()
+
+
+def test_a_password_is_not_told():
+    with pytest.raises(InputError) as caught:
+        Study(name="s", storage="nonsense://me:secret@host/db", worker="me", maximise=False,
+              sampler="random", pruner="none", seed=0)  # fmt: skip
+    assert "secret" not in str(caught.value)
+    assert "me:***@host" in str(caught.value)
 
 
 def test_a_study_is_not_begun_twice(found, space, capsys):
