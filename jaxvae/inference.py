@@ -7,11 +7,13 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from jaxvae import tag_rows
 from jaxvae.export import Network
+from jaxvae.losses import standardised_kl
 
 BUCKETS = (8, 64, 512, 4096)
 """Rows of one call; more rows are several calls of the largest."""
@@ -128,6 +130,13 @@ def component_edges(network: Network) -> np.ndarray:
     edges = np.cumsum(np.exp(log_weight.astype(np.float64)))
     edges[-1] = 2.0  # beyond what rounding can reach
     return edges.astype(np.float32)
+
+
+def kl_per_dimension(network: Network, mean: np.ndarray, logvar: np.ndarray) -> np.ndarray:
+    """KL `[N, L]` of every dimension from a Gaussian of the prior's moments, nats."""
+    centre, deviation = prior_moments(network)
+    given = map(jnp.asarray, (mean, logvar, centre, np.square(deviation)))
+    return np.asarray(standardised_kl(*given))
 
 
 def probabilities(network: Network, z: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -7,7 +7,6 @@ be computed for a run is None or absent.
 import contextlib
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxvae import complete, evaluate, inference, latents, likelihood, ranking, sample_quality
@@ -15,7 +14,6 @@ from jaxvae.baselines import Baselines, Independent, fit_baselines, load_baselin
 from jaxvae.dataset import fingerprint_rows, generator_of
 from jaxvae.disentanglement import disentanglement
 from jaxvae.export import Network
-from jaxvae.losses import standardised_kl
 from jaxvae.metrics import ACTIVE_KL, ACTIVE_VARIANCE
 from jaxvae.run import Run
 from jaxvae.sample import DECODES
@@ -228,7 +226,7 @@ def name_dimensions(run: Run) -> list[dict]:
     """The latent dimensions in tags, over the first 5,000 training rows."""
     rows = run.rows("train")[:_INFORMATION_ROWS]
     mean, logvar = inference.posterior(run.network, rows)
-    kl = _kl(run.network, mean, logvar).mean(axis=0)
+    kl = inference.kl_per_dimension(run.network, mean, logvar).mean(axis=0)
     return latents.name_dimensions(
         run.network,
         mean,
@@ -243,19 +241,10 @@ def _corpus_of(run: Run):
     return generator_of(run.config.get("data", {}).get("dataset_name", ""), run.taxonomy)
 
 
-def _kl(network: Network, mean: np.ndarray, logvar: np.ndarray) -> np.ndarray:
-    """KL `[N, L]` of every dimension from a Gaussian of the prior's moments."""
-    centre, deviation = inference.prior_moments(network)
-    each = standardised_kl(
-        jnp.asarray(mean), jnp.asarray(logvar), jnp.asarray(centre), jnp.square(deviation)
-    )
-    return np.asarray(each)
-
-
 def _rate(network: Network, mean: np.ndarray, logvar: np.ndarray, seed: int) -> float:
     """Mean KL(q(z|x) || p(z)), by one draw a row where it has no closed form."""
     if network.prior == "normal":
-        return float(_kl(network, mean, logvar).sum(axis=1).mean())
+        return float(inference.kl_per_dimension(network, mean, logvar).sum(axis=1).mean())
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     z = mean + np.exp(0.5 * logvar) * noise
     log_q = -0.5 * (np.square(noise) + logvar + np.log(2.0 * np.pi)).sum(axis=1)

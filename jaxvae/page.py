@@ -1,6 +1,12 @@
 """Pieces of a self-contained HTML page: good in light and dark, on a phone and on paper."""
 
 import html
+from typing import TYPE_CHECKING
+
+from jaxvae.plots import to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8885;--soft:#8882}
@@ -37,8 +43,9 @@ def section(title: str, body: str) -> str:
     return f"<h2>{html.escape(title)}</h2>{body}" if body else ""
 
 
-def figure(svg: str, *, small: bool = False) -> str:
-    """An inline SVG as wide as the page, or about half."""
+def figure(figure: "Figure", *, small: bool = False) -> str:
+    """A matplotlib figure as wide as the page, or about half."""
+    svg = to_svg(figure)
     return f'<figure class="wide{" small" if small else ""}">{svg}</figure>'
 
 

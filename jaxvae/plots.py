@@ -1,24 +1,30 @@
-"""The figures: as SVG that takes a page's text colour, good in light and dark, or as PNG on white.
+"""The figures of a run, and what becomes of a figure: SVG in a page's text colour, or PNG.
 
-`render` says which: a function of a figure and its title, `to_svg` or `to_png`.
+Each function returns a matplotlib figure whose label is what it shows, in words.
 """
 
+import functools
 import io
 import re
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK = "#010203"
 CYCLE = ("#2a7fb8", "#e07b39", "#3a9d5d", "#b0497c", "#8a6fd1", "#b59a2b", "#4aa8a8", "#c9504a")
 
 
-def new_figure(width: float, height: float, columns: int = 1):
+def new_figure(title: str, width: float, height: float, columns: int = 1):
     """A matplotlib figure in the page's colours and its axes; size in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
+    figure.set_label(title)
+    # What IPython asks an object for: without pyplot, a figure would show itself as its name.
+    figure._repr_png_ = functools.partial(to_png, figure)  # type: ignore[attr-defined]
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
         axis.set_facecolor("none")
@@ -33,10 +39,11 @@ def new_figure(width: float, height: float, columns: int = 1):
     return figure, axes
 
 
-def to_svg(figure, title: str) -> str:
+def to_svg(figure: "Figure") -> str:
     """The figure as SVG to put into a page, its ids unlike those of others."""
     import matplotlib
 
+    title = str(figure.get_label())
     buffer = io.StringIO()
     # Text stays text, in the page's font; a fixed salt gives the same file for the same run.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
@@ -52,7 +59,7 @@ def to_svg(figure, title: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
-def to_png(figure, title: str) -> bytes:
+def to_png(figure: "Figure") -> bytes:
     """The figure as a PNG on white, for places that take no SVG."""
     buffer = io.BytesIO()
     # Without the library's version: the same file for the same run.
@@ -61,14 +68,14 @@ def to_png(figure, title: str) -> bytes:
         format="png",
         dpi=120,
         facecolor="white",
-        metadata={"Software": None, "Title": title},
+        metadata={"Software": None, "Title": str(figure.get_label())},
     )
     return buffer.getvalue()
 
 
-def curves(lines: list[dict], render: Callable[..., Any] = to_svg) -> Any:
+def curves(lines: list[dict]) -> "Figure":
     """Training and validation loss, and the validation's KL, over epochs."""
-    figure, (loss, kl) = new_figure(9.0, 3.0, 2)
+    figure, (loss, kl) = new_figure("Training curves", 9.0, 3.0, 2)
     for name, label, axis in (
         ("train/loss", "train (with dropout)", loss),
         ("val/loss", "validation", loss),
@@ -88,23 +95,23 @@ def curves(lines: list[dict], render: Callable[..., Any] = to_svg) -> Any:
         axis.set_xlabel("epoch")
     if loss.lines:
         loss.legend(frameon=False, labelcolor=INK, fontsize=9)
-    return render(figure, "Training curves")
+    return figure
 
 
-def kl_bars(kl: list[float], render: Callable[..., Any] = to_svg) -> Any:
+def kl_bars(kl: list[float]) -> "Figure":
     """Mean KL of every dimension, largest first."""
-    figure, (axis,) = new_figure(9.0, 2.4)
+    figure, (axis,) = new_figure("KL per dimension", 9.0, 2.4)
     axis.bar(np.arange(len(kl)), sorted(kl, reverse=True), color=CYCLE[0])
     axis.axhline(0.05, color=CYCLE[1], linewidth=1.0)
     axis.set_title("KL of each latent dimension, largest first (line: 0.05 nats, active)")
     axis.set_ylabel("nats")
     axis.set_xlabel("dimension, by rank")
-    return render(figure, "KL per dimension")
+    return figure
 
 
-def latent_map(points: np.ndarray, labels: list[str], method: str) -> str:
+def latent_map(points: np.ndarray, labels: list[str], method: str) -> "Figure":
     """Rows in two dimensions, coloured by label."""
-    figure, (axis,) = new_figure(9.0, 4.2)
+    figure, (axis,) = new_figure("Map of the latent space", 9.0, 4.2)
     for number, label in enumerate(sorted(set(labels))):
         at = np.array([each == label for each in labels])
         axis.scatter(
@@ -119,29 +126,28 @@ def latent_map(points: np.ndarray, labels: list[str], method: str) -> str:
     axis.legend(
         frameon=False, labelcolor=INK, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0)
     )
-    return to_svg(figure, "Map of the latent space")
+    return figure
 
 
 def cooccurrence(
     data: np.ndarray,
     samples: np.ndarray,
     tags: list[str],
-    render: Callable[..., Any] = to_svg,
-) -> Any:
+) -> "Figure":
     """Rates of pairs of the commonest tags, in data and in samples: matrices `[T, T]`."""
-    figure, axes = new_figure(10.0, 5.4, 2)
+    figure, axes = new_figure("Co-occurrence", 10.0, 5.4, 2)
     top = max(data.max(), samples.max(), 1e-6)
     for axis, matrix, title in ((axes[0], data, "Data"), (axes[1], samples, "Samples")):
         axis.imshow(np.sqrt(matrix / top), cmap="viridis", vmin=0.0, vmax=1.0)
         axis.set_title(title)
         axis.set_xticks(np.arange(len(tags)), tags, rotation=90, fontsize=7)
         axis.set_yticks(np.arange(len(tags)), tags if axis is axes[0] else [], fontsize=7)
-    return render(figure, "Co-occurrence")
+    return figure
 
 
-def calibration(predicted: np.ndarray, observed: np.ndarray, count: np.ndarray) -> str:
+def calibration(predicted: np.ndarray, observed: np.ndarray, count: np.ndarray) -> "Figure":
     """Observed share of tags against their predicted probability, in bins."""
-    figure, (axis,) = new_figure(5.2, 3.6)
+    figure, (axis,) = new_figure("Calibration", 5.2, 3.6)
     axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     axis.plot(predicted, observed, color=CYCLE[0], marker="o", markersize=4)
     for x, y, n in zip(predicted, observed, count, strict=True):
@@ -151,14 +157,14 @@ def calibration(predicted: np.ndarray, observed: np.ndarray, count: np.ndarray) 
     axis.set_xlabel("probability, given only part of a row's tags")
     axis.set_ylabel("share present")
     axis.set_title("Calibration (numbers: predictions in the bin)")
-    return to_svg(figure, "Calibration")
+    return figure
 
 
 def traversal(
     steps: tuple[float, ...], probabilities: np.ndarray, tags: list[str], dim: int
-) -> str:
+) -> "Figure":
     """Probabilities `[S, T]` of some tags along one dimension."""
-    figure, (axis,) = new_figure(5.2, 3.0)
+    figure, (axis,) = new_figure(f"Traversal of dimension {dim}", 5.2, 3.0)
     for number, tag in enumerate(tags):
         axis.plot(steps, probabilities[:, number], color=CYCLE[number % len(CYCLE)], label=tag)
     axis.set_title(f"Dimension {dim}")
@@ -167,4 +173,4 @@ def traversal(
     axis.legend(
         frameon=False, labelcolor=INK, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0)
     )
-    return to_svg(figure, f"Traversal of dimension {dim}")
+    return figure

@@ -6,13 +6,10 @@ from typing import Any
 
 from jaxvae import hub_folder, hub_model, model_card, plots
 from jaxvae.errors import InputError
-from jaxvae.judge import NUM_SAMPLES
-from jaxvae.record import naming, read_epochs, read_json, write_json, write_text
+from jaxvae.record import naming, read_json, write_json, write_text
 from jaxvae.run import Run
-from jaxvae.sample_quality import commonest_pairs
 
 _SAMPLES = 8
-_TAGS_SHOWN = 25
 
 
 def write_folder(run: Run, folder: Path, *, repository: str, license: str | None) -> list[str]:
@@ -112,14 +109,12 @@ def _pictures(run: Run, judged: dict[str, Any] | None) -> dict[str, tuple[str, b
     """PNG files by name, each with its title."""
     pictures = {}
     if (run.folder / "metrics.jsonl").is_file():
-        png = plots.curves(read_epochs(run.folder), plots.to_png)
+        png = plots.to_png(run.plot.curves())
         pictures["training.png"] = ("Training", png)
     if judged is not None:
-        png = plots.kl_bars(judged["kl_per_dimension"], plots.to_png)
+        png = plots.to_png(plots.kl_bars(judged["kl_per_dimension"]))
         pictures["kl_per_dimension.png"] = ("Latent space", png)
     if (run.folder / "rows.npz").is_file():
-        drawn = run.sample_sets(NUM_SAMPLES, seed=0).multi_hot
-        columns, data, samples = commonest_pairs(run.sets("train"), drawn, num=_TAGS_SHOWN)
-        png = plots.cooccurrence(data, samples, run.taxonomy.names(columns), plots.to_png)
+        png = plots.to_png(run.plot.cooccurrence())
         pictures["cooccurrence.png"] = ("Pairs of the commonest tags, in data and samples", png)
     return pictures

@@ -4,19 +4,15 @@ import html
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from jaxvae import complete, inference, judge, latents, page, plots, ranking
+from jaxvae import judge, page, ranking
 from jaxvae.data_report import format_report
 from jaxvae.errors import InputError
 from jaxvae.metrics import ACTIVE_KL
-from jaxvae.record import read_epochs, read_json, write_text
+from jaxvae.record import read_json, write_text
 from jaxvae.report_text import SAMPLE_MEASURES, SAMPLED, likelihood_rows, number, verdict
 from jaxvae.run import Run
-from jaxvae.sample_quality import commonest_pairs
 
 _TRAVERSED = 3
-_TAGS_SHOWN = 25
 
 
 def write_report(
@@ -65,7 +61,7 @@ def _curves(run: Run) -> str:
         return ""
     epoch = run.facts.get("epoch")
     note = f'<p class="note">The parameters are those of epoch {epoch}.</p>' if epoch else ""
-    return page.figure(plots.curves(read_epochs(run.folder))) + note
+    return page.figure(run.plot.curves()) + note
 
 
 def _likelihoods(judged: dict[str, Any]) -> str:
@@ -86,14 +82,6 @@ def _likelihoods(judged: dict[str, Any]) -> str:
 
 
 def _latent(run: Run, judged: dict[str, Any], split: str) -> str:
-    mean, _ = inference.posterior(run.network, run.rows(split))
-    points, method = latents.two_dimensions(mean)
-    sets = run.sets(split)
-    names = [name for name, _ in run.taxonomy.concepts]
-    counts = np.stack(
-        [sets[:, each.start : each.stop].sum(axis=1) for _, each in run.taxonomy.concepts], axis=1
-    )
-    labels = [names[at] for at in counts.argmax(axis=1)]
     text = (
         f"<p>I(x; z) = {judged['information']:.2f} nats over the training rows (at most "
         f"{judged['information_most']:.2f}); aggregate KL {judged['aggregate_kl']:.2f}; active "
@@ -108,12 +96,7 @@ def _latent(run: Run, judged: dict[str, Any], split: str) -> str:
     table = (
         page.table(list(scores), [[number(value) for value in scores.values()]]) if scores else ""
     )
-    return (
-        text
-        + page.figure(plots.kl_bars(judged["kl_per_dimension"]))
-        + page.figure(plots.latent_map(points, labels, method))
-        + table
-    )
+    return text + page.figure(run.plot.kl(split)) + page.figure(run.plot.latent_map(split)) + table
 
 
 def _dimensions(run: Run) -> str:
@@ -133,14 +116,8 @@ def _dimensions(run: Run) -> str:
         for each in active[:20]
     ]
     header = ["dim", "KL", "concept", "rises with z", "falls with z", "informs on (nats)"]
-    origin = run.encode(run.sets("train")).mean(axis=0)
-    figures = []
-    for each in active[:_TRAVERSED]:
-        _, probabilities = latents.traverse(run.network, origin, each["dim"])
-        moved = np.argsort(-np.ptp(probabilities, axis=0))[:6]
-        tags = [run.taxonomy.tags[v] for v in moved]
-        svg = plots.traversal(latents.STEPS, probabilities[:, moved], tags, each["dim"])
-        figures.append(page.figure(svg, small=True))
+    shown = active[:_TRAVERSED]
+    figures = [page.figure(run.plot.traversal(each["dim"]), small=True) for each in shown]
     return (
         page.table(header, rows)
         + '<p class="note">Tags whose probability changes most from z = -2 to 2, other dimensions '
@@ -168,8 +145,6 @@ def _samples(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
         ),
     )
     shown = run.sample(20, seed=seed)
-    drawn = run.sample_sets(judge.NUM_SAMPLES, seed=seed).multi_hot
-    order, in_data, in_samples = commonest_pairs(run.sets("train"), drawn, num=_TAGS_SHOWN)
     worst = "".join(
         f"<li>{html.escape(' + '.join(pair['tags']))}: {pair['log_lift_samples']:+.2f} in samples, "
         f"{pair['log_lift_data']:+.2f} in data</li>"
@@ -179,7 +154,7 @@ def _samples(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
         table
         + '<p class="note">Training rows are what a perfect memory reaches, independent tags the '
         "null; an AUC of 0.5 means that a classifier can't tell sets from data.</p>"
-        + page.figure(plots.cooccurrence(in_data, in_samples, run.taxonomy.names(order)))
+        + page.figure(run.plot.cooccurrence(num_samples=judge.NUM_SAMPLES, seed=seed))
         + '<p class="note">Share of sets with both tags, the commonest tags, square-root scale.</p>'
         + (f"<p>Pairs whose log lift is furthest off:</p><ul>{worst}</ul>" if worst else "")
         + page.table(["decoding", "tags per set", "empty", "co-occurrence", "AUC"], by_decode)
@@ -200,11 +175,8 @@ def _completion(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
     if not rows:
         return ""
     header = ["held-out tags asked for again", *(f"recall@{k}" for k in ranking.RECALL_AT)]
-    left, taken = ranking.remove_tags(run.sets(split), seed=seed)
-    mean, logvar = inference.posterior(run.network, run.rows("train"))
-    predicted = complete.predict(run.network, left, mean, logvar, seed=seed)
-    bins = ranking.calibration(predicted, left, taken)
-    return page.table(header, rows) + page.figure(plots.calibration(*bins), small=True)
+    figure = run.plot.calibration(split, seed=seed)
+    return page.table(header, rows) + page.figure(figure, small=True)
 
 
 def _data(run: Run) -> str:

@@ -15,6 +15,7 @@ from jaxvae.errors import InputError, did_you_mean
 from jaxvae.evaluate import to_multi_hot
 from jaxvae.kept_rows import KeptRows, load_kept_rows
 from jaxvae.likelihood import RowLikelihood, row_likelihood
+from jaxvae.run_plots import Plots
 from jaxvae.taxonomy import Taxonomy
 
 TagSets = Sequence[Iterable[str]] | np.ndarray
@@ -73,6 +74,11 @@ class Run:
     taxonomy: Taxonomy
     network: export.Network
     facts: dict
+
+    @property
+    def plot(self) -> Plots:
+        """The report's figures, one by one: `run.plot.latent_map()`."""
+        return Plots(self)
 
     def posterior(
         self, tag_sets: TagSets, *, on_unknown: str = "error"

@@ -1,15 +1,19 @@
 """The figures of a search and of a frontier."""
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxvae.plots import CYCLE, INK, new_figure, to_svg
+from jaxvae.plots import CYCLE, INK, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def history(values: list[tuple[int, float]], metric: str, *, maximise: bool) -> str:
+def history(values: list[tuple[int, float]], metric: str, *, maximise: bool) -> "Figure":
     """Each complete trial's value by number, and the best so far."""
-    figure, (axis,) = new_figure(9.0, 3.0)
+    figure, (axis,) = new_figure("History", 9.0, 3.0)
     number, value = (np.array(each) for each in zip(*values, strict=True))
     best = (np.maximum if maximise else np.minimum).accumulate(value)
     axis.scatter(number, value, s=18, color=CYCLE[0], linewidths=0, label="trial")
@@ -19,7 +23,7 @@ def history(values: list[tuple[int, float]], metric: str, *, maximise: bool) -> 
     axis.set_ylabel(metric)
     axis.set_title("History")
     axis.legend(frameon=False, labelcolor=INK, fontsize=9)
-    return to_svg(figure, "History")
+    return figure
 
 
 def _show_most(axis, value: np.ndarray, maximise: bool) -> None:
@@ -30,16 +34,16 @@ def _show_most(axis, value: np.ndarray, maximise: bool) -> None:
     axis.set_ylim(*((worst - room, best + room) if maximise else (best - room, worst + room)))
 
 
-def importance(shares: dict[str, float]) -> str:
+def importance(shares: dict[str, float]) -> "Figure":
     """Each field's share of the metric's variance."""
-    figure, (axis,) = new_figure(9.0, 0.9 + 0.28 * len(shares))
+    figure, (axis,) = new_figure("Importance", 9.0, 0.9 + 0.28 * len(shares))
     names = list(shares)[::-1]
     axis.barh(names, [shares[name] for name in names], color=CYCLE[0])
     axis.set_title("Importance of each field (PED-ANOVA)")
-    return to_svg(figure, "Importance")
+    return figure
 
 
-def parallel(trials: list[dict], values: list[float], metric: str, *, maximise: bool) -> str:
+def parallel(trials: list[dict], values: list[float], metric: str, *, maximise: bool) -> "Figure":
     """Parallel coordinates: a line for each trial through its fields, the best on top.
 
     Args:
@@ -49,7 +53,7 @@ def parallel(trials: list[dict], values: list[float], metric: str, *, maximise: 
       maximise: whether more is better.
     """
     fields = sorted({field for trial in trials for field in trial})
-    figure, (axis,) = new_figure(10.0, 4.6)
+    figure, (axis,) = new_figure("Parallel coordinates", 10.0, 4.6)
     ranks = np.argsort(np.argsort(np.array(values) * (1 if maximise else -1)))
     share = ranks / max(len(values) - 1, 1)
     columns = [_column([trial.get(field) for trial in trials]) for field in fields]
@@ -71,7 +75,7 @@ def parallel(trials: list[dict], values: list[float], metric: str, *, maximise: 
     axis.spines["left"].set_visible(False)
     axis.tick_params(axis="x", pad=14, length=0)
     axis.set_title(f"Trials, the best by {metric} brightest; a gap: the field was not drawn")
-    return to_svg(figure, "Parallel coordinates")
+    return figure
 
 
 def _column(values: list) -> tuple[np.ndarray, str, str]:
@@ -100,9 +104,9 @@ def _column(values: list) -> tuple[np.ndarray, str, str]:
 
 def rate_distortion(
     points: list[tuple[float, float]], labels: list[str], title: str, *, joined: bool = False
-) -> str:
+) -> "Figure":
     """Rate against distortion, nats a row; on a dotted line their sum, -ELBO, is the same."""
-    figure, (axis,) = new_figure(9.0, 4.2)
+    figure, (axis,) = new_figure("Rate and distortion", 9.0, 4.2)
     rate, distortion = (np.array(each) for each in zip(*points, strict=True))
     axis.plot(rate, distortion, color=CYCLE[0], marker="o", markersize=4,
               linewidth=1.0 if joined else 0.0)  # fmt: skip
@@ -128,16 +132,16 @@ def rate_distortion(
     axis.set_xlabel("rate KL(q(z|x) || p(z)), nats")
     axis.set_ylabel("distortion, nats")
     axis.set_title(title)
-    return to_svg(figure, "Rate and distortion")
+    return figure
 
 
-def by_weight(weights: list[float], series: dict[str, tuple[list[float], list[float]]]) -> str:
+def by_weight(weights: list[float], series: dict[str, tuple[list[float], list[float]]]) -> "Figure":
     """Likelihood and active units against the weight of the KL: {title: (means, sds)}."""
-    figure, axes = new_figure(9.0, 3.0, len(series))
+    figure, axes = new_figure("By weight", 9.0, 3.0, len(series))
     for axis, (title, (mean, sd)) in zip(axes, series.items(), strict=True):
         axis.errorbar(weights, mean, yerr=sd, color=CYCLE[0], marker="o", markersize=3,
                       linewidth=1.2)  # fmt: skip
         axis.set_xscale("log")
         axis.set_xlabel("loss.kld_weight")
         axis.set_title(title)
-    return to_svg(figure, "By weight")
+    return figure

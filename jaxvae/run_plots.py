@@ -1,0 +1,91 @@
+"""`run.plot`: each figure of the report by itself, as a matplotlib figure."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxvae import complete, inference, latents, plots, ranking
+from jaxvae.errors import InputError
+from jaxvae.record import read_epochs
+from jaxvae.sample_quality import commonest_pairs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Plots:
+    """The figures of one run; in a notebook each shows itself, `figure.savefig(...)` writes it.
+
+    All but `traversal` need the run's own data, which an imported or downloaded model lacks.
+
+    Args:
+      run: a `Run`.
+    """
+
+    def __init__(self, run: Any):  # Run imports this room
+        self._run = run
+
+    def curves(self) -> "Figure":
+        """Training and validation loss, and the validation's KL, over epochs."""
+        if not (self._run.folder / "metrics.jsonl").is_file():
+            raise InputError(f"{self._run.folder}: has no metrics.jsonl: it was not trained here")
+        return plots.curves(read_epochs(self._run.folder))
+
+    def kl(self, split: str = "test") -> "Figure":
+        """Mean KL of every latent dimension, largest first, nats."""
+        return plots.kl_bars(self._kl(split).tolist())
+
+    def latent_map(self, split: str = "test") -> "Figure":
+        """Posterior means in two dimensions, by UMAP where it is installed, else by PCA.
+
+        A point's colour is the concept that most of its row's tags belong to.
+        """
+        run = self._run
+        mean, _ = inference.posterior(run.network, run.rows(split))
+        points, method = latents.two_dimensions(mean)
+        sets, concepts = run.sets(split), run.taxonomy.concepts
+        counts = [sets[:, each.start : each.stop].sum(axis=1) for _, each in concepts]
+        labels = [concepts[at][0] for at in np.stack(counts, axis=1).argmax(axis=1)]
+        return plots.latent_map(points, labels, method)
+
+    def cooccurrence(
+        self, *, num_samples: int = 5000, num_tags: int = 25, seed: int = 0
+    ) -> "Figure":
+        """How often pairs of the commonest tags come together, in training rows and in samples."""
+        run = self._run
+        drawn = run.sample_sets(num_samples, seed=seed).multi_hot
+        columns, data, samples = commonest_pairs(run.sets("train"), drawn, num=num_tags)
+        return plots.cooccurrence(data, samples, run.taxonomy.names(columns))
+
+    def calibration(self, split: str = "test", *, seed: int = 0) -> "Figure":
+        """Probabilities of the tags of partly hidden rows against how often they are there."""
+        run = self._run
+        left, taken = ranking.remove_tags(run.sets(split), seed=seed)
+        mean, logvar = inference.posterior(run.network, run.rows("train"))
+        predicted = complete.predict(run.network, left, mean, logvar, seed=seed)
+        return plots.calibration(*ranking.calibration(predicted, left, taken))
+
+    def traversal(self, dim: int | None = None, *, around: list[str] | None = None) -> "Figure":
+        """The six tags that move most while one latent dimension goes from -3 to 3.
+
+        Args:
+          dim: the dimension; None is the one with the most KL on training rows.
+          around: tags of a set whose posterior mean gives the other dimensions; None takes the mean
+            of all training rows.
+        """
+        run = self._run
+        dims = run.network.latent_dim
+        if dim is not None and not 0 <= dim < dims:
+            raise InputError(f"dim {dim}: must be between 0 and {dims - 1}")
+        dim = int(self._kl("train").argmax()) if dim is None else dim
+        sets = run.sets("train") if around is None else [around]
+        origin = run.encode(sets).mean(axis=0)
+        _, probabilities = latents.traverse(run.network, origin, dim)
+        moved = np.argsort(-np.ptp(probabilities, axis=0))[:6]
+        names = [run.taxonomy.tags[v] for v in moved]
+        return plots.traversal(latents.STEPS, probabilities[:, moved], names, dim)
+
+    def _kl(self, split: str) -> np.ndarray:
+        network = self._run.network
+        posterior = inference.posterior(network, self._run.rows(split))
+        return inference.kl_per_dimension(network, *posterior).mean(axis=0)
