@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 RUN = ("bash", "python", "diff")
 SECONDS = 300.0
 _FENCE = re.compile(
-    r"(?:^<!-- (?P<note>[^>]*) -->\n\n?)?^```(?P<language>.*)\n(?P<code>[\s\S]*?)^```$", re.M
+    r"(?:^<!-- (?P<note>output|not run: [^>]*) -->\n\n?)?^```(?P<language>.*)\n(?P<code>[\s\S]*?)^```$", re.M
 )
 _SESSION = """
 import json, sys, traceback
@@ -31,7 +31,7 @@ for line in sys.stdin:
     except BaseException:
         failed = 1
         traceback.print_exc(file=sys.stdout)
-    print(f"\n\\0{failed}", flush=True)
+    print(f"\\n\\0{failed}", flush=True)
 """
 
 
@@ -80,8 +80,6 @@ def wrong_with(block: Block) -> str:
     """What is wrong with a block before anything is run; "" if nothing is."""
     if block.is_output or block.excuse:
         return ""
-    if block.note:
-        return f"the comment {block.note!r} means nothing"
     return "" if block.language in RUN else f"a block of {block.language!r} is neither run nor marked"
 
 
