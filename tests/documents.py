@@ -126,7 +126,7 @@ class Reader:
         return self._finished(["bash", "-c", script])
 
     def _diff(self, code: str) -> int:
-        return self._finished(["git", "apply", "--recount", "-"], code)
+        return self._finished(["git", "apply", "-"], code)
 
     def _finished(self, command: list[str], given: str = "") -> int:
         done = subprocess.run(
