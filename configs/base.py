@@ -92,7 +92,10 @@ def get_config(presets: str = "") -> ConfigDict:
     c.inference.seed = 0  # seed of the samples
 
     c.logger = ConfigDict()
-    c.logger.name = ("tensorboard",)  # trackers besides metrics.jsonl; (): none
+    c.logger.name = ("tensorboard",)  # also "wandb", "trackio", "mlflow"; (): metrics.jsonl alone
+    c.logger.project = "jaxvae"  # what wandb, trackio and mlflow list the run under
+    c.logger.offline = False  # nothing leaves this machine, whatever the environment says
+    c.logger.artifacts = False  # attach model, metrics and report.html to the tracked run
     return with_presets(c, presets)
 
 

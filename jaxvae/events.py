@@ -1,18 +1,33 @@
 """TensorBoard's event files, written epoch by epoch, with each epoch in them once.
 
+Curves; the KL of every latent dimension as a histogram; at the end the final metrics as the hparams
+plugin shows them.
+
 A run that was killed has epochs in its file that it will train again. Its next start begins a file
 of its own with the mark that TensorBoard knows for this: what came before, from that step on, no
 longer counts. Written here and not by TensorBoard's writer, whose thread meets a full disk where
 nobody can catch it, and whose buffer a killed process takes along.
 """
 
+import importlib.util
 import os
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+KL_PER_DIMENSION = "val/kl_per_dimension"
 _FORMAT = "brain.Event:2"
+_BINS = 30
+"""As many as TensorBoard draws."""
+
+
+def is_installed() -> bool:
+    """Whether TensorBoard is there."""
+    return importlib.util.find_spec("tensorboard") is not None
 
 
 class EventFile:
@@ -38,20 +53,120 @@ class EventFile:
         # At the first start too: TensorBoard takes a mark for a restart only if it saw one before.
         self._add(event_pb2.Event(wall_time=time.time(), step=first_epoch, session_log=start))
 
-    def append(self, line: dict[str, Any]) -> None:
-        """Adds an epoch: of a line of `metrics.jsonl`, the numbers with a stage in their name."""
+    def append(
+        self, line: Mapping[str, Any], kl_per_dimension: Sequence[float] | None = None
+    ) -> None:
+        """Adds an epoch.
+
+        Args:
+          line: of `metrics.jsonl`; the numbers with a stage in their name become curves.
+          kl_per_dimension: `[L]` nats, where the epoch has a validation.
+        """
+        values = _scalars(line)
+        if kl_per_dimension is not None:
+            values.append(_histogram(KL_PER_DIMENSION, kl_per_dimension))
+        self._add_summary(values, step=line["epoch"])
+
+    def _add_summary(self, values: list, *, step: int) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
 
-        values = [
-            summary_pb2.Summary.Value(tag=name, simple_value=value)
-            for name, value in line.items()
-            if "/" in name and isinstance(value, (int, float))
-        ]
         summary = summary_pb2.Summary(value=values)
-        self._add(event_pb2.Event(wall_time=time.time(), step=line["epoch"], summary=summary))
+        self._add(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
 
     def _add(self, event) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         with self.path.open("ab") as file:
             RecordWriter(file).write(event.SerializeToString())
+
+
+def write_final(
+    folder: Path, *, fields: Mapping[str, Any], metrics: Mapping[str, Any], epochs: int
+) -> None:
+    """Adds what a finished run came to, for TensorBoard's hparams page; the last such file counts.
+
+    The metrics stand one step behind the last epoch: there the mark of a later start, of this file
+    or of training that goes on, takes those of an earlier one away.
+
+    Args:
+      folder: where the event files are.
+      fields: the config as {dotted name: value}.
+      metrics: final metrics by name; those that are no numbers are left out.
+      epochs: epochs trained.
+    """
+    from tensorboard.compat.proto import summary_pb2
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+    scalars = _scalars(metrics)
+    infos = [
+        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=value.tag), display_name=value.tag)
+        for value in scalars
+    ]
+    types = {
+        "bool_value": api_pb2.DATA_TYPE_BOOL,
+        "number_value": api_pb2.DATA_TYPE_FLOAT64,
+        "string_value": api_pb2.DATA_TYPE_STRING,
+    }
+    experiment = api_pb2.Experiment(
+        hparam_infos=[
+            api_pb2.HParamInfo(name=field, type=types[_kind(value)])
+            for field, value in fields.items()
+        ],
+        metric_infos=infos,
+    )
+    start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    for field, value in fields.items():
+        kind = _kind(value)
+        setattr(start.hparams[field], kind, str(value) if kind == "string_value" else value)
+    end = plugin_data_pb2.SessionEndInfo(
+        status=api_pb2.Status.STATUS_SUCCESS, end_time_secs=time.time()
+    )
+    data = plugin_data_pb2.HParamsPluginData
+    pages = {
+        metadata.EXPERIMENT_TAG: data(experiment=experiment),
+        metadata.SESSION_START_INFO_TAG: data(session_start_info=start),
+        metadata.SESSION_END_INFO_TAG: data(session_end_info=end),
+    }
+    values = [
+        summary_pb2.Summary.Value(
+            tag=tag, metadata=metadata.create_summary_metadata(page), tensor=metadata.NULL_TENSOR
+        )
+        for tag, page in pages.items()
+    ]
+    file = EventFile(folder, first_epoch=epochs + 1)
+    file._add_summary([*values, *scalars], step=epochs + 1)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool_value"
+    return "number_value" if isinstance(value, int | float) else "string_value"
+
+
+def _scalars(values: Mapping[str, Any]) -> list:
+    from tensorboard.compat.proto import summary_pb2
+
+    return [
+        summary_pb2.Summary.Value(tag=name, simple_value=value)
+        for name, value in values.items()
+        if "/" in name and isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+
+
+def _histogram(name: str, values: Sequence[float]):
+    from tensorboard.compat.proto import histogram_pb2, summary_pb2
+
+    array = np.asarray(values, np.float64)
+    counts, edges = np.histogram(array, _BINS)
+    return summary_pb2.Summary.Value(
+        tag=name,
+        histo=histogram_pb2.HistogramProto(
+            min=array.min(),
+            max=array.max(),
+            num=len(array),
+            sum=array.sum(),
+            sum_squares=np.square(array).sum(),
+            bucket_limit=edges[1:],
+            bucket=counts,
+        ),
+    )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import epoch, evaluate, export, record, sample, sharding
+from jaxvae import epoch, evaluate, events, export, projector, record, sample, settings, sharding
 from jaxvae.checkpoints import save_params
 from jaxvae.dataset import Dataset, generator_of
 from jaxvae.losses import LossWeights, Objective
@@ -35,6 +35,7 @@ def finish(
     inference: dict,
     models_dir: Path | None,
     terminal: record.Terminal,
+    tensorboard: bool,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates the best model, samples from it, exports it and writes the final files.
 
@@ -55,6 +56,7 @@ def finish(
       inference: the config's `inference` group.
       models_dir: where copies named after the model go; None makes none.
       terminal: where the summary is printed.
+      tensorboard: whether to write the final metrics and an embedding for it.
 
     Returns:
       The final metrics by stage, each under its logged name.
@@ -98,7 +100,8 @@ def finish(
         if generator is not None:
             nll = float(-generator.log_likelihood(split_rows["test"]).mean())
             stages["test"]["test/generator_nll"] = nll
-    _, mean, logvar = judge(split_rows["train"][:_INFORMATION_ROWS])
+    some_rows = split_rows["train"][:_INFORMATION_ROWS]
+    _, mean, logvar = judge(some_rows)
     information = evaluate.information(mean, logvar)
     stages["train"]["train/information"] = information
 
@@ -126,6 +129,19 @@ def finish(
         "test_kl_per_dimension": test_kl,
         "largest_logit_difference": difference,
     }
+    if tensorboard and events.is_installed():
+        with record.naming(folder / "tensorboard"):
+            events.write_final(
+                folder / "tensorboard",
+                fields={
+                    name: value
+                    for name, value in settings.fields(config)
+                    if not name.startswith(("logger.", "inference."))
+                },
+                metrics={**stages["test"], **stages.get("inference", {})},
+                epochs=epochs,
+            )
+        projector.write_projector(folder / "tensorboard", mean, some_rows, taxonomy)
     record.write_json(folder / "metrics.json", stages)
     record.write_json(folder / "summary.json", summary)
     copies = _copy(folder, models_dir, config["model_name"]) if models_dir else ""

@@ -19,6 +19,7 @@ from jaxvae.metrics import Losses
 from jaxvae.progress import Plan, Progress
 from jaxvae.sharding import put
 from jaxvae.state import Numbers, TrainState, best_of
+from jaxvae.trackers import Tracked
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]
 
@@ -52,7 +53,8 @@ def train(
     *,
     plan: Plan,
     terminal: record.Terminal,
-    trackers: tuple[str, ...],
+    tensorboard: bool,
+    tracked: Tracked,
     hooks: Sequence[Hook],
     requests: interrupt.Requests,
     check_held: Callable[[], None],
@@ -67,7 +69,8 @@ def train(
       folder: the run's folder.
       plan: how long, and how often what.
       terminal: where progress is shown.
-      trackers: besides metrics.jsonl.
+      tensorboard: whether to write its files beside metrics.jsonl.
+      tracked: the run in the trackers that were asked for.
       hooks: called after each epoch.
       requests: signals that ask for the end.
       check_held: called before anything is written; raises where the folder is another's by now.
@@ -91,9 +94,10 @@ def train(
     log = None
     with hosts.together():
         if checkpoints is not None:
-            log = record.EpochLog(folder, trackers=trackers, finished=progress.epoch)
+            log = record.EpochLog(folder, tensorboard=tensorboard, finished=progress.epoch)
             if log.note:
                 terminal.say(log.note)
+            tracked.catch_up(record.read_epochs(folder))
     saved_at, saved_epoch = time.monotonic(), progress.epoch
     total = plan.max_epochs
 
@@ -102,6 +106,7 @@ def train(
         if checkpoints is not None and log is not None:
             check_held()
             log.sync()
+            tracked.sync()
             checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
 
     with terminal.epochs(total, progress.epoch) as display:
@@ -115,9 +120,10 @@ def train(
                 break
             progress.epoch += 1
             line = training_line(progress.epoch, int(state.step), sums, seconds)
+            kl_per_dimension = None
             if plan.validates(progress.epoch):
                 started = time.perf_counter()
-                values = _validate(programs, state)
+                values, kl_per_dimension = _validate(programs, state)
                 line |= {f"val/{name}": value for name, value in values.items()}
                 line["seconds_eval"] = time.perf_counter() - started
                 if not math.isfinite(values["loss"]):
@@ -127,7 +133,8 @@ def train(
                     best = _copy(best_of(state))
             if log is not None:
                 check_held()
-                log.append(line)
+                log.append(line, kl_per_dimension)
+                tracked.append(line)
                 display.show(line)
                 for hook in hooks:
                     hook(progress.epoch, line, state)
@@ -171,7 +178,7 @@ def training_line(epoch: int, step: int, sums: Losses, seconds: float) -> dict[s
     }
 
 
-def _validate(programs: Programs, state: TrainState) -> dict:
+def _validate(programs: Programs, state: TrainState) -> tuple[dict, list[float]]:
     # The same noise at every validation: epochs differ by their parameters, not by luck.
     judged = best_of(state)
     total, mean, _ = programs.validate(
@@ -184,7 +191,7 @@ def _validate(programs: Programs, state: TrainState) -> dict:
     )
     seen = programs.labelled_rows
     total, mean = jax.device_get((total, mean[: len(seen)]))
-    return evaluate.split_metrics(total, mean, seen)
+    return evaluate.split_metrics(total, mean, seen), total.latent.kl_per_dimension()
 
 
 @jax.jit

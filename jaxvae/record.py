@@ -1,7 +1,6 @@
 """Everything a run writes for people: JSON files, a line per epoch, the terminal."""
 
 import contextlib
-import importlib.util
 import json
 import math
 import os
@@ -16,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jaxvae import events
 from jaxvae.errors import InputError
-from jaxvae.events import EventFile
 
 _LINE_EVERY_SECONDS = 5.0
 _PACKAGES = ("jaxvae", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
@@ -112,12 +111,12 @@ class EpochLog:
 
     Args:
       folder: the run's folder.
-      trackers: names from the config's `logger.name`.
+      tensorboard: whether TensorBoard's files are wanted.
       finished: epochs that a resumed run has behind it; later lines are dropped, since they will
         be written again.
     """
 
-    def __init__(self, folder: Path, *, trackers: Sequence[str], finished: int):
+    def __init__(self, folder: Path, *, tensorboard: bool, finished: int):
         self._path = folder / "metrics.jsonl"
         lines = self._path.read_bytes().splitlines() if self._path.exists() else []
         kept: list[bytes] = []
@@ -134,22 +133,29 @@ class EpochLog:
                 f"{self._path}: damaged: of {finished:,} epochs it lacks {len(lost):,}, the first "
                 f"is {lost[0]}; they are part of the model and are not trained again"
             )
-        if "tensorboard" in trackers:
-            if importlib.util.find_spec("tensorboard") is None:
+        if tensorboard:
+            if not events.is_installed():
                 self.note += "\n" if self.note else ""
                 self.note += "no TensorBoard files: pip install tensorboard to have them"
             else:
                 with naming(folder / "tensorboard"):
-                    self._events = EventFile(folder / "tensorboard", first_epoch=finished + 1)
+                    self._events = events.EventFile(
+                        folder / "tensorboard", first_epoch=finished + 1
+                    )
 
-    def append(self, line: dict[str, Any]) -> None:
-        """Adds an epoch; `line` has `epoch`, `step` and metrics by logged name."""
+    def append(self, line: dict[str, Any], kl_per_dimension: Sequence[float] | None = None) -> None:
+        """Adds an epoch.
+
+        Args:
+          line: has `epoch`, `step` and metrics by logged name.
+          kl_per_dimension: `[L]` nats on the validation split, for TensorBoard alone.
+        """
         # Never made anew: where the folder is gone, and made again by someone, the run must end.
         with naming(self._path), open(self._path, "a", opener=_open_existing) as file:
             file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
         if self._events is not None:
             with naming(self._events.path):
-                self._events.append(line)
+                self._events.append(line, kl_per_dimension)
 
     def sync(self) -> None:
         """Puts the lines on the disk: a checkpoint must not know of epochs that the log lacks."""

@@ -4,7 +4,6 @@ Knows ml_collections and the config files, and nothing that is slow to import.
 """
 
 import importlib.util
-import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from jaxvae import ranges
 from jaxvae.errors import InputError, did_you_mean
 
 RETIRED = {
@@ -149,8 +149,16 @@ def parse(
             f"such as --config.data.shuffle=False"
         )
     config = values["config"].value
+    _split_names(config)
     validate(config)
     return config, config_flags.get_override_values(values["config"]), values
+
+
+def _split_names(config: ConfigDict) -> None:
+    """Typed without quotes, a,b is one text; it means two trackers."""
+    names = config.logger.name
+    if isinstance(names, tuple) and all(isinstance(name, str) for name in names):
+        config.logger.name = tuple(part for name in names for part in name.split(","))
 
 
 def config_argument(argv: Sequence[str]) -> str:
@@ -202,169 +210,13 @@ def _explain(message: str, known: dict[str, Any]) -> str:
     return message
 
 
-def _at_least(low):
-    return lambda value: value >= low, f"must be at least {low}"
-
-
-def _from_to(low, high):
-    return lambda value: low <= value <= high, f"must be at least {low} and at most {high:,}"
-
-
-def _positive():
-    return lambda value: value > 0, "must be above 0"
-
-
-def _one_of(*choices):
-    listed = ", ".join(repr(choice) for choice in choices)
-    return lambda value: value in choices, f"must be one of {listed}"
-
-
-def _between(low, high, text):
-    return lambda value: low <= value < high, text
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "seed": _between(0, 2**32, "must be between 0 and 4294967295"),
-    "model_name": (
-        lambda value: bool(_NAME.fullmatch(value)),
-        "must be 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
-    ),
-    "model.latent_dim": _from_to(1, 2**16),
-    "model.hidden_dim": _from_to(1, 2**20),
-    "model.dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
-    "model.hidden_dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
-    "model.decoder_bias": _one_of("random", "log_odds"),
-    "model.prior": _one_of("normal", "mixture", "vamp", "flow"),
-    "model.prior_components": _from_to(1, 2**20),
-    "data.val_fraction": _between(0.0, 1.0, "must be at least 0 and below 1"),
-    "data.test_fraction": _between(0.0, 1.0, "must be at least 0 and below 1"),
-    "data.split_by": _one_of("row", "set"),
-    "data.split_seed": _between(0, 2**32, "must be between 0 and 4294967295"),
-    "data.batch_size": _from_to(1, 2**24),
-    "loss.bce_weight": _at_least(0.0),
-    "loss.kld_weight": _at_least(0.0),
-    "loss.objective": _one_of("elbo", "free_bits", "capacity", "tcvae", "iw"),
-    "loss.kld_schedule": _one_of("constant", "linear", "cosine", "cyclical"),
-    "loss.kld_warmup": _at_least(0.0),
-    "loss.kld_cycles": _at_least(1),
-    "loss.free_bits": _at_least(0.0),
-    "loss.capacity": _at_least(0.0),
-    "loss.num_importance_samples": _from_to(1, 10_000),
-    "trainer.max_epochs": _from_to(1, 10**9),
-    "trainer.accelerator": _one_of("auto", "cpu", "gpu", "tpu"),
-    "trainer.devices": (
-        lambda value: value == -1 or value >= 1,
-        "must be at least 1, or -1 for all devices",
-    ),
-    "trainer.mesh.data": (
-        lambda value: value == -1 or value >= 1,
-        "must be at least 1, or -1 for as many as mesh.model leaves",
-    ),
-    "trainer.mesh.model": _at_least(1),
-    "trainer.precision": _one_of("32", "bf16"),
-    "trainer.gradient_clip_val": _at_least(0.0),
-    "trainer.accumulate_grad_batches": _from_to(1, 2**20),
-    "trainer.check_val_every_n_epoch": _at_least(1),
-    "trainer.optimizer.lr": _positive(),
-    "trainer.optimizer.betas": (
-        lambda value: (
-            isinstance(value, tuple)
-            and len(value) == 2
-            and all(isinstance(beta, int | float) and 0.0 <= beta < 1.0 for beta in value)
-        ),
-        "must be two numbers at least 0 and below 1, such as 0.9,0.999",
-    ),
-    "trainer.optimizer.weight_decay": _at_least(0.0),
-    "trainer.lr_scheduler.name": _one_of("constant", "cosine"),
-    "trainer.lr_scheduler.warmup_epochs": _at_least(0.0),
-    "trainer.lr_scheduler.final_fraction": (
-        lambda value: 0.0 <= value <= 1.0,
-        "must be between 0 and 1",
-    ),
-    "trainer.ema_decay": _between(0.0, 1.0, "must be at least 0 and below 1"),
-    "trainer.early_stopping_patience": _at_least(0),
-    "trainer.early_stopping_min_delta": _at_least(0.0),
-    "trainer.checkpoint_every_seconds": _at_least(0.0),
-    "inference.num_samples": _from_to(1, 10**7),
-    "inference.temperature": _positive(),
-    "inference.decode": _one_of("bernoulli", "threshold"),
-    "inference.threshold": (lambda value: 0.0 < value < 1.0, "must be above 0 and below 1"),
-    "inference.seed": _between(0, 2**32, "must be between 0 and 4294967295"),
-}
-TRACKERS = ("tensorboard",)
-
-
 def validate(config: ConfigDict) -> None:
     """Checks every value's range, and the values that depend on each other.
 
     Raises:
       InputError: naming the field, the value and what it must be.
     """
-    values = dict(fields(config))
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"--config.{name}={value}: must be a finite number")
-        holds, text = RANGES.get(name, (None, ""))
-        if name == "trainer.precision" and value == "16":
-            raise InputError(
-                "--config.trainer.precision=16: float16 would need loss scaling; use bf16 or 32"
-            )
-        if holds is not None and not holds(value):
-            raise InputError(f"--config.{name}={value}: {text}")
-    if config.data.val_fraction + config.data.test_fraction >= 1.0:
-        raise InputError(
-            f"--config.data.val_fraction={config.data.val_fraction} and --config.data."
-            f"test_fraction={config.data.test_fraction} leave no rows to train on"
-        )
-    warmup, epochs = config.trainer.lr_scheduler.warmup_epochs, config.trainer.max_epochs
-    if warmup >= epochs:
-        raise InputError(
-            f"--config.trainer.lr_scheduler.warmup_epochs={warmup}: warm-up would never end "
-            f"within --config.trainer.max_epochs={epochs}"
-        )
-    _validate_objective(config)
-    names = config.logger.name
-    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-        raise InputError(
-            f"--config.logger.name={names}: must be names such as tensorboard, or () for none"
-        )
-    for tracker in names:
-        if tracker not in TRACKERS:
-            raise InputError(
-                f"--config.logger.name: no tracker {tracker!r}"
-                f"{did_you_mean(tracker, TRACKERS)}; known: {', '.join(TRACKERS)}, or () for none"
-            )
-
-
-def _validate_objective(config: ConfigDict) -> None:
-    loss, prior, epochs = config.loss, config.model.prior, config.trainer.max_epochs
-    if loss.objective == "free_bits" and prior != "normal":
-        raise InputError(
-            f"--config.loss.objective=free_bits needs a KL for each dimension, which "
-            f"--config.model.prior={prior} does not have; take prior=normal, or objective=capacity"
-        )
-    if loss.objective == "iw" and not loss.use_binary_cross_entropy:
-        raise InputError(
-            "--config.loss.objective=iw bounds a likelihood, and "
-            "--config.loss.use_binary_cross_entropy=False has none"
-        )
-    if loss.objective == "iw" and loss.num_importance_samples < 2:
-        raise InputError(
-            f"--config.loss.num_importance_samples={loss.num_importance_samples}: with one draw "
-            f"objective=iw is objective=elbo; take at least 2"
-        )
-    if loss.kld_schedule == "constant" and loss.kld_warmup:
-        raise InputError(
-            f"--config.loss.kld_warmup={loss.kld_warmup} does nothing with --config.loss."
-            f"kld_schedule=constant; take linear, cosine or cyclical"
-        )
-    if loss.kld_schedule != "constant" and not 0.0 < loss.kld_warmup < epochs:
-        raise InputError(
-            f"--config.loss.kld_warmup={loss.kld_warmup}: --config.loss.kld_schedule="
-            f"{loss.kld_schedule} needs epochs of warm-up, fewer than --config.trainer.max_epochs="
-            f"{epochs}, or a share of them below 1.0"
-        )
+    ranges.check(config, dict(fields(config)))
 
 
 def field_help(source: str, config: ConfigDict) -> str:

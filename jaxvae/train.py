@@ -25,6 +25,7 @@ from jaxvae import (
     record,
     run_folder,
     settings,
+    trackers,
 )
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.data_report import format_report
@@ -80,6 +81,8 @@ def train_and_evaluate(
         terminal = record.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
         plain = json.loads(config.to_json())
         with hosts.together():
+            if first:
+                trackers.refuse_missing(config.logger.name)
             check_held = held.enter_context(lock.claim(folder)) if first else _nothing
             if first:
                 run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
@@ -98,8 +101,17 @@ def train_and_evaluate(
         sharding = Sharding(mesh)
         programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, sharding)
 
+        tracked = trackers.untracked()
         with hosts.together():
             if first:
+                tracked = trackers.open_all(
+                    config.logger.name,
+                    folder=folder,
+                    config=plain,
+                    overrides=overrides or {},
+                    say=terminal.say,
+                )
+                held.callback(tracked.close)
                 for line in damage_to_repair(folder, taxonomy, dataset):
                     terminal.say(line)
                 terminal.say(format_report(dataset.report))
@@ -131,7 +143,8 @@ def train_and_evaluate(
                 folder,
                 plan=prepare.plan_of(config),
                 terminal=terminal,
-                trackers=config.logger.name,
+                tensorboard="tensorboard" in config.logger.name,
+                tracked=tracked,
                 hooks=hooks,
                 requests=requests,
                 check_held=check_held,
@@ -150,6 +163,7 @@ def train_and_evaluate(
                 dataset=dataset,
                 models_dir=Path(models_dir).expanduser().resolve(),
                 terminal=terminal,
+                tracked=tracked,
             )
         hosts.wait_for_the_first()
         return stages
@@ -182,6 +196,7 @@ def conclude(
     dataset: Dataset,
     models_dir: Path | None,
     terminal: record.Terminal,
+    tracked: trackers.Tracked,
 ) -> dict[str, dict[str, Any]]:
     """The tail of a trained run: judged, sampled, exported, and the folder sealed.
 
@@ -195,6 +210,7 @@ def conclude(
       dataset: rows and splits.
       models_dir: where the copies named after `config.model_name` go; None makes none.
       terminal: where the summary is printed.
+      tracked: where else the final metrics go.
 
     Returns:
       The final metrics, nested as in `metrics.json`.
@@ -217,6 +233,8 @@ def conclude(
         inference=config.inference.to_dict(),
         models_dir=models_dir,
         terminal=terminal,
+        tensorboard="tensorboard" in config.logger.name,
     )
     run_folder.seal(folder)
+    tracked.finish(stages, folder=folder, artifacts=config.logger.artifacts, epoch=progress.epoch)
     return stages

@@ -3,6 +3,7 @@
 Sees configs, as `train` and `prepare` do.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Hashable
@@ -24,6 +25,7 @@ from jaxvae import (
     run_folder,
     settings,
     sharding,
+    trackers,
 )
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.dataset import Dataset
@@ -96,6 +98,7 @@ class Trials:
                     f"--config.trainer.{field}={value}: here devices share the models, not a "
                     f"batch or a layer; leave it out"
                 )
+        trackers.refuse_missing(config.logger.name)
         shape = shape_of(config)
         if shape not in self._shapes:
             made = prepare.blueprint(config, self.taxonomy, len(self._train))
@@ -164,19 +167,26 @@ class Trials:
           The final metrics, nested as in `metrics.json`.
         """
         made = self._shapes[member.shape][1]
-        with lock.claim(folder):
+        plain = json.loads(config.to_json())
+        with contextlib.ExitStack() as held:
+            held.enter_context(lock.claim(folder))
             run_folder.write_start(
                 folder,
-                config=json.loads(config.to_json()),
+                config=plain,
                 overrides=overrides,
                 devices=devices.describe(self.mesh.devices.flatten()),
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
             )
-            log = record.EpochLog(folder, trackers=config.logger.name, finished=0)
+            log = record.EpochLog(
+                folder, tensorboard="tensorboard" in config.logger.name, finished=0
+            )
             for line in member.lines:
                 log.append(line)
             log.sync()
+            tracked = self._tracked(folder, plain, overrides)
+            held.callback(tracked.close)
+            tracked.catch_up(member.lines)
             epoch, digest = member.progress.epoch, self.taxonomy.digest
             with Checkpoints(folder / "checkpoints", taxonomy_digest=digest) as checkpoints:
                 facts = dataclasses.asdict(member.progress)
@@ -192,7 +202,23 @@ class Trials:
                 dataset=self.dataset,
                 models_dir=None,
                 terminal=record.Terminal(silent=True),
+                tracked=tracked,
             )
+
+    def _tracked(self, folder: Path, config: dict, overrides: dict[str, Any]) -> trackers.Tracked:
+        """A trained member in its trackers; it is not lost where one can't be opened by now."""
+        say = record.Terminal().say
+        try:
+            return trackers.open_all(
+                config["logger"]["name"],
+                folder=folder,
+                config=config,
+                overrides=overrides,
+                say=say,
+            )
+        except InputError as error:
+            say(f"{folder}: not tracked: {error}")
+            return trackers.untracked()
 
 
 def measures_of(member: Member, found: likelihood.RowLikelihood) -> dict[str, float]:

@@ -5,7 +5,7 @@ import re
 import pytest
 from absl import flags
 
-from jaxvae import settings
+from jaxvae import ranges, settings
 from jaxvae.errors import InputError
 from tests.conftest import ROOT
 
@@ -267,7 +267,7 @@ def test_every_field_has_a_help_text():
 
 def test_every_ranged_field_exists():
     config = settings.load_config(str(ROOT / "configs" / "base.py"))
-    assert set(settings.RANGES) <= dict(settings.fields(config)).keys()
+    assert set(ranges.RANGES) <= dict(settings.fields(config)).keys()
 
 
 def test_retired_names_are_not_fields():

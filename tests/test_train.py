@@ -235,6 +235,9 @@ EFFECTS = {
     "inference.threshold": (0.9, "test metrics"),
     "inference.seed": (1, "inference"),
     "logger.name": (("tensorboard",), "own test"),
+    "logger.project": ("another", "own test"),
+    "logger.offline": (True, "own test"),
+    "logger.artifacts": (True, "own test"),
 }
 
 
@@ -504,9 +507,8 @@ def test_the_best_survives_a_loss_that_is_not_finite(clips, monkeypatch):
 
     def spoil(epoch, metrics, state):
         if epoch == poison["at"]:
-            monkeypatch.setattr(
-                "jaxvae.loop._validate", lambda *_: {"loss": math.nan, "bce": 0.0, "kld": 0.0}
-            )
+            values = {"loss": math.nan, "bce": 0.0, "kld": 0.0}
+            monkeypatch.setattr("jaxvae.loop._validate", lambda *_: (values, [0.0, 0.0]))
 
     with pytest.raises(TrainingFailed, match=r"best parameters \(epoch \d\) are kept"):
         run(clips, hooks=[spoil], trainer__max_epochs=6)
@@ -608,8 +610,9 @@ def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(clips, seconds):
     _, parts = run(clips, "parts", **options)
     assert logged(parts, "train/loss") == expected
     # They are in the files more than once: it is the mark that makes them count once.
-    written = [path.read_bytes() for path in (parts / "tensorboard").iterdir()]
-    assert len(written) == 3
+    # A file for each start, and one for the final metrics.
+    written = [path.read_bytes() for path in (parts / "tensorboard").glob("events.out.*")]
+    assert len(written) == 4
     assert sum(content.count(b"train/loss") for content in written) > 5
 
 

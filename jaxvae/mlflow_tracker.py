@@ -1,0 +1,109 @@
+"""A run in MLflow: its server, or the SQLite file it makes where the command was started."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_PARAMS = 100
+"""Most parameters that MLflow takes at once."""
+_METRICS = 1000
+"""Most metrics."""
+_EVERY_SECONDS = 1.0
+"""Epochs wait so long and are given together: a transaction takes as long as a small epoch."""
+_LONGEST = 6000
+_LOCAL = ("sqlite:", "file:", "/", ".")
+_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Its own patience, minutes, is the training's as well: each epoch waits for the answer.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+
+
+class MlflowRun:
+    """See `trackers.Tracker`."""
+
+    def __init__(self, client, key: str, last_epoch: int):
+        self._client, self.key = client, key
+        self.last_epoch = last_epoch
+        self.adds_final = True
+        self._waiting: list = []
+        self._written = time.monotonic()
+
+    def append(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Adds an epoch."""
+        if len(self._waiting) + len(values) + 1 > _METRICS:
+            self.sync()
+        self._add({"epoch": epoch, **values}, epoch)
+        if time.monotonic() - self._written > _EVERY_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Writes what waits; it is there when the database, or the server, has said so."""
+        if self._waiting:
+            self._client.log_batch(self.key, metrics=self._waiting)
+        self._waiting, self._written = [], time.monotonic()
+
+    def finish(self, metrics: Mapping[str, float], files: Sequence[Path], epoch: int) -> None:
+        """Adds final metrics and files, and ends the run well."""
+        self._add(metrics, epoch)
+        self.sync()
+        for file in files:
+            self._client.log_artifact(self.key, str(file))
+        self._client.set_terminated(self.key, "FINISHED")
+
+    def close(self) -> None:
+        """Ends the run as broken off."""
+        self.sync()
+        self._client.set_terminated(self.key, "KILLED")
+
+    def _add(self, values: Mapping[str, float], epoch: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        self._waiting += [Metric(name, float(value), now, epoch) for name, value in values.items()]
+
+
+def open_run(
+    *, name: str, key: str, config: dict[str, Any], folder: Path, project: str, offline: bool
+) -> MlflowRun:
+    """Starts or continues a run; see `trackers.Tracker`."""
+    for variable, default in _DEFAULTS.items():
+        os.environ.setdefault(variable, default)
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    uri = mlflow.get_tracking_uri()
+    if offline and not uri.startswith(_LOCAL):
+        uri = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        found = client.get_run(key)
+        client.update_run(key, status="RUNNING")
+    except MlflowException:  # it is new, or was tracked elsewhere
+        experiment = client.get_experiment_by_name(project)
+        number = experiment.experiment_id if experiment else client.create_experiment(project)
+        found = client.create_run(number, run_name=name)
+    key = found.info.run_id
+    # A parameter is written once; of those that may change, the first value stays.
+    fields = [(field, value) for field, value in _flat(config) if field not in found.data.params]
+    params = [Param(field, str(value)[:_LONGEST]) for field, value in fields]
+    for first in range(0, len(params), _PARAMS):
+        client.log_batch(key, params=params[first : first + _PARAMS])
+    return MlflowRun(client, key, int(found.data.metrics.get("epoch", 0)))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = ""):
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,277 @@
+"""Experiment trackers beside the run's own files: Weights & Biases, trackio, MLflow.
+
+One interface, a room for each behind it. What a tracker has is made to agree with `metrics.jsonl`
+at every start, so each epoch is in it once however often the run was killed. Nothing is sent
+anywhere unless `logger.name` asks for it, and a tracker that fails while a run trains is given up:
+the run goes on without it.
+"""
+
+import contextlib
+import importlib.util
+import math
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from jaxvae import mlflow_tracker, record, trackio_tracker, wandb_tracker
+from jaxvae.errors import InputError
+
+FILE = "trackers.json"
+"""In a run's folder: what its runs are called where they are tracked."""
+ARTIFACTS = ("model.pth", "model.safetensors", "model.json", "metrics.json", "report.html")
+"""Files of a run's folder that `logger.artifacts` attaches, those that are there."""
+_LONGEST_NAME = 120
+_UNNAMED = ("model_name", "logger", "trainer.enable_progress_bar")
+
+
+class Tracker(Protocol):
+    """A run in one tracker. Any of its methods may raise; the caller then gives it up.
+
+    Attributes:
+      key: what finds it at the next start.
+      last_epoch: the last epoch it has from earlier starts; 0 for none.
+      adds_final: whether final metrics that it is given twice are in it twice.
+    """
+
+    key: str
+    last_epoch: int
+    adds_final: bool
+
+    def append(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Adds an epoch: numbers by logged name."""
+
+    def sync(self) -> None:
+        """Raises where what was added did not arrive; called before a checkpoint."""
+
+    def finish(self, metrics: Mapping[str, float], files: Sequence[Path], epoch: int) -> None:
+        """Adds the final metrics (none where it has them) and files, and ends it well."""
+
+    def close(self) -> None:
+        """Ends it as a run that was broken off and may go on."""
+
+
+class _Kind(NamedTuple):
+    """How a tracker is opened, the modules it takes, and what pip calls them.
+
+    `open_run` has the arguments `name` (what the run is called), `key` (tells it from others of
+    that name; the same at every start), `config` (nested), `folder` (the run's), `project` (what it
+    is listed under) and `offline` (nothing may leave this machine).
+    """
+
+    open_run: Callable[..., Tracker]
+    modules: tuple[str, ...]
+    packages: str
+
+
+_KINDS = {
+    "wandb": _Kind(wandb_tracker.open_run, ("wandb",), "wandb"),
+    "trackio": _Kind(trackio_tracker.open_run, ("trackio",), "trackio"),
+    "mlflow": _Kind(
+        mlflow_tracker.open_run,
+        ("mlflow", "sqlalchemy", "alembic"),
+        "mlflow-skinny sqlalchemy alembic",
+    ),
+}
+
+
+def refuse_missing(names: Sequence[str]) -> None:
+    """Raises InputError, with what to install, for a tracker that is not there."""
+    for name in names:
+        kind = _KINDS.get(name)
+        if kind and any(importlib.util.find_spec(module) is None for module in kind.modules):
+            raise InputError(
+                f"--config.logger.name={name}: it is not installed; pip install {kind.packages}"
+            )
+
+
+def run_name(model_name: str, overrides: Mapping[str, Any]) -> str:
+    """What a run is called: its model's name and what the user typed, as "vae kld_weight=4.0".
+
+    Args:
+      model_name: the config's `model_name`.
+      overrides: values by dotted field name.
+    """
+    shown = [
+        (field, value)
+        for field, value in overrides.items()
+        if not any(field == name or field.startswith(name + ".") for name in _UNNAMED)
+    ]
+    leaves = [field.rpartition(".")[2] for field, _ in shown]
+    parts = [model_name]
+    for (field, value), leaf in zip(shown, leaves, strict=True):
+        if isinstance(value, str):
+            value = Path(value).name  # of a file, not where it lies
+        elif isinstance(value, list | tuple):
+            value = ",".join(map(str, value))
+        parts.append(f"{leaf if leaves.count(leaf) == 1 else field}={value}")
+    name = " ".join(parts)
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+class Tracked:
+    """A run in all of its trackers.
+
+    Args:
+      trackers: by name, as opened.
+      say: is told, once each, which of them was given up and why.
+      kept: of each what its run's folder remembers, with `final`, the epochs after which it was
+        given the final metrics.
+      keep: called when that changed.
+    """
+
+    def __init__(
+        self,
+        trackers: Mapping[str, Tracker],
+        *,
+        say: Callable[[str], None],
+        kept: Mapping[str, dict[str, Any]],
+        keep: Callable[[], None],
+    ):
+        self._trackers = dict(trackers)
+        self._say, self._kept, self._keep = say, kept, keep
+
+    def catch_up(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Gives each tracker the epochs of `metrics.jsonl` that it lacks."""
+        for line in lines:
+            self.append(line)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Adds an epoch, a line of `metrics.jsonl`, to those trackers that do not have it."""
+        if not self._trackers:
+            return
+        values = _numbers({"train/step": line["step"], **line}, leave_out=("epoch", "step"))
+        for name, tracker in self._all():
+            if line["epoch"] > tracker.last_epoch:
+                with self._giving_up(name):
+                    tracker.append(line["epoch"], values)
+
+    def sync(self) -> None:
+        """Finds out which trackers fail in silence."""
+        for name, tracker in self._all():
+            with self._giving_up(name):
+                tracker.sync()
+
+    def finish(
+        self, stages: Mapping[str, Mapping[str, Any]], *, folder: Path, artifacts: bool, epoch: int
+    ) -> None:
+        """Adds what a finished run came to.
+
+        Args:
+          stages: the final metrics, nested as in `metrics.json`.
+          folder: the run's folder.
+          artifacts: whether to attach `ARTIFACTS`.
+          epoch: epochs trained.
+        """
+        final = {
+            **{f"best/{metric}": value for metric, value in stages.get("val", {}).items()},
+            **stages.get("test", {}),
+            **stages.get("inference", {}),
+        }
+        files = [folder / file for file in ARTIFACTS if artifacts and (folder / file).is_file()]
+        for name, tracker in self._all():
+            with self._giving_up(name):
+                has = tracker.adds_final and self._kept[name].get("final") == epoch
+                tracker.finish({} if has else _numbers(final), files, epoch)
+                del self._trackers[name]
+                self._kept[name]["final"] = epoch
+                self._keep()
+
+    def close(self) -> None:
+        """Ends what was not finished: the run was broken off, and may go on."""
+        for name, tracker in self._all():
+            with self._giving_up(name):
+                tracker.close()
+                del self._trackers[name]
+
+    def _all(self) -> list[tuple[str, Tracker]]:
+        return list(self._trackers.items())
+
+    @contextlib.contextmanager
+    def _giving_up(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # theirs: of a library, a server, a disk
+            tracker = self._trackers.pop(name, None)
+            with contextlib.suppress(Exception):  # its threads and processes end, if they still can
+                if tracker is not None:
+                    tracker.close()
+            self._say(f"{name} failed, and the run goes on without it: {_reason(error)}")
+
+
+def untracked() -> Tracked:
+    """A run that is in no tracker."""
+    return Tracked({}, say=lambda text: None, kept={}, keep=lambda: None)
+
+
+def open_all(
+    names: Sequence[str],
+    *,
+    folder: Path,
+    config: dict[str, Any],
+    overrides: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> Tracked:
+    """Opens the trackers of a run, the same runs in them as at its earlier starts.
+
+    Args:
+      names: from the config's `logger.name`; those that are no trackers of this room are left out.
+      folder: the run's folder; `trackers.json` in it keeps what finds them again.
+      config: the whole config, nested; `logger` in it says how.
+      overrides: what the user typed, for the name.
+      say: is told which tracker was given up.
+
+    Raises:
+      InputError: one is not installed, or can't be opened; nothing of it was written.
+    """
+    refuse_missing(names)
+    names = [name for name in names if name in _KINDS]
+    if not names:
+        return untracked()
+    logger, path = config["logger"], folder / FILE
+    kept = record.read_json(path) if path.exists() else {}
+    kept.setdefault("name", run_name(config["model_name"], overrides))
+    # In another project it is another run.
+    places = {name: f"{name}:{logger['project']}" for name in names}
+    mine = {name: kept.setdefault(place, {}) for name, place in places.items()}
+    opened: dict[str, Tracker] = {}
+    is_new = not path.exists()
+    try:
+        for name in names:
+            mine[name].setdefault("key", uuid.uuid4().hex[:8])
+        record.write_json(path, kept)  # before: a run that is killed meanwhile is found again
+        for name in names:
+            opened[name] = _KINDS[name].open_run(
+                name=kept["name"],
+                key=mine[name]["key"],
+                config=config,
+                folder=folder,
+                project=logger["project"],
+                offline=logger["offline"],
+            )
+            mine[name]["key"] = opened[name].key
+        record.write_json(path, kept)
+    except BaseException as error:
+        Tracked(opened, say=lambda text: None, kept={}, keep=lambda: None).close()
+        if is_new:
+            path.unlink(missing_ok=True)
+        if not isinstance(error, Exception) or isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"--config.logger.name={name}: it can't be opened: {_reason(error)}"
+        ) from error
+    return Tracked(opened, say=say, kept=mine, keep=lambda: record.write_json(path, kept))
+
+
+def _numbers(values: Mapping[str, Any], leave_out: Sequence[str] = ()) -> dict[str, float]:
+    """Of some values those that a chart can show."""
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, int | float) and math.isfinite(value) and name not in leave_out
+    }
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

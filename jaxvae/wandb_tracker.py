@@ -1,0 +1,128 @@
+"""A run in Weights & Biases.
+
+Offline, its service keeps the last 32 KB in memory and a killed run takes them along, so every
+start writes the whole history again, and the folders of earlier starts go: the one that is left is
+the run, whole, for `wandb sync`.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvae.errors import InputError
+
+_START_SECONDS = 30.0
+_FINISH_SECONDS = 60.0
+
+
+class WandbRun:
+    """See `trackers.Tracker`."""
+
+    def __init__(self, run, key: str):
+        self._run, self.key = run, key
+        # An online run that is continued counts its steps on: they are epochs here.
+        self.last_epoch = run.step - 1 if run.resumed and not run.offline else 0
+        self.adds_final = False  # a summary is replaced, not added to
+
+    def append(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Adds an epoch."""
+        self._run.log({"epoch": epoch, **values}, step=epoch)
+
+    def sync(self) -> None:
+        """Nothing: a service that is gone shows when something is added."""
+
+    def finish(self, metrics: Mapping[str, float], files: Sequence[Path], epoch: int) -> None:
+        """Adds summary and files, and ends the run well."""
+        import wandb
+
+        with _quiet():
+            self._run.summary.update(dict(metrics))
+            if files:
+                artifact = wandb.Artifact(f"run-{self.key}", type="model")
+                for file in files:
+                    artifact.add_file(str(file), policy="immutable")
+                self._run.log_artifact(artifact)
+            self._end(0)
+
+    def close(self) -> None:
+        """Ends the run as broken off."""
+        with _quiet():
+            self._end(1)
+
+    def _end(self, code: int) -> None:
+        try:
+            self._run.finish(exit_code=code)
+        finally:
+            _end_service()
+
+
+def open_run(
+    *, name: str, key: str, config: dict[str, Any], folder: Path, project: str, offline: bool
+) -> WandbRun:
+    """Starts or continues a run; see `trackers.Tracker`.
+
+    Raises:
+      InputError: W&B is wanted online and has no key.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    mode = "offline" if offline else os.environ.get("WANDB_MODE", "online")
+    place = Path(os.environ.get("WANDB_DIR") or folder)
+    was_there = (place / "wandb").exists()
+    with _quiet():
+        # It would ask at the terminal, and a run that waits for an answer trains nothing.
+        if mode == "online" and not wandb.login(prompt=False):
+            raise InputError(
+                "--config.logger.name=wandb: no key for Weights & Biases; `wandb login` or "
+                "WANDB_API_KEY gives one, --config.logger.offline=True keeps the run here"
+            )
+        place.mkdir(parents=True, exist_ok=True)
+        settings: dict[str, Any] = {
+            "mode": mode,
+            "silent": True,
+            "console": "off",
+            "disable_git": True,
+            "disable_code": True,
+            "init_timeout": _START_SECONDS,
+            "finish_timeout": _FINISH_SECONDS,
+        }
+        try:
+            run = wandb.init(
+                project=project,
+                name=name,
+                id=key,
+                resume="allow",
+                config=config,
+                dir=str(place),
+                settings=wandb.Settings(**settings),
+            )
+        except BaseException:
+            _end_service()
+            if not was_there:
+                shutil.rmtree(place / "wandb", ignore_errors=True)
+            raise
+    if run.offline:
+        for folder in (place / "wandb").glob(f"offline-run-*-{key}"):
+            if folder != Path(run.dir).parent:
+                shutil.rmtree(folder, ignore_errors=True)
+    return WandbRun(run, key)
+
+
+def _end_service() -> None:
+    """Ends the process that W&B works in, now and not when Python is taken apart."""
+    import wandb
+
+    with contextlib.suppress(SystemExit):  # where that process did not end well
+        wandb.teardown()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What it has to say of logins, files and links is not the run's."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        yield
