@@ -14,12 +14,14 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import clone
 from tests.conftest import ROOT
 
 RUN = ("bash", "python", "diff")
 SECONDS = 300.0
 _FENCE = re.compile(
-    r"(?:^<!-- (?P<note>output|not run: [^>]*) -->\n\n?)?^```(?P<language>.*)\n(?P<code>[\s\S]*?)^```$", re.M
+    r"(?:^<!-- (?P<note>output|not run: [^>]*) -->\n\n?)?^```(?P<language>.*)\n(?P<code>[\s\S]*?)^```$",
+    re.M,
 )
 _SESSION = """
 import json, sys, traceback
@@ -80,7 +82,9 @@ def wrong_with(block: Block) -> str:
     """What is wrong with a block before anything is run; "" if nothing is."""
     if block.is_output or block.excuse:
         return ""
-    return "" if block.language in RUN else f"a block of {block.language!r} is neither run nor marked"
+    return (
+        "" if block.language in RUN else f"a block of {block.language!r} is neither run nor marked"
+    )
 
 
 def is_like(shown: str, printed: str) -> bool:
@@ -94,20 +98,22 @@ def is_like(shown: str, printed: str) -> bool:
         return "\n".join(" ".join(line.split()) for line in text.strip().splitlines())
 
     pattern = re.escape(plain(shown)).replace(re.escape("…"), "[^\0]*?")
-    pattern = re.sub(r"\d[\d,]*\\\.\d+(e(\\[-+])?\d+)?", r"\\d[\\d,]*(\\.\\d+)?(e[-+]?\\d+)?", pattern)
+    pattern = re.sub(
+        r"\d[\d,]*\\\.\d+(e(\\[-+])?\d+)?", r"\\d[\\d,]*(\\.\\d+)?(e[-+]?\\d+)?", pattern
+    )
     return re.fullmatch(pattern, plain(printed)) is not None
 
 
 class Reader:
-    """Someone who reads a document in a clone of their own and does what it says, in order.
+    """Someone who reads a document in a folder of their own and does what it says, in order.
 
     Variables of the shell last from block to block, and those of Python.
     """
 
-    def __init__(self, clone: Path, environment: dict[str, str]):
-        self.clone = clone
+    def __init__(self, folder: Path, environment: dict[str, str]):
+        self.folder = folder
         self.environment = environment
-        self.state = clone.parent / "variables.sh"
+        self.state = folder.parent / "variables.sh"
         self.session: subprocess.Popen | None = None
         self.printed = ""
 
@@ -130,7 +136,7 @@ class Reader:
 
     def _finished(self, command: list[str], given: str = "") -> int:
         done = subprocess.run(
-            command, cwd=self.clone, env=self.environment, text=True, input=given,
+            command, cwd=self.folder, env=self.environment, text=True, input=given,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS,
         )  # fmt: skip
         self.printed = done.stdout
@@ -139,7 +145,7 @@ class Reader:
     def _python(self, code: str) -> int:
         if self.session is None:
             self.session = subprocess.Popen(
-                [sys.executable, "-c", _SESSION], cwd=self.clone, env=self.environment, text=True,
+                [sys.executable, "-c", _SESSION], cwd=self.folder, env=self.environment, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
         self.session.stdin.write(json.dumps(code) + "\n")
@@ -165,28 +171,27 @@ class Reader:
 
 
 @contextlib.contextmanager
-def reader(place: Path, **environment: str):
-    """A `Reader` with a clone under `place`, where `python`, `pip` and `jaxvae` resolve."""
-    clone, programs = place / "jaxvae", place / "bin"
-    programs.mkdir(parents=True)
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for name in filter(None, tracked.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            (clone / name).write_bytes((ROOT / name).read_bytes())
-            (clone / name).chmod((ROOT / name).stat().st_mode)
+def reader(place: Path, *, installed: bool = False, **environment: str):
+    """A `Reader` below `place`, for whom `python` and `jaxvae` resolve.
+
+    They read in a clone of their own, or, with the package installed, in an empty folder.
+    """
+    if installed:
+        folder, package = place / "empty", clone.unpack(place / "wheel")
+        folder.mkdir()
+    else:
+        folder = package = clone.copy(place / "clone")
+    programs, home = place / "bin", place / "home"
+    programs.mkdir()
+    home.mkdir()
     command = programs / "jaxvae"
-    command.write_text(f'#!/bin/sh\nPYTHONPATH={clone} exec {sys.executable} -m jaxvae "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m jaxvae "$@"\n')
     command.chmod(0o755)
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    home = {"HOME": str(place / "home"), "PATH": path, "PYTHONPATH": str(clone)}
-    (place / "home").mkdir()
-    # What the suite's own process was told about Python is not what a reader has.
+    # What pytest was told is not what a reader has.
     keep = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    someone = Reader(clone, {**keep, **home, **environment})
+    own = {"HOME": str(home), "PATH": path, "PYTHONPATH": str(package)}
+    someone = Reader(folder, {**keep, **own, **environment})
     try:
         yield someone
     finally:

@@ -1,9 +1,14 @@
 """What the documents say is done, block by block; and the site that is built of them."""
 
+import functools
+import http.server
 import importlib.util
+import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -15,7 +20,7 @@ from tests.model_hub import TOKEN, ModelHub
 
 pytestmark = pytest.mark.ecosystem
 
-MOST_NOT_RUN = 14
+MOST_NOT_RUN = 15
 NEEDS = {
     "docs/export.md": ("onnx", "onnxruntime", "flatbuffers", "torch"),
     "docs/search.md": ("optuna",),
@@ -44,7 +49,8 @@ def hub():
 def test_a_page_does_what_it_says(page, hub, tmp_path):
     need(*NEEDS.get(page, ()))
     account = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN}
-    with reader(tmp_path, **account) as someone:
+    # What is promised of both is tried in the one that has less.
+    with reader(tmp_path, installed=page == "docs/tutorial.md", **account) as someone:
         for block in read(page):
             assert not wrong_with(block), f"{page}:{block.line}"
             try:
@@ -54,7 +60,12 @@ def test_a_page_does_what_it_says(page, hub, tmp_path):
 
 
 def test_what_is_not_run_is_little_and_says_why():
-    marked = [f"{page}:{each.line}: {each.excuse}" for page in pages() for each in read(page) if each.excuse]
+    marked = [
+        f"{page}:{each.line}: {each.excuse}"
+        for page in pages()
+        for each in read(page)
+        if each.excuse
+    ]
     print("\n".join(marked))
     assert len(marked) <= MOST_NOT_RUN, marked
 
@@ -146,7 +157,7 @@ def site(tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(place / "site")],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env={**__import__("os").environ, "PYTHONPATH": f"{guard}:{ROOT}"},
+        env={**os.environ, "PYTHONPATH": f"{guard}:{ROOT}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return place / "site"
@@ -170,11 +181,47 @@ def test_the_site_fetches_nothing_from_elsewhere(site, links):
     for path, page in links.items():
         for address in page.fetched:
             assert not urlsplit(address).netloc, f"{path.name}: {address}"
-            if address and not address.startswith("data:"):
-                assert (path.parent / unquote(urlsplit(address).path)).exists(), address
+            if path.name != "404.html" and not address.startswith("data:"):
+                assert (path.parent / unquote(urlsplit(address).path)).is_file(), address
     for path in site.rglob("*.css"):
         fetched = re.findall(r"(?:url\(|@import)\s*[\"']?(https?:|//)", path.read_text())
         assert not fetched, path
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_its_search_finds_and_nobody_else_is_asked(site):
+    need("playwright")
+    from playwright.sync_api import sync_playwright
+
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        lacking("chromium is not installed")
+    handler = functools.partial(Quiet, directory=str(site))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    here = f"http://127.0.0.1:{server.server_port}/"
+    asked = []
+    try:
+        with sync_playwright() as started:
+            page = started.chromium.launch(
+                executable_path=browser, args=["--no-sandbox"]
+            ).new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto(f"{here}index.html")
+            page.locator("input[name=query]").click()
+            page.keyboard.type("vampprior")
+            page.locator(".md-search-result__item").first.wait_for(timeout=30_000)
+            found = page.locator(".md-search-result__link").first.get_attribute("href")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "quality.html" in found or "reference/" in found, found
+    assert len(asked) > 5
+    assert all(address.startswith((here, "blob:", "data:")) for address in asked)
 
 
 def test_the_sites_links_lead_somewhere(links):
@@ -215,7 +262,13 @@ def test_the_reference_is_the_programs_own(site):
 
 
 def test_links_of_the_files_beside_the_site_lead_somewhere():
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "configs/README.md", "benchmarks/README.md"):
+    for page in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "configs/README.md",
+        "benchmarks/README.md",
+    ):
         for address in re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text()):
             if not urlsplit(address).scheme:
                 assert (ROOT / page).parent.joinpath(address).exists(), f"{page}: {address}"
