@@ -189,6 +189,8 @@ def test_it_installs_the_clone_and_leaves_jax_in_place(tmp_path):
     python = tmp_path / "venv" / "bin" / "python"
     (site,) = (tmp_path / "venv" / "lib").glob("python3*/site-packages")
     (site / "image.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # An older Python's venv brings a setuptools that is too old to build with.
+    subprocess.run([python, "-m", "pip", "uninstall", "-qy", "setuptools"], check=True)
     keep = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = f'REPOSITORY = ""\n{source(cell)}\nprint(jaxvae.__file__)'
     done = subprocess.run(
