@@ -18,7 +18,7 @@ from tests import clone
 from tests.conftest import ROOT
 
 RUN = ("bash", "python", "diff")
-SECONDS = 300.0
+SECONDS = 900.0
 _FENCE = re.compile(
     r"(?:^<!-- (?P<note>output|not run: [^>]*) -->\n\n?)?^```(?P<language>.*)\n(?P<code>[\s\S]*?)^```$",
     re.M,
