@@ -73,7 +73,9 @@ def _search(options: argparse.Namespace, rest: list[str]) -> int:
             "study": options.study or folder.name,
             "worker": uuid.uuid4().hex,
         }
-    space = folder / "space.py" if options.resume else Path(options.space)
+    space = folder / "space.py"
+    if not options.resume:  # which may be one that the package brings
+        space = settings.find_file(options.space, flag="space")
     apply = load_space(space)
     _check_space(apply, config)
     try:

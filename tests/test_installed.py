@@ -57,3 +57,12 @@ def test_its_help_and_its_refusals_are_its_own(site, tmp_path):
     own.mkdir()
     (own / "medium.py").write_text("def get_config(presets=''): raise ValueError('mine')\n")
     assert "mine" in start(site, tmp_path, "train", "--config=configs/medium.py").stderr
+
+
+def test_its_search_takes_a_space_it_brings(site, tmp_path):
+    pytest.importorskip("optuna", reason="optuna is not installed")
+    done = start(site, tmp_path, "search", "--config=configs/small.py", "--trials=1",
+                 "--space=configs/search/default.py", "--config.trainer.max_epochs=1",
+                 "--workdir=study")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "def get_space" in (tmp_path / "study" / "space.py").read_text()
