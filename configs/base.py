@@ -1,8 +1,8 @@
 """Every field there is, with its default, its unit and its meaning; the other files change a few.
 
 The comment behind a field is what `--help` prints for it. A new architecture or a new loss term
-starts here as a new field with the default that leaves everything as it was; see README.md in this
-folder. Fields are locked: a misspelt one is an error.
+starts here as a new field with the default that leaves everything as it was: docs/extend.md shows
+how. Fields are locked: a misspelt one is an error.
 
 Presets are chosen in the config's own argument, comma-separated:
 

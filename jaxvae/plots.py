@@ -135,7 +135,7 @@ def cooccurrence(
     tags: list[str],
 ) -> "Figure":
     """Rates of pairs of the commonest tags, in data and in samples: matrices `[T, T]`."""
-    figure, axes = new_figure("Co-occurrence", 10.0, 5.4, 2)
+    figure, axes = new_figure("Co-occurrence", 10.0, 6.0, 2)
     top = max(data.max(), samples.max(), 1e-6)
     for axis, matrix, title in ((axes[0], data, "Data"), (axes[1], samples, "Samples")):
         axis.imshow(np.sqrt(matrix / top), cmap="viridis", vmin=0.0, vmax=1.0)

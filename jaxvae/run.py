@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -174,7 +174,7 @@ class Run:
             seed=seed,
         )
 
-    def sample(self, num: int, **options) -> list[list[str]]:
+    def sample(self, num: int, **options: Any) -> list[list[str]]:
         """Draws tag sets from the model.
 
         Args:

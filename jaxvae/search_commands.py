@@ -76,7 +76,7 @@ def _search(options: argparse.Namespace, rest: list[str]) -> int:
         return interrupted(error, again)
     except StudyLost as error:
         raise InputError(
-            f"{error}; what is finished is kept, and {shlex.join(['python -m jaxvae', *again])} "
+            f"{error}; what is finished is kept, and {shlex.join(['python', '-m', 'jaxvae', *again])} "
             f"goes on when that is mended"
         ) from error
 

@@ -2,37 +2,19 @@
 
 import subprocess
 import sys
-import zipfile
 
 import pytest
 
+from tests import clone
 from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """What pip would unpack into site-packages."""
-    place = tmp_path_factory.mktemp("installed")
-    # A copy: setuptools writes into the folder it builds from.
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    if tracked.returncode:
+    if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    for name in filter(None, tracked.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            target = place / "source" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((ROOT / name).read_bytes())
-    build = "from setuptools import build_meta; print(build_meta.build_wheel('..'))"
-    done = subprocess.run(
-        [sys.executable, "-c", build], cwd=place / "source", capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    (wheel,) = place.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(place / "site")
-    return place / "site"
+    return clone.unpack(tmp_path_factory.mktemp("installed"))
 
 
 def start(site, cwd, *arguments):
@@ -75,3 +57,12 @@ def test_its_help_and_its_refusals_are_its_own(site, tmp_path):
     own.mkdir()
     (own / "medium.py").write_text("def get_config(presets=''): raise ValueError('mine')\n")
     assert "mine" in start(site, tmp_path, "train", "--config=configs/medium.py").stderr
+
+
+def test_its_search_takes_a_space_it_brings(site, tmp_path):
+    pytest.importorskip("optuna", reason="optuna is not installed")
+    done = start(site, tmp_path, "search", "--config=configs/small.py", "--trials=1",
+                 "--space=configs/search/default.py", "--config.trainer.max_epochs=1",
+                 "--workdir=study")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "def get_space" in (tmp_path / "study" / "space.py").read_text()
