@@ -75,9 +75,9 @@ def _search(options: argparse.Namespace, rest: list[str]) -> int:
     except interrupt.Interrupted as error:
         return interrupted(error, again)
     except StudyLost as error:
+        command = shlex.join(["python", "-m", "jaxvae", *again])
         raise InputError(
-            f"{error}; what is finished is kept, and {shlex.join(['python', '-m', 'jaxvae', *again])} "
-            f"goes on when that is mended"
+            f"{error}; what is finished is kept, and {command} goes on when that is mended"
         ) from error
 
 
