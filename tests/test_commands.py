@@ -205,7 +205,7 @@ def test_help_and_print_config_load_nothing_slow(tmp_path):
             f"import sys; sys.argv = ['{ROOT}/launch.py', '--config={ROOT}/configs/medium.py',"
             f" '{flags}']\n"
             "from jaxvae.cli import launch\n"
-            "launch(sys.argv, description='x')\n"
+            "launch(sys.argv)\n"
             "assert not {'jax', 'numpy', 'flax', 'datasets'} & sys.modules.keys()\n"
         )
         command("-c", code, cwd=tmp_path)

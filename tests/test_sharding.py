@@ -14,6 +14,7 @@ from jaxvae.sharding import Sharding, append_empty_rows, check_vocabulary
 from tests.conftest import ROOT
 from tests.eight_devices import CASES, FEW, MESHES, NUM_ROWS, collectives
 
+pytestmark = pytest.mark.devices
 RUNS = [
     (name, *mesh)
     for name in CASES
@@ -29,7 +30,7 @@ def found():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=540,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
