@@ -15,6 +15,7 @@ from absl import flags
 
 from jaxvae import (
     export_commands,
+    interrupt,
     population_commands,
     run_commands,
     search_commands,
@@ -121,6 +122,8 @@ def _dispatch(arguments: list[str]) -> int:
         raise InputError(f"unknown argument {rest[0]!r}; see jaxvae {arguments[0]} --help")
     if options.run not in (_data, _train):
         quiet_libraries()
+    if not getattr(options, "takes_config", False):
+        interrupt.as_before()
     return options.run(options, rest)
 
 

@@ -76,6 +76,9 @@ def train_and_evaluate(
     ignore = (signal.SIGTERM,) if jax.distributed.is_initialized() else ()
     with contextlib.ExitStack() as held:
         requests = held.enter_context(interrupt.requests(ignore=ignore))
+        claimed = held.enter_context(contextlib.ExitStack())
+        if not jax.distributed.is_initialized():  # others would not hear of it in good order
+            requests.clean = claimed.close
         held.enter_context(hosts.peers())
         first = hosts.is_first()
         terminal = record.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
@@ -83,7 +86,7 @@ def train_and_evaluate(
         with hosts.together():
             if first:
                 trackers.refuse_missing(config.logger.name)
-            check_held = held.enter_context(lock.claim(folder)) if first else _nothing
+            check_held = claimed.enter_context(lock.claim(folder)) if first else _nothing
             if first:
                 run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
             mesh = devices.make_mesh(
@@ -102,6 +105,7 @@ def train_and_evaluate(
         programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, sharding)
 
         tracked = trackers.untracked()
+        requests.clean = None  # from here on the run writes, and has trackers to close
         with hosts.together():
             if first:
                 tracked = trackers.open_all(
