@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from jaxvae.errors import InputError
+from jaxvae.regular_file import open_regular
 
 NAME = "SHA256SUMS"
 
@@ -38,7 +39,7 @@ def seal(folder: Path, names: Iterable[str] | None = None) -> None:
 
 def is_sealed(folder: Path) -> bool:
     """Whether a folder was written to its end."""
-    return (folder / NAME).is_file()
+    return os.path.lexists(folder / NAME)  # whatever it is by now: `check` says what is wrong
 
 
 def check(folder: Path, names: Sequence[str] | None = None) -> None:
@@ -60,7 +61,8 @@ def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
     """One line for each file that is not what was sealed, or for the manifest itself."""
     path = folder / NAME
     try:
-        lines, _, own = path.read_text(encoding="utf-8").rpartition("# ")
+        with open_regular(path) as file:
+            lines, _, own = file.read().decode().rpartition("# ")
     except FileNotFoundError:
         yield f"{folder} is not whole: it has no {NAME}, which is written last"
         return
@@ -88,7 +90,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _digest(path: Path, *, durable: bool = False) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if durable:
             os.fsync(file.fileno())

@@ -327,3 +327,21 @@ def test_or_something_else_is_asked_for(copy, changes, written, capsys):
     assert "is finished" not in capsys.readouterr().err
     assert (copy / written).read_bytes() != before
     assert not verify(copy)[1]
+
+
+@pytest.mark.parametrize("name", [manifest.NAME, "metrics.json", "summary.json"])
+def test_compare_does_not_wait_for_a_pipe(name, copy, capsys):
+    assert cli.main(["compare", str(copy)]) == 0
+    capsys.readouterr()
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    assert str(copy / name) in refused(capsys, "compare", copy)
+
+
+def test_a_number_of_thousands_of_digits_is_said_to_be_too_long(copy, capsys):
+    (copy / manifest.NAME).unlink()
+    (copy / "metrics.json").write_text('{"test": %s}' % ("9" * 10_000))
+    error = refused(capsys, "compare", copy)
+    assert str(copy / "metrics.json") in error
+    assert "a number in it is too long" in error
+    assert "sys." not in error
