@@ -62,7 +62,18 @@ def _guarded(command: Callable[[], int]) -> int:
         return _fail(_TOO_LARGE, USAGE_ERROR)
     except OSError as error:
         _drop_output()
+        if error.filename is None and _is_adrift():
+            return _fail("the working directory no longer exists; change to another", USAGE_ERROR)
         return _fail(f"{error.filename or 'standard output'}: {error.strerror}", USAGE_ERROR)
+
+
+def _is_adrift() -> bool:
+    """Whether the working directory was deleted under this process."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _drop_output() -> None:

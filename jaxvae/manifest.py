@@ -25,7 +25,7 @@ def seal(folder: Path, names: Iterable[str] | None = None) -> None:
       names: files to list, relative to it; None takes all of them, at any depth.
     """
     listed = sorted(_files(folder) if names is None else names)
-    lines = "".join(f"{_digest(folder / name, durable=True)}  {name}\n" for name in listed)
+    lines = "".join(f"{file_digest(folder / name, durable=True)}  {name}\n" for name in listed)
     for path in {(folder / name).parent for name in listed}:
         _sync(path)
     fresh = folder / (NAME + ".new")
@@ -77,7 +77,7 @@ def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
         if names is not None and name not in names:
             continue
         try:
-            if _digest(folder / name) != digest:
+            if file_digest(folder / name) != digest:
                 yield f"{folder / name} is not what was written (its SHA-256 differs)"
         except OSError as error:
             yield f"{folder / name} can't be read: {error.strerror}"
@@ -89,7 +89,8 @@ def _files(folder: Path) -> Iterator[str]:
             yield path.relative_to(folder).as_posix()
 
 
-def _digest(path: Path, *, durable: bool = False) -> str:
+def file_digest(path: Path, *, durable: bool = False) -> str:
+    """The SHA-256 of a regular file, in hexadecimal; `durable` puts it on the disk as well."""
     with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if durable:
