@@ -5,8 +5,11 @@ python launch.py --config=configs/medium.py:data=musiccaps --config.loss.kld_wei
 
 import sys
 
-from jaxvae.cli import launch
-from jaxvae.interrupt import leave
+from jaxvae import interrupt
 
 if __name__ == "__main__":
-    leave(launch(sys.argv))
+    interrupt.end_at_signals()  # before anything slow is imported
+
+    from jaxvae.cli import launch
+
+    interrupt.leave(launch(sys.argv))

@@ -1,10 +1,14 @@
 """`python -m jaxvae`, and the `jaxvae` script of an installed package."""
 
-from jaxvae import cli, interrupt
+from jaxvae import interrupt
 
 
 def main() -> None:
     """Runs the command of the command line, and ends the process."""
+    interrupt.end_at_signals()  # before anything slow is imported
+
+    from jaxvae import cli
+
     interrupt.leave(cli.main())
 
 

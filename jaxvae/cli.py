@@ -15,6 +15,7 @@ from absl import flags
 
 from jaxvae import (
     export_commands,
+    interrupt,
     population_commands,
     run_commands,
     search_commands,
@@ -61,7 +62,18 @@ def _guarded(command: Callable[[], int]) -> int:
         return _fail(_TOO_LARGE, USAGE_ERROR)
     except OSError as error:
         _drop_output()
+        if error.filename is None and _is_adrift():
+            return _fail("the working directory no longer exists; change to another", USAGE_ERROR)
         return _fail(f"{error.filename or 'standard output'}: {error.strerror}", USAGE_ERROR)
+
+
+def _is_adrift() -> bool:
+    """Whether the working directory was deleted under this process."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _drop_output() -> None:
@@ -121,6 +133,8 @@ def _dispatch(arguments: list[str]) -> int:
         raise InputError(f"unknown argument {rest[0]!r}; see jaxvae {arguments[0]} --help")
     if options.run not in (_data, _train):
         quiet_libraries()
+    if not getattr(options, "takes_config", False):
+        interrupt.as_before()
     return options.run(options, rest)
 
 

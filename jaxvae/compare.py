@@ -30,8 +30,9 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
       folders: finished runs.
 
     Returns:
-      Of each group: `runs`, `what` (fields that differ between the groups), and for each measure
-      `{name: {mean, sd, values}}`; sd is None of a single run.
+      Of each group: `runs`, `what` (fields that differ between the groups), `repeats` (a folder of
+      the same seed and parameters as one of the runs, and that run: it is left out), and for each
+      measure `{name: {mean, sd, values}}`; sd is None of a single run.
 
     Raises:
       InputError: a folder holds no finished run.
@@ -43,7 +44,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
         if folder.resolve() in seen:
             raise InputError(f"{folder}: is named twice, and would count as two runs")
         seen.add(folder.resolve())
-        if not (folder / "metrics.json").is_file():
+        if not (folder / "metrics.json").exists():
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
         if manifest.is_sealed(folder):
             manifest.check(folder, ["metrics.json", "summary.json"])
@@ -58,8 +59,15 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
             if not any(name == seed or name.startswith(seed + ".") for seed in _SEEDS)
         }
         group = groups.setdefault(
-            json.dumps(kept, sort_keys=True), {"fields": kept, "runs": [], "tests": []}
+            json.dumps(kept, sort_keys=True),
+            {"fields": kept, "runs": [], "tests": [], "first": {}, "repeats": {}},
         )
+        model = folder / "model.pth"
+        digest = manifest.file_digest(model) if model.exists() else str(folder)
+        first = group["first"].setdefault((fields.get("seed"), digest), str(folder))
+        if first != str(folder):
+            group["repeats"][str(folder)] = first
+            continue
         group["runs"].append(str(folder))
         group["tests"].append(test)
     names = sorted({name for group in groups.values() for name in group["fields"]})
@@ -71,6 +79,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
     return [
         {
             "runs": group["runs"],
+            "repeats": group["repeats"],
             "what": {name: group["fields"].get(name) for name in differing},
             "measures": {name: _spread(of, group["tests"]) for name, of in SHOWN.items()},
         }
@@ -94,14 +103,20 @@ def comparison_table(groups: list[dict[str, Any]]) -> str:
             else:
                 cells.append(f"{measure['mean']:.3f} ± {measure['sd']:.3f}")
         lines.append(cells)
+    repeats = [
+        f"{folder} is {first} once more (the same seed and parameters): counted once"
+        for group in groups
+        for folder, first in group["repeats"].items()
+    ]
     widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
-    return "\n".join(
+    table = [
         "  ".join(
             cell.ljust(width) if at == 0 else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
-    )
+    ]
+    return "\n".join([*table, *repeats])
 
 
 def _kept_likelihood(folder: Path) -> float | None:

@@ -32,6 +32,13 @@ class StudyLost(RuntimeError):
     """The storage no longer takes or gives what a study is: a full disk, a folder that is gone."""
 
 
+def json_fault(error: Exception) -> str:
+    """What is wrong with a JSON text that could not be read; Python's words, where they help."""
+    if "set_int_max_str_digits" in str(error):
+        return "a number in it is too long"
+    return str(error)
+
+
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Returns ``" (did you mean 'a' or 'b'?)"`` with the nearest known spellings, or ``""``."""
     near = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.6)

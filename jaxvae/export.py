@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxvae import torch_file
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, json_fault
 from jaxvae.model import VAE
 from jaxvae.record import write_json
 from jaxvae.safetensors_file import read_safetensors, write_safetensors
@@ -194,7 +194,9 @@ def _read_sidecar(path: Path) -> dict:
     try:
         beside = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON: {error}; or give --taxonomy") from error
+        raise InputError(
+            f"{path}: not readable as JSON: {json_fault(error)}; or give --taxonomy"
+        ) from error
     return beside if isinstance(beside, dict) else {}
 
 

@@ -59,10 +59,11 @@ def _checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.formats import format_of
+    from jaxvae.formats import check_place, format_of
     from jaxvae.open_run import load
 
     name = format_of(options.output, options.format)  # before the run is read
+    check_place(Path(options.output), name)
     run = load(options.run_folder, checkpoint=options.checkpoint)
     files, difference = run.export(options.output, format=name)
     print(

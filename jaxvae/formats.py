@@ -59,6 +59,14 @@ def format_of(output: str | Path, name: str | None) -> str:
     return name
 
 
+def check_place(output: Path, format_name: str) -> None:
+    """Raises InputError unless the folder is there that an output is to lie in."""
+    if not output.parent.is_dir():
+        what = "is no folder" if output.parent.exists() else "is not there; make it first"
+        kind = "file" if FORMATS[format_name] else "folder"
+        raise InputError(f"--output {output}: the {kind}'s place {output.parent} {what}")
+
+
 def write(
     output: Path,
     format_name: str,
@@ -87,6 +95,7 @@ def write(
       InputError: other files are there under these names, a package is missing, the disk refused,
         or the files do not hold the model. Nothing is left of it then.
     """
+    check_place(output, format_name)
     folder, stem = (output.parent, output.stem) if FORMATS[format_name] else (output, "model")
     with _stage(folder) as stage:
         path = stage / (stem + (FORMATS[format_name] or ".pth"))
@@ -134,10 +143,10 @@ def _stage(folder: Path) -> Iterator[Path]:
     Raises:
       InputError: the disk refused, or a parent is a file.
     """
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    is_new = not folder.exists()
     with naming(folder):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
             stage = Path(tempfile.mkdtemp(prefix=".export-", dir=folder.resolve()))
             try:
                 yield stage
@@ -146,9 +155,8 @@ def _stage(folder: Path) -> Iterator[Path]:
             finally:
                 shutil.rmtree(stage, ignore_errors=True)
         finally:
-            for each in missing:
-                if each.is_dir() and not any(each.iterdir()):
-                    each.rmdir()
+            if is_new and folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _move(stage: Path, folder: Path) -> list[Path]:

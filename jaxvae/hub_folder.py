@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae import export, torch_file
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, json_fault
 from jaxvae.record import write_json
 from jaxvae.safetensors_file import MAX_READ, read_safetensors, write_safetensors
 from jaxvae.tables import SUFFIXES
@@ -208,7 +208,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except InputError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: missing or not JSON: {error}") from error
+        raise InputError(f"{path}: missing or not JSON: {json_fault(error)}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object")
     return value

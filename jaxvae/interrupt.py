@@ -1,7 +1,8 @@
 """Being told to stop: SIGINT (Ctrl-C) and SIGTERM (a scheduler, a machine that goes away).
 
 The first signal ends a run in good order, at the next point where that loses nothing; the second
-ends it at once.
+ends it at once. Before a run has anything to lose the first one ends the process, too: an exception
+that is raised while libraries are imported may be swallowed by them, or crash them.
 """
 
 import contextlib
@@ -10,9 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_SECONDS = 0.05
@@ -44,6 +45,38 @@ def take_as_one(seconds: float) -> None:
     _as_one_seconds = seconds
 
 
+_heard_at = 0.0
+_before_ours: dict[int, Any] = {}
+
+
+def end_at_signals() -> None:
+    """From now on a signal ends this process at once, unless `requests` listens to it.
+
+    For a program's first line: the process must be its own, and have nothing to clean up.
+    """
+    for number in SIGNALS:
+        _before_ours[number] = signal.signal(number, _end)
+
+
+def as_before() -> None:
+    """Undoes `end_at_signals`, for a command that cleans up when it is interrupted."""
+    while _before_ours:
+        signal.signal(*_before_ours.popitem())
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    if _is_the_same(time.monotonic()):
+        return
+    with contextlib.suppress(OSError):
+        os.write(2, f"jaxvae: stopped by {signal.Signals(signum).name}\n".encode())
+    os._exit(128 + signum)
+
+
+def _is_the_same(now: float) -> bool:
+    """Whether a signal is the one that was heard last, told once more."""
+    return bool(_heard_at) and now - _heard_at < _as_one_seconds
+
+
 class Requests:
     """What was asked for so far.
 
@@ -51,12 +84,14 @@ class Requests:
       signum: the first signal, 0 before it.
       deferred: whether the first one only sets `signum`, for a loop that polls it; otherwise it
         raises Interrupted where the program is.
+      clean: where the process is the program's own (`end_at_signals`), a signal calls this and ends
+        it, as long as this is set: for what happens before there is anything to lose.
     """
 
     def __init__(self) -> None:
         self.signum = 0
         self.deferred = False
-        self._first = 0.0
+        self.clean: Callable[[], None] | None = None
 
     @contextlib.contextmanager
     def defer(self) -> Iterator[None]:
@@ -70,12 +105,16 @@ class Requests:
             raise Interrupted(self.signum)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
+        global _heard_at
         now = time.monotonic()
         again = bool(self.signum)
-        if again and now - self._first < _as_one_seconds:
+        if again and _is_the_same(now):
             return
+        if self.clean is not None and _before_ours:
+            self.clean()
+            _end(signum, frame)
         if not again:
-            self.signum, self._first = signum, now
+            self.signum, _heard_at = signum, now
         if again or not self.deferred:
             raise Interrupted(self.signum)
 

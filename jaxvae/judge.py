@@ -5,6 +5,7 @@ be computed for a run is None or absent.
 """
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,12 @@ _INFORMATION_ROWS = 5000
 
 
 def judge(
-    run: Run, *, split: str, num_importance_samples: int = 1000, seed: int = 0
+    run: Run,
+    *,
+    split: str,
+    num_importance_samples: int = 1000,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Judges a run on a split.
 
@@ -32,6 +38,7 @@ def judge(
       split: "train", "val" or "test".
       num_importance_samples: draws a row for the likelihood.
       seed: of every draw.
+      say: is told what takes long, when it begins.
 
     Returns:
       Names to values; `nll_iw` is the importance-weighted bound as a negative log-likelihood,
@@ -39,8 +46,9 @@ def judge(
       rows, `gain/x` by how much the model is better than baseline x on the same rows.
     """
     sets, train, val = (run.sets(name) for name in (split, "train", "val"))
-    baselines = kept_baselines(run, train, val)
+    baselines = kept_baselines(run, train, val, say=say)
     rows = run.rows(split)
+    say(f"judging {len(rows):,} {split} rows with {num_importance_samples:,} draws each")
     found = run.row_likelihood(rows, num_importance_samples, seed)
     mean, _ = inference.posterior(run.network, rows)
     train_mean, train_logvar = inference.posterior(
@@ -64,12 +72,19 @@ def judge(
     }
 
 
-def kept_baselines(run: Run, train: np.ndarray, val: np.ndarray) -> Baselines:
+def kept_baselines(
+    run: Run,
+    train: np.ndarray,
+    val: np.ndarray,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> Baselines:
     """The run's baselines: fitted the first time, then read from its `baselines.npz`."""
     path = run.folder / "baselines.npz"
     key = " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
     baselines = load_baselines(path, key=key)
     if baselines is None:
+        say(f"fitting baselines once; kept in {path}")
         baselines = fit_baselines(train, val)
         with contextlib.suppress(OSError):  # a run that may only be read is judged all the same
             save_baselines(path, baselines, key=key)

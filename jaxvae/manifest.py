@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from jaxvae.errors import InputError
+from jaxvae.regular_file import open_regular
 
 NAME = "SHA256SUMS"
 
@@ -24,7 +25,7 @@ def seal(folder: Path, names: Iterable[str] | None = None) -> None:
       names: files to list, relative to it; None takes all of them, at any depth.
     """
     listed = sorted(_files(folder) if names is None else names)
-    lines = "".join(f"{_digest(folder / name, durable=True)}  {name}\n" for name in listed)
+    lines = "".join(f"{file_digest(folder / name, durable=True)}  {name}\n" for name in listed)
     for path in {(folder / name).parent for name in listed}:
         _sync(path)
     fresh = folder / (NAME + ".new")
@@ -38,7 +39,7 @@ def seal(folder: Path, names: Iterable[str] | None = None) -> None:
 
 def is_sealed(folder: Path) -> bool:
     """Whether a folder was written to its end."""
-    return (folder / NAME).is_file()
+    return os.path.lexists(folder / NAME)  # whatever it is by now: `check` says what is wrong
 
 
 def check(folder: Path, names: Sequence[str] | None = None) -> None:
@@ -60,7 +61,8 @@ def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
     """One line for each file that is not what was sealed, or for the manifest itself."""
     path = folder / NAME
     try:
-        lines, _, own = path.read_text(encoding="utf-8").rpartition("# ")
+        with open_regular(path) as file:
+            lines, _, own = file.read().decode().rpartition("# ")
     except FileNotFoundError:
         yield f"{folder} is not whole: it has no {NAME}, which is written last"
         return
@@ -75,7 +77,7 @@ def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
         if names is not None and name not in names:
             continue
         try:
-            if _digest(folder / name) != digest:
+            if file_digest(folder / name) != digest:
                 yield f"{folder / name} is not what was written (its SHA-256 differs)"
         except OSError as error:
             yield f"{folder / name} can't be read: {error.strerror}"
@@ -87,8 +89,9 @@ def _files(folder: Path) -> Iterator[str]:
             yield path.relative_to(folder).as_posix()
 
 
-def _digest(path: Path, *, durable: bool = False) -> str:
-    with path.open("rb") as file:
+def file_digest(path: Path, *, durable: bool = False) -> str:
+    """The SHA-256 of a regular file, in hexadecimal; `durable` puts it on the disk as well."""
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if durable:
             os.fsync(file.fileno())

@@ -69,6 +69,16 @@ def at_least_one(options: argparse.Namespace, *names: str) -> None:
             raise InputError(f"--{name} {value}: must be at least 1 and at most {_MOST:,}")
 
 
+def _check_last_seed(config: ConfigDict, option: str, num: int) -> None:
+    """Raises InputError where the seeds after the config's leave the range of a seed."""
+    last = config.seed + num - 1
+    if last >= 2**32:
+        raise InputError(
+            f"--config.seed={config.seed}: with {option} {num} the last seed is {last}; it must be "
+            f"at most 4294967295"
+        )
+
+
 @contextlib.contextmanager
 def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[Any]:
     """What trains members on a config's data, with the folder claimed: (trials, requests)."""
@@ -120,6 +130,7 @@ def interrupted(error: interrupt.Interrupted, resume: list[str]) -> int:
 def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     at_least_one(options, "num")
     config, overrides, folder = parse(options, rest, "seeds")
+    _check_last_seed(config, "--num", options.num)
     from jaxvae import record, run_folder, seeds
 
     for made in folder.glob("seed_*"):
@@ -174,6 +185,7 @@ def _frontier(options: argparse.Namespace, rest: list[str]) -> int:
     at_least_one(options, "seeds")
     weights = weights_of(options.kld_weights)
     config, _, folder = parse(options, rest, "frontier")
+    _check_last_seed(config, "--seeds", options.seeds)
     at_once = min(options.at_once, len(weights) * options.seeds)
     try:
         with prepared_trials(config, folder, at_once) as (trials, requests):

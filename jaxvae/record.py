@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxvae import events
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, json_fault
+from jaxvae.regular_file import open_regular
 
 _LINE_EVERY_SECONDS = 5.0
 _PACKAGES = ("jaxvae", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
@@ -73,9 +74,10 @@ def to_json(value: Any) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; InputError names the file that is missing or broken."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            value = json.loads(file.read().decode())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: missing or not JSON: {error}") from error
+        raise InputError(f"{path}: missing or not JSON: {json_fault(error)}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object")
     return value
@@ -168,7 +170,9 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`; InputError names one that is damaged."""
     path = folder / "metrics.jsonl"
     lines = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    with naming(path), open_regular(path) as file:
+        read = file.read().splitlines()
+    for number, line in enumerate(read, start=1):
         try:
             value = json.loads(line)
         except ValueError:

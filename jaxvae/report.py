@@ -1,6 +1,8 @@
 """`report.html`: one file without a network that says what a run learned, and shows it."""
 
 import html
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,13 @@ _TRAVERSED = 3
 
 
 def write_report(
-    run: Run, *, output: Path | None, split: str, num_importance_samples: int, seed: int
+    run: Run,
+    *,
+    output: Path | None,
+    split: str,
+    num_importance_samples: int,
+    seed: int,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Judges a run and writes its report.
 
@@ -26,12 +34,17 @@ def write_report(
       split: what it is judged on.
       num_importance_samples: draws a row for the likelihood.
       seed: of every draw.
+      say: is told what takes long, when it begins.
 
     Raises:
       InputError: the run has no rows, or the file can't be written.
     """
     path = run.folder / "report.html" if output is None else output
-    judged = judge.judge(run, split=split, num_importance_samples=num_importance_samples, seed=seed)
+    run.rows(split)  # refused where there are none
+    _check_place(path)
+    judged = judge.judge(
+        run, split=split, num_importance_samples=num_importance_samples, seed=seed, say=say
+    )
     name = run.config.get("model_name", "vae")
     sections = [
         f"<h1>{html.escape(name)}: what it learned</h1>",
@@ -49,6 +62,17 @@ def write_report(
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
     return path
+
+
+def _check_place(path: Path) -> None:
+    """Raises InputError where a file can't be written, which is known before minutes of work."""
+    there = next(each for each in path.absolute().parents if each.exists())
+    if path.is_dir():
+        raise InputError(f"{path}: can't be written: it is a folder")
+    if not there.is_dir():
+        raise InputError(f"{path}: can't be written: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: can't be written: {there} may not be written to")
 
 
 def _verdict(judged: dict[str, Any]) -> str:

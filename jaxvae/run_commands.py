@@ -135,6 +135,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
         split=options.split,
         num_importance_samples=options.num_importance_samples,
         seed=options.seed,
+        say=_say,
     )
     with contextlib.suppress(OSError):  # a run that may only be read is judged all the same
         write_json(run.folder / f"evaluation_{options.split}.json", judged)
@@ -290,6 +291,7 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
         split=options.split,
         num_importance_samples=options.num_importance_samples,
         seed=options.seed,
+        say=_say,
     )
     print(path)
     return 0
@@ -327,6 +329,10 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> int:
     else:
         print(comparison_table(groups))
     return 0
+
+
+def _say(line: str) -> None:
+    print(f"jaxvae: {line}", file=sys.stderr, flush=True)
 
 
 def _print_json(value) -> None:

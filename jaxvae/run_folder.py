@@ -102,6 +102,41 @@ def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
         )
 
 
+_ASIDE = (
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.mesh",
+    "trainer.enable_progress_bar",
+    "trainer.checkpoint_every_seconds",
+)
+"""Fields that say where and how a run is computed: of a finished one nothing follows from them."""
+
+
+def is_what_is_asked(folder: Path, fields: dict[str, Any]) -> bool:
+    """Whether a folder holds a finished run of these very settings.
+
+    Args:
+      folder: the run's folder.
+      fields: the config as {dotted name: JSON-able value}.
+    """
+    if not manifest.is_sealed(folder):
+        return False
+    before = dict(settings.fields(record.read_json(folder / "config.json")))
+    return all(
+        before.get(name) == fields.get(name)
+        for name in {*before, *fields}
+        if not any(name == free or name.startswith(free + ".") for free in _ASIDE)
+    )
+
+
+def finished_line(folder: Path, fields: dict[str, Any]) -> str:
+    """That a run is finished, and how to go on."""
+    more = "give more --config.trainer.max_epochs to go on, or " if _may_go_on(fields) else "give "
+    return (
+        f"{folder} is finished and whole, and left as it is; {more}another --workdir for a new run"
+    )
+
+
 def _may_go_on(fields: dict[str, Any]) -> bool:
     """Whether more epochs leave those that were trained as they are: no schedule is a share."""
     share = fields["loss.kld_schedule"] != "constant" and fields["loss.kld_warmup"] < 1.0

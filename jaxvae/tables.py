@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxvae.errors import InputError, did_you_mean
+from jaxvae.errors import InputError, did_you_mean, json_fault
 
 Cells = Iterator[Any]
 """Pairs of the line a cell starts on (None if the file has no lines) and the cell; from typed
@@ -221,7 +221,7 @@ def _parse_json(text: str, where: str, line: int | None) -> Any:
     except RecursionError:
         raise InputError(f"{where}: nested too deeply") from None
     except ValueError as error:  # A number of thousands of digits.
-        raise InputError(f"{where}: {error}") from None
+        raise InputError(f"{where}: {json_fault(error)}") from None
 
 
 def _read_parquet(path: Path, column: str) -> Cells:

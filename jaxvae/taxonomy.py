@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxvae.errors import InputError, did_you_mean
+from jaxvae.errors import InputError, did_you_mean, json_fault
 
 SHIPPED = Path(__file__).with_name("taxonomy.json")
 MAX_FILE_BYTES = 64 * 2**20
@@ -245,7 +245,7 @@ def _read_json(path: Path) -> Any:
     except InputError:
         raise
     except (ValueError, RecursionError) as error:  # Each says by itself what is wrong and where.
-        raise InputError(f"{path}: not a taxonomy in UTF-8 JSON: {error}") from error
+        raise InputError(f"{path}: not a taxonomy in UTF-8 JSON: {json_fault(error)}") from error
 
 
 def _checked_concept(key: object, seen: dict[str, str], source: str) -> str:

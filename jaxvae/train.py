@@ -36,6 +36,7 @@ from jaxvae.loop import Hook, TrainingFailed
 from jaxvae.progress import Progress
 from jaxvae.sharding import Sharding, check_vocabulary
 from jaxvae.taxonomy import Taxonomy
+from jaxvae.verify import verify
 
 __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
 
@@ -49,6 +50,8 @@ def train_and_evaluate(
     models_dir: str | Path = "models",
 ) -> dict[str, dict[str, Any]]:
     """Trains, judges, samples and exports a model; the same folder again resumes.
+
+    A finished run of the same config that is whole is left as it is.
 
     Args:
       config: every field of `configs/base.py`.
@@ -76,6 +79,9 @@ def train_and_evaluate(
     ignore = (signal.SIGTERM,) if jax.distributed.is_initialized() else ()
     with contextlib.ExitStack() as held:
         requests = held.enter_context(interrupt.requests(ignore=ignore))
+        claimed = held.enter_context(contextlib.ExitStack())
+        if not jax.distributed.is_initialized():  # others would not hear of it in good order
+            requests.clean = claimed.close
         held.enter_context(hosts.peers())
         first = hosts.is_first()
         terminal = record.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
@@ -83,7 +89,7 @@ def train_and_evaluate(
         with hosts.together():
             if first:
                 trackers.refuse_missing(config.logger.name)
-            check_held = held.enter_context(lock.claim(folder)) if first else _nothing
+            check_held = claimed.enter_context(lock.claim(folder)) if first else _nothing
             if first:
                 run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
             mesh = devices.make_mesh(
@@ -95,6 +101,12 @@ def train_and_evaluate(
             if first:
                 run_folder.refuse_other_data(folder, taxonomy, dataset)
         hosts.agree(_what_all_must_share(plain, taxonomy, dataset))
+        asked = dict(settings.fields(plain))
+        whole = first and run_folder.is_what_is_asked(folder, asked) and not verify(folder)[1]
+        if hosts.from_the_first(whole, [])[0]:
+            requests.clean = None
+            terminal.say(run_folder.finished_line(folder, asked))
+            return _tell_trackers(folder, config, overrides or {}, terminal) if first else {}
         train_rows = dataset.rows[dataset.splits["train"]]
         made = prepare.blueprint(config, taxonomy, len(train_rows))
         state = made.initial(config, train_rows)
@@ -102,6 +114,7 @@ def train_and_evaluate(
         programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, sharding)
 
         tracked = trackers.untracked()
+        requests.clean = None  # from here on the run writes, and has trackers to close
         with hosts.together():
             if first:
                 tracked = trackers.open_all(
@@ -167,6 +180,29 @@ def train_and_evaluate(
             )
         hosts.wait_for_the_first()
         return stages
+
+
+def _tell_trackers(
+    folder: Path, config: ConfigDict, overrides: dict[str, Any], terminal: record.Terminal
+) -> dict[str, dict[str, Any]]:
+    """Gives trackers what they lack of a finished run; returns its final metrics."""
+    stages = record.read_json(folder / "metrics.json")
+    tracked = trackers.open_all(
+        config.logger.name,
+        folder=folder,
+        config=json.loads(config.to_json()),
+        overrides=overrides,
+        say=terminal.say,
+    )
+    with contextlib.closing(tracked):
+        tracked.catch_up(record.read_epochs(folder))
+        tracked.finish(
+            stages,
+            folder=folder,
+            artifacts=config.logger.artifacts,
+            epoch=record.read_json(folder / "summary.json")["epochs"],
+        )
+    return stages
 
 
 def _nothing() -> None:

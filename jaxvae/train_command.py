@@ -81,9 +81,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
         lock.refuse_if_held(workdir.expanduser().resolve())
     quiet_libraries()
     at_once = "jaxvae: stopped at once; what was saved before stands"
-    # From here on, not from training on: while libraries are imported, an exception that Python's
-    # own handler raises may be lost.
-    with interrupt.requests(), interrupt.exit_at_second_signal(at_once):
+    with interrupt.exit_at_second_signal(at_once):
         from jaxvae import hosts
         from jaxvae.train import TrainingFailed, train_and_evaluate
 

@@ -11,6 +11,7 @@ from jaxvae.checkpoints import Checkpoints, load_params
 from jaxvae.errors import InputError
 from jaxvae.kept_rows import load_kept_rows
 from jaxvae.record import read_epochs, read_json
+from jaxvae.regular_file import irregular
 from jaxvae.safetensors_file import read_safetensors
 from jaxvae.taxonomy import Taxonomy
 from jaxvae.torch_file import read_pth
@@ -30,6 +31,9 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
     """
     run_folder.check_is_run(folder)
     folder = folder.resolve()
+    # Before any of them is opened: what is read by libraries would wait for a pipe's other end.
+    if odd := sorted(path for path in folder.rglob("*") if irregular(path)):
+        return [], [f"{path} is no regular file" for path in odd]
     held: list[str] = []
     wrong: list[str] = []
     for title, check in _checks(folder):

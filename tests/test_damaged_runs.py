@@ -275,3 +275,73 @@ def test_a_model_that_does_not_fit_is_one_line(tmp_path):
 
 def test_loading_is_what_it_was(run, copy):
     np.testing.assert_array_equal(jaxvae.load(copy).encode([["jazz"]]), run.encode([["jazz"]]))
+
+
+def stamps(folder):
+    """When each file was written, and which file it is."""
+    found = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path: (stat.st_mtime_ns, stat.st_ino) for path, stat in found.items()}
+
+
+def test_a_finished_run_asked_for_again_is_left_alone(copy, capsys):
+    resume(copy)
+    before, stages = stamps(copy), json.loads((copy / "metrics.json").read_text())
+    capsys.readouterr()
+    assert resume(copy, **{"trainer.enable_progress_bar": False}) == stages
+    assert stamps(copy) == before
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(f"{copy} is finished")
+    assert "trainer.max_epochs" in said[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["samples.json", "final/record.json", f"checkpoints/2/{manifest.NAME}"]
+)
+def test_unless_a_file_of_it_is_damaged(copy, capsys, name):
+    resume(copy)
+    before = (copy / name).read_bytes()
+    (copy / name).write_bytes(before[:-2])
+    capsys.readouterr()
+    resume(copy)
+    assert "is finished" not in capsys.readouterr().err
+    assert not verify(copy)[1]
+    if "checkpoints" not in name:  # one that is damaged is set aside, and its epoch trained again
+        assert (copy / name).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "written"),
+    [
+        ({"inference.num_samples": 7}, "samples.json"),
+        ({"logger.project": "other"}, "config.json"),
+        ({"trainer.max_epochs": 3}, "model.pth"),
+    ],
+    ids=["samples", "logger", "epochs"],
+)
+def test_or_something_else_is_asked_for(copy, changes, written, capsys):
+    resume(copy)
+    before = (copy / written).read_bytes()
+    capsys.readouterr()
+    resume(copy, **changes)
+    assert "is finished" not in capsys.readouterr().err
+    assert (copy / written).read_bytes() != before
+    assert not verify(copy)[1]
+
+
+@pytest.mark.parametrize("name", [manifest.NAME, "metrics.json", "summary.json"])
+def test_compare_does_not_wait_for_a_pipe(name, copy, capsys):
+    assert cli.main(["compare", str(copy)]) == 0
+    capsys.readouterr()
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    assert str(copy / name) in refused(capsys, "compare", copy)
+
+
+def test_a_number_of_thousands_of_digits_is_said_to_be_too_long(copy, capsys):
+    (copy / manifest.NAME).unlink()
+    (copy / "metrics.json").write_text('{"test": %s}' % ("9" * 10_000))
+    error = refused(capsys, "compare", copy)
+    assert str(copy / "metrics.json") in error
+    assert "a number in it is too long" in error
+    assert "sys." not in error

@@ -36,7 +36,8 @@ def names(folder):
 def test_each_format_is_these_files(asked, tmp_path):
     output, name = asked
     run = make_run("normal", True, True, tmp_path)
-    files, difference = run.export(tmp_path / "new" / output, format=name)
+    (tmp_path / output).parent.mkdir(exist_ok=True)
+    files, difference = run.export(tmp_path / output, format=name)
     assert {path.name for path in files} == FILES[asked] == names(tmp_path)
     assert 0.0 <= difference < 1e-5
 
@@ -176,3 +177,15 @@ def test_the_command_in_a_process_of_its_own(folder, tmp_path):
         code = 0 if "last" in arguments else 2
         tool("export", folder, *arguments, cwd=tmp_path, expect=code)
     assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("output", ["new/m.pth", "new/deep/m.onnx", "new/folder", "file/m.pth"])
+def test_no_folder_is_made_for_an_export_but_the_one_it_is(output, folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    given = ["export", str(folder), "--output", str(tmp_path / output)]
+    given += ["--format", "torch_module"] if output == "new/folder" else []
+    assert cli.main(given) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"jaxvae: --output {tmp_path / output}: ")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]

@@ -221,3 +221,59 @@ def test_nor_does_one_that_is_told_twice_and_then_again():
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (143, "\nat once\n")
+
+
+# Foreign code may swallow what a handler raises, as the import of an extension module may.
+SWALLOWED = """
+import signal
+from jaxvae import interrupt
+{start}
+try:
+    signal.raise_signal({signum})
+except BaseException:
+    pass
+print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize("signum", interrupt.SIGNALS)
+@pytest.mark.parametrize(
+    "start",
+    [
+        "interrupt.end_at_signals()",
+        "interrupt.end_at_signals()\nwith interrupt.requests(): pass",
+        "interrupt.end_at_signals()\nheld = interrupt.requests()\n"
+        "held.__enter__().clean = lambda: print('cleaned', flush=True)",
+    ],
+    ids=["from the first line", "after the run", "before it writes"],
+)
+def test_a_program_of_its_own_ends_at_once_where_nothing_can_be_lost(start, signum):
+    done = in_a_process(SWALLOWED.format(start=start, signum=int(signum)))
+    assert done.returncode == 128 + signum
+    assert done.stdout == ("cleaned\n" if "clean" in start else "")
+    assert done.stderr == f"jaxvae: stopped by {signum.name}\n"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "held = interrupt.requests()\nheld.__enter__().clean = lambda: print('cleaned')",
+        "interrupt.end_at_signals()\nheld = interrupt.requests()\nheld.__enter__()",
+    ],
+    ids=["someone else's process", "a run that writes"],
+)
+def test_otherwise_it_raises(start):
+    done = in_a_process(SWALLOWED.format(start=start, signum=int(signal.SIGTERM)))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+def test_the_handlers_from_before_come_back():
+    start = "interrupt.end_at_signals()\ninterrupt.as_before()"
+    done = in_a_process(SWALLOWED.format(start=start, signum=int(signal.SIGTERM)))
+    assert done.returncode == -signal.SIGTERM
+    done = in_a_process(SWALLOWED.format(start=start, signum=int(signal.SIGINT)))
+    assert done.stdout == "went on\n"  # Python's own handler, which raises
+
+
+def in_a_process(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

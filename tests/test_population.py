@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae import devices, interrupt, prepare, settings, trials
+from jaxvae import cli, devices, interrupt, population_commands, prepare, settings, trials
 from jaxvae.dataset import Dataset, load_dataset
 from jaxvae.members import Watch
 from jaxvae.open_run import load
@@ -213,3 +213,18 @@ def test_a_signal_ends_after_the_round(data):
             asked,
         )
     assert member.progress.epoch == 1
+
+
+@pytest.mark.parametrize("command", [("seeds", "--num"), ("frontier", "--seeds")])
+def test_the_last_seed_must_be_one(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(population_commands, "prepared_trials", lambda *given: pytest.fail("began"))
+    name, option = command
+    given = [name, f"--config={ROOT}/configs/small.py", "--workdir", str(tmp_path / "new")]
+    assert cli.main([*given, "--config.seed=4294967294", option, "3"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("jaxvae: --config.seed=4294967294: ")
+    assert "4294967296" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(pytest.fail.Exception, match="began"):
+        cli.main([*given, "--config.seed=4294967294", option, "2"])

@@ -245,3 +245,48 @@ def test_a_half_written_run_is_refused(capsys, folder, tmp_path):
     (tmp_path / "other" / "SHA256SUMS").unlink()
     assert "not the one the model was trained with" in refused(capsys, "sample", tmp_path / "other")
     assert shell(capsys, "sample", folder, "--num", 1)
+
+
+def test_compare_counts_a_run_that_was_copied_once(capsys, folder, tmp_path):
+    again = shutil.copytree(folder, tmp_path / "again")
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "SHA256SUMS").unlink()
+    (other / "model.pth").write_bytes(b"other parameters")
+    (group,) = json.loads(shell(capsys, "compare", folder, again, other, "--json"))
+    assert group["runs"] == [str(folder), str(other)]
+    assert group["repeats"] == {str(again): str(folder)}
+    assert len(group["measures"]["Jaccard"]["values"]) == 2
+    assert f"{again} is {folder} once more" in shell(capsys, "compare", folder, again, other)
+    assert "once more" not in shell(capsys, "compare", folder, other)
+
+
+def test_what_takes_long_is_said_before_it_starts(capsys, folder, tmp_path, monkeypatch):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "baselines.npz").unlink(missing_ok=True)
+    monkeypatch.setattr(judge, "fit_baselines", lambda *rows: sys.exit("fitting"))
+    for command in ("evaluate", "report"):
+        with pytest.raises(SystemExit):
+            cli.main([command, str(copy)])
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"fitting baselines once; kept in {copy / 'baselines.npz'}" in err
+    monkeypatch.undo()
+    for _ in range(2):  # the second time they are there
+        assert cli.main(["evaluate", str(copy), "--num-importance-samples", "2"]) == 0
+        err = capsys.readouterr().err
+        assert "2 draws" in err
+    assert "fitting" not in err
+
+
+def test_a_report_that_can_t_be_written_is_refused_before_the_work(
+    capsys, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(judge, "judge", lambda *given, **named: pytest.fail("judged"))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.html").mkdir()
+    for output in ("file/report.html", "folder.html"):
+        assert str(tmp_path / output) in refused(
+            capsys, "report", folder, "--output", tmp_path / output
+        )
+    with pytest.raises(pytest.fail.Exception, match="judged"):
+        cli.main(["report", str(folder), "--output", str(tmp_path / "report.html")])

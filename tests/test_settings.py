@@ -1,6 +1,8 @@
 """The command line and the config tree: what is accepted, what is refused, and how."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -273,3 +275,23 @@ def test_every_ranged_field_exists():
 def test_retired_names_are_not_fields():
     config = settings.load_config(str(ROOT / "configs" / "base.py"))
     assert not set(settings.RETIRED) & dict(settings.fields(config)).keys()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_working_directory_that_is_gone_is_said(gone, tmp_path):
+    (tmp_path / "here").mkdir()
+    code = (
+        "import os, sys; os.rmdir(os.getcwd()) if sys.argv.pop() == 'gone' else None\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from jaxvae.cli import launch; sys.exit(launch(sys.argv))"
+    )
+    config = f"--config={ROOT}/configs/small.py"
+    done = subprocess.run(
+        [sys.executable, "-c", code, config, "--print_config", "gone" if gone else "there"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path / "here",
+    )
+    assert done.returncode == (2 if gone else 0), done.stderr
+    said = "jaxvae: the working directory no longer exists; change to another\n"
+    assert done.stderr == (said if gone else "")

@@ -1,12 +1,14 @@
 """`python -m jaxvae verify RUN` names the file that is not what was written, whatever it is."""
 
+import os
 import shutil
 
 import numpy as np
 import pytest
 
-from jaxvae import cli, export, open_run, run_folder
+from jaxvae import cli, export, manifest, open_run, run_folder
 from jaxvae.checkpoints import load_params, save_params
+from jaxvae.errors import InputError
 from jaxvae.record import read_json, write_json
 
 
@@ -238,3 +240,22 @@ def test_a_run_that_was_stopped_is_said_to_be_unfinished(copy, verify):
     assert len(wrong) == 1
     assert "has not finished" in wrong[0]
     assert "checkpoint 2" in held
+
+
+@pytest.mark.parametrize(
+    "name", ["model.pth", "rows.npz", "metrics.jsonl", "SHA256SUMS", "final/record.json"]
+)
+def test_a_pipe_in_a_file_s_place_is_named_and_not_waited_for(name, copy, verify):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    assert verify(copy) == (1, [], [f"{copy / name} is no regular file"])
+
+
+def test_nor_is_a_pipe_taken_for_a_run_that_has_not_finished(copy):
+    (copy / "SHA256SUMS").unlink()
+    os.mkfifo(copy / "SHA256SUMS")
+    assert manifest.is_sealed(copy)
+    with pytest.raises(InputError, match=r"SHA256SUMS is damaged: .*no regular file"):
+        manifest.check(copy)
+    (copy / "SHA256SUMS").unlink()
+    assert not manifest.is_sealed(copy)
