@@ -155,7 +155,7 @@ def test_a_missing_package_is_one_line(ending, package, folder, tmp_path, monkey
         return imported(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    monkeypatch.setattr(cli, "_quiet_libraries", lambda: None)
+    monkeypatch.setattr(cli, "quiet_libraries", lambda: None)
     code = cli.main(["export", str(folder), "--output", str(tmp_path / f"m.{ending}")])
     assert code == 2
     printed = capsys.readouterr()
