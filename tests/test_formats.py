@@ -16,6 +16,8 @@ from tests.documents import python_block
 from tests.networks import VARIED, make_run
 from tests.test_commands import tool
 
+pytestmark = pytest.mark.ecosystem
+
 FILES = {
     ("model.pth", None): {"model.json", "model.pth", "model.safetensors"},
     ("model.safetensors", None): {"model.json", "model.safetensors"},

@@ -23,6 +23,8 @@ from tests.model_hub import TOKEN, ModelHub
 # refuses every address but the loopback's and says so.
 CHILD = """
 import contextlib, io, json, socket, sys
+
+pytestmark = pytest.mark.ecosystem
 connect, lookup = socket.socket.connect, socket.getaddrinfo
 def guarded(self, address):
     if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "localhost"):
@@ -254,7 +256,7 @@ def opened(hub, pushed, published, home):
         "calibrated": ["sample", "hf://someone/tags", "--decode", "calibrated"],
         "sample": ["sample", "hf://someone/tags", "--num", "3", "--seed", "1"],
         "traverse": ["traverse", "hf://someone/tags", "--around", "jazz", "--dim", "0"],
-        "export": ["export", "hf://someone/tags", "--output", str(home / "out" / "m.safetensors")],
+        "export": ["export", "hf://someone/tags", "--output", str(home / "m.safetensors")],
         "no token": ["push", str(published), "someone/more"],
         "documented": {"code": python_block("hub.md").replace("user/name", "someone/tags")},
         "bad name": ["push", str(published), "more"],
@@ -281,7 +283,7 @@ def test_commands_take_an_address(opened, published, home):
     assert opened["traverse"]["code"] == 0
     assert "Dimension 0, around jazz" in opened["traverse"]["out"]
     assert "of hf://someone/tags;" in opened["export"]["out"]
-    exported = (home / "out" / "m.safetensors").read_bytes()
+    exported = (home / "m.safetensors").read_bytes()
     assert exported == (published / "model.safetensors").read_bytes()
 
 

@@ -8,6 +8,8 @@ import pytest
 from tests import clone
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.ecosystem
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):

@@ -17,6 +17,8 @@ from tests.networks import TAXONOMY, VARIED, make_run, rows
 
 CHILD = """
 import sys
+
+pytestmark = pytest.mark.ecosystem
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("jaxvae", "flax"):

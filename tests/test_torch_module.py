@@ -13,6 +13,8 @@ from tests.conftest import ROOT
 from tests.documents import python_block
 from tests.networks import ARCHITECTURES, TAXONOMY, VARIED, make_run, rows
 
+pytestmark = pytest.mark.ecosystem
+
 
 def opened(run, folder):
     """Exports a run and imports its `model.py`, as a user would."""
