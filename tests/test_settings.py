@@ -281,9 +281,10 @@ def test_retired_names_are_not_fields():
 def test_a_working_directory_that_is_gone_is_said(gone, tmp_path):
     (tmp_path / "here").mkdir()
     code = (
-        "import os, sys; os.rmdir(os.getcwd()) if sys.argv.pop() == 'gone' else None\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from jaxvae.cli import launch; sys.exit(launch(sys.argv))"
+        f"import os, sys; sys.path[0] = {str(ROOT)!r}\n"
+        "from jaxvae.cli import launch\n"
+        "os.rmdir(os.getcwd()) if sys.argv.pop() == 'gone' else None\n"
+        "sys.exit(launch(sys.argv))"
     )
     config = f"--config={ROOT}/configs/small.py"
     done = subprocess.run(
