@@ -19,12 +19,12 @@ from tests.conftest import ROOT
 from tests.documents import python_block
 from tests.model_hub import TOKEN, ModelHub
 
+pytestmark = pytest.mark.ecosystem
+
 # Runs in a process of its own, since the library reads its environment once, on import. A guard
 # refuses every address but the loopback's and says so.
 CHILD = """
 import contextlib, io, json, socket, sys
-
-pytestmark = pytest.mark.ecosystem
 connect, lookup = socket.socket.connect, socket.getaddrinfo
 def guarded(self, address):
     if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "localhost"):

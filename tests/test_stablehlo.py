@@ -15,10 +15,10 @@ from jaxvae.stablehlo_file import PLATFORMS
 from tests.documents import python_block
 from tests.networks import TAXONOMY, VARIED, make_run, rows
 
+pytestmark = pytest.mark.ecosystem
+
 CHILD = """
 import sys
-
-pytestmark = pytest.mark.ecosystem
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("jaxvae", "flax"):
