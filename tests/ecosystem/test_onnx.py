@@ -110,6 +110,7 @@ def test_the_metadata_says_what_the_columns_are(ort, tmp_path):
 def test_the_same_run_gives_the_same_bytes(ort, tmp_path):
     run = make_run("flow", True, True, tmp_path)
     for name in ("a", "b"):
+        (tmp_path / name).mkdir()
         run.export(tmp_path / name / "model.onnx")
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
