@@ -1,6 +1,5 @@
 """A study's folder: what it keeps for the next start, and whether that is still what it was."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxvae import record, run_folder, settings
 from jaxvae.errors import InputError
+from jaxvae.manifest import file_digest
 from jaxvae.verify import verify
 
 STUDY, SPACE, DATABASE = "study.json", "space.py", "study.db"
@@ -29,7 +29,7 @@ def begin(folder: Path, config: ConfigDict, facts: dict[str, Any], space: Path) 
       space: the file of the space, which is copied.
     """
     shutil.copyfile(space, folder / SPACE)
-    write(folder, config, facts | {"space_sha256": _digest(folder / SPACE)})
+    write(folder, config, facts | {"space_sha256": file_digest(folder / SPACE)})
 
 
 def write(folder: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ def read(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
         raise InputError(f"{path}: damaged: no {', '.join(wrong)} in it")
     if not (folder / SPACE).is_file():
         raise InputError(f"{folder / SPACE}: is gone; put it back, or begin another study")
-    if facts.get("space_sha256") != _digest(folder / SPACE):
+    if facts.get("space_sha256") != file_digest(folder / SPACE):
         raise InputError(
             f"{folder / SPACE}: is not the one that the study was begun with; put that back, or "
             f"begin another study in a new --workdir"
@@ -96,7 +96,3 @@ def set_aside(folder: Path) -> Path:
     free = (folder.with_name(f"{folder.name}.damaged{suffix}") for suffix in suffixes)
     place = next(path for path in free if not path.exists())
     return folder.rename(place)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -83,7 +83,7 @@ ROOMS = {
     "population": {"metrics", "state"},
     "space": {"errors", "settings"},
     "study": {"errors", "space"},
-    "study_folder": {"errors", "record", "run_folder", "settings", "verify"},
+    "study_folder": {"errors", "manifest", "record", "run_folder", "settings", "verify"},
     "standings": {"study"},
     "members": {"interrupt", "loop", "population", "progress", "state"},
     "manifest": {"errors", "regular_file"},
