@@ -68,16 +68,20 @@ def find_file(name: str, *, flag: str = "config") -> Path:
       InputError: there is none.
     """
     path = Path(name)
-    package = Path(__file__).resolve().parent
-    brought = package / "shipped"
-    root = brought if brought.is_dir() else package.parent  # in a clone they are beside it
-    places = [path, *([root / path] if path.parts[:1] == ("configs",) else [])]
+    places = [path, *([_brought() / path] if path.parts[:1] == ("configs",) else [])]
     for place in places:
         if place.is_file():
             return place
     files = [file for place in places for file in place.parent.glob("*.py") if file.stem[0] != "_"]
     known = sorted({str(path.parent / file.name) for file in files})
     raise InputError(f"--{flag}={name}: no such file{did_you_mean(name, known)}")
+
+
+def _brought() -> Path:
+    """The folder that has the package's own `configs`."""
+    package = Path(__file__).resolve().parent
+    shipped = package / "shipped"
+    return shipped if shipped.is_dir() else package.parent  # in a clone they are beside it
 
 
 def load_config(path_and_presets: str) -> ConfigDict:
@@ -89,7 +93,7 @@ def load_config(path_and_presets: str) -> ConfigDict:
     name, _, presets = path_and_presets.partition(":")
     path = find_file(name)
     # A config imports its neighbours as `configs.base`, wherever the command was started.
-    for root in (str(Path.cwd()), str(path.resolve().parent.parent)):
+    for root in map(str, (Path.cwd(), path.resolve().parent.parent, _brought())):
         if root not in sys.path:
             sys.path.append(root)
     spec = importlib.util.spec_from_file_location("jaxvae_config", path)

@@ -68,3 +68,15 @@ def test_its_search_takes_a_space_it_brings(site, tmp_path):
                  "--workdir=study")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "def get_space" in (tmp_path / "study" / "space.py").read_text()
+
+
+def test_a_config_of_ones_own_starts_from_one_it_brings(site, tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    own = tmp_path / "deep" / "er" / "own.py"
+    own.write_text(
+        "from configs import small\n\n\ndef get_config(presets=''):\n"
+        "    c = small.get_config(presets)\n    c.model_name = 'own'\n    return c\n"
+    )
+    done = start(site, tmp_path, "train", f"--config={own}", "--print_config")
+    assert done.returncode == 0, done.stderr
+    assert '"model_name": "own"' in done.stdout
