@@ -182,9 +182,16 @@ def break_database(path):
         file.write_bytes(b"not a database, and long enough to be looked at" * 1000)
 
 
+def take_database_away(path, process):
+    """For a writer that opens it anew each time: one that is open just now can't write it back."""
+    wait_for(path.exists, process)  # the writer is a thread, and starts when it likes
+    path.unlink()
+    path.mkdir()
+
+
 BREAK = {
     "wandb": break_wandb,
-    "trackio": lambda place, process: break_database(place / "trackio" / "jaxvae.db"),
+    "trackio": lambda place, process: take_database_away(place / "trackio" / "jaxvae.db", process),
     "mlflow": lambda place, process: break_database(place / "mlflow.db"),
 }
 
