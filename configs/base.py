@@ -41,6 +41,7 @@ def get_config(presets: str = "") -> ConfigDict:
     c.data.split_by = "row"  # "row", or "set": equal tag sets stay in one split
     c.data.split_seed = 42  # seed of the splits alone
     c.data.batch_size = 32  # rows of a batch
+    c.data.rows_per_epoch = 0  # rows of an epoch, of the next epoch those that follow; 0: all
     c.data.shuffle = True  # draw a new order of the training rows every epoch
 
     c.loss = ConfigDict()
@@ -57,6 +58,7 @@ def get_config(presets: str = "") -> ConfigDict:
 
     c.trainer = ConfigDict()
     c.trainer.max_epochs = 250  # epochs to train
+    c.trainer.max_steps = 0  # optimizer steps that end training, within an epoch too; 0: no limit
     c.trainer.accelerator = "auto"  # "auto", "cpu", "gpu" or "tpu"
     c.trainer.devices = 1  # how many devices; -1: all there are
     c.trainer.mesh = ConfigDict()

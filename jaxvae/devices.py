@@ -95,6 +95,12 @@ def make_mesh(*, accelerator: str, num_devices: int, data: int = -1, model: int 
     return Mesh(np.asarray(found[:count]).reshape(rest, model), ("data", "model"))
 
 
+def memory(mesh: Mesh) -> int | None:
+    """Bytes of memory of one of a mesh's devices; None where it can't be told, as of a CPU."""
+    (first, *_) = (device for device in mesh.devices.flat if device in jax.local_devices())
+    return (first.memory_stats() or {}).get("bytes_limit")
+
+
 def describe(found) -> str:
     """Devices in words: "1 cpu", "8 tpu (TPU v5e)"."""
     first = found[0]

@@ -54,6 +54,7 @@ def make_train_epoch(
     num_tags: int,
     latent_dim: int,
     batch_size: int,
+    split_rows: int | None = None,
     shuffle: bool = True,
     accumulate: int = 1,
     objective: Objective = ELBO,
@@ -66,10 +67,11 @@ def make_train_epoch(
 
     Args:
       graphdef: the model's static graph (see `state.create_state`).
-      num_rows: N, rows of the training split.
+      num_rows: N, rows of the epoch.
       num_tags: V.
       latent_dim: L.
       batch_size: rows of a forward pass, over all devices.
+      split_rows: rows of the training split that an epoch's are drawn from; None: N.
       shuffle: whether the order is drawn anew each epoch.
       accumulate: batches whose gradients make one optimizer step; their sum is divided by their
         rows once, so 2 batches of 16 are one of 32 (batch norm sees 16).
@@ -81,8 +83,8 @@ def make_train_epoch(
 
     Returns:
       A jitted function of (state, numbers, rows) to (state, sums of the losses). `rows` is
-      `[N + 1, K]` or longer: the split, and empty rows behind that padding points to. The state is
-      donated.
+      `[N + 1, K]` or longer: the epoch's, and empty rows behind that padding points to. Steps that
+      `numbers.max_steps` leaves no room for are not taken. The state is donated.
     """
     steps = steps_per_epoch(num_rows, batch_size, accumulate)
     loss_of = losses.OBJECTIVES[objective.name]
@@ -99,7 +101,7 @@ def make_train_epoch(
             keep=drawn.keep,
             train=True,
         )
-        loss = loss_of(terms, weights, num_rows)
+        loss = loss_of(terms, weights, split_rows or num_rows)
         bce = jnp.mean(terms.reconstruction, axis=0)
         sums = metrics.Losses.from_batch(loss=loss, bce=bce, kld=terms.rate, mask=mask)
         batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
@@ -158,14 +160,14 @@ def make_train_epoch(
         )
         return (sharding.keep(state) if sharding else state), sums
 
-    def inputs(rows: jax.Array, row_numbers: jax.Array, uniforms: jax.Array):
-        """What `step` takes, for S steps, where it is needed."""
+    def inputs(rows: jax.Array, row_numbers: jax.Array, uniforms: jax.Array, taken: jax.Array):
+        """What `step` takes, for S steps, where it is needed; those not `taken` have no rows."""
         if sharding is not None:
             behind = sharding.padded(row_numbers.shape[-1]) - row_numbers.shape[-1]
             row_numbers = _pad(row_numbers, -1, behind, num_rows)
             uniforms = sharding.split(_pad(uniforms, -2, behind, 0.0))
         columns = sharding.take(rows, row_numbers) if sharding else rows[row_numbers]
-        mask = row_numbers < num_rows
+        mask = (row_numbers < num_rows) & taken[:, None, None]
         return mask, jnp.sum(mask.astype(jnp.float32), axis=(1, 2)), columns, uniforms
 
     last = _last_batch(num_rows, batch_size, accumulate)
@@ -197,7 +199,8 @@ def make_train_epoch(
 
         def some_steps(number, carry):
             at = number * together + jnp.arange(together)
-            given = inputs(rows, batches[at], draws.step_uniforms(state.key, start + at, shape))
+            uniforms = draws.step_uniforms(state.key, start + at, shape)
+            given = inputs(rows, batches[at], uniforms, start + at < numbers.max_steps)
             return jax.lax.fori_loop(
                 0,
                 together,
@@ -209,8 +212,10 @@ def make_train_epoch(
         if whole:
             carry = jax.lax.fori_loop(0, turns, some_steps, carry)
         if last:
-            uniforms = draws.step_uniforms(state.key, (start + whole)[None], (1, last, width))
-            given = inputs(rows, order[in_whole:].reshape(1, 1, last), uniforms)
+            at = (start + whole)[None]
+            uniforms = draws.step_uniforms(state.key, at, (1, last, width))
+            in_last = order[in_whole:].reshape(1, 1, last)
+            given = inputs(rows, in_last, uniforms, at < numbers.max_steps)
             carry = advance(carry, jax.tree.map(lambda leaf: leaf[0], given))
         state, total = carry
         return state, sharding.whole(total) if sharding else total

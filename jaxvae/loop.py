@@ -35,7 +35,8 @@ class Programs:
     train_epoch: Callable
     validate: Callable
     numbers: Numbers
-    train_rows: jax.Array
+    rows_of_epoch: Callable[[int], jax.Array]
+    """The training rows of an epoch, by its number from 0."""
     val_rows: jax.Array
     labelled_rows: np.ndarray
     """The validation rows, on the host, whose silhouette is taken."""
@@ -85,7 +86,7 @@ def train(
       PeerLost: another process of the job ended.
     """
     state, best, progress = _resume(state, checkpoints, folder, terminal)
-    if progress.epoch * programs.steps != int(state.step):
+    if plan.steps_after(progress.epoch, programs.steps) != int(state.step):
         raise InputError(
             f"{folder} has {int(state.step):,} steps behind it in {progress.epoch:,} epochs, but "
             f"an epoch has {programs.steps:,} on these devices (see --config.trainer."
@@ -112,7 +113,8 @@ def train(
     with terminal.epochs(total, progress.epoch) as display:
         while progress.epoch < total and not progress.stopped_early:
             started = time.perf_counter()
-            state, sums = programs.train_epoch(state, programs.numbers, programs.train_rows)
+            rows = programs.rows_of_epoch(progress.epoch)
+            state, sums = programs.train_epoch(state, programs.numbers, rows)
             sums, bad_step = jax.device_get((sums, state.bad_step))
             seconds = time.perf_counter() - started
             if bad_step >= 0:

@@ -7,19 +7,25 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import epoch, evaluate, loop
+from jaxvae import devices, epoch, evaluate, loop
 from jaxvae.dataset import Dataset
+from jaxvae.errors import InputError
 from jaxvae.losses import Objective
 from jaxvae.model import VAE
 from jaxvae.progress import Plan
+from jaxvae.row_stream import RowStream
 from jaxvae.sharding import Sharding
 from jaxvae.state import Numbers, TrainState, make_initial, make_numbers
 from jaxvae.taxonomy import Taxonomy
+
+_COUNTED = 1 << 20
+"""Rows whose tags are counted at a time: numpy makes eight bytes of each entry meanwhile."""
 
 
 class Blueprint(NamedTuple):
@@ -79,7 +85,10 @@ def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np
     """What the rows say of a fresh model."""
     inputs = {}
     if config.model.decoder_bias == "log_odds":
-        present = np.bincount(rows.ravel(), minlength=num_tags + 1)[:num_tags] + 0.5
+        present = np.full(num_tags, 0.5)
+        for start in range(0, len(rows), _COUNTED):
+            columns = rows[start : start + _COUNTED].ravel()
+            present += np.bincount(columns, minlength=num_tags + 1)[:num_tags]
         log_odds = np.log(present) - np.log(len(rows) + 1.0 - present)
         inputs["log_odds"] = log_odds.astype(np.float32)
     if config.model.prior == "vamp":
@@ -100,12 +109,33 @@ def objective_of(config: ConfigDict) -> Objective:
     )
 
 
-def plan_of(config: ConfigDict) -> Plan:
-    """How long a config's run is, and how often what happens in it."""
-    trainer = config.trainer
+def steps_of(config: ConfigDict, *, num_rows: int, growth: int = 1) -> int:
+    """Optimizer steps of a config's epoch.
+
+    Args:
+      config: every field of `configs/base.py`.
+      num_rows: N, training rows.
+      growth: how many times `data.batch_size` a batch has.
+    """
+    return epoch.steps_per_epoch(
+        config.data.rows_per_epoch or num_rows,
+        config.data.batch_size * growth,
+        config.trainer.accumulate_grad_batches,
+    )
+
+
+def plan_of(config: ConfigDict, *, steps: int) -> Plan:
+    """How long a config's run is, and how often what happens in it.
+
+    Args:
+      config: every field of `configs/base.py`.
+      steps: of an epoch.
+    """
+    trainer, total = config.trainer, _total_steps(config, steps)
     return Plan(
-        max_epochs=trainer.max_epochs,
-        warmup_epochs=_warmup_epochs(config),
+        max_epochs=-(-total // steps),
+        max_steps=trainer.max_steps,
+        warmup_epochs=_warmup_steps(config, steps) / steps,
         check_val_every_n_epoch=trainer.check_val_every_n_epoch,
         patience=trainer.early_stopping_patience,
         min_delta=trainer.early_stopping_min_delta,
@@ -113,26 +143,29 @@ def plan_of(config: ConfigDict) -> Plan:
     )
 
 
-def _warmup_epochs(config: ConfigDict) -> float:
-    """Epochs until the loss has its final weights; a number below 1 is a share of all."""
+def _total_steps(config: ConfigDict, steps: int) -> int:
+    """Optimizer steps of the whole run."""
+    total = config.trainer.max_epochs * steps
+    return min(total, config.trainer.max_steps) if config.trainer.max_steps else total
+
+
+def _warmup_steps(config: ConfigDict, steps: int) -> float:
+    """Steps until the loss has its final weights; a warm-up below 1 is a share of all."""
     warmup = config.loss.kld_warmup
     if config.loss.kld_schedule == "constant":
         return 0.0
-    return warmup * config.trainer.max_epochs if warmup < 1.0 else warmup
+    return warmup * (_total_steps(config, steps) if warmup < 1.0 else steps)
 
 
-def numbers_of(config: ConfigDict, *, num_rows: int, growth: int = 1) -> Numbers:
+def numbers_of(config: ConfigDict, *, steps: int, growth: int = 1) -> Numbers:
     """The numbers that a config's compiled programs are called with.
 
     Args:
       config: every field of `configs/base.py`.
-      num_rows: N, training rows.
+      steps: of an epoch.
       growth: how many times `data.batch_size` a batch has.
     """
     trainer, loss = config.trainer, config.loss
-    steps = epoch.steps_per_epoch(
-        num_rows, config.data.batch_size * growth, trainer.accumulate_grad_batches
-    )
     return make_numbers(
         learning_rate=trainer.optimizer.lr * math.sqrt(growth),
         betas=trainer.optimizer.betas,
@@ -140,17 +173,18 @@ def numbers_of(config: ConfigDict, *, num_rows: int, growth: int = 1) -> Numbers
         clip_norm=trainer.gradient_clip_val,
         lr_schedule=trainer.lr_scheduler.name,
         warmup_steps=round(trainer.lr_scheduler.warmup_epochs * steps),
-        total_steps=trainer.max_epochs * steps,
+        total_steps=_total_steps(config, steps),
         final_fraction=trainer.lr_scheduler.final_fraction,
         dropout_p=config.model.dropout_p,
         hidden_dropout_p=config.model.hidden_dropout_p,
         average_decay=trainer.ema_decay,
         bce_weight=loss.bce_weight,
         kld_weight=loss.kld_weight,
-        kld_warmup_steps=_warmup_epochs(config) * steps,
+        kld_warmup_steps=_warmup_steps(config, steps),
         kld_cycles=loss.kld_cycles,
         free_bits=loss.free_bits,
         capacity=loss.capacity,
+        max_steps=trainer.max_steps,
     )
 
 
@@ -163,14 +197,16 @@ def train_epoch_of(
     batch_size: int,
     sharding: Sharding | None = None,
 ) -> Callable:
-    """The training epoch of a config: see `epoch.make_train_epoch`."""
+    """The training epoch of a config: see `epoch.make_train_epoch`; `num_rows` is the split's."""
     return epoch.make_train_epoch(
         graphdef,
-        num_rows=num_rows,
+        num_rows=config.data.rows_per_epoch or num_rows,
+        split_rows=num_rows,
         num_tags=num_tags,
         latent_dim=config.model.latent_dim,
         batch_size=batch_size,
-        shuffle=config.data.shuffle,
+        # Rows that come in a random order need no other.
+        shuffle=config.data.shuffle and not config.data.rows_per_epoch,
         accumulate=config.trainer.accumulate_grad_batches,
         objective=objective_of(config),
         dropout_per_row=config.model.dropout_per_row,
@@ -209,8 +245,9 @@ def programs_of(
 ) -> loop.Programs:
     """The compiled programs of one run, on a mesh, with the rows placed."""
     growth = sharding.mesh.shape["data"] if config.trainer.scale_batch_with_devices else 1
-    train, val = (dataset.rows[dataset.splits[name]] for name in ("train", "val"))
+    train, val = dataset.splits["train"], dataset.rows[dataset.splits["val"]]
     num_tags = taxonomy.num_tags
+    steps = steps_of(config, num_rows=len(train), growth=growth)
     # A program for one device need not know of the others.
     several = sharding if sharding.mesh.size > 1 else None
     return loop.Programs(
@@ -225,13 +262,40 @@ def programs_of(
         validate=validation_of(
             config, graphdef, num_rows=len(val), num_tags=num_tags, sharding=several
         ),
-        numbers=numbers_of(config, num_rows=len(train), growth=growth),
-        train_rows=sharding.place_rows(train, num_tags=num_tags),
+        numbers=numbers_of(config, steps=steps, growth=growth),
+        rows_of_epoch=_rows_of_epoch(config, dataset, sharding, num_tags),
         val_rows=sharding.place_rows(val, num_tags=num_tags),
         labelled_rows=val[: evaluate.SILHOUETTE_ROWS],
-        steps=epoch.steps_per_epoch(
-            len(train), config.data.batch_size * growth, config.trainer.accumulate_grad_batches
-        ),
+        steps=steps,
         # One process writes what it has, wherever it lies.
         gather=sharding.gather if not sharding.is_here else lambda tree: tree,
     )
+
+
+def _rows_of_epoch(
+    config: ConfigDict, dataset: Dataset, sharding: Sharding, num_tags: int
+) -> Callable[[int], jax.Array]:
+    """The training rows of each epoch: all of them, or its share of a stream."""
+    positions = dataset.splits["train"]
+    shares = sharding.mesh.shape["data"]
+    needed, there = (
+        len(positions) * dataset.rows[:1].nbytes // shares,
+        devices.memory(sharding.mesh),
+    )
+    if not config.data.rows_per_epoch and there and 2 * needed > there:
+        raise InputError(
+            f"{len(positions):,} training rows need {needed:,} of a device's {there:,} bytes of "
+            f"memory; set --config.data.rows_per_epoch, such as {len(positions) // 100}, to bring "
+            f"them there an epoch at a time"
+        )
+    if config.data.rows_per_epoch:
+        return RowStream(
+            dataset.rows,
+            positions,
+            per_epoch=config.data.rows_per_epoch,
+            shuffle=config.data.shuffle,
+            seed=config.seed,
+            place=lambda rows: sharding.place_rows(rows, num_tags=num_tags),
+        )
+    resident = sharding.place_rows(dataset.rows[positions], num_tags=num_tags)
+    return lambda epoch: resident

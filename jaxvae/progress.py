@@ -9,7 +9,8 @@ class Plan(NamedTuple):
     """How long a run is and how often things happen in it.
 
     Attributes:
-      max_epochs: epochs.
+      max_epochs: epochs; the last may be cut short.
+      max_steps: optimizer steps that end the run, wherever in an epoch; 0 leaves it to the epochs.
       warmup_epochs: epochs until the loss has its final weights; early stopping waits for them.
       check_val_every_n_epoch: epochs between validations.
       patience: validations without a gain that end the run; 0 never does.
@@ -18,6 +19,7 @@ class Plan(NamedTuple):
     """
 
     max_epochs: int
+    max_steps: int
     warmup_epochs: float
     check_val_every_n_epoch: int
     patience: int
@@ -27,6 +29,10 @@ class Plan(NamedTuple):
     def validates(self, epoch: int) -> bool:
         """Whether the finished epoch of this number is followed by a validation."""
         return epoch % self.check_val_every_n_epoch == 0 or epoch == self.max_epochs
+
+    def steps_after(self, epoch: int, steps: int) -> int:
+        """Optimizer steps behind a run after some epochs of so many steps each."""
+        return min(epoch * steps, self.max_steps) if self.max_steps else epoch * steps
 
 
 @dataclasses.dataclass

@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.split_by": _one_of("row", "set"),
     "data.split_seed": _between(0, 2**32, "must be between 0 and 4294967295"),
     "data.batch_size": _from_to(1, 2**24),
+    "data.rows_per_epoch": _from_to(0, 2**31 - 2),
     "loss.bce_weight": _at_least(0.0),
     "loss.kld_weight": _at_least(0.0),
     "loss.objective": _one_of("elbo", "free_bits", "capacity", "tcvae", "iw"),
@@ -60,6 +61,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "loss.capacity": _at_least(0.0),
     "loss.num_importance_samples": _from_to(1, 10_000),
     "trainer.max_epochs": _from_to(1, 10**9),
+    "trainer.max_steps": _from_to(0, 2**31 - 2),
     "trainer.accelerator": _one_of("auto", "cpu", "gpu", "tpu"),
     "trainer.devices": (
         lambda value: value == -1 or value >= 1,

@@ -39,7 +39,7 @@ class TrainState:
 
 
 class Numbers(NamedTuple):
-    """The numbers a user tunes, as float32 scalars that compiled programs take as inputs.
+    """The numbers a user tunes, as scalars that compiled programs take as inputs.
 
     None of them is a constant of a program: overriding one never recompiles, and a population of
     runs is a `vmap` over them.
@@ -58,6 +58,7 @@ class Numbers(NamedTuple):
     average_decay: jax.Array
     kld_warmup_steps: jax.Array
     kld_cycles: jax.Array
+    max_steps: jax.Array
     loss_weights: LossWeights
 
 
@@ -80,6 +81,7 @@ def make_numbers(
     kld_cycles: float = 1.0,
     free_bits: float = 0.0,
     capacity: float = 0.0,
+    max_steps: int = 0,
 ) -> Numbers:
     """Collects the tunable numbers of a run.
 
@@ -102,6 +104,7 @@ def make_numbers(
       kld_cycles: cycles of a cyclical warm-up.
       free_bits: nats that each latent dimension has for nothing.
       capacity: nats that the rate is held at.
+      max_steps: steps after which none is taken, in the middle of an epoch or not; 0: no end.
     """
 
     def number(value: float) -> jax.Array:
@@ -121,6 +124,7 @@ def make_numbers(
         average_decay=number(average_decay),
         kld_warmup_steps=number(kld_warmup_steps),
         kld_cycles=number(kld_cycles),
+        max_steps=jnp.asarray(max_steps or np.iinfo(np.int32).max, jnp.int32),
         loss_weights=LossWeights(
             bce=number(bce_weight),
             kld=number(kld_weight),

@@ -107,9 +107,9 @@ def train_and_evaluate(
             requests.clean = None
             terminal.say(run_folder.finished_line(folder, asked))
             return _tell_trackers(folder, config, overrides or {}, terminal) if first else {}
-        train_rows = dataset.rows[dataset.splits["train"]]
-        made = prepare.blueprint(config, taxonomy, len(train_rows))
-        state = made.initial(config, train_rows)
+        train_split = dataset.splits["train"]
+        made = prepare.blueprint(config, taxonomy, len(train_split))
+        state = made.initial(config, dataset.rows[train_split])
         sharding = Sharding(mesh)
         programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, sharding)
 
@@ -154,7 +154,7 @@ def train_and_evaluate(
                 sharding.place(state),
                 checkpoints,
                 folder,
-                plan=prepare.plan_of(config),
+                plan=prepare.plan_of(config, steps=programs.steps),
                 terminal=terminal,
                 tensorboard="tensorboard" in config.logger.name,
                 tracked=tracked,
@@ -251,7 +251,7 @@ def conclude(
     Returns:
       The final metrics, nested as in `metrics.json`.
     """
-    num_rows = len(dataset.splits["train"])
+    steps = prepare.steps_of(config, num_rows=len(dataset.splits["train"]))
     stages = finish(
         folder,
         graphdef=made.graphdef,
@@ -260,7 +260,7 @@ def conclude(
         best_epoch=progress.best_epoch,
         epochs=progress.epoch,
         key=jax.random.key(config.seed),
-        weights=prepare.numbers_of(config, num_rows=num_rows).loss_weights,
+        weights=prepare.numbers_of(config, steps=steps).loss_weights,
         objective=made.objective,
         latent_dim=config.model.latent_dim,
         taxonomy=taxonomy,

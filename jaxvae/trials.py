@@ -40,9 +40,10 @@ OWN_NUMBERS = (
     *("seed", "model_name", "model.dropout_p", "model.decoder_bias"),
     *("loss.bce_weight", "loss.kld_weight", "loss.kld_warmup", "loss.kld_cycles"),
     *("loss.free_bits", "loss.capacity"),
-    *("trainer.max_epochs", "trainer.gradient_clip_val", "trainer.check_val_every_n_epoch"),
+    *("trainer.max_epochs", "trainer.max_steps", "trainer.gradient_clip_val"),
+    *("trainer.check_val_every_n_epoch", "trainer.early_stopping_patience"),
     *("trainer.optimizer.lr", "trainer.optimizer.betas", "trainer.optimizer.weight_decay"),
-    *("trainer.lr_scheduler", "trainer.early_stopping_patience"),
+    *("trainer.lr_scheduler",),
     *("trainer.early_stopping_min_delta", "trainer.checkpoint_every_seconds"),
     *("trainer.enable_progress_bar", "inference", "logger"),
 )
@@ -100,25 +101,28 @@ class Trials:
         Raises:
           InputError: the config has a field that a run among others can't have.
         """
-        for field, alone in (("scale_batch_with_devices", False), ("mesh.model", 1)):
-            value = dict(settings.fields(config))[f"trainer.{field}"]
+        shared = "here devices share the models, not a batch or a layer"
+        for field, alone, why in (
+            ("trainer.scale_batch_with_devices", False, shared),
+            ("trainer.mesh.model", 1, shared),
+            ("data.rows_per_epoch", 0, "here all models train on the same rows at the same time"),
+        ):
+            value = dict(settings.fields(config))[field]
             if value != alone:
-                raise InputError(
-                    f"--config.trainer.{field}={value}: here devices share the models, not a "
-                    f"batch or a layer; leave it out"
-                )
+                raise InputError(f"--config.{field}={value}: {why}; leave it out")
         trackers.refuse_missing(config.logger.name)
         shape = shape_of(config)
         if shape not in self._shapes:
             made = prepare.blueprint(config, self.taxonomy, len(self._train))
             self._shapes[shape] = config, made
         made = self._shapes[shape][1]
+        steps = prepare.steps_of(config, num_rows=len(self._train))
         return Member(
             name=name,
             shape=shape,
             fresh=lambda: made.initial(config, self._train),
-            numbers=prepare.numbers_of(config, num_rows=len(self._train)),
-            plan=prepare.plan_of(config),
+            numbers=prepare.numbers_of(config, steps=steps),
+            plan=prepare.plan_of(config, steps=steps),
         )
 
     def train(

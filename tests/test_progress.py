@@ -7,6 +7,7 @@ def plan(**options):
     return Plan(
         **{
             "max_epochs": 10,
+            "max_steps": 0,
             "warmup_epochs": 0.0,
             "check_val_every_n_epoch": 1,
             "patience": 0,
