@@ -4,10 +4,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -330,36 +328,6 @@ def test_the_wrapper_passes_its_options_on(wrapper, tmp_path):
     assert config["trainer"]["optimizer"]["lr"] == 1e-3
     assert config["seed"] == 3
     assert "--resume" in wrapper("--run-name", "my_experiment", cwd=tmp_path, expect=2).stderr
-
-
-def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
-    arguments = (
-        f"--config={ROOT}/configs/small.py",
-        "--config.trainer.max_epochs=20",
-        "--config.trainer.checkpoint_every_seconds=0.0",
-    )
-    launch(*arguments, "--workdir=whole", "--config.model_name=a", cwd=tmp_path)
-    victim = subprocess.Popen(
-        [sys.executable, str(ROOT / "launch.py"), *arguments, "--workdir=killed"],
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "XLA_FLAGS": ""},
-    )
-    log = tmp_path / "killed" / "metrics.jsonl"
-    while victim.poll() is None and (not log.exists() or log.read_text().count("\n") < 5):
-        time.sleep(0.02)
-    victim.kill()
-    assert victim.wait() == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "final").exists()
-    # What is there before the end can be looked at, and a finished model is not claimed.
-    assert (
-        "did the run finish"
-        in tool("export", "killed", "--output", "m.pth", cwd=tmp_path, expect=2).stderr
-    )
-    done = launch(*arguments, "--workdir=killed", cwd=tmp_path)
-    assert "Resuming after epoch" in done.stderr
-    whole, killed = (tmp_path / name / "model.pth" for name in ("whole", "killed"))
-    assert whole.read_bytes() == killed.read_bytes()
 
 
 def test_a_run_without_a_checkpoint_has_no_last_one(tmp_path, trained):

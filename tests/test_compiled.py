@@ -1,14 +1,11 @@
 """Compiled programs on disk: shared by processes, and never in the way."""
 
 import os
-import subprocess
-import sys
 
 import jax
 import pytest
 
 from jaxvae import compiled
-from tests.conftest import ROOT
 
 SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -73,42 +70,3 @@ def test_on_a_gpu_no_kernel_is_chosen_by_the_clock(
     monkeypatch.setenv("XLA_FLAGS", flags)
     compiled.keep_programs()
     assert os.environ["XLA_FLAGS"] == after
-
-
-def start(place, cache):
-    """Starts a one-epoch run in a process of its own."""
-    arguments = [f"--config={ROOT}/configs/small.py", "--config.trainer.max_epochs=1"]
-    arguments += ["--config.logger.name=()", "--config.inference.enabled=False"]
-    return subprocess.Popen(
-        [sys.executable, ROOT / "launch.py", *arguments, f"--workdir={place}"],
-        env={
-            **os.environ,
-            **{"XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(cache)},
-            "PYTHONPATH": str(ROOT),
-        },
-        cwd=cache.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process) -> None:
-    _, said = process.communicate()
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
-
-
-def test_processes_share_it_and_a_torn_entry_is_compiled_anew(tmp_path):
-    places = [tmp_path / name for name in ("a", "b", "torn")]
-    both = [start(place, tmp_path / "cache") for place in places[:2]]
-    for process in both:
-        finish(process)
-    (folder,) = (tmp_path / "cache" / "jaxvae").iterdir()
-    programs = [path for path in folder.iterdir() if "train_epoch" in path.name]
-    assert programs
-    for path in programs:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    finish(start(places[2], tmp_path / "cache"))
-    first, *others = ((place / "model.pth").read_bytes() for place in places)
-    assert all(other == first for other in others)

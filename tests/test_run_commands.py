@@ -235,6 +235,8 @@ def test_a_full_disk_is_one_line():
 def test_a_half_written_run_is_refused(capsys, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "half", ignore=shutil.ignore_patterns("final"))
     assert "did the run finish" in refused(capsys, "sample", tmp_path / "half")
+    to = tmp_path / "m.pth"
+    assert "did the run finish" in refused(capsys, "export", tmp_path / "half", "--output", to)
     (tmp_path / "other").mkdir()
     shutil.copytree(folder, tmp_path / "other", dirs_exist_ok=True)
     mapping = json.loads((folder / "taxonomy.json").read_text())
@@ -271,8 +273,8 @@ def test_what_takes_long_is_said_before_it_starts(capsys, folder, tmp_path, monk
         assert out == ""
         assert f"fitting baselines once; kept in {copy / 'baselines.npz'}" in err
     monkeypatch.undo()
-    for _ in range(2):  # the second time they are there
-        assert cli.main(["evaluate", str(copy), "--num-importance-samples", "2"]) == 0
+    for _ in range(2):  # the second time at the latest they are there
+        assert cli.main(["evaluate", str(folder), "--num-importance-samples", "2"]) == 0
         err = capsys.readouterr().err
         assert "2 draws" in err
     assert "fitting" not in err

@@ -3,11 +3,7 @@
 import contextlib
 import json
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -122,40 +118,6 @@ def test_a_resumed_search_adds_trials_and_repeats_none(found, capsys):
     assert len(after) == 10
     assert [trial.value for trial in after[:8]] == [trial.value for trial in before]
     assert len({json.dumps(trial.params, sort_keys=True) for trial in after}) == 10
-
-
-def test_a_killed_search_loses_and_repeats_nothing(tmp_path, space):
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "jaxvae", "search"]
-    start = ("--space", str(space), "--trials", "9", "--at_once", "3", "--workdir", str(folder))
-    first = subprocess.Popen(
-        [*command, *SMALL, *start], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    for line in first.stderr:
-        if line.startswith("trial 3"):
-            break
-    first.kill()
-    first.communicate()
-    done = Counter(states(folder))
-    assert 1 <= done["COMPLETE"] < 9  # killed in the middle
-    assert done["RUNNING"] >= 1
-    # Once more, by a signal: what it says is what the user types.
-    second = subprocess.Popen(
-        [*command, "--resume", str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    for line in second.stderr:
-        if line.startswith("trial"):
-            second.send_signal(signal.SIGTERM)
-            break
-    told = second.communicate()[1]
-    assert second.returncode == 128 + signal.SIGTERM
-    assert f"search --resume {folder}" in told
-    third = subprocess.run([*command, "--resume", str(folder)], cwd=ROOT, capture_output=True)
-    assert third.returncode == 0, third.stderr
-    assert states(folder) == ["COMPLETE"] * 9
-    study = study_of(study_name="killed", storage=f"sqlite:///{folder / 'study.db'}")
-    assert [trial.number for trial in study.trials] == list(range(9))
-    assert not verify(folder / f"trial_{study.best_trial.number:04d}")[1]
 
 
 def test_two_workers_share_a_study(tmp_path, space, capsys):

@@ -33,6 +33,14 @@ SETS = [
 
 
 @pytest.fixture
+def hardly_optimized():
+    """Programs are compiled in two thirds of the time, for tests that look at no exact number."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def clips(tmp_path):
     """A CSV of 70 clips and its taxonomy, as a user would have them."""
     return write_clips(tmp_path)
@@ -102,6 +110,7 @@ def timeless(folder):
     ]
 
 
+@pytest.mark.usefixtures("hardly_optimized")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_shipped_config_trains(name, tmp_path):
     config = settings.load_config(str(ROOT / "configs" / f"{name}.py"))
@@ -307,6 +316,7 @@ def without_it(tmp_path_factory):
     return look
 
 
+@pytest.mark.usefixtures("hardly_optimized")
 @pytest.mark.parametrize(
     "field", [name for name, (_, where) in EFFECTS.items() if where != "own test"]
 )
