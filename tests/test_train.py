@@ -216,7 +216,7 @@ EFFECTS = {
     "loss.capacity": (1.0, "training with capacity"),
     "loss.num_importance_samples": (2, "training with iw"),
     "trainer.max_epochs": (3, "training"),
-    "trainer.max_steps": (1, "training"),
+    "trainer.max_steps": (4, "training"),
     "trainer.accelerator": ("tpu", "refusal"),
     "trainer.devices": (2, "environment"),
     "trainer.mesh.data": (1, "refusal on 2 devices"),
