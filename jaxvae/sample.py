@@ -1,6 +1,7 @@
 """New tag sets: draws from the prior, decoded."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 from flax import nnx
 
 DECODES = ("bernoulli", "threshold", "calibrated", "top_k")
-_CHUNK = 4096
+_MOST_AT_ONCE = 4096
+_MOST_NUMBERS = 2**24
 _MAX_DRAWS_PER_SAMPLE = 100
-_CALIBRATION_CHUNKS = 5
+_CALIBRATION_DRAWS = 5 * 4096
 
 
 class Samples(NamedTuple):
@@ -27,23 +29,29 @@ class Samples(NamedTuple):
     empty_fraction: float
 
 
+def draws_at_once(num_tags: int) -> int:
+    """Sets that are drawn at a time: many, while their probabilities stay within 64 MiB."""
+    return min(_MOST_AT_ONCE, max(64, _MOST_NUMBERS // num_tags))
+
+
 @functools.lru_cache(maxsize=8)
-def make_prior_draw(graphdef: nnx.GraphDef):
-    """Builds the compiled draw of `_CHUNK` latent vectors and their tags.
+def make_prior_draw(graphdef: nnx.GraphDef, num: int):
+    """Builds the compiled draw of latent vectors and their tags.
 
     Args:
       graphdef: the model's static graph.
+      num: N, how many at a time.
 
     Returns:
-      A jitted function of (params, batch_stats, temperature, key) to (boolean `[_CHUNK, V]` with
-      each tag drawn with its probability, probabilities `[_CHUNK, V]`).
+      A jitted function of (params, batch_stats, temperature, key) to (boolean `[N, V]` with each
+      tag drawn with its probability, probabilities `[N, V]`).
     """
 
     def draw(params, batch_stats, temperature, key):
         latent_key, tag_key = jax.random.split(key)
         model = nnx.merge(graphdef, params, batch_stats)
         probabilities = jax.nn.sigmoid(
-            model.decode(model.draw_prior(latent_key, _CHUNK)) / temperature
+            model.decode(model.draw_prior(latent_key, num)) / temperature
         )
         uniform = jax.random.uniform(tag_key, probabilities.shape)
         return uniform < probabilities, probabilities
@@ -81,23 +89,24 @@ def sample_prior(
       top_k: tags of a set, used by "top_k" alone.
       seed: fixes the samples.
     """
-    draw = make_prior_draw(graphdef)
+    chunk = draws_at_once(params["fc4"]["kernel"].shape[-1])
+    draw = make_prior_draw(graphdef, chunk)
     key = jax.random.key(seed)
-    most = _MAX_DRAWS_PER_SAMPLE * max(num_samples, _CHUNK)
+    most = _MAX_DRAWS_PER_SAMPLE * max(num_samples, chunk)
     sets, probabilities, short = [], [], num_samples
     drawn = empty = 0
     while short:
-        part = jax.random.fold_in(key, drawn // _CHUNK)
+        part = jax.random.fold_in(key, drawn // chunk)
         hot, probs = map(np.asarray, draw(params, batch_stats, np.float32(temperature), part))
         if decode == "top_k":
             hot = _largest(probs, top_k)
         elif decode != "bernoulli":
             hot = probs > threshold
         filled = hot.any(axis=1)
-        drawn += _CHUNK
+        drawn += chunk
         empty += int((~filled).sum())
         redraw = decode in ("bernoulli", "calibrated") and drawn < most
-        keep = filled if redraw else np.ones(_CHUNK, bool)
+        keep = filled if redraw else np.ones(chunk, bool)
         sets.append(hot[keep][:short])
         probabilities.append(probs[keep][:short])
         short -= len(sets[-1])
@@ -125,9 +134,11 @@ def calibrate(
       rates: `[V]`, wanted share of the sets that have each tag.
       temperature: divides the logits, as it will in sampling.
     """
-    draw = make_prior_draw(graphdef)
+    chunk = draws_at_once(len(rates))
+    draw = make_prior_draw(graphdef, chunk)
     # Other latent vectors than any seed of a user draws.
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0x5EED), _CALIBRATION_CHUNKS)
+    key = jax.random.fold_in(jax.random.key(0), 0x5EED)
+    keys = jax.random.split(key, -(-_CALIBRATION_DRAWS // chunk))
     probs = np.concatenate(
         [np.asarray(draw(params, batch_stats, np.float32(temperature), key)[1]) for key in keys]
     )
@@ -155,8 +166,13 @@ def describe(samples: Samples) -> dict[str, float]:
     """Statistics of samples under the original's names (without `inference/`)."""
     size = samples.multi_hot.sum(axis=1)
     unique = len(np.unique(np.packbits(samples.multi_hot, axis=1), axis=0))
-    p = samples.probabilities.astype(np.float64)
-    entropy = -(_xlogx(p) + _xlogx(1.0 - p)).sum(axis=1)
+    mean = float(samples.probabilities.mean(dtype=np.float64))
+    square, entropy = 0.0, 0.0
+    rows = draws_at_once(samples.probabilities.shape[1])
+    for start in range(0, len(size), rows):
+        p = samples.probabilities[start : start + rows].astype(np.float64)
+        square += float(np.square(p - mean).sum())
+        entropy -= float((_xlogx(p) + _xlogx(1.0 - p)).sum())
     return {
         "num_samples": len(size),
         "avg_tags_per_sample": float(size.mean()),
@@ -167,9 +183,9 @@ def describe(samples: Samples) -> dict[str, float]:
         "empty_fraction_before_redraw": samples.empty_fraction,
         "unique_combinations": unique,
         "diversity_ratio": unique / len(size),
-        "mean_probability": float(p.mean()),
-        "std_probability": float(p.std()),
-        "avg_entropy": float(entropy.mean()),
+        "mean_probability": mean,
+        "std_probability": math.sqrt(square / samples.probabilities.size),
+        "avg_entropy": entropy / len(size),
     }
 
 

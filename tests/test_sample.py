@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvae import sample
 from jaxvae.model import VAE
 from jaxvae.sample import Samples, describe, sample_prior
 from jaxvae.state import create_state
@@ -89,6 +90,24 @@ def test_more_samples_than_one_chunk_are_not_a_chunk_repeated():
     assert samples.probabilities.shape == (9000, TAGS)
     # Where one hidden unit alone is active, two z may by chance decode alike.
     assert len(np.unique(samples.probabilities, axis=0)) > 8990
+
+
+def test_of_a_wide_vocabulary_fewer_are_drawn_at_a_time(monkeypatch):
+    assert [sample.draws_at_once(tags) for tags in (12, 4096, 100_000, 10**6)] == [
+        *(4096, 4096, 167, 64),
+    ]
+    monkeypatch.setattr(sample, "_MOST_NUMBERS", 100 * TAGS)
+    samples = draw(network(bias=1.0), num_samples=950)
+    assert len(np.unique(samples.probabilities, axis=0)) > 940
+    expected = samples.probabilities.mean(axis=0)
+    error = np.sqrt(expected * (1 - expected) / 950)
+    assert (np.abs(samples.multi_hot.mean(axis=0) - expected) < 5 * error).all()
+    # Described part by part as a whole.
+    p, values = samples.probabilities.astype(np.float64), describe(samples)
+    assert values["mean_probability"] == pytest.approx(p.mean())
+    assert values["std_probability"] == pytest.approx(p.std())
+    entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p)).sum(axis=1)
+    assert values["avg_entropy"] == pytest.approx(entropy.mean())
 
 
 def test_statistics_by_hand():

@@ -24,11 +24,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_damage_to_any_file_is_named_and_the_step_before_is_used(
-    checkpoints,
-    fault,
-    record_property,  # noqa: F811
-):
+def test_damage_to_any_file_is_named(checkpoints, fault, record_property):  # noqa: F811
     old, new = make_state(seed=1), make_state(seed=2)
     checkpoints.save(1, old, {"epoch": 1})
     checkpoints.save(2, new, {"epoch": 2})
