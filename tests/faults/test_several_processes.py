@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxvae.record import read_epochs
 from tests.conftest import ROOT
 from tests.faults.conftest import arguments, steps_in, wait_for
 from tests.test_hosts import end, launch, losses, train_as_one
@@ -31,6 +32,30 @@ def program_of(process) -> int:
 @pytest.mark.parametrize(("num", "devices"), [(2, 2), (4, 1)])
 def test_more_processes_train_as_one(num, devices, clips, alone, tmp_path):
     train_as_one(num, devices, clips, alone, tmp_path)
+
+
+def test_processes_stream_the_same_rows(clips, tmp_path):
+    """Two as one does, up to a limit of steps within an epoch; killed, they go on in the stream."""
+    streamed = {"data.rows_per_epoch": 20, "trainer.max_epochs": 9, "trainer.max_steps": 7}
+    end(launch(clips, tmp_path / "one", 1, **streamed))
+    end(launch(clips, tmp_path / "two", 2, **streamed))
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [line["step"] for line in two] == [2, 4, 6, 7]
+    for a, b in zip(two, one, strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
+    whole = losses(tmp_path / "two")
+    longer = streamed | {"trainer.max_steps": 0, "trainer.max_epochs": 200}
+    processes = launch(clips, tmp_path / "killed", 2, **longer)
+    log = tmp_path / "killed" / "host0" / "run" / "metrics.jsonl"
+    wait_for(lambda: log.exists() and log.read_text().count("\n") >= 2, processes[0])
+    for process in processes:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert len(read_epochs(log.parent)) < 200
+    end(launch(clips, tmp_path / "killed", 2, **longer))
+    found = losses(tmp_path / "killed")
+    assert [line["epoch"] for line in found] == list(range(1, 201))
+    assert [line["train/loss"] for line in found[:3]] == [line["train/loss"] for line in whole[:3]]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
