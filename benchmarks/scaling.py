@@ -1,8 +1,8 @@
 """How time and memory grow with the data and the model: `python -m benchmarks.scaling`.
 
-Rows, vocabulary, sizes of the model, and members of a population trained in one program; one thing
-grows at a time. The sizes take turns in every round, and a time counts by its ratio to the others
-of its round.
+Rows, rows that stream through the device, vocabulary, sizes of the model, and members of a
+population trained in one program; one thing grows at a time. The sizes take turns in every round,
+and a time counts by its ratio to the others of its round.
 """
 
 import argparse
@@ -18,6 +18,8 @@ import numpy as np
 
 from benchmarks.contenders import Epoch, jaxvae_epoch, trainer, xla_floor
 from benchmarks.problems import Problem, machine
+from jaxvae.row_stream import RowStream
+from jaxvae.sharding import append_empty_rows
 
 WIDE_ROWS = 2560
 
@@ -72,6 +74,53 @@ def rows_axis(rounds: int, largest: int) -> Iterator[dict]:
     bytes_a_row = rows[0].nbytes
     for n in counts:
         yield {"axis": "rows", "size": n, "seconds": seconds[n], "device_bytes_a_row": bytes_a_row}
+
+
+def streamed_axis(rounds: int, largest: int) -> Iterator[dict]:
+    """Epochs of 200,000 rows out of ever more: the medium model, batches of 2,048.
+
+    Its floor is an epoch of as many rows that stay where they are.
+    """
+    share = 2 * 10**5
+    for size in (n for n in (10**6, 10**7, 5 * 10**7) if n <= largest):
+        rows = synthetic_rows(size, 200, 14, 3.65)
+        part = problem(rows[:share], 200, 64, 256, 2048)
+        seconds = in_turns(
+            {
+                "streamed": lambda part=part, rows=rows: (streamed_epoch(part, rows), share),
+                "resident": lambda part=part: (jaxvae_epoch(part), share),
+            },
+            rounds,
+            least=share,
+        )
+        yield {
+            "axis": "rows streamed",
+            "size": size,
+            "seconds": seconds["streamed"],
+            "floor_seconds": seconds["resident"],
+        }
+
+
+def streamed_epoch(part: Problem, rows: np.ndarray) -> Epoch:
+    """An epoch whose rows were not there at the last one."""
+    train, state, numbers, _ = trainer(part)
+    stream = RowStream(
+        rows,
+        np.arange(len(rows), dtype=np.uint32),
+        per_epoch=len(part.rows),
+        shuffle=True,
+        seed=0,
+        place=lambda share: jax.device_put(append_empty_rows(share, num_tags=part.num_tags)),
+    )
+    number = 0
+
+    def epoch() -> None:
+        nonlocal state, number
+        state, sums = train(state, numbers, stream(number))
+        number += 1
+        jax.block_until_ready(sums)
+
+    return epoch
 
 
 def vocabulary_axis(rounds: int, largest: int) -> Iterator[dict]:
@@ -191,7 +240,7 @@ def plot(results: list[dict], path: Path) -> None:
     for axis, name in zip(axes[0], axes_names, strict=True):
         part = [result for result in results if result["axis"] == name]
         sizes = [result["size"] for result in part]
-        for key, label in (("seconds", "epoch"), ("floor_seconds", "products alone")):
+        for key, label in (("seconds", "epoch"), ("floor_seconds", "floor")):
             if key in part[0]:
                 values = np.array([result[key] for result in part]) * 1e6
                 axis.plot(sizes, np.median(values, axis=1), "o-", label=label)
@@ -214,19 +263,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=10**7, help="the most rows")
     parser.add_argument("--tags", type=int, default=100_000, help="the widest vocabulary")
-    parser.add_argument("--axes", nargs="+", default=["rows", "vocabulary", "model", "population"])
+    axes = ["rows", "streamed", "vocabulary", "model", "population"]
+    parser.add_argument("--axes", nargs="+", default=axes, choices=axes)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     measured = {
         "rows": lambda: rows_axis(options.rounds, options.rows),
+        "streamed": lambda: streamed_axis(options.rounds, options.rows),
         "vocabulary": lambda: vocabulary_axis(options.rounds, options.tags),
         "model": lambda: model_axis(options.rounds),
         "population": lambda: population_axis(options.rounds),
     }
     results: list[dict] = []
     print(f"{machine()}\n")
-    print("| axis | size | µs per example | least-most | times the products alone | memory |")
+    print("| axis | size | µs per example | least-most | times the floor | memory |")
     print("|---|---|---|---|---|---|")
     for name in options.axes:
         for result in measured[name]():
