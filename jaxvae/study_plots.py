@@ -18,20 +18,22 @@ def history(values: list[tuple[int, float]], metric: str, *, maximise: bool) -> 
     best = (np.maximum if maximise else np.minimum).accumulate(value)
     axis.scatter(number, value, s=18, color=CYCLE[0], linewidths=0, label="trial")
     axis.step(number, best, where="post", color=CYCLE[1], linewidth=1.4, label="best so far")
-    _show_most(axis, value, maximise)
+    left_out = _show_most(axis, value, maximise)
     axis.set_xlabel("trial")
     axis.set_ylabel(metric)
-    axis.set_title("History")
+    axis.set_title(f"History; beyond the edge: {left_out} worse" if left_out else "History")
     axis.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 
-def _show_most(axis, value: np.ndarray, maximise: bool) -> None:
-    """Cuts off the worst, which would press the rest together."""
+def _show_most(axis, value: np.ndarray, maximise: bool) -> int:
+    """Cuts off the worst, which would press the rest together; returns how many."""
     worst = np.quantile(value, 0.1 if maximise else 0.9)
     best = value.max() if maximise else value.min()
     room = 0.15 * abs(worst - best) or 0.1
-    axis.set_ylim(*((worst - room, best + room) if maximise else (best - room, worst + room)))
+    low, high = (worst - room, best + room) if maximise else (best - room, worst + room)
+    axis.set_ylim(low, high)
+    return int(((value < low) | (value > high)).sum())
 
 
 def importance(shares: dict[str, float]) -> "Figure":

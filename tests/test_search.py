@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, frontier, settings
+from jaxvae import cli, frontier, settings, study_plots
 from jaxvae.errors import InputError, StudyLost
 from jaxvae.likelihood import row_likelihood
 from jaxvae.search import config_file
@@ -431,3 +431,15 @@ def test_a_config_file_has_what_differs(tmp_path):
     assert (config.model.latent_dim, config.model_name) == (64, "vae_medium")
     assert config.trainer.optimizer.lr == base.trainer.optimizer.lr
     assert settings.load_config(f"{path}:data=musiccaps").data.dataset_name == "google/MusicCaps"
+
+
+def test_a_history_says_what_it_does_not_show():
+    pytest.importorskip("matplotlib")
+    values = [(number, 10.0 + number % 3) for number in range(20)]
+    far = [(number, 1e6) if number == 7 else (number, value) for number, value in values]
+
+    def title(values, **options):
+        return study_plots.history(values, "val/loss", **options).axes[0].get_title()
+
+    assert title(values, maximise=False) == title(far, maximise=True) == "History"
+    assert title(far, maximise=False) == "History; beyond the edge: 1 worse"
