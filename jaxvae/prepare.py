@@ -1,9 +1,8 @@
-"""From a config and its data to what trains: model, fresh states, compiled programs, numbers.
+"""From a config and its data to what trains: model, fresh states, compiled programs.
 
-With `train`, the only room that sees a config object.
+With `schedule` and `train`, the only room that sees a config object.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,15 +12,14 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import devices, epoch, evaluate, loop
+from jaxvae import devices, epoch, evaluate, loop, schedule
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
 from jaxvae.losses import Objective
 from jaxvae.model import VAE
-from jaxvae.progress import Plan
 from jaxvae.row_stream import RowStream
 from jaxvae.sharding import Sharding
-from jaxvae.state import Numbers, TrainState, make_initial, make_numbers
+from jaxvae.state import TrainState, make_initial
 from jaxvae.taxonomy import Taxonomy
 
 _COUNTED = 1 << 20
@@ -109,85 +107,6 @@ def objective_of(config: ConfigDict) -> Objective:
     )
 
 
-def steps_of(config: ConfigDict, *, num_rows: int, growth: int = 1) -> int:
-    """Optimizer steps of a config's epoch.
-
-    Args:
-      config: every field of `configs/base.py`.
-      num_rows: N, training rows.
-      growth: how many times `data.batch_size` a batch has.
-    """
-    return epoch.steps_per_epoch(
-        config.data.rows_per_epoch or num_rows,
-        config.data.batch_size * growth,
-        config.trainer.accumulate_grad_batches,
-    )
-
-
-def plan_of(config: ConfigDict, *, steps: int) -> Plan:
-    """How long a config's run is, and how often what happens in it.
-
-    Args:
-      config: every field of `configs/base.py`.
-      steps: of an epoch.
-    """
-    trainer, total = config.trainer, _total_steps(config, steps)
-    return Plan(
-        max_epochs=-(-total // steps),
-        max_steps=trainer.max_steps,
-        warmup_epochs=_warmup_steps(config, steps) / steps,
-        check_val_every_n_epoch=trainer.check_val_every_n_epoch,
-        patience=trainer.early_stopping_patience,
-        min_delta=trainer.early_stopping_min_delta,
-        checkpoint_every_seconds=trainer.checkpoint_every_seconds,
-    )
-
-
-def _total_steps(config: ConfigDict, steps: int) -> int:
-    """Optimizer steps of the whole run."""
-    total = config.trainer.max_epochs * steps
-    return min(total, config.trainer.max_steps) if config.trainer.max_steps else total
-
-
-def _warmup_steps(config: ConfigDict, steps: int) -> float:
-    """Steps until the loss has its final weights; a warm-up below 1 is a share of all."""
-    warmup = config.loss.kld_warmup
-    if config.loss.kld_schedule == "constant":
-        return 0.0
-    return warmup * (_total_steps(config, steps) if warmup < 1.0 else steps)
-
-
-def numbers_of(config: ConfigDict, *, steps: int, growth: int = 1) -> Numbers:
-    """The numbers that a config's compiled programs are called with.
-
-    Args:
-      config: every field of `configs/base.py`.
-      steps: of an epoch.
-      growth: how many times `data.batch_size` a batch has.
-    """
-    trainer, loss = config.trainer, config.loss
-    return make_numbers(
-        learning_rate=trainer.optimizer.lr * math.sqrt(growth),
-        betas=trainer.optimizer.betas,
-        weight_decay=trainer.optimizer.weight_decay,
-        clip_norm=trainer.gradient_clip_val,
-        lr_schedule=trainer.lr_scheduler.name,
-        warmup_steps=round(trainer.lr_scheduler.warmup_epochs * steps),
-        total_steps=_total_steps(config, steps),
-        final_fraction=trainer.lr_scheduler.final_fraction,
-        dropout_p=config.model.dropout_p,
-        hidden_dropout_p=config.model.hidden_dropout_p,
-        average_decay=trainer.ema_decay,
-        bce_weight=loss.bce_weight,
-        kld_weight=loss.kld_weight,
-        kld_warmup_steps=_warmup_steps(config, steps),
-        kld_cycles=loss.kld_cycles,
-        free_bits=loss.free_bits,
-        capacity=loss.capacity,
-        max_steps=trainer.max_steps,
-    )
-
-
 def train_epoch_of(
     config: ConfigDict,
     graphdef: nnx.GraphDef,
@@ -247,7 +166,7 @@ def programs_of(
     growth = sharding.mesh.shape["data"] if config.trainer.scale_batch_with_devices else 1
     train, val = dataset.splits["train"], dataset.rows[dataset.splits["val"]]
     num_tags = taxonomy.num_tags
-    steps = steps_of(config, num_rows=len(train), growth=growth)
+    steps = schedule.steps_of(config, num_rows=len(train), growth=growth)
     # A program for one device need not know of the others.
     several = sharding if sharding.mesh.size > 1 else None
     return loop.Programs(
@@ -262,7 +181,7 @@ def programs_of(
         validate=validation_of(
             config, graphdef, num_rows=len(val), num_tags=num_tags, sharding=several
         ),
-        numbers=numbers_of(config, steps=steps, growth=growth),
+        numbers=schedule.numbers_of(config, steps=steps, growth=growth),
         rows_of_epoch=_rows_of_epoch(config, dataset, sharding, num_tags),
         val_rows=sharding.place_rows(val, num_tags=num_tags),
         labelled_rows=val[: evaluate.SILHOUETTE_ROWS],

@@ -24,6 +24,7 @@ from jaxvae import (
     prepare,
     record,
     run_folder,
+    schedule,
     settings,
     trackers,
 )
@@ -154,7 +155,7 @@ def train_and_evaluate(
                 sharding.place(state),
                 checkpoints,
                 folder,
-                plan=prepare.plan_of(config, steps=programs.steps),
+                plan=schedule.plan_of(config, steps=programs.steps),
                 terminal=terminal,
                 tensorboard="tensorboard" in config.logger.name,
                 tracked=tracked,
@@ -251,7 +252,7 @@ def conclude(
     Returns:
       The final metrics, nested as in `metrics.json`.
     """
-    steps = prepare.steps_of(config, num_rows=len(dataset.splits["train"]))
+    steps = schedule.steps_of(config, num_rows=len(dataset.splits["train"]))
     stages = finish(
         folder,
         graphdef=made.graphdef,
@@ -260,7 +261,7 @@ def conclude(
         best_epoch=progress.best_epoch,
         epochs=progress.epoch,
         key=jax.random.key(config.seed),
-        weights=prepare.numbers_of(config, steps=steps).loss_weights,
+        weights=schedule.numbers_of(config, steps=steps).loss_weights,
         objective=made.objective,
         latent_dim=config.model.latent_dim,
         taxonomy=taxonomy,

@@ -23,6 +23,7 @@ from jaxvae import (
     prepare,
     record,
     run_folder,
+    schedule,
     settings,
     sharding,
     trackers,
@@ -116,13 +117,13 @@ class Trials:
             made = prepare.blueprint(config, self.taxonomy, len(self._train))
             self._shapes[shape] = config, made
         made = self._shapes[shape][1]
-        steps = prepare.steps_of(config, num_rows=len(self._train))
+        steps = schedule.steps_of(config, num_rows=len(self._train))
         return Member(
             name=name,
             shape=shape,
             fresh=lambda: made.initial(config, self._train),
-            numbers=prepare.numbers_of(config, steps=steps),
-            plan=prepare.plan_of(config, steps=steps),
+            numbers=schedule.numbers_of(config, steps=steps),
+            plan=schedule.plan_of(config, steps=steps),
         )
 
     def train(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvae import devices, prepare
+from jaxvae import devices, schedule
 from jaxvae.errors import InputError
 from jaxvae.record import read_epochs
 from jaxvae.row_stream import RowStream
@@ -173,10 +173,10 @@ def test_schedules_end_with_the_last_step(clips):
     }
     long, short = small(clips, **options), small(clips, **options, trainer__max_steps=8)
     for config, steps, epochs in ((long, 24, 4), (short, 8, 2)):
-        numbers = prepare.numbers_of(config, steps=6)
+        numbers = schedule.numbers_of(config, steps=6)
         assert float(numbers.decay_steps) == steps
         assert float(numbers.kld_warmup_steps) == steps / 2
-        plan = prepare.plan_of(config, steps=6)
+        plan = schedule.plan_of(config, steps=6)
         assert plan.max_epochs == epochs
         assert plan.warmup_epochs == pytest.approx(steps / 2 / 6)
 
