@@ -168,6 +168,10 @@ def test_a_tied_kernel_gets_the_gradients_of_both_its_uses(monkeypatch, wide):
     assert np.abs(untied["fc1"]["kernel"] - summed).max() > 0.1  # both uses count
     untied["fc1"]["kernel"] = summed
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), tied, untied)
+    program = gradient.lower(params, graphdef).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert len(products) >= 10
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
     # Members of a population, together.
     pair = jax.tree.map(lambda array: jnp.stack([array, 2.0 * array]), params)
     together, _ = jax.vmap(gradient, in_axes=(0, None))(pair, graphdef)
@@ -182,6 +186,15 @@ def test_a_tied_model_starts_as_others_do():
     bias = jnp.arange(TAGS, dtype=jnp.float32)
     given = split(build(tied_weights=True, decoder_bias=bias))[1]
     np.testing.assert_array_equal(given["fc4"]["bias"], bias)
+
+
+def test_bfloat16_computes_near_float32_and_answers_in_it():
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(8, LATENT)), jnp.float32)
+    options = {"tied_weights": True, "hidden_dims": (12, 9)}
+    full, half = build(**options), build(**options, compute_dtype=jnp.bfloat16)
+    assert half.decode(z).dtype == jnp.float32
+    np.testing.assert_allclose(full.decode(z), half.decode(z), atol=0.02)  # it keeps 8 bits
+    assert not np.array_equal(full.decode(z), half.decode(z))
 
 
 # A run of both
