@@ -68,7 +68,7 @@ class Layout(NamedTuple):
       entries: K, one for each entry of a row.
       noise: D times L, for the draws of z.
       rates: 1 where every row has a dropout rate of its own, else 0.
-      hidden: H for each hidden layer with dropout, together.
+      hidden: the hidden units with dropout, encoder's and decoder's together.
     """
 
     entries: int

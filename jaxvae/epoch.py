@@ -77,7 +77,7 @@ def make_train_epoch(
         rows once, so 2 batches of 16 are one of 32 (batch norm sees 16).
       objective: what is minimised.
       dropout_per_row: whether each row has an input dropout rate of its own.
-      hidden_dropout: H where hidden layers have dropout, else 0.
+      hidden_dropout: H, all hidden units each way, where they have dropout, else 0.
       decoupled: whether weight decay stands apart from Adam.
       sharding: how arrays lie on several devices; None for one.
 

@@ -4,11 +4,13 @@ Batch norm is folded into the layer after it, so the page knows layers, layer no
 """
 
 import base64
+import itertools
 
 import numpy as np
 
 from jaxvae import inference
 from jaxvae.export import Network
+from jaxvae.hidden_layers import decoder_layers, encoder_layers
 
 _BANK = 8192
 _BANK_BYTES = 2**20
@@ -39,12 +41,19 @@ def pack_single(array: np.ndarray) -> dict:
 
 
 def network_data(network: Network) -> dict:
-    """The layers of encoder and decoder, by name, and the sizes they have."""
+    """The layers by name, the names of the hidden ones in order, and the sizes."""
     params = _numpy(network.params)
     stats = _numpy(network.batch_stats)
-    before = {"fc2_mu": "bn1", "fc2_logvar": "bn1", "fc4": "bn2"}
+    depth = len(network.hidden_dims)
+    encoder, decoder = encoder_layers(depth), decoder_layers(depth)
+    # What each linear map is fed by: the batch norm that is folded into it, if there is one.
+    before = {"fc2_mu": encoder[-1].batch_norm, "fc2_logvar": encoder[-1].batch_norm}
+    before["fc4"] = decoder[-1].batch_norm
+    for hidden in (encoder, decoder):
+        before |= {then.linear: first.batch_norm for first, then in itertools.pairwise(hidden)}
+    linears = [each.linear for each in (*encoder, *decoder)]
     layers: dict[str, dict] = {}
-    for name in ("fc1", "fc2_mu", "fc2_logvar", "fc3", "fc4"):
+    for name in (*linears, "fc2_mu", "fc2_logvar", "fc4"):
         kernel, bias = params[name]["kernel"], params[name]["bias"]
         norm = before.get(name)
         if norm in params:
@@ -52,14 +61,15 @@ def network_data(network: Network) -> dict:
             bias = bias + (params[norm]["bias"] - stats[norm]["mean"] * factor) @ kernel
             kernel = factor[:, None] * kernel
         layers[name] = {"kernel": pack_half(kernel)[0], "bias": pack_single(bias)}
-    for name in ("ln1", "ln2"):
+    for name in (each.layer_norm for each in (*encoder, *decoder)):
         if name in params:
             layers[name] = {part: pack_single(params[name][part]) for part in ("scale", "bias")}
     return {
         "layers": layers,
+        "encoder": [[each.linear, each.layer_norm] for each in encoder],
+        "decoder": [[each.linear, each.layer_norm] for each in decoder],
         "num_tags": network.num_tags,
         "latent_dim": network.latent_dim,
-        "hidden_dim": network.hidden_dim,
     }
 
 

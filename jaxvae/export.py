@@ -12,6 +12,7 @@ from flax import nnx
 
 from jaxvae import torch_file
 from jaxvae.errors import InputError, json_fault
+from jaxvae.hidden_layers import HiddenLayer, decoder_layers, depth_of, encoder_layers
 from jaxvae.model import VAE
 from jaxvae.record import write_json
 from jaxvae.safetensors_file import read_safetensors, write_safetensors
@@ -23,14 +24,17 @@ _TOLERANCE = 1e-4
 
 
 class Network(NamedTuple):
-    """A model apart from any training: its static graph and its arrays, computing in float32."""
+    """A model apart from any training: its static graph and its arrays, computing in float32.
+
+    Weights that were tied in training are two arrays here, as in every exported file.
+    """
 
     graphdef: nnx.GraphDef
     params: dict
     batch_stats: dict
     num_tags: int
     latent_dim: int
-    hidden_dim: int
+    hidden_dims: tuple[int, ...]
     use_batch_norm: bool
     use_layer_norm: bool
     prior: str
@@ -38,7 +42,9 @@ class Network(NamedTuple):
 
 def make_network(params: dict, batch_stats: dict) -> Network:
     """Rebuilds the model around nested dictionaries of arrays; the sizes are the arrays' own."""
-    num_tags, hidden_dim = params["fc1"]["kernel"].shape
+    params = _untied(params)
+    depth, num_tags = depth_of(params), len(params["fc1"]["kernel"])
+    hidden_dims = tuple(params[each.linear]["kernel"].shape[1] for each in encoder_layers(depth))
     latent_dim = params["fc3"]["kernel"].shape[0]
     use_batch_norm, use_layer_norm = "bn1" in params, "ln1" in params
     prior = prior_of(params.get("prior", {}))
@@ -46,7 +52,8 @@ def make_network(params: dict, batch_stats: dict) -> Network:
         lambda: VAE(
             num_tags=num_tags,
             latent_dim=latent_dim,
-            hidden_dim=hidden_dim,
+            hidden_dim=hidden_dims[0],
+            hidden_dims=hidden_dims,
             use_batch_norm=use_batch_norm,
             use_layer_norm=use_layer_norm,
             prior=prior,
@@ -56,8 +63,15 @@ def make_network(params: dict, batch_stats: dict) -> Network:
     )
     graphdef = nnx.graphdef(model)
     params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
-    sizes = (num_tags, latent_dim, hidden_dim)
+    sizes = (num_tags, latent_dim, hidden_dims)
     return Network(graphdef, params, batch_stats, *sizes, use_batch_norm, use_layer_norm, prior)
+
+
+def _untied(params: dict) -> dict:
+    """Parameters with the last layer's kernel, where in training it was the first one's."""
+    if "kernel" in params["fc4"]:
+        return params
+    return {**params, "fc4": {"kernel": params["fc1"]["kernel"].T, **params["fc4"]}}
 
 
 def prior_of(arrays: Iterable[str]) -> str:
@@ -202,7 +216,7 @@ def _read_sidecar(path: Path) -> dict:
 
 def to_tensors(params: dict, batch_stats: dict) -> dict[str, np.ndarray]:
     """Parameters under the names and in the layout of the exported files."""
-    return torch_file.to_torch(_layers(params, batch_stats))
+    return torch_file.to_torch(_layers(_untied(params), batch_stats))
 
 
 def _layers(params: dict, batch_stats: dict) -> dict:
@@ -234,8 +248,11 @@ def numpy_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
         scale = tensors[f"{name}.weight"] / np.sqrt(tensors[f"{name}.running_var"] + 1e-5)
         return (h - tensors[f"{name}.running_mean"]) * scale + tensors[f"{name}.bias"]
 
-    def hidden(number, h):
-        return norm(f"bn{number}", np.maximum(layer_norm(f"ln{number}", h), 0.0))
+    def through(hidden: list[HiddenLayer], h):
+        for name, layer_norm_name, norm_name in hidden:
+            h = norm(norm_name, np.maximum(layer_norm(layer_norm_name, linear(name, h)), 0.0))
+        return h
 
-    mean = linear("fc2_mu", hidden(1, linear("fc1", x.astype(np.float32))))
-    return linear("fc4", hidden(2, linear("fc3", mean)))
+    depth = depth_of({name.partition(".")[0] for name in tensors})
+    mean = linear("fc2_mu", through(encoder_layers(depth), x.astype(np.float32)))
+    return linear("fc4", through(decoder_layers(depth), mean))

@@ -78,8 +78,9 @@ def _import(options: argparse.Namespace, rest: list[str]) -> int:
 
     run = import_model(options.file, taxonomy_path=options.taxonomy, output=options.output)
     network = run.network
+    units = " and ".join(map(str, network.hidden_dims))
     print(
-        f"{run.folder}: {run.taxonomy.num_tags} tags, {network.hidden_dim} hidden units, "
+        f"{run.folder}: {run.taxonomy.num_tags} tags, {units} hidden units, "
         f"{network.latent_dim} latent dimensions"
     )
     return 0

@@ -28,7 +28,8 @@ def forward(
       noise: `[B, D * L]`, standard normal.
       mask: `[B]`, which rows are real.
       values: `[B, K]` what dropout made of each entry; None means 1.
-      keep: `[B, 2 H]` what dropout multiplies the hidden layers with; None means 1.
+      keep: `[B, 2 H]` what dropout multiplies the hidden layers with, the encoder's first; None
+        means 1.
       train: whether batch norm uses this batch's statistics.
     """
     size, draws = len(columns), objective.num_draws

@@ -4,6 +4,7 @@ Parameters as safetensors, config and taxonomy as JSON: nothing in it can run, a
 """
 
 import hashlib
+import itertools
 import json
 import unicodedata
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from jaxvae import export, torch_file
 from jaxvae.errors import InputError, json_fault
+from jaxvae.hidden_layers import are_widths, widths_of
 from jaxvae.record import write_json
 from jaxvae.safetensors_file import MAX_READ, read_safetensors, write_safetensors
 from jaxvae.tables import SUFFIXES
@@ -61,7 +63,8 @@ def sizes(network: export.Network) -> dict[str, Any]:
     """The network's own part of a config's `model`."""
     found = {
         "latent_dim": network.latent_dim,
-        "hidden_dim": network.hidden_dim,
+        "hidden_dim": network.hidden_dims[0],
+        "hidden_dims": list(network.hidden_dims) if len(network.hidden_dims) > 1 else [],
         "use_batch_norm": network.use_batch_norm,
         "use_layer_norm": network.use_layer_norm,
         "prior": network.prior,
@@ -115,7 +118,7 @@ def read_model_files(
     taxonomy = read_taxonomy(folder, content, name)
     path = folder / WEIGHTS
     shapes = {
-        "fc1.weight": (config["model"]["hidden_dim"], taxonomy.num_tags),
+        "fc1.weight": (_widths(config)[0], taxonomy.num_tags),
         "fc2_mu.weight": (config["model"]["latent_dim"], None),
     }
     try:
@@ -151,8 +154,10 @@ def read_config(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]
     ]
     if not wrong:
         assert isinstance(config, dict)
-        sized = [config.get("model", {}).get(key) for key in ("latent_dim", "hidden_dim")]
-        wrong += [] if all(type(size) is int and size > 0 for size in sized) else ["model"]
+        model = config.get("model", {})
+        sized = [model.get(key) for key in ("latent_dim", "hidden_dim")]
+        has_sizes = all(type(size) is int and size > 0 for size in sized)
+        wrong += [] if has_sizes and are_widths(model.get("hidden_dims", [])) else ["model"]
         for keys in _TEXTS:
             value: Any = config
             for key in keys:
@@ -186,9 +191,11 @@ def read_taxonomy(folder: Path, content: dict[str, Any], name: str) -> Taxonomy:
 
 def largest_weights(config: dict[str, Any], num_tags: int) -> int:
     """The most bytes that `model.safetensors` of such a config can have, or a little more."""
-    model = config["model"]
-    hidden, latent = model["hidden_dim"], model["latent_dim"]
-    numbers = 2 * (num_tags + latent + 8) * (hidden + 1) + 2 * latent * hidden
+    model, widths = config["model"], _widths(config)
+    latent = model["latent_dim"]
+    products = num_tags * widths[0] + 2 * latent * widths[-1]
+    products += sum(a * b for a, b in itertools.pairwise(widths))
+    numbers = 2 * (products + num_tags + latent + 8 * sum(widths) + 8)
     if model.get("prior") == "flow":
         numbers += 16 * (3 * latent + 2) * 256
     elif model.get("prior") in ("mixture", "vamp"):
@@ -196,6 +203,11 @@ def largest_weights(config: dict[str, Any], num_tags: int) -> int:
         components = components if type(components) is int and components > 0 else 1
         numbers += components * (max(num_tags, 2 * latent) + 1)
     return min(MAX_READ, 8 * numbers + 2**20)  # 8: float64, should it be that
+
+
+def _widths(config: dict[str, Any]) -> tuple[int, ...]:
+    model = config["model"]
+    return widths_of(model["hidden_dim"], model.get("hidden_dims", ()))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

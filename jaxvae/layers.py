@@ -45,6 +45,28 @@ def _given(values: jax.Array):
     return init
 
 
+class Transposed(nnx.Module):
+    """A linear layer whose kernel is another's, transposed: weights that both of them train.
+
+    The kernel stays the other layer's parameter, so gradients of both uses are summed into it.
+
+    Args:
+      other: the layer that has the kernel `[features, fan_in]`.
+      bias: `[features]`, of this layer alone.
+    """
+
+    def __init__(self, other: nnx.Linear, bias: nnx.Param):
+        self.other = other
+        self.bias = bias
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, fan_in]` to `[B, features]`, in the other layer's dtype."""
+        dtype = self.other.dtype
+        kernel, bias = self.other.kernel[...].astype(dtype), self.bias[...].astype(dtype)
+        product = jnp.einsum("bh,vh->bv", x.astype(dtype), kernel, precision=self.other.precision)
+        return product + bias[None, :]
+
+
 class BatchNorm(nnx.Module):
     """Batch normalisation as torch does it, over the rows that a mask lets through.
 

@@ -1,14 +1,19 @@
 """The variational autoencoder: encoder, decoder and the pieces they are made of.
 
 Layers carry the names of the PyTorch module whose `.pth` files are read and written (`fc1`, `bn1`,
-`fc2_mu`, `fc2_logvar`, `fc3`, `bn2`, `fc4`). Logits, never probabilities, leave this room.
+`fc2_mu`, `fc2_logvar`, `fc3`, `bn2`, `fc4`; further hidden layers: see `hidden_layers`). Logits,
+never probabilities, leave this room.
 """
+
+import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxvae import layers, priors
+from jaxvae.hidden_layers import HiddenLayer, decoder_layers, encoder_layers, widths_of
 
 WIDE = 1024
 """Vocabulary from which rows are looked up in tables instead of multiplied as multi-hot vectors."""
@@ -59,17 +64,20 @@ def reparameterize(mean: jax.Array, logvar: jax.Array, noise: jax.Array) -> jax.
 
 
 class VAE(nnx.Module):
-    """A VAE over multi-hot tag rows with one hidden layer each way (Kingma & Welling 2014).
+    """A VAE over multi-hot tag rows with hidden layers each way (Kingma & Welling 2014).
 
     Encoder: `relu(fc1)`, batch norm if asked for, then the heads `fc2_mu` and `fc2_logvar`.
     Decoder: `relu(fc3)`, batch norm, `fc4` to one logit per tag. Layer norm comes before the ReLUs.
+    Of several hidden layers each does the same; the decoder's are the encoder's in reverse.
 
     Args:
       num_tags: V, width of the input and of the logits.
       latent_dim: L, width of z.
-      hidden_dim: H, width of both hidden layers.
+      hidden_dim: H, width of the hidden layer each way.
+      hidden_dims: widths of several, from the input inwards; in place of `hidden_dim` if not empty.
       use_batch_norm: adds `bn1` and `bn2` after the ReLUs.
       use_layer_norm: adds `ln1` and `ln2` before them (Ba et al. 2016).
+      tied_weights: makes the kernel of `fc4` that of `fc1`, transposed; its bias stays its own.
       prior: "normal", N(0, I); "mixture", "vamp" or "flow": see `priors`.
       num_components: K, of the mixture; components of the VampPrior unless rows are given.
       pseudo_inputs: `[K, V]` rows that the VampPrior starts from.
@@ -78,14 +86,22 @@ class VAE(nnx.Module):
       rngs: the initialisation's random stream.
     """
 
+    fc1: nnx.Linear
+    fc2_mu: nnx.Linear
+    fc2_logvar: nnx.Linear
+    fc3: nnx.Linear
+    fc4: nnx.Linear | layers.Transposed
+
     def __init__(
         self,
         *,
         num_tags: int,
         latent_dim: int,
         hidden_dim: int,
+        hidden_dims: Sequence[int] = (),
         use_batch_norm: bool = False,
         use_layer_norm: bool = False,
+        tied_weights: bool = False,
         prior: str = "normal",
         num_components: int = 1,
         pseudo_inputs: jax.typing.ArrayLike | None = None,
@@ -93,32 +109,36 @@ class VAE(nnx.Module):
         compute_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        sizes = [
-            (num_tags, hidden_dim),
-            (hidden_dim, latent_dim),
-            (hidden_dim, latent_dim),
-            (latent_dim, hidden_dim),
-            (hidden_dim, num_tags),
-        ]
-        fc1, fc2_mu, fc2_logvar, fc3, fc4 = layers.linears(sizes, compute_dtype, rngs)
+        widths = widths_of(hidden_dim, hidden_dims)
+        self.depth = len(widths)
+        encoder, decoder = encoder_layers(self.depth), decoder_layers(self.depth)
+        inwards = itertools.pairwise((num_tags, *widths))
+        outwards = itertools.pairwise((latent_dim, *reversed(widths)))
+        sizes = {
+            **{hidden.linear: size for hidden, size in zip(encoder, inwards, strict=True)},
+            "fc2_mu": (widths[-1], latent_dim),
+            "fc2_logvar": (widths[-1], latent_dim),
+            **{hidden.linear: size for hidden, size in zip(decoder, outwards, strict=True)},
+            "fc4": (widths[0], num_tags),
+        }
+        linears = layers.linears(list(sizes.values()), compute_dtype, rngs)
+        for name, linear in zip(sizes, linears, strict=True):
+            setattr(self, name, linear)
         if decoder_bias is not None:
-            fc4.bias = nnx.Param(jnp.asarray(decoder_bias, jnp.float32))
+            self.fc4.bias = nnx.Param(jnp.asarray(decoder_bias, jnp.float32))
+        if tied_weights:
+            assert self.fc4.bias is not None
+            self.fc4 = layers.Transposed(self.fc1, self.fc4.bias)
+
+        for hidden in (*encoder, *decoder):
+            width = sizes[hidden.linear][1]
+            layer_norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs) if use_layer_norm else None
+            setattr(self, hidden.layer_norm, layer_norm)
+            batch_norm = layers.BatchNorm(width) if use_batch_norm else None
+            setattr(self, hidden.batch_norm, batch_norm)
 
         if pseudo_inputs is None:
             pseudo_inputs = jnp.zeros((num_components, num_tags), jnp.float32)
-
-        def layer_norm() -> nnx.LayerNorm | None:
-            return nnx.LayerNorm(hidden_dim, epsilon=1e-5, rngs=rngs) if use_layer_norm else None
-
-        self.fc1 = fc1
-        self.ln1 = layer_norm()
-        self.bn1 = layers.BatchNorm(hidden_dim) if use_batch_norm else None
-        self.fc2_mu = fc2_mu
-        self.fc2_logvar = fc2_logvar
-        self.fc3 = fc3
-        self.ln2 = layer_norm()
-        self.bn2 = layers.BatchNorm(hidden_dim) if use_batch_norm else None
-        self.fc4 = fc4
         self.prior = priors.make_prior(
             prior,
             latent_dim=latent_dim,
@@ -141,7 +161,8 @@ class VAE(nnx.Module):
           x: `[B, V]` multi-hot rows (dropout, if any, already applied).
           mask: `[B]`, rows that batch statistics may see; None means all.
           train: whether batch norm uses, and updates by, this batch's statistics.
-          keep: `[B, H]` what the hidden layer is multiplied with (its dropout); None means 1.
+          keep: `[B, H]` what the hidden layers, side by side, are multiplied with (their dropout);
+            None means 1.
 
         Returns:
           (mean, logvar), each `[B, L]` float32.
@@ -183,7 +204,7 @@ class VAE(nnx.Module):
         return self._heads(summed + bias[...].astype(dtype)[None, :], mask, train, keep)
 
     def _heads(self, h: jax.Array, mask, train: bool, keep) -> tuple[jax.Array, jax.Array]:
-        h = _hidden(h, self.ln1, self.bn1, mask, train, keep)
+        h = self._through(encoder_layers(self.depth), h, mask, train, keep)
         return self.fc2_mu(h).astype(jnp.float32), self.fc2_logvar(h).astype(jnp.float32)
 
     def decode(
@@ -195,8 +216,20 @@ class VAE(nnx.Module):
         keep: jax.Array | None = None,
     ) -> jax.Array:
         """The logits of p(x|z), `[B, V]` float32, for latent vectors `[B, L]`."""
-        h = _hidden(self.fc3(z), self.ln2, self.bn2, mask, train, keep)
+        h = self._through(decoder_layers(self.depth), self.fc3(z), mask, train, keep)
         return self.fc4(h).astype(jnp.float32)
+
+    def _through(
+        self, hidden: list[HiddenLayer], h: jax.Array, mask, train: bool, keep
+    ) -> jax.Array:
+        """Hidden layers, given what the first one's linear map makes of its input."""
+        for number, (linear, layer_norm, batch_norm) in enumerate(hidden):
+            if number:
+                h = getattr(self, linear)(h)
+            width = h.shape[-1]
+            own, keep = (None, None) if keep is None else (keep[:, :width], keep[:, width:])
+            h = _hidden(h, getattr(self, layer_norm), getattr(self, batch_norm), mask, train, own)
+        return h
 
     def log_prior(self, z: jax.Array) -> jax.Array:
         """Log p(z) `[...]` of latent vectors `[..., L]`, nats."""

@@ -121,11 +121,12 @@ def _what(sizes: dict[str, Any], concepts: dict[str, int], facts: dict[str, Any]
         "vamp": "a VampPrior",
         "flow": "a learned flow as prior",
     }[sizes["prior"]]
+    units = " and ".join(map(str, sizes["hidden_dims"] or [sizes["hidden_dim"]]))
     listed = ", ".join(f"{_escape(concept)} ({count})" for concept, count in concepts.items())
     epoch = "" if facts.get("epoch") is None else f", of epoch {facts['epoch']}"
     return (
         f"A variational autoencoder over sets of {sum(concepts.values())} tags: {listed}. "
-        f"{sizes['latent_dim']} latent dimensions, {sizes['hidden_dim']} hidden units"
+        f"{sizes['latent_dim']} latent dimensions, {units} hidden units"
         f"{''.join(f', {each} norm' for each in norms)}, {prior}. The parameters are those of the "
         f"{facts.get('checkpoint')} checkpoint{epoch}.\n\n"
         f"It is made by jaxvae. Its files are parameters as safetensors, config and taxonomy as "

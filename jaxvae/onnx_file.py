@@ -13,6 +13,7 @@ import numpy as np
 from jaxvae import export, inference
 from jaxvae.errors import InputError
 from jaxvae.export import Network
+from jaxvae.hidden_layers import HiddenLayer, decoder_layers, encoder_layers
 from jaxvae.taxonomy import Taxonomy
 
 PARTS = ("encoder", "decoder", "prior")
@@ -139,28 +140,33 @@ class _Graph:
 
 
 def _encoder(graph: _Graph, tensors: dict, network: Network) -> None:
-    h = _hidden(graph, tensors, graph.input("x", network.num_tags), "fc1", 1)
+    h = graph.input("x", network.num_tags)
+    h = _through(graph, tensors, h, encoder_layers(len(network.hidden_dims)))
     for layer, name in (("fc2_mu", "mean"), ("fc2_logvar", "logvar")):
         graph.linear(h, name, tensors[f"{layer}.weight"].T, tensors[f"{layer}.bias"])
         graph.output(name, network.latent_dim)
 
 
 def _decoder(graph: _Graph, tensors: dict, network: Network) -> None:
-    h = _hidden(graph, tensors, graph.input("z", network.latent_dim), "fc3", 2)
+    h = graph.input("z", network.latent_dim)
+    h = _through(graph, tensors, h, decoder_layers(len(network.hidden_dims)))
     graph.linear(h, "logits", tensors["fc4.weight"].T, tensors["fc4.bias"])
     graph.output("logits", network.num_tags)
 
 
-def _hidden(graph: _Graph, tensors: dict, x: str, layer: str, number: int) -> str:
-    h = graph.linear(x, layer, tensors[f"{layer}.weight"].T, tensors[f"{layer}.bias"])
-    if (norm := f"ln{number}") + ".weight" in tensors:
-        parts = [graph.weight(f"{norm}.{k}", tensors[f"{norm}.{k}"]) for k in ("weight", "bias")]
-        h = graph.node("LayerNormalization", [h, *parts], norm, axis=-1, epsilon=_EPSILON)
-    h = graph.node("Relu", [h], f"relu{number}")
-    if (norm := f"bn{number}") + ".weight" in tensors:
-        kinds = ("weight", "bias", "running_mean", "running_var")
-        parts = [graph.weight(f"{norm}.{kind}", tensors[f"{norm}.{kind}"]) for kind in kinds]
-        h = graph.node("BatchNormalization", [h, *parts], norm, epsilon=_EPSILON)
+def _through(graph: _Graph, tensors: dict, h: str, hidden: list[HiddenLayer]) -> str:
+    for layer, layer_norm, batch_norm in hidden:
+        h = graph.linear(h, layer, tensors[f"{layer}.weight"].T, tensors[f"{layer}.bias"])
+        if f"{layer_norm}.weight" in tensors:
+            names = [f"{layer_norm}.{kind}" for kind in ("weight", "bias")]
+            parts = [graph.weight(name, tensors[name]) for name in names]
+            h = graph.node("LayerNormalization", [h, *parts], layer_norm, axis=-1, epsilon=_EPSILON)
+        h = graph.node("Relu", [h], layer_norm.replace("ln", "relu"))
+        if f"{batch_norm}.weight" in tensors:
+            kinds = ("weight", "bias", "running_mean", "running_var")
+            names = [f"{batch_norm}.{kind}" for kind in kinds]
+            parts = [graph.weight(name, tensors[name]) for name in names]
+            h = graph.node("BatchNormalization", [h, *parts], batch_norm, epsilon=_EPSILON)
     return h
 
 

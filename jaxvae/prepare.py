@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from jaxvae import devices, epoch, evaluate, loop, schedule
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
+from jaxvae.hidden_layers import widths_of
 from jaxvae.losses import Objective
 from jaxvae.model import VAE
 from jaxvae.row_stream import RowStream
@@ -56,8 +57,10 @@ def blueprint(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> Blueprin
             num_tags=num_tags,
             latent_dim=settings.latent_dim,
             hidden_dim=settings.hidden_dim,
+            hidden_dims=settings.hidden_dims,
             use_batch_norm=settings.use_batch_norm,
             use_layer_norm=settings.use_layer_norm,
+            tied_weights=settings.tied_weights,
             prior=settings.prior,
             num_components=settings.prior_components,
             pseudo_inputs=inputs.get("pseudo_inputs"),
@@ -117,6 +120,7 @@ def train_epoch_of(
     sharding: Sharding | None = None,
 ) -> Callable:
     """The training epoch of a config: see `epoch.make_train_epoch`; `num_rows` is the split's."""
+    hidden = sum(widths_of(config.model.hidden_dim, config.model.hidden_dims))
     return epoch.make_train_epoch(
         graphdef,
         num_rows=config.data.rows_per_epoch or num_rows,
@@ -129,7 +133,7 @@ def train_epoch_of(
         accumulate=config.trainer.accumulate_grad_batches,
         objective=objective_of(config),
         dropout_per_row=config.model.dropout_per_row,
-        hidden_dropout=config.model.hidden_dim if config.model.hidden_dropout_p else 0,
+        hidden_dropout=hidden if config.model.hidden_dropout_p else 0,
         decoupled=config.trainer.optimizer.decoupled_weight_decay,
         sharding=sharding,
     )

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvae.errors import InputError, did_you_mean
+from jaxvae.hidden_layers import MOST, are_widths
 
 
 def _at_least(low):
@@ -40,6 +41,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "model.latent_dim": _from_to(1, 2**16),
     "model.hidden_dim": _from_to(1, 2**20),
+    "model.hidden_dims": (
+        are_widths,
+        f"must be up to {MOST} whole numbers from 1 to 1,048,576, such as 256,128, or ()",
+    ),
     "model.dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "model.hidden_dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "model.decoder_bias": _one_of("random", "log_odds"),

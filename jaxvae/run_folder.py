@@ -8,6 +8,7 @@ import numpy as np
 from jaxvae import manifest, record, settings
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
+from jaxvae.hidden_layers import are_widths
 from jaxvae.taxonomy import Taxonomy
 
 MAY_CHANGE = (
@@ -44,11 +45,16 @@ def read_config(folder: Path) -> dict[str, Any]:
         manifest.check(folder, ["config.json", "taxonomy.json"])
     groups = ("model", "data", "loss", "trainer", "inference")
     wrong = [name for name in groups if not isinstance(config.get(name, {}), dict)]
-    sizes = ("latent_dim", "hidden_dim")
     model = config.get("model")
-    if wrong or not isinstance(model, dict) or not all(type(model.get(n)) is int for n in sizes):
+    if wrong or not isinstance(model, dict) or not _has_sizes(model):
         raise InputError(f"{path}: damaged: {', '.join(wrong) or 'model'} is not a config's")
     return config
+
+
+def _has_sizes(model: dict[str, Any]) -> bool:
+    """Whether a config's `model` says how large it is; older ones know no `hidden_dims`."""
+    known = all(type(model.get(name)) is int for name in ("latent_dim", "hidden_dim"))
+    return known and are_widths(model.get("hidden_dims", ()))
 
 
 FILES = (

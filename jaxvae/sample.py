@@ -89,7 +89,7 @@ def sample_prior(
       top_k: tags of a set, used by "top_k" alone.
       seed: fixes the samples.
     """
-    chunk = draws_at_once(params["fc4"]["kernel"].shape[-1])
+    chunk = draws_at_once(len(params["fc4"]["bias"]))
     draw = make_prior_draw(graphdef, chunk)
     key = jax.random.key(seed)
     most = _MAX_DRAWS_PER_SAMPLE * max(num_samples, chunk)

@@ -96,7 +96,7 @@ def make_numbers(
       total_steps: steps of the whole run, where the cosine ends.
       final_fraction: share of the peak that the cosine ends at.
       dropout_p: input dropout rate in [0, 1).
-      hidden_dropout_p: dropout rate of both hidden layers.
+      hidden_dropout_p: dropout rate of the hidden layers.
       average_decay: decay a step of the average of the parameters.
       bce_weight: weight of the reconstruction term.
       kld_weight: weight of the KL term (beta), when its warm-up is over.

@@ -6,6 +6,7 @@ Only what the model has is written, so that the file can be read in one go.
 from collections.abc import Sequence
 
 from jaxvae.export import Network
+from jaxvae.hidden_layers import HiddenLayer, decoder_layers, encoder_layers
 
 WEIGHTS, MEANING, SOURCE = "model.pth", "model.json", "model.py"
 
@@ -25,7 +26,7 @@ import torch
 from torch import nn
 
 NUM_TAGS = {num_tags}
-HIDDEN_DIM = {hidden_dim}
+{widths}
 LATENT_DIM = {latent_dim}
 
 
@@ -134,12 +135,12 @@ class VAE(nn.Module):
 {layers}
     def encode(self, x):
         """Mean and log-variance of q(z|x), each [N, LATENT_DIM]."""
-        h = {hidden1}
+        h = {encoded}
         return self.fc2_mu(h), self.fc2_logvar(h)
 
     def decode(self, z):
         """Logits of the tags, [N, NUM_TAGS]."""
-        return self.fc4({hidden2})
+{further}        return self.fc4({decoded})
 
     def log_prior(self, z):
         """Log p(z) of rows of z, nats."""
@@ -207,14 +208,19 @@ def module_source(network: Network, *, name: str, tags: Sequence[str]) -> str:
         title=title,
         tag=next((tag for tag in tags if _plain(tag) == tag), _plain(tags[0])),
         num_tags=network.num_tags,
-        hidden_dim=network.hidden_dim,
+        widths="\n".join(
+            f"{name} = {width}"
+            for name, width in zip(_widths(network), network.hidden_dims, strict=True)
+        ),
         latent_dim=network.latent_dim,
     )
-    learned = network.prior != "normal"
+    learned, depth = network.prior != "normal", len(network.hidden_dims)
+    *further, decoded = _through(network, decoder_layers(depth), "z")
     model = _MODEL.format(
         layers=_layers(network),
-        hidden1=_hidden(network, "self.fc1(x)", 1),
-        hidden2=_hidden(network, "self.fc3(z)", 2),
+        encoded="\n        h = ".join(_through(network, encoder_layers(depth), "x")),
+        further="".join(f"        h = {each}\n" for each in further),
+        decoded=decoded,
         log_prior="self.prior.log_prob(z, self.encode)" if learned else "normal_log_prob(z)",
         draw="self.prior.draw(noise, self.encode, generator)" if learned else "noise",
         weights=WEIGHTS,
@@ -223,17 +229,29 @@ def module_source(network: Network, *, name: str, tags: Sequence[str]) -> str:
     return head + _PRIORS[network.prior].format(**sizes) + model
 
 
+def _widths(network: Network) -> list[str]:
+    """What the file calls the widths of the hidden layers, from the input inwards."""
+    return ["HIDDEN_DIM", *(f"HIDDEN_DIM_{k}" for k in range(2, len(network.hidden_dims) + 1))]
+
+
 def _layers(network: Network) -> str:
     """One line for each layer, in the order of the state dict."""
+
+    def hidden(layers: list[HiddenLayer], fan_in: str, widths: list[str]) -> dict[str, str]:
+        made = {}
+        for (linear, layer_norm, batch_norm), width in zip(layers, widths, strict=True):
+            made[linear] = f"nn.Linear({fan_in}, {width})"
+            made[layer_norm] = f"nn.LayerNorm({width})"
+            made[batch_norm] = f"nn.BatchNorm1d({width})"
+            fan_in = width
+        return made
+
+    widths = _widths(network)
     made = {
-        "fc1": "nn.Linear(NUM_TAGS, HIDDEN_DIM)",
-        "ln1": "nn.LayerNorm(HIDDEN_DIM)",
-        "bn1": "nn.BatchNorm1d(HIDDEN_DIM)",
-        "fc2_mu": "nn.Linear(HIDDEN_DIM, LATENT_DIM)",
-        "fc2_logvar": "nn.Linear(HIDDEN_DIM, LATENT_DIM)",
-        "fc3": "nn.Linear(LATENT_DIM, HIDDEN_DIM)",
-        "ln2": "nn.LayerNorm(HIDDEN_DIM)",
-        "bn2": "nn.BatchNorm1d(HIDDEN_DIM)",
+        **hidden(encoder_layers(len(widths)), "NUM_TAGS", widths),
+        "fc2_mu": f"nn.Linear({widths[-1]}, LATENT_DIM)",
+        "fc2_logvar": f"nn.Linear({widths[-1]}, LATENT_DIM)",
+        **hidden(decoder_layers(len(widths)), "LATENT_DIM", widths[::-1]),
         "fc4": "nn.Linear(HIDDEN_DIM, NUM_TAGS)",
         "prior": f"{network.prior.capitalize()}()",
     }
@@ -242,10 +260,16 @@ def _layers(network: Network) -> str:
     )
 
 
-def _hidden(network: Network, linear: str, number: int) -> str:
-    inner = f"self.ln{number}({linear})" if network.use_layer_norm else linear
-    active = f"torch.relu({inner})"
-    return f"self.bn{number}({active})" if network.use_batch_norm else active
+def _through(network: Network, hidden: list[HiddenLayer], given: str) -> list[str]:
+    """What each hidden layer makes of what it is given; the first of `given`, the others of h."""
+    found = []
+    for linear, layer_norm, batch_norm in hidden:
+        made = f"self.{linear}({given})"
+        made = f"self.{layer_norm}({made})" if network.use_layer_norm else made
+        made = f"torch.relu({made})"
+        found.append(f"self.{batch_norm}({made})" if network.use_batch_norm else made)
+        given = "h"
+    return found
 
 
 def _plain(text: str) -> str:

@@ -8,21 +8,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from jaxvae.errors import InputError, did_you_mean
+from jaxvae.hidden_layers import decoder_layers, depth_of, encoder_layers
 
-# In the order in which the torch module defines its layers, and so lists its tensors; the shape of
-# each weight there, by the sizes V (tags), H (hidden units) and L (latent units).
-LAYERS = {
-    "fc1": "HV",
-    "ln1": "H",
-    "bn1": "H",
-    "fc2_mu": "LH",
-    "fc2_logvar": "LH",
-    "fc3": "HL",
-    "ln2": "H",
-    "bn2": "H",
-    "fc4": "VH",
-    "prior": "",
-}
 _LINEAR = {"kernel": "weight", "bias": "bias"}
 _NORM = {
     "scale": "weight",
@@ -32,8 +19,8 @@ _NORM = {
     "count": "num_batches_tracked",
 }
 _LAYER_NORM = {"scale": "weight", "bias": "bias"}
-# The priors' own arrays, under the same names in the same layout; by sizes as above, K components,
-# S layers, W hidden units and D = 2 L outputs of a flow.
+# The priors' own arrays, under the same names in the same layout; by sizes as for layers, K
+# components, S layers, W hidden units and D = 2 L outputs of a flow.
 PRIORS = {
     "normal": {},
     "mixture": {"means": "KL", "logvars": "KL", "logits": "K"},
@@ -47,13 +34,39 @@ PRIORS = {
 }
 
 
+def _layers(depth: int) -> dict[str, tuple[str, ...]]:
+    """Every layer there may be, and the shape of its weight, by the names of sizes.
+
+    In the order in which the torch module defines its layers, and so lists its tensors. Sizes are V
+    (tags), L (latent units) and H (hidden units), of further hidden layers H2, H3, ...
+    """
+    widths = ["H", *(f"H{k}" for k in range(2, depth + 1))]
+
+    def hidden(layers, fan_in, widths):
+        shapes: dict[str, tuple[str, ...]] = {}
+        for (linear, layer_norm, batch_norm), width in zip(layers, widths, strict=True):
+            shapes |= {linear: (width, fan_in), layer_norm: (width,), batch_norm: (width,)}
+            fan_in = width
+        return shapes
+
+    return {
+        **hidden(encoder_layers(depth), "V", widths),
+        "fc2_mu": ("L", widths[-1]),
+        "fc2_logvar": ("L", widths[-1]),
+        **hidden(decoder_layers(depth), "L", widths[::-1]),
+        "fc4": ("V", "H"),
+        "prior": (),
+    }
+
+
 def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Returns the torch module's state dict, in its order.
 
     Args:
         params: layers `fc1 fc2_mu fc2_logvar fc3 fc4`, each with `kernel` [in, out] and `bias`
             [out]; with batch norm also `bn1 bn2`, each with `scale bias mean var` [H] and `count`;
-            with layer norm `ln1 ln2`, each with `scale bias` [H]; with a learned prior `prior`.
+            with layer norm `ln1 ln2`, each with `scale bias` [H]; with a learned prior `prior`;
+            with several hidden layers also theirs, as `hidden_layers` names them.
 
     Returns:
         Contiguous float32 arrays under torch's names; the counts are int64 scalars.
@@ -62,10 +75,9 @@ def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.nda
         InputError: layers or arrays are missing or unknown.
     """
     present = [f"{layer}.{name}" for layer, arrays in params.items() for name in arrays]
-    table = _table(present)
-    _check_names(
-        present, [f"{layer}.{name}" for layer, name, _ in table], "the parameter dictionary"
-    )
+    shapes, table = _table(present)
+    expected = [f"{layer}.{name}" for layer, name, _ in table]
+    _check_names(present, expected, shapes, "the parameter dictionary")
     tensors = {}
     for layer, name, torch_name in table:
         array = np.asarray(params[layer][name])
@@ -87,21 +99,21 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndar
         InputError: tensors are missing or unknown, their sizes do not fit together, or a value is
             not finite as float32.
     """
-    table = _table(tensors)
-    _check_names(tensors, [torch_name for _, _, torch_name in table], "the state dict")
+    shapes, table = _table(tensors)
+    _check_names(tensors, [torch_name for _, _, torch_name in table], shapes, "the state dict")
     sizes: dict[str, tuple[int, str]] = {}
     layers: dict[str, dict[str, np.ndarray]] = {}
     for layer, name, torch_name in table:
         array = np.asarray(tensors[torch_name])
         if name == "count":
-            _check_sizes(torch_name, array, "", sizes)
+            _check_sizes(torch_name, array, (), sizes)
             if array.dtype.kind not in "iu" or array < 0:
                 raise InputError(f"{torch_name} is no count: {array.dtype} {array}")
             array = array.astype(np.int64)
         else:
-            dims = LAYERS[layer] if name == "kernel" else LAYERS[layer][:1]
+            dims = shapes[layer] if name == "kernel" else shapes[layer][:1]
             if layer == "prior":
-                dims = next(each[name] for each in PRIORS.values() if name in each)
+                dims = tuple(next(each[name] for each in PRIORS.values() if name in each))
             _check_sizes(torch_name, array, dims, sizes)
             array = _finite_float32(torch_name, array)
         layers.setdefault(layer, {})[name] = np.array(_turned(layer, array), order="C")
@@ -112,12 +124,16 @@ def _turned(layer: str, array: np.ndarray) -> np.ndarray:
     return array if layer == "prior" else array.T
 
 
-def _table(present: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Returns (layer, name here, torch's full name) for each array, in torch's order.
+def _table(
+    present: Iterable[str],
+) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str, str]]]:
+    """Returns each layer's shape; and (layer, name here, torch's full name) for each array.
 
-    Norms and the prior's arrays belong to it where `present` (names here or torch's) has any.
+    Norms, further hidden layers and the prior's arrays belong to them where `present` (names here
+    or torch's) has any.
     """
     present = set(present)
+    shapes = _layers(depth_of({name.partition(".")[0] for name in present}))
     prior = next(
         (each for each in PRIORS.values() if any(f"prior.{name}" in present for name in each)), {}
     )
@@ -129,14 +145,16 @@ def _table(present: Iterable[str]) -> list[tuple[str, str, str]]:
         "ln": _LAYER_NORM if any(name.startswith("ln") for name in present) else {},
         "pr": {name: name for name in prior},
     }
-    return [
+    return shapes, [
         (layer, name, f"{layer}.{torch_name}")
-        for layer in LAYERS
+        for layer in shapes
         for name, torch_name in kinds[layer[:2]].items()
     ]
 
 
-def _check_names(present: Iterable[str], expected: list[str], where: str) -> None:
+def _check_names(
+    present: Iterable[str], expected: list[str], layers: Iterable[str], where: str
+) -> None:
     present = list(present)
     missing = [name for name in expected if name not in present]
     extra = [name for name in present if name not in expected]
@@ -146,11 +164,11 @@ def _check_names(present: Iterable[str], expected: list[str], where: str) -> Non
     if extra:
         shown = ", ".join(f"{name[:80]!r}{did_you_mean(name[:80], missing)}" for name in extra[:8])
         parts.append(f"has unknown {shown}{', ...' * (len(extra) > 8)}")
-    raise InputError(f"{where} {' and '.join(parts)}; expected layers {', '.join(LAYERS)}")
+    raise InputError(f"{where} {' and '.join(parts)}; expected layers {', '.join(layers)}")
 
 
 def _check_sizes(
-    name: str, array: np.ndarray, dims: str, sizes: dict[str, tuple[int, str]]
+    name: str, array: np.ndarray, dims: tuple[str, ...], sizes: dict[str, tuple[int, str]]
 ) -> None:
     """Checks a tensor's shape against the sizes that earlier ones fixed, and notes new ones."""
     if array.ndim != len(dims):

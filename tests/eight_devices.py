@@ -32,6 +32,10 @@ CASES = {
     "batch norm": {"num_tags": 200, "batch_size": 30, "use_batch_norm": True},
     "accumulated": {"num_tags": 200, "batch_size": 9, "accumulate": 3},
     "vamp": {"num_tags": 200, "batch_size": 30, "prior": "vamp"},
+    "deeper, tied": {
+        **{"num_tags": 2000, "batch_size": 30},
+        **{"hidden_dims": (64, 48), "tied_weights": True},
+    },
     "cut": {"num_tags": 200, "batch_size": 300},  # a last batch of its own size: 215
 }
 NUM_ROWS, LATENT, STEPS = 515, 16, 50

@@ -21,18 +21,23 @@ VARIED = [
     ("flow", True, True),
 ]
 """One for each prior, where all would take long."""
+DEEPER = (9, 6, 5)
+"""Widths of three hidden layers each way."""
 TAXONOMY = Taxonomy.from_mapping(
     {"genre": ["jazz", "r&b", "drum'n'bass", 'the "new" wave'], "mood": ["calm", "naïve ♫", "a,b"]},
     source="test",
 )
 
 
-def make_run(prior: str, use_batch_norm: bool, use_layer_norm: bool, folder, components=3) -> Run:
+def make_run(
+    prior: str, use_batch_norm: bool, use_layer_norm: bool, folder, components=3, hidden_dims=()
+) -> Run:
     """An opened run of 7 tags, 4 latent and 9 hidden units; every array is away from its start."""
     model = VAE(
         num_tags=TAXONOMY.num_tags,
         latent_dim=4,
         hidden_dim=9,
+        hidden_dims=hidden_dims,
         use_batch_norm=use_batch_norm,
         use_layer_norm=use_layer_norm,
         prior=prior,
@@ -47,11 +52,11 @@ def make_run(prior: str, use_batch_norm: bool, use_layer_norm: bool, folder, com
     )
     stats = {
         layer: {
-            "mean": rng.normal(size=9).astype(np.float32),
-            "var": rng.uniform(0.5, 2.0, 9).astype(np.float32),
+            "mean": rng.normal(size=arrays["mean"].shape).astype(np.float32),
+            "var": rng.uniform(0.5, 2.0, arrays["var"].shape).astype(np.float32),
             "count": np.int32(7),
         }
-        for layer in nnx.to_pure_dict(stats)
+        for layer, arrays in nnx.to_pure_dict(stats).items()
     }
     facts = {"checkpoint": "best", "epoch": 3}
     network = export.make_network(params, stats)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, explore, explore_data, settings
+from jaxvae import cli, explore, explore_data, inference, settings
 from jaxvae import complete as completion
 from jaxvae.errors import InputError
 from jaxvae.train import train_and_evaluate
 from tests.conftest import ROOT, lacking
+from tests.networks import DEEPER, make_run
 
 HOSTILE = ("</script><b>", 'it\'s "quoted"', "a & b", "<!--", "🎷 sax", "\u2028line")
 
@@ -156,6 +157,23 @@ def test_its_probabilities_are_pythons(opened, run, given):
     shown = np.array([found["probabilities"][tag] for tag in run.taxonomy.tags])
     assert np.abs(shown - expected).max() < 1e-2
     assert hash_
+
+
+def test_its_layers_are_the_models(browser, tmp_path):
+    """Three hidden layers with both norms, in half precision."""
+    run = make_run("vamp", True, True, tmp_path, hidden_dims=DEEPER)
+    page = Page(browser, explore.write_explore(run, output=tmp_path / "page.html"))
+    page.state()
+    rows = np.array([[0, 3, 7], [5, 7, 7], [7, 7, 7]])  # 7 is padding
+    mean, logvar = inference.posterior(run.network, rows)
+    for row, *expected in zip(rows, mean, logvar, strict=True):
+        code = "columns => { const { mean, logvar } = explore.encode(columns); return [[...mean], [...logvar]]; }"
+        found = page.page.evaluate(code, row[row < 7].tolist())
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+    for z, expected in zip(mean, inference.logits(run.network, mean), strict=True):
+        found = page.page.evaluate("z => [...explore.decode(Float32Array.from(z))]", z.tolist())
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+    page.page.close()
 
 
 def test_clicks_search_and_links(opened):

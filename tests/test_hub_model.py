@@ -526,6 +526,11 @@ DAMAGE = {
     ),
     "another width": (edit_config(config__model__hidden_dim=64), "by its config and taxonomy"),
     "an absurd width": (edit_config(config__model__hidden_dim=10**30), "by its config"),
+    "hidden layers that are not there": (
+        edit_config(config__model__hidden_dims=[128, 64]),
+        "another hidden_dims",
+    ),
+    "hidden layers that are text": (edit_config(config__model__hidden_dims="12"), "model"),
     "a width that is text": (edit_config(config__model__latent_dim="32"), "model"),
     "another prior": (edit_config(config__model__prior="flow"), "another prior"),
     "a config that is a list": (edit_config(config=[1]), "model"),

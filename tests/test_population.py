@@ -111,6 +111,8 @@ def test_members_of_one_shape_share_a_program_and_are_what_they_are_alone(data):
         ("trainer.ema_decay", 0.9),
         ("loss.objective", "free_bits"),
         ("model.prior", "flow"),
+        ("model.hidden_dims", (16, 8)),
+        ("model.tied_weights", True),
     ],
 )
 def test_another_program_is_another_shape(field, value):
@@ -123,9 +125,16 @@ def test_every_field_is_either_a_members_own_or_part_of_its_shape():
 
 
 def test_shapes_train_side_by_side(data):
-    done, several = train(data, [config_of(), config_of(**{"model.latent_dim": 5})], at_once=2)
+    other = {"model.latent_dim": 5, "model.hidden_dims": (16, 8), "model.tied_weights": True}
+    done, several = train(data, [config_of(), config_of(**other)], at_once=2)
     assert len(several._shapes) == 2
-    assert [done[n][1]["best"]["params"]["fc3"]["kernel"].shape[0] for n in (0, 1)] == [4, 5]
+    trees = [done[n][1] for n in (0, 1)]
+    params = [each["best"]["params"] for each in trees]
+    assert [each["fc3"]["kernel"].shape for each in params] == [(4, 16), (5, 8)]
+    assert params[1]["fc1_2"]["kernel"].shape == (16, 8)
+    assert ["kernel" in each["fc4"] for each in params] == [True, False]
+    assert several.likelihood(trees[1]).log_likelihood.shape == (len(data[1].splits["val"]),)
+    assert done[1][0].lines[-1]["train/loss"] < done[1][0].lines[0]["train/loss"]
 
 
 def test_a_member_that_overflows_leaves_the_others_alone(data):

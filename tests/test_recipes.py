@@ -81,7 +81,7 @@ def test_torch_reads_the_export(trained, torch):
     twin = Twin(
         num_tags=network.num_tags,
         latent_dim=network.latent_dim,
-        hidden_dim=network.hidden_dim,
+        hidden_dims=network.hidden_dims,
         use_layer_norm=network.use_layer_norm,
     )
     own = {key: value for key, value in found.items() if not key.startswith("prior.")}

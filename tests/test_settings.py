@@ -143,6 +143,7 @@ def test_overrides_of_every_type():
         "--config.trainer.optimizer.betas=0.8,0.99",
         "--noconfig.data.shuffle",
         "--config.logger.name=()",
+        "--config.model.hidden_dims=256,128",
         "--config.model_name=mine",
     )
     assert config.loss.kld_weight == 4.0
@@ -151,6 +152,8 @@ def test_overrides_of_every_type():
     assert config.trainer.optimizer.betas == (0.8, 0.99)
     assert config.data.shuffle is False
     assert config.logger.name == ()
+    assert config.model.hidden_dims == (256, 128)
+    assert config_of(MEDIUM, "--config.model.hidden_dims=64").model.hidden_dims == (64,)
     assert config.model_name == "mine"
 
 
@@ -173,6 +176,11 @@ def test_overrides_are_reported_as_typed():
         ("--config.model.dropout_p=-0.1", ["dropout_p=-0.1"]),
         ("--config.data.batch_size=0", ["batch_size=0", "at least 1"]),
         ("--config.model.latent_dim=0", ["latent_dim=0", "at least 1"]),
+        ("--config.model.hidden_dims=0", ["hidden_dims=(0,)", "whole numbers"]),
+        ("--config.model.hidden_dims=256,2.5", ["hidden_dims=(256, 2.5)", "such as 256,128"]),
+        ("--config.model.hidden_dims=1,2,3,4,5,6,7,8,9", ["hidden_dims=(1, 2,", "up to 8"]),
+        ("--config.model.hidden_dims=2097152", ["hidden_dims=(2097152,)", "1,048,576"]),
+        ("--config.model.hidden_dims=wide", ["hidden_dims=('wide',)", "whole numbers"]),
         ("--config.loss.kld_weight=nan", ["kld_weight=nan", "finite"]),
         ("--config.loss.kld_weight=-1.0", ["kld_weight=-1.0", "at least 0"]),
         ("--config.trainer.optimizer.lr=inf", ["lr=inf", "finite"]),

@@ -98,7 +98,7 @@ def test_rows_are_exchanged_for_many_steps_at_once(found, case, data, model):
     assert "all-to-all" not in {each["name"] for each in listed}
 
 
-@pytest.mark.parametrize("case", ["narrow", "wide"])
+@pytest.mark.parametrize("case", ["narrow", "wide", "deeper, tied"])
 def test_a_layer_that_is_shared_exchanges_no_weights(found, case):
     """Activations and sums alone: nothing with an axis of tags."""
     num_tags, model = CASES[case]["num_tags"], 4

@@ -11,7 +11,7 @@ from jaxvae import export, inference
 from jaxvae.torch_module import module_source
 from tests.conftest import ROOT
 from tests.documents import python_block
-from tests.networks import ARCHITECTURES, TAXONOMY, VARIED, make_run, rows
+from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, VARIED, make_run, rows
 
 pytestmark = pytest.mark.ecosystem
 
@@ -27,11 +27,10 @@ def opened(run, folder):
 
 @pytest.mark.parametrize("architecture", VARIED)
 def test_torch_computes_what_the_model_computes(architecture, torch, tmp_path):
-    check_torch(architecture, torch, tmp_path)
+    check_torch(make_run(*architecture, tmp_path), torch, tmp_path)
 
 
-def check_torch(architecture, torch, tmp_path):
-    run = make_run(*architecture, tmp_path)
+def check_torch(run, torch, tmp_path):
     module = opened(run, tmp_path / "out")
     model = module.load()
     weights = torch.load(tmp_path / "out" / "model.pth", weights_only=True)
@@ -83,8 +82,9 @@ def test_samples_of_a_model_that_yields_nothing_end(torch, tmp_path):
 
 
 def test_the_file_is_formatted_and_has_no_unused_line(tmp_path):
-    for number, architecture in enumerate(ARCHITECTURES):
-        network = make_run(*architecture, tmp_path).network
+    runs = [make_run(*architecture, tmp_path) for architecture in ARCHITECTURES]
+    runs += [make_run(*each, tmp_path, hidden_dims=DEEPER) for each in ARCHITECTURES[:4]]
+    for number, network in enumerate(run.network for run in runs):
         source = module_source(network, name="small one", tags=TAXONOMY.tags)
         assert "jaxvae" not in source
         assert len(source.splitlines()) < 200

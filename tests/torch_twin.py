@@ -10,32 +10,50 @@ class Twin(nn.Module):
     """Linear, layer norm, ReLU, batch norm; the names are those of the exported files."""
 
     def __init__(
-        self, *, num_tags, latent_dim, hidden_dim, use_batch_norm=False, use_layer_norm=False
+        self,
+        *,
+        num_tags,
+        latent_dim,
+        hidden_dim=None,
+        hidden_dims=None,
+        use_batch_norm=False,
+        use_layer_norm=False,
     ):
         super().__init__()
-        self.fc1 = nn.Linear(num_tags, hidden_dim)
-        self.ln1 = nn.LayerNorm(hidden_dim) if use_layer_norm else None
-        self.bn1 = nn.BatchNorm1d(hidden_dim) if use_batch_norm else None
-        self.fc2_mu = nn.Linear(hidden_dim, latent_dim)
-        self.fc2_logvar = nn.Linear(hidden_dim, latent_dim)
-        self.fc3 = nn.Linear(latent_dim, hidden_dim)
-        self.ln2 = nn.LayerNorm(hidden_dim) if use_layer_norm else None
-        self.bn2 = nn.BatchNorm1d(hidden_dim) if use_batch_norm else None
-        self.fc4 = nn.Linear(hidden_dim, num_tags)
+        widths = list(hidden_dims or [hidden_dim])
+        self.behind = ["", *(f"_{k}" for k in range(2, len(widths) + 1))]
+
+        def stack(number, sizes):
+            for behind, fan_in, width in zip(self.behind, sizes, sizes[1:], strict=False):
+                self.add_module(f"fc{2 * number - 1}{behind}", nn.Linear(fan_in, width))
+                if use_layer_norm:
+                    self.add_module(f"ln{number}{behind}", nn.LayerNorm(width))
+                if use_batch_norm:
+                    self.add_module(f"bn{number}{behind}", nn.BatchNorm1d(width))
+
+        stack(1, [num_tags, *widths])
+        self.fc2_mu = nn.Linear(widths[-1], latent_dim)
+        self.fc2_logvar = nn.Linear(widths[-1], latent_dim)
+        stack(2, [latent_dim, *reversed(widths)])
+        self.fc4 = nn.Linear(widths[0], num_tags)
+
+    def through(self, number, h):
+        own = dict(self.named_children())
+        for behind in self.behind:
+            h = own[f"fc{2 * number - 1}{behind}"](h)
+            if layer_norm := own.get(f"ln{number}{behind}"):
+                h = layer_norm(h)
+            h = F.relu(h)
+            if batch_norm := own.get(f"bn{number}{behind}"):
+                h = batch_norm(h)
+        return h
 
     def encode(self, x):
-        h = self.fc1(x)
-        h = F.relu(h if self.ln1 is None else self.ln1(h))
-        if self.bn1 is not None:
-            h = self.bn1(h)
+        h = self.through(1, x)
         return self.fc2_mu(h), self.fc2_logvar(h)
 
     def decode(self, z):
-        h = self.fc3(z)
-        h = F.relu(h if self.ln2 is None else self.ln2(h))
-        if self.bn2 is not None:
-            h = self.bn2(h)
-        return self.fc4(h)
+        return self.fc4(self.through(2, z))
 
     def take(self, params, batch_stats):
         """Copies our parameters in, layer by layer."""
@@ -46,6 +64,7 @@ class Twin(nn.Module):
                     module.weight.copy_(torch.from_numpy(np.array(arrays["kernel"]).T))
                 else:
                     module.weight.copy_(torch.from_numpy(np.array(arrays["scale"])))
+                if layer in batch_stats:
                     module.running_mean.copy_(
                         torch.from_numpy(np.array(batch_stats[layer]["mean"]))
                     )

@@ -10,7 +10,7 @@ import pytest
 from jaxvae import export, inference
 from tests.conftest import lacking
 from tests.documents import python_block
-from tests.networks import ARCHITECTURES, TAXONOMY, make_run, rows
+from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, make_run, rows
 from tests.test_commands import tool
 
 pytestmark = pytest.mark.ecosystem
@@ -53,7 +53,14 @@ def test_real_rows_have_the_models_logits(ort, run, folder, tmp_path):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture(ort, architecture, tmp_path):
-    run = make_run(*architecture, tmp_path)
+    check_onnx(ort, make_run(*architecture, tmp_path), tmp_path)
+
+
+def test_three_hidden_layers(ort, tmp_path):
+    check_onnx(ort, make_run("vamp", True, True, tmp_path, hidden_dims=DEEPER), tmp_path)
+
+
+def check_onnx(ort, run, tmp_path):
     files, difference = run.export(tmp_path / "model.onnx")
     assert len(files) == 3
     assert difference < 1e-5
@@ -63,7 +70,7 @@ def test_every_architecture(ort, architecture, tmp_path):
     (logits,) = found["decoder"].run(["logits"], {"z": mean})
     check_close(logits, export.reconstruction_logits(run.network, x))
 
-    learned = architecture[0] in ("mixture", "vamp")
+    learned = run.network.prior in ("mixture", "vamp")
     names = [each.name for each in found["prior"].get_inputs()]
     assert names == (["noise", "uniform"] if learned else ["noise"])
     rng = np.random.default_rng(0)
