@@ -1,10 +1,12 @@
 """`run.plot`: what its figures show, read back from the figures."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import latents
+from jaxvae import latents, plots
 from jaxvae.errors import InputError
 from jaxvae.record import read_epochs
 
@@ -82,3 +84,24 @@ def test_what_has_no_data_says_so(folder):
         with pytest.raises(InputError):
             draw()
     assert exported.plot.traversal(0, around=["jazz"]).axes
+
+
+ODD = ["$uicideboy$", r"$\frac$", "a$ap", "_hidden", '🎷 <sax> & "more"']
+
+
+def odd_figures():
+    matrix, rows = np.eye(len(ODD)), np.random.default_rng(0).random((5, len(ODD)))
+    yield plots.cooccurrence(matrix, matrix, ODD)
+    yield plots.traversal((-2.0, -1.0, 0.0, 1.0, 2.0), rows, ODD, 0)
+    yield plots.latent_map(rows[:, :2], ODD, "PCA")
+
+
+def test_tags_are_shown_as_they_are_written():
+    """Two $ are no formula, a leading _ hides nothing, and letters without a font no trouble."""
+    for figure in odd_figures():
+        assert plots.to_png(figure).startswith(b"\x89PNG")
+        svg = ElementTree.fromstring(plots.to_svg(figure))
+        texts = {
+            "".join(each.itertext()).strip() for each in svg.iter() if each.tag.endswith("text")
+        }
+        assert set(ODD) <= texts
