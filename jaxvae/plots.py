@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#010203"
+_APART = 0.06
+"""Of two numbers in a plot that goes from 0 to 1."""
 CYCLE = ("#2a7fb8", "#e07b39", "#3a9d5d", "#b0497c", "#8a6fd1", "#b59a2b", "#4aa8a8", "#c9504a")
 
 
@@ -47,7 +49,7 @@ def _as_written(figure: "Figure") -> "Figure":
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        text.set_parse_math(False)  # type: ignore[attr-defined]
+        text.set_parse_math(False)
     return figure
 
 
@@ -119,6 +121,7 @@ def curves(lines: list[dict]) -> "Figure":
     kl.set_title("Validation KL, nats per row")
     for axis in (loss, kl):
         axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
     if loss.lines:
         loss.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
@@ -176,10 +179,13 @@ def calibration(predicted: np.ndarray, observed: np.ndarray, count: np.ndarray) 
     figure, (axis,) = new_figure("Calibration", 5.2, 3.6)
     axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     axis.plot(predicted, observed, color=CYCLE[0], marker="o", markersize=4)
-    for x, y, n in zip(predicted, observed, count, strict=True):
-        axis.annotate(
-            f"{n:,}", (x, y), color=INK, fontsize=7, xytext=(4, -8), textcoords="offset points"
-        )
+    right = np.inf
+    for x, y, n in reversed(list(zip(predicted, observed, count, strict=True))):
+        if right - x > _APART:  # most bins lie near zero, and their numbers on top of each other
+            axis.annotate(
+                f"{n:,}", (x, y), color=INK, fontsize=7, xytext=(4, -8), textcoords="offset points"
+            )
+            right = x
     axis.set_xlabel("probability, given only part of a row's tags")
     axis.set_ylabel("share present")
     axis.set_title("Calibration (numbers: predictions in the bin)")

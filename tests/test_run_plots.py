@@ -105,3 +105,15 @@ def test_tags_are_shown_as_they_are_written():
             "".join(each.itertext()).strip() for each in svg.iter() if each.tag.endswith("text")
         }
         assert set(ODD) <= texts
+
+
+def test_numbers_of_calibrations_bins_do_not_lie_on_each_other():
+    predicted = np.array([0.001, 0.002, 0.01, 0.3, 0.6])
+    (axis,) = plots.calibration(predicted, predicted, np.array([5000, 400, 30, 2, 1])).axes
+    assert [text.get_text() for text in axis.texts] == ["1", "2", "30"]
+
+
+def test_epochs_are_whole_numbers():
+    lines = [{"epoch": epoch, "val/loss": 20.0 - epoch, "val/kld": 1.0} for epoch in (1, 2)]
+    for axis in plots.curves(lines).axes:
+        assert all(float(tick).is_integer() for tick in axis.get_xticks())
