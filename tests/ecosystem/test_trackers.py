@@ -237,6 +237,14 @@ def test_one_that_fails_at_the_start_is_refused(name, env, said, clips, tmp_path
     finish(start(clips, tmp_path, env=env, names=(name,), **{"trainer.max_epochs": 2}))
 
 
+def test_one_that_is_refused_leaves_nothing_of_the_others(clips, tmp_path):
+    env = {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    options = {"env": env, "names": ("wandb", "mlflow"), "logger.offline": False}
+    error = finish(start(clips, tmp_path, **options), expect=2)
+    assert error.splitlines()[-1].startswith("jaxvae: --config.logger.name=mlflow")
+    assert not (tmp_path / "run").exists()
+
+
 TOKEN = "0123456789plantedTokenThatMustNotTravel0"
 KEYS = (
     *("WANDB_API_KEY", "HF_TOKEN", "TRACKIO_WRITE_TOKEN"),
