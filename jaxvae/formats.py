@@ -60,11 +60,13 @@ def format_of(output: str | Path, name: str | None) -> str:
 
 
 def check_place(output: Path, format_name: str) -> None:
-    """Raises InputError unless the folder is there that an output is to lie in."""
+    """Raises InputError unless an output's folder is there, or an output that is one can be."""
     if not output.parent.is_dir():
         what = "is no folder" if output.parent.exists() else "is not there; make it first"
         kind = "file" if FORMATS[format_name] else "folder"
         raise InputError(f"--output {output}: the {kind}'s place {output.parent} {what}")
+    if not FORMATS[format_name] and output.is_file():
+        raise InputError(f"--output {output}: is a file, and --format {format_name} is a folder")
 
 
 def write(
@@ -97,7 +99,7 @@ def write(
     """
     check_place(output, format_name)
     folder, stem = (output.parent, output.stem) if FORMATS[format_name] else (output, "model")
-    with _stage(folder) as stage:
+    with naming(output), _stage(folder) as stage:
         path = stage / (stem + (FORMATS[format_name] or ".pth"))
         meaning: dict[str, Any] = {"taxonomy": taxonomy, "config": config}
         if format_name == "safetensors":
@@ -138,25 +140,20 @@ def _write_safetensors(
 
 @contextmanager
 def _stage(folder: Path) -> Iterator[Path]:
-    """A folder beside the files to be, on their disk; gone in the end, with what was made for it.
-
-    Raises:
-      InputError: the disk refused, or a parent is a file.
-    """
+    """A folder beside the files to be, on their disk; in the end gone, and what was made for it."""
     is_new = not folder.exists()
-    with naming(folder):
+    try:
+        folder.mkdir(exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".export-", dir=folder.resolve()))
         try:
-            folder.mkdir(exist_ok=True)
-            stage = Path(tempfile.mkdtemp(prefix=".export-", dir=folder.resolve()))
-            try:
-                yield stage
-            except InputError as error:  # names a file by where it was to be
-                raise InputError(str(error).replace(str(stage), str(folder))) from error
-            finally:
-                shutil.rmtree(stage, ignore_errors=True)
+            yield stage
+        except InputError as error:  # names a file by where it was to be
+            raise InputError(str(error).replace(str(stage), str(folder))) from error
         finally:
-            if is_new and folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+            shutil.rmtree(stage, ignore_errors=True)
+    finally:
+        if is_new and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _move(stage: Path, folder: Path) -> list[Path]:

@@ -75,7 +75,9 @@ def held_offline(places: Sequence[Any], on: bool) -> Iterator[None]:
 def quiet(*names: str) -> Iterator[None]:
     """Keeps the hub's progress bars, and the log lines of these loggers, off the terminal."""
     from huggingface_hub import utils
+    from huggingface_hub.utils import logging as configured
 
+    del configured  # it sets its level on import, which is late, and would undo what is set here
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     shown = not utils.are_progress_bars_disabled()

@@ -1,9 +1,11 @@
 """A run in MLflow: its server, or the SQLite file it makes where the command was started."""
 
+import contextlib
+import fcntl
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ _METRICS = 1000
 _EVERY_SECONDS = 1.0
 """Epochs wait so long and are given together: a transaction takes as long as a small epoch."""
 _LONGEST = 6000
+_FILE = "sqlite:///"
 _LOCAL = ("sqlite:", "file:", "/", ".")
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -83,15 +86,14 @@ def open_run(
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     uri = mlflow.get_tracking_uri()
     if offline and not uri.startswith(_LOCAL):
-        uri = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-    client = MlflowClient(tracking_uri=uri)
-    try:
-        found = client.get_run(key)
-        client.update_run(key, status="RUNNING")
-    except MlflowException:  # it is new, or was tracked elsewhere
-        experiment = client.get_experiment_by_name(project)
-        number = experiment.experiment_id if experiment else client.create_experiment(project)
-        found = client.create_run(number, run_name=name)
+        uri = f"{_FILE}{Path.cwd() / 'mlflow.db'}"
+    with _alone(uri):
+        client = MlflowClient(tracking_uri=uri)
+        try:
+            found = client.get_run(key)
+            client.update_run(key, status="RUNNING")
+        except MlflowException:  # it is new, or was tracked elsewhere
+            found = client.create_run(_experiment(client, project), run_name=name)
     key = found.info.run_id
     # A parameter is written once; of those that may change, the first value stays.
     fields = [(field, value) for field, value in _flat(config) if field not in found.data.params]
@@ -99,6 +101,35 @@ def open_run(
     for first in range(0, len(params), _PARAMS):
         client.log_batch(key, params=params[first : first + _PARAMS])
     return MlflowRun(client, key, int(found.data.metrics.get("epoch", 0)))
+
+
+@contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Of runs that start at once one makes the tables of a SQLite file: two would spoil them."""
+    with contextlib.ExitStack() as stack:
+        # No folder, or a file system without locks: then as if there were no other run.
+        with contextlib.suppress(OSError):
+            if uri.startswith(_FILE):
+                place = Path(uri.removeprefix(_FILE).partition("?")[0]).parent
+                folder = os.open(place, os.O_RDONLY)
+                stack.callback(os.close, folder)  # and with it the lock
+                fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+
+
+def _experiment(client, project: str) -> str:
+    """The number of the experiment of this name, made where it is missing."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(project)
+    if found is None:
+        try:
+            return client.create_experiment(project)
+        except MlflowException:
+            found = client.get_experiment_by_name(project)
+            if found is None:
+                raise  # and not since another run has made it meanwhile
+    return found.experiment_id
 
 
 def _flat(config: Mapping[str, Any], prefix: str = ""):

@@ -118,6 +118,8 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
     Raises:
       InputError: the file is refused, or the folder exists.
     """
+    if is_address(path):
+        raise InputError(f"{path}: commands take it as it is; import is for a file")
     path, folder = Path(path), Path(output).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--output {output}: exists already; name a new folder")

@@ -3,9 +3,12 @@
 Each function returns a matplotlib figure whose label is what it shows, in words.
 """
 
+import contextlib
 import functools
 import io
 import re
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#010203"
+_APART = 0.06
+"""Of two numbers in a plot that goes from 0 to 1."""
 CYCLE = ("#2a7fb8", "#e07b39", "#3a9d5d", "#b0497c", "#8a6fd1", "#b59a2b", "#4aa8a8", "#c9504a")
 
 
@@ -39,6 +44,28 @@ def new_figure(title: str, width: float, height: float, columns: int = 1):
     return figure, axes
 
 
+def _as_written(figure: "Figure") -> "Figure":
+    """The figure, its text no formula: such is to matplotlib what is between two $ of a tag."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    return figure
+
+
+def _label(name: str) -> str:
+    """A name as a legend shows it; one that begins with _ it would leave out."""
+    return f" {name}" if name.startswith("_") else name
+
+
+@contextlib.contextmanager
+def _any_letters() -> Iterator[None]:
+    """Inside, letters that the font lacks are no warning; a PNG has boxes for them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+")
+        yield
+
+
 def to_svg(figure: "Figure") -> str:
     """The figure as SVG to put into a page, its ids unlike those of others."""
     import matplotlib
@@ -46,7 +73,7 @@ def to_svg(figure: "Figure") -> str:
     title = str(figure.get_label())
     buffer = io.StringIO()
     # Text stays text, in the page's font; a fixed salt gives the same file for the same run.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+    with _any_letters(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
@@ -63,13 +90,14 @@ def to_png(figure: "Figure") -> bytes:
     """The figure as a PNG on white, for places that take no SVG."""
     buffer = io.BytesIO()
     # Without the library's version: the same file for the same run.
-    figure.savefig(
-        buffer,
-        format="png",
-        dpi=120,
-        facecolor="white",
-        metadata={"Software": None, "Title": str(figure.get_label())},
-    )
+    with _any_letters():
+        figure.savefig(
+            buffer,
+            format="png",
+            dpi=120,
+            facecolor="white",
+            metadata={"Software": None, "Title": str(figure.get_label())},
+        )
     return buffer.getvalue()
 
 
@@ -93,6 +121,7 @@ def curves(lines: list[dict]) -> "Figure":
     kl.set_title("Validation KL, nats per row")
     for axis in (loss, kl):
         axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
     if loss.lines:
         loss.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
@@ -118,7 +147,7 @@ def latent_map(points: np.ndarray, labels: list[str], method: str) -> "Figure":
             *points[at].T,
             s=16,
             color=CYCLE[number % len(CYCLE)],
-            label=label,
+            label=_label(label),
             alpha=0.75,
             linewidths=0,
         )
@@ -126,7 +155,7 @@ def latent_map(points: np.ndarray, labels: list[str], method: str) -> "Figure":
     axis.legend(
         frameon=False, labelcolor=INK, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0)
     )
-    return figure
+    return _as_written(figure)
 
 
 def cooccurrence(
@@ -142,7 +171,7 @@ def cooccurrence(
         axis.set_title(title)
         axis.set_xticks(np.arange(len(tags)), tags, rotation=90, fontsize=7)
         axis.set_yticks(np.arange(len(tags)), tags if axis is axes[0] else [], fontsize=7)
-    return figure
+    return _as_written(figure)
 
 
 def calibration(predicted: np.ndarray, observed: np.ndarray, count: np.ndarray) -> "Figure":
@@ -150,10 +179,13 @@ def calibration(predicted: np.ndarray, observed: np.ndarray, count: np.ndarray) 
     figure, (axis,) = new_figure("Calibration", 5.2, 3.6)
     axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     axis.plot(predicted, observed, color=CYCLE[0], marker="o", markersize=4)
-    for x, y, n in zip(predicted, observed, count, strict=True):
-        axis.annotate(
-            f"{n:,}", (x, y), color=INK, fontsize=7, xytext=(4, -8), textcoords="offset points"
-        )
+    right = np.inf
+    for x, y, n in reversed(list(zip(predicted, observed, count, strict=True))):
+        if right - x > _APART:  # most bins lie near zero, and their numbers on top of each other
+            axis.annotate(
+                f"{n:,}", (x, y), color=INK, fontsize=7, xytext=(4, -8), textcoords="offset points"
+            )
+            right = x
     axis.set_xlabel("probability, given only part of a row's tags")
     axis.set_ylabel("share present")
     axis.set_title("Calibration (numbers: predictions in the bin)")
@@ -166,11 +198,13 @@ def traversal(
     """Probabilities `[S, T]` of some tags along one dimension."""
     figure, (axis,) = new_figure(f"Traversal of dimension {dim}", 5.2, 3.0)
     for number, tag in enumerate(tags):
-        axis.plot(steps, probabilities[:, number], color=CYCLE[number % len(CYCLE)], label=tag)
+        axis.plot(
+            steps, probabilities[:, number], color=CYCLE[number % len(CYCLE)], label=_label(tag)
+        )
     axis.set_title(f"Dimension {dim}")
     axis.set_xlabel("z")
     axis.set_ylabel("probability")
     axis.legend(
         frameon=False, labelcolor=INK, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0)
     )
-    return figure
+    return _as_written(figure)

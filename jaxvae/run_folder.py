@@ -26,6 +26,8 @@ def check_is_run(path: Path) -> None:
     """Raises InputError unless a path is a folder that holds a run, saying what it is instead."""
     if (path / "config.json").is_file():
         return
+    if within := sorted(each.parent for each in path.glob("*/config.json")):
+        raise InputError(f"{path}: holds {len(within)} runs; name one of them, such as {within[0]}")
     if path.is_dir():
         raise InputError(f"{path}: not a run's folder (it has no config.json)")
     what = "it is a file" if path.exists() else "nothing is there"

@@ -22,14 +22,16 @@ _FINISH_SECONDS = 60.0
 class WandbRun:
     """See `trackers.Tracker`."""
 
-    def __init__(self, run, key: str):
+    def __init__(self, run, key: str, *, new: Path | None):
         self._run, self.key = run, key
+        self._new = new if run.offline else None  # its folder, as long as nothing is in the run
         # An online run that is continued counts its steps on: they are epochs here.
         self.last_epoch = run.step - 1 if run.resumed and not run.offline else 0
         self.adds_final = False  # a summary is replaced, not added to
 
     def append(self, epoch: int, values: Mapping[str, float]) -> None:
         """Adds an epoch."""
+        self._new = None
         self._run.log({"epoch": epoch, **values}, step=epoch)
 
     def sync(self) -> None:
@@ -52,6 +54,8 @@ class WandbRun:
         """Ends the run as broken off."""
         with _quiet():
             self._end(1)
+        if self._new is not None:
+            shutil.rmtree(self._new, ignore_errors=True)
 
     def _end(self, code: int) -> None:
         try:
@@ -110,7 +114,7 @@ def open_run(
         for folder in (place / "wandb").glob(f"offline-run-*-{key}"):
             if folder != Path(run.dir).parent:
                 shutil.rmtree(folder, ignore_errors=True)
-    return WandbRun(run, key)
+    return WandbRun(run, key, new=None if was_there else place / "wandb")
 
 
 def _end_service() -> None:

@@ -19,6 +19,7 @@ class ModelHub:
     def __init__(self):
         self.repos: dict[str, dict] = {}
         self.large: dict[str, bytes] = {}
+        self.breaks: set[str] = set()  # commits in the middle of whose files the line goes dead
         self.requests: list[tuple[str, str, str | None]] = []
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -165,9 +166,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send(404, {"error": "no"}, headers)
         data = files[path]
         headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": sha}
+        if sha in self.server.hub.breaks and self.command == "GET":
+            headers["Connection"] = "close"
+            return self.send(200, data, headers, sent=len(data) // 2)
         return self.send(200, data, headers)
 
-    def send(self, status: int, body, headers=None):
+    def send(self, status: int, body, headers=None, sent=None):
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         for key, value in (headers or {}).items():
@@ -176,7 +180,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[:sent])
 
     def log_message(self, *args):
         pass

@@ -129,6 +129,16 @@ def test_import_needs_the_right_taxonomy(trained):
     assert not (trained / "no_run").exists()
 
 
+def test_what_is_no_run_is_told_apart(tmp_path):
+    for name in ("seed_1", "seed_0"):
+        (tmp_path / "study" / name).mkdir(parents=True)
+        (tmp_path / "study" / name / "config.json").write_text("{}")
+    done = tool("explore", "study", cwd=tmp_path, expect=2)
+    assert "study: holds 2 runs; name one of them, such as study/seed_0" in done.stderr
+    done = tool("import", "hf://user/name", "--output", "made", cwd=tmp_path, expect=2)
+    assert "hf://user/name: commands take it as it is" in done.stderr
+
+
 def test_import_refuses_a_folder_that_exists(trained):
     (trained / "full").mkdir()
     (trained / "full" / "file").touch()

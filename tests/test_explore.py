@@ -14,7 +14,7 @@ from jaxvae.train import train_and_evaluate
 from tests.conftest import ROOT, lacking
 from tests.networks import DEEPER, make_run
 
-HOSTILE = ("</script><b>", 'it\'s "quoted"', "a & b", "<!--", "🎷 sax", "\u2028line")
+HOSTILE = ("</script><b>", 'it\'s "quoted"', "a & b", "<!--", "🎷 sax", "\u2028line", "__proto__")
 
 
 def test_the_page_is_one_file_and_the_same_each_time(run):
@@ -191,7 +191,9 @@ def test_clicks_search_and_links(opened):
         opened.page.locator("#again").click()
         sets.add(tuple(opened.state()["set"]))
     assert len(sets) > 1
-    link, last = opened.page.url, opened.state()
+    last = opened.state()
+    opened.page.wait_for_url("**#with=jazz&s=6")
+    link = opened.page.url
     opened.page.goto("about:blank")
     opened.page.goto(link)
     restored = opened.state()
@@ -215,34 +217,115 @@ def test_clicks_search_and_links(opened):
     assert len(opened.state()["with"]) == 1
 
 
-def test_a_slider_holds_a_dimension(browser, tmp_path):
+@pytest.fixture(scope="module")
+def active(tmp_path_factory):
     """A model with active dimensions: the short one of the other tests may have none."""
     config = settings.load_config(f"{ROOT}/configs/small.py")
     config.trainer.max_epochs, config.logger.name, config.loss.kld_weight = 6, (), 0.01
     config.trainer.optimizer.lr = 5e-3
-    train_and_evaluate(config, tmp_path / "run", models_dir=tmp_path / "models")
-    run = jaxvae.load(tmp_path / "run")
-    page = Page(browser, explore.write_explore(run, output=None))
-    free = page.state()
-    slider = page.page.locator("#sliders input[type=range]").first
+    place = tmp_path_factory.mktemp("active")
+    train_and_evaluate(config, place / "run", models_dir=place / "models")
+    run = jaxvae.load(place / "run")
+    explore.write_explore(run, output=None)
+    return run
+
+
+@pytest.fixture
+def lively(browser, active):
+    page = Page(browser, active.folder / "explore.html")
+    yield page
+    page.page.close()
+
+
+def test_a_slider_holds_a_dimension(lively, active):
+    free = lively.state()
+    slider = lively.page.locator("#sliders input[type=range]").first
     slider.evaluate(
         "s => { s.value = s.max; s.dispatchEvent(new Event('input', {bubbles: true})); }"
     )
-    held = page.state()
+    held = lively.state()
     (dim,) = held["held"]
     assert held["probability_is"] != free["probability_is"]
     assert held["z"][int(dim)] != pytest.approx(free["z"][int(dim)], abs=0.1)
-    expected = run.probabilities(np.array([held["z"]], np.float32))[0]
-    shown = np.array([held["probabilities"][tag] for tag in run.taxonomy.tags])
+    expected = active.probabilities(np.array([held["z"]], np.float32))[0]
+    shown = np.array([held["probabilities"][tag] for tag in active.taxonomy.tags])
     assert np.abs(shown - expected).max() < 1e-2
-    page.page.locator("#release").click()
-    assert page.state()["held"] == {}
+    lively.page.locator("#release").click()
+    assert lively.state()["held"] == {}
+
+
+def test_a_slider_that_is_dragged_writes_one_address(lively):
+    """Firefox and Safari end a script that changes the address some hundred times in a row."""
+    lively.state()
+    written = lively.page.evaluate(
+        """async () => {
+          const slider = document.querySelector("#sliders input"), write = history.replaceState;
+          let count = 0;
+          history.replaceState = (...rest) => { count++; write.apply(history, rest); };
+          for (let step = 0; step < 50; step++) {
+            slider.value = Number(slider.min) + (slider.max - slider.min) * step / 50;
+            slider.dispatchEvent(new Event("input", { bubbles: true }));
+          }
+          while (!location.hash) await new Promise((resolve) => setTimeout(resolve, 20));
+          return count;
+        }"""
+    )
+    assert written == 1
+
+
+def test_an_answer_that_stands_says_what_it_is_worth(lively, active):
+    """Tags that the bank knows little of are drawn for anew, and then no more is promised."""
+    rows = active.sets("train")
+    rarest = np.argsort(rows.sum(axis=0))[:3].tolist()
+    lively.page.evaluate("all => { chosen.present = new Set(all); ask(); }", rarest)
+    assert "Drawing more" in lively.page.inner_text("#method")
+    worth = lively.state()["effective_draws"]
+    said = lively.page.inner_text("#method")
+    assert f"Worth {worth:,} independent draws" in said
+    assert ("too few to trust" in said) == (worth < 100)
+
+
+def test_a_click_restyles_bars_and_no_button_but_those_that_change_state(lively):
+    lively.state()
+    found = lively.page.evaluate(
+        """async () => {
+          const observer = new MutationObserver(() => {});
+          observer.observe($("concepts"), { subtree: true, attributes: true, childList: true });
+          buttons[0].button.click();
+          const marks = observer.takeRecords().map((each) => each.attributeName + " " + each.target.className);
+          return [...new Set(marks)];
+        }"""
+    )
+    assert "style bar" in found
+    assert {each.partition(" ")[0] for each in found if "tag" in each} <= {"class", "aria-pressed"}
+
+
+@pytest.mark.parametrize(
+    ("hash_", "said"),
+    [
+        ("z=0:1e38,1:-1e308,2:NaN,x:1", ""),
+        ("with=jaz,%E0%A4%A&t=9&s=-1", "tags that this model does not have: jaz, %E0%A4%A."),
+        ("&&==&z=::,,&with=", ""),
+    ],
+)
+def test_an_address_with_nonsense_shows_what_can_be(browser, active, hash_, said):
+    page = Page(browser, active.folder / "explore.html")
+    page.page.goto(f"{page.page.url}#{hash_}")
+    page.page.reload()
+    state = page.state()
+    assert all(p is not None and 0.0 <= p <= 1.0 for p in state["probabilities"].values())
+    assert state["set"]
+    assert "NaN" not in page.page.inner_text("body")
+    assert said in page.page.inner_text("#unknown")
+    assert bool(said) == page.page.locator("#unknown").is_visible()
     page.page.close()
 
 
 def test_hostile_tags_in_a_browser(browser, hostile, tmp_path):
     page = Page(browser, explore.write_explore(hostile, output=tmp_path / "page.html"))
-    assert set(page.state()["probabilities"]) == set(hostile.taxonomy.tags)
+    page.state()
+    copied = json.loads(page.page.evaluate("JSON.stringify(explore.snapshot())"))
+    assert set(copied["probabilities"]) == set(hostile.taxonomy.tags)
     assert page.page.locator("main b").count() == 0
     page.page.close()
 

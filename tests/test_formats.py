@@ -105,8 +105,12 @@ def test_what_is_there_is_not_replaced_unless_it_is_the_same(tmp_path):
     with pytest.raises(InputError, match=r"m\.pth: exists already"):
         other.export(tmp_path / "m.pth")
     (tmp_path / "taken").write_text("x")
-    with pytest.raises(InputError, match="taken"):
+    with pytest.raises(
+        InputError, match=r"taken: is a file, and --format torch_module is a folder"
+    ):
         run.export(tmp_path / "taken", format="torch_module")
+    with pytest.raises(InputError, match=r"/x{250}\.stablehlo: File name too long"):
+        run.export(tmp_path / f"{'x' * 250}.stablehlo")
     with pytest.raises(InputError, match="taken"):
         run.export(tmp_path / "taken" / "m.pth")
     (tmp_path / "taken").unlink()

@@ -231,8 +231,10 @@ def opened(hub, pushed, published, home):
     hub.commit("someone/cut", {**good, "model.safetensors": good["model.safetensors"][:-8]})
     longer = good["model.safetensors"] + bytes(2**21)
     hub.commit("someone/longer", {**good, "model.safetensors": longer})
+    hub.breaks.add(hub.commit("someone/dead", {**good, "mine.txt": b"x"}))
     hub.commit("someone/lists", {**good, "config.json": b"[" * 100000})
     cases = {
+        "dead": "hf://someone/dead",  # the first: the library sets itself up meanwhile, and talks
         "main": "hf://someone/tags",
         "pinned": first,
         "branch": "hf://someone/tags@dev/two",
@@ -310,6 +312,7 @@ def test_the_commit_is_recorded(hub, opened, pushed, run):
         ("cut", ["damaged"]),
         ("longer", ["the size of model.safetensors", "at most"]),
         ("lists", ["config.json", "not JSON"]),
+        ("dead", ["cannot load hf://someone/dead"]),
         ("address", ["user/name"]),
         ("escape", ["not a branch, a tag or a commit"]),
         ("evaluate", ["no rows", "the run that trained it"]),

@@ -1,10 +1,12 @@
 """`run.plot`: what its figures show, read back from the figures."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import latents
+from jaxvae import latents, plots
 from jaxvae.errors import InputError
 from jaxvae.record import read_epochs
 
@@ -82,3 +84,36 @@ def test_what_has_no_data_says_so(folder):
         with pytest.raises(InputError):
             draw()
     assert exported.plot.traversal(0, around=["jazz"]).axes
+
+
+ODD = ["$uicideboy$", r"$\frac$", "a$ap", "_hidden", '🎷 <sax> & "more"']
+
+
+def odd_figures():
+    matrix, rows = np.eye(len(ODD)), np.random.default_rng(0).random((5, len(ODD)))
+    yield plots.cooccurrence(matrix, matrix, ODD)
+    yield plots.traversal((-2.0, -1.0, 0.0, 1.0, 2.0), rows, ODD, 0)
+    yield plots.latent_map(rows[:, :2], ODD, "PCA")
+
+
+def test_tags_are_shown_as_they_are_written():
+    """Two $ are no formula, a leading _ hides nothing, and letters without a font no trouble."""
+    for figure in odd_figures():
+        assert plots.to_png(figure).startswith(b"\x89PNG")
+        svg = ElementTree.fromstring(plots.to_svg(figure))
+        texts = {
+            "".join(each.itertext()).strip() for each in svg.iter() if each.tag.endswith("text")
+        }
+        assert set(ODD) <= texts
+
+
+def test_numbers_of_calibrations_bins_do_not_lie_on_each_other():
+    predicted = np.array([0.001, 0.002, 0.01, 0.3, 0.6])
+    (axis,) = plots.calibration(predicted, predicted, np.array([5000, 400, 30, 2, 1])).axes
+    assert [text.get_text() for text in axis.texts] == ["1", "2", "30"]
+
+
+def test_epochs_are_whole_numbers():
+    lines = [{"epoch": epoch, "val/loss": 20.0 - epoch, "val/kld": 1.0} for epoch in (1, 2)]
+    for axis in plots.curves(lines).axes:
+        assert all(float(tick).is_integer() for tick in axis.get_xticks())

@@ -237,6 +237,14 @@ def test_one_that_fails_at_the_start_is_refused(name, env, said, clips, tmp_path
     finish(start(clips, tmp_path, env=env, names=(name,), **{"trainer.max_epochs": 2}))
 
 
+def test_one_that_is_refused_leaves_nothing_of_the_others(clips, tmp_path):
+    env = {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    options = {"env": env, "names": ("wandb", "mlflow"), "logger.offline": False}
+    error = finish(start(clips, tmp_path, **options), expect=2)
+    assert error.splitlines()[-1].startswith("jaxvae: --config.logger.name=mlflow")
+    assert not (tmp_path / "run").exists()
+
+
 TOKEN = "0123456789plantedTokenThatMustNotTravel0"
 KEYS = (
     *("WANDB_API_KEY", "HF_TOKEN", "TRACKIO_WRITE_TOKEN"),
@@ -383,3 +391,30 @@ def test_seeds_are_a_tracked_run_each(clips, tmp_path):
             assert [epoch for epoch, _ in has["epochs"]] == [1, 2, 3]
     assert len(list(tmp_path.glob("out/*/wandb/offline-run-*/*.wandb"))) == 2
     assert not wandb_files(tmp_path)
+
+
+def test_runs_that_start_at_once_share_a_new_database(tmp_path):
+    """What MLflow does to an empty SQLite file ends badly where two processes do it."""
+    code = (
+        "import sys, pathlib; from jaxvae import mlflow_tracker\n"
+        "sys.stdin.read(1)\n"
+        "run = mlflow_tracker.open_run(name='r', key=sys.argv[1], config={'a': 1},\n"
+        "    folder=pathlib.Path('.'), project='new', offline=True)\n"
+        "run.append(1, {'train/loss': 2.0, 'val/loss': 2.0}); run.finish({}, [], 1)\n"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(key)],
+            cwd=tmp_path, env=environment(tmp_path, PYTHONPATH=str(ROOT)),
+            stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for key in range(3)
+    ]  # fmt: skip
+    for process in started:
+        process.stdin.write("x")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=180)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], errors
+    found = of_mlflow(tmp_path)
+    assert [has["epochs"] for has in found] == [[(1, 2.0)]] * 3
+    assert {has["status"] for has in found} == {"FINISHED"}
