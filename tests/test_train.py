@@ -33,14 +33,6 @@ SETS = [
 
 
 @pytest.fixture
-def hardly_optimized():
-    """Programs are compiled in two thirds of the time, for tests that look at no exact number."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
 def clips(tmp_path):
     """A CSV of 70 clips and its taxonomy, as a user would have them."""
     return write_clips(tmp_path)
@@ -110,7 +102,6 @@ def timeless(folder):
     ]
 
 
-@pytest.mark.usefixtures("hardly_optimized")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_shipped_config_trains(name, tmp_path):
     config = settings.load_config(str(ROOT / "configs" / f"{name}.py"))
@@ -318,7 +309,6 @@ def without_it(tmp_path_factory):
     return look
 
 
-@pytest.mark.usefixtures("hardly_optimized")
 @pytest.mark.parametrize(
     "field", [name for name, (_, where) in EFFECTS.items() if where != "own test"]
 )
