@@ -123,4 +123,4 @@ def test_the_commands_take_a_folder_of_runs(members, capsys):
     assert "seed_2" in text
     assert len(shell(capsys, "sample", members, "--num", 7).splitlines()) == 7
     assert "jazz" in shell(capsys, "complete", members, "--with", "jazz")
-    assert "not a run" in refused(capsys, "encode", members, "--input", "x", "--output", "y.npz")
+    assert "holds 3 runs" in refused(capsys, "encode", members, "--input", "x", "--output", "y.npz")
