@@ -26,7 +26,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("repeatable")
 
 # Compiling is most of what these tests take, and so takes a third less; the processes that tests
-# start compile as a user's do.
+# start compile as a user's do, and so do the modules that use `optimized`.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -44,6 +44,14 @@ def lacking(what: str):
     if IN_CI:
         pytest.fail(f"{what}: must be there in CI")
     pytest.skip(what)
+
+
+@pytest.fixture(scope="module")
+def optimized():
+    """For tests whose programs run longer than they take to compile."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ from tests.conftest import ROOT
 optuna = pytest.importorskip("optuna", reason="search needs the extra optuna")
 NullPool = pytest.importorskip("sqlalchemy.pool").NullPool
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 SMALL = (
     f"--config={ROOT}/configs/small.py",
     "--config.trainer.max_epochs=3",

@@ -8,12 +8,69 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxvae.record import read_epochs
 from tests.conftest import ROOT
-from tests.faults.conftest import arguments, steps_in, wait_for
-from tests.test_hosts import end, launch, losses, train_as_one
+from tests.faults.conftest import TIMINGS, arguments, steps_in, wait_for
+from tests.faults.test_signals import free_port
+
+
+def launch(clips, folder, num, *, own=None, devices=1, port=None, start=None, **overrides):
+    """One process each, with a working folder of its own: nothing is shared but the source."""
+    port = port or free_port()
+    overrides = {"trainer.max_epochs": 4, "trainer.devices": -1, **overrides}
+    processes = []
+    for number in range(num) if start is None else start:
+        cwd = folder / f"host{number}"
+        cwd.mkdir(parents=True, exist_ok=True)
+        command = [*arguments(clips, **overrides | (own or {}).get(number, {})), "--workdir=run"]
+        if num > 1:
+            command += [
+                f"--coordinator=127.0.0.1:{port}",
+                f"--num_processes={num}",
+                f"--process_id={number}",
+            ]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, str(ROOT / "launch.py"), *command],
+                cwd=cwd,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                env={
+                    **os.environ,
+                    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                },
+            )
+        )
+    return processes
+
+
+def end(processes, expect=0, timeout=120) -> list[str]:
+    """Their standard errors; each must end by itself with the code that is expected of it."""
+    codes = [expect] * len(processes) if isinstance(expect, int) else expect
+    try:
+        errors = [process.communicate(timeout=timeout)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == codes, errors
+    assert not any("Traceback" in error for error in errors), errors
+    return errors
+
+
+def losses(folder):
+    lines = read_epochs(folder / "host0" / "run")
+    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]
+
+
+def parameters(folder) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "host0" / "run" / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +86,22 @@ def program_of(process) -> int:
     return int(children.read_text().split()[0])
 
 
-@pytest.mark.parametrize(("num", "devices"), [(2, 2), (4, 1)])
-def test_more_processes_train_as_one(num, devices, clips, alone, tmp_path):
+def train_as_one(num, devices, clips, alone, folder):
+    end(launch(clips, folder, num, devices=devices))
+    several, one = losses(folder), losses(alone)
+    assert [line["epoch"] for line in several] == [1, 2, 3, 4]
+    for a, b in zip(several, one, strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-6)  # float32 sums in another order
+    for name, array in parameters(alone).items():
+        np.testing.assert_allclose(parameters(folder)[name], array, atol=1e-4, err_msg=name)
+    # One writes; the others leave nothing.
+    assert (folder / "host0" / "run" / "metrics.json").exists()
+    for number in range(1, num):
+        assert list((folder / f"host{number}").iterdir()) == []
+
+
+@pytest.mark.parametrize(("num", "devices"), [(2, 1), (2, 2), (4, 1)])
+def test_processes_train_as_one(num, devices, clips, alone, tmp_path):
     train_as_one(num, devices, clips, alone, tmp_path)
 
 
