@@ -105,28 +105,22 @@ def test_processes_train_as_one(num, devices, clips, alone, tmp_path):
     train_as_one(num, devices, clips, alone, tmp_path)
 
 
-def test_processes_stream_the_same_rows(clips, tmp_path):
-    """Two as one does, up to a limit of steps within an epoch; killed, they go on in the stream."""
-    streamed = {"data.rows_per_epoch": 20, "trainer.max_epochs": 9, "trainer.max_steps": 7}
+def test_two_processes_stream_the_rows_that_one_does(clips, tmp_path):
+    """Also where both are killed on the way, and up to a limit of steps within an epoch."""
+    streamed = {"data.rows_per_epoch": 20, "trainer.max_epochs": 99, "trainer.max_steps": 39}
     end(launch(clips, tmp_path / "one", 1, **streamed))
-    end(launch(clips, tmp_path / "two", 2, **streamed))
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert [line["step"] for line in two] == [2, 4, 6, 7]
-    for a, b in zip(two, one, strict=True):
-        assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
-    whole = losses(tmp_path / "two")
-    longer = streamed | {"trainer.max_steps": 0, "trainer.max_epochs": 60}
-    processes = launch(clips, tmp_path / "killed", 2, **longer)
-    log = tmp_path / "killed" / "host0" / "run" / "metrics.jsonl"
+    processes = launch(clips, tmp_path / "two", 2, **streamed)
+    log = tmp_path / "two" / "host0" / "run" / "metrics.jsonl"
     wait_for(lambda: log.exists() and log.read_text().count("\n") >= 2, processes[0])
     for process in processes:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    assert len(read_epochs(log.parent)) < 60
-    end(launch(clips, tmp_path / "killed", 2, **longer))
-    found = losses(tmp_path / "killed")
-    assert [line["epoch"] for line in found] == list(range(1, 61))
-    assert [line["train/loss"] for line in found[:3]] == [line["train/loss"] for line in whole[:3]]
+    assert 2 <= len(read_epochs(log.parent)) < 20
+    end(launch(clips, tmp_path / "two", 2, **streamed))
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert [line["step"] for line in two] == [*range(2, 39, 2), 39]
+    for a, b in zip(two, one, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-5)  # float32 sums in another order
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
