@@ -90,13 +90,18 @@ class BatchNorm(nnx.Module):
         dtype = x.dtype
         x = x.astype(jnp.float32)
         if train:
-            mean, var = self._observe(x, mask)
+            centred, var = self._observe(x, mask)
         else:
-            mean, var = self.mean[...], self.var[...]
+            centred, var = x - self.mean[...][None, :], self.var[...]
         factor = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        return ((x - mean[None, :]) * factor[None, :] + self.bias[...][None, :]).astype(dtype)
+        return (centred * factor[None, :] + self.bias[...][None, :]).astype(dtype)
 
     def _observe(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """The rows less their mean, and their variance; a row that is left out is at the mean.
+
+        Else a unit that is constant in the batch, and so divided by the root of epsilon, would blow
+        up the rows that pad it, layer by layer, until their gradients are no numbers.
+        """
         weight = jnp.ones(x.shape[:1], jnp.float32) if mask is None else mask.astype(jnp.float32)
         rows = jnp.sum(weight)
         divisor = jnp.maximum(rows, 1.0)
@@ -110,4 +115,4 @@ class BatchNorm(nnx.Module):
         self.mean[...] = self.mean[...] + mean_step * (mean - self.mean[...])
         self.var[...] = self.var[...] + var_step * (unbiased - self.var[...])
         self.count[...] = self.count[...] + (rows >= 1.0).astype(jnp.int32)
-        return mean, var
+        return centred, var

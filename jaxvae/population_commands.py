@@ -85,8 +85,9 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
     from jaxvae import compiled, devices, lock
     from jaxvae.dataset import load_dataset
     from jaxvae.taxonomy import Taxonomy
-    from jaxvae.trials import Trials, share_devices
+    from jaxvae.trials import Trials, refuse_alone, share_devices
 
+    refuse_alone(config)
     lock.refuse_if_held(folder)
     at_second = "jaxvae: stopped at once; what was saved before stands"
     with (

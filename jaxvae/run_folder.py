@@ -146,9 +146,13 @@ def finished_line(folder: Path, fields: dict[str, Any]) -> str:
 
 
 def _may_go_on(fields: dict[str, Any]) -> bool:
-    """Whether more epochs leave those that were trained as they are: no schedule is a share."""
+    """Whether more epochs leave those that were trained as they are: no schedule is a share.
+
+    After `max_steps` there are none, and the last may have been cut short.
+    """
     share = fields["loss.kld_schedule"] != "constant" and fields["loss.kld_warmup"] < 1.0
-    return fields["trainer.lr_scheduler.name"] == "constant" and not share
+    constant = fields["trainer.lr_scheduler.name"] == "constant"
+    return constant and not share and not fields["trainer.max_steps"]
 
 
 def refuse_other_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> None:

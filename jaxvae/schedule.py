@@ -5,6 +5,7 @@ import math
 from ml_collections import ConfigDict
 
 from jaxvae import epoch
+from jaxvae.errors import InputError
 from jaxvae.progress import Plan
 from jaxvae.state import Numbers, make_numbers
 
@@ -64,15 +65,21 @@ def numbers_of(config: ConfigDict, *, steps: int, growth: int = 1) -> Numbers:
       config: every field of `configs/base.py`.
       steps: of an epoch.
       growth: how many times `data.batch_size` a batch has.
+
+    Raises:
+      InputError: `trainer.max_steps` ends the run before a warm-up ends.
     """
     trainer, loss = config.trainer, config.loss
+    warmup_steps = round(trainer.lr_scheduler.warmup_epochs * steps)
+    _refuse_endless("trainer.lr_scheduler.warmup_epochs", warmup_steps, config, steps)
+    _refuse_endless("loss.kld_warmup", _warmup_steps(config, steps), config, steps)
     return make_numbers(
         learning_rate=trainer.optimizer.lr * math.sqrt(growth),
         betas=trainer.optimizer.betas,
         weight_decay=trainer.optimizer.weight_decay,
         clip_norm=trainer.gradient_clip_val,
         lr_schedule=trainer.lr_scheduler.name,
-        warmup_steps=round(trainer.lr_scheduler.warmup_epochs * steps),
+        warmup_steps=warmup_steps,
         total_steps=_total_steps(config, steps),
         final_fraction=trainer.lr_scheduler.final_fraction,
         dropout_p=config.model.dropout_p,
@@ -86,3 +93,13 @@ def numbers_of(config: ConfigDict, *, steps: int, growth: int = 1) -> Numbers:
         capacity=loss.capacity,
         max_steps=trainer.max_steps,
     )
+
+
+def _refuse_endless(field: str, warmup_steps: float, config: ConfigDict, steps: int) -> None:
+    total = _total_steps(config, steps)
+    # Against the epochs it was checked before there were any steps.
+    if config.trainer.max_steps and warmup_steps >= total:
+        raise InputError(
+            f"--config.{field}: a warm-up of {warmup_steps:,.0f} steps would never end within "
+            f"--config.trainer.max_steps={config.trainer.max_steps}"
+        )

@@ -76,7 +76,6 @@ def search(
     """
     leading: dict[int, tuple[Member, dict[str, Any]]] = {}
     started: dict[int, float] = {}
-    epochs_between = max(1, base.trainer.max_epochs // _REPORTS)
 
     def ask() -> Member | None:
         asked = study.ask(num_trials)
@@ -96,7 +95,8 @@ def search(
 
     def epoch(member: Member) -> None:
         line = member.lines[-1]
-        if "val/loss" not in line or line["epoch"] % epochs_between or member.ended:
+        between = max(1, member.plan.max_epochs // _REPORTS)
+        if "val/loss" not in line or line["epoch"] % between or member.ended:
             return
         # The bound with one draw stands for the one with many, which would take too long.
         value = line.get(metric, line["val/bce"] + line["val/kld"])

@@ -220,7 +220,8 @@ def apply_gradients(
     def select(state: TrainState) -> TrainState:
         return jax.tree.map(lambda new, old: jnp.where(ok, new, old), advance(state), state)
 
-    bad_step = jnp.where((state.bad_step < 0) & ~finite, state.step, state.bad_step)
+    is_bad = (state.bad_step < 0) & ~finite & real
+    bad_step = jnp.where(is_bad, state.step, state.bad_step)
     # On a CPU the select would cost an eighth of a step; elsewhere it costs nothing, and a branch
     # waits until the host has seen which way to go.
     state = jax.lax.platform_dependent(state, cpu=branch, default=select)

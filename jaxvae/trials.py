@@ -74,6 +74,19 @@ def shape_of(config: ConfigDict) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
+def refuse_alone(config: ConfigDict) -> None:
+    """Raises InputError for a field that only a run by itself can have."""
+    shared = "here devices share the models, not a batch or a layer"
+    for field, neutral, why in (
+        ("trainer.scale_batch_with_devices", False, shared),
+        ("trainer.mesh.model", 1, shared),
+        ("data.rows_per_epoch", 0, "here all models train on the same rows at the same time"),
+    ):
+        value = dict(settings.fields(config))[field]
+        if value != neutral:
+            raise InputError(f"--config.{field}={value}: {why}; leave it out")
+
+
 @dataclasses.dataclass
 class Trials:
     """Runs of many configs on one data set.
@@ -102,15 +115,7 @@ class Trials:
         Raises:
           InputError: the config has a field that a run among others can't have.
         """
-        shared = "here devices share the models, not a batch or a layer"
-        for field, alone, why in (
-            ("trainer.scale_batch_with_devices", False, shared),
-            ("trainer.mesh.model", 1, shared),
-            ("data.rows_per_epoch", 0, "here all models train on the same rows at the same time"),
-        ):
-            value = dict(settings.fields(config))[field]
-            if value != alone:
-                raise InputError(f"--config.{field}={value}: {why}; leave it out")
+        refuse_alone(config)
         trackers.refuse_missing(config.logger.name)
         shape = shape_of(config)
         if shape not in self._shapes:

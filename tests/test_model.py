@@ -181,6 +181,24 @@ def test_bfloat16_computes_near_float32_and_answers_in_it():
     assert half.fc1.kernel[...].dtype == jnp.float32
 
 
+def test_batch_norm_leaves_rows_that_pad_a_batch_at_its_mean():
+    """A unit that is constant in the batch is divided by nearly nothing; what pads it is not."""
+    norm = BatchNorm(2)
+    x = jnp.asarray([[1.0, 2.0], [1.0, 4.0], [50.0, -50.0]])
+    for mask, last in (([True, True, False], 0.0), ([False] * 3, 0.0), ([True] * 3, None)):
+        mask = jnp.asarray(mask)
+
+        def total(x, mask=mask):
+            return jnp.sum(jnp.exp(100.0 * BatchNorm(2)(x, mask=mask, train=True)[2]))
+
+        out = np.asarray(norm(x, mask=mask, train=True))
+        if last is not None:
+            assert (out[2] == last).all()
+            assert (np.asarray(jax.grad(total)(x))[2] == 0.0).all()
+        else:
+            assert (np.abs(out[2]) > 1.0).all()
+
+
 def test_one_row_leaves_the_running_variance_alone():
     norm = BatchNorm(2)
     norm(jnp.asarray([[4.0, 8.0]]), mask=None, train=True)

@@ -66,7 +66,7 @@ ROOMS = {
         "state",
         "taxonomy",
     },
-    "schedule": {"epoch", "progress", "state"},
+    "schedule": {"epoch", "errors", "progress", "state"},
     "row_stream": {"errors"},
     "wandb_tracker": {"errors"},
     "trackio_tracker": set(),

@@ -158,10 +158,15 @@ def test_a_run_that_ended_at_a_step_is_left_as_it_is(clips, capsys):
     _, folder = run(clips, **IN_ORDER, trainer__max_steps=4)
     before = (folder / "model.pth").stat().st_mtime_ns
     run(clips, **IN_ORDER, trainer__max_steps=4)
-    assert "is finished and whole" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is finished and whole" in said
+    assert "max_epochs" not in said
     assert (folder / "model.pth").stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"max_steps \(was 4, now 5\)"):
         run(clips, **IN_ORDER, trainer__max_steps=5)
+    # More epochs would not let it go on.
+    with pytest.raises(InputError, match=r"max_epochs \(was 2, now 3\)"):
+        run(clips, **IN_ORDER, trainer__max_steps=4, trainer__max_epochs=3)
 
 
 def test_schedules_end_with_the_last_step(clips):
@@ -179,6 +184,22 @@ def test_schedules_end_with_the_last_step(clips):
         plan = schedule.plan_of(config, steps=6)
         assert plan.max_epochs == epochs
         assert plan.warmup_epochs == pytest.approx(steps / 2 / 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"trainer__lr_scheduler__warmup_epochs": 1.5}, "trainer.lr_scheduler.warmup_epochs"),
+        ({"loss__kld_schedule": "linear", "loss__kld_warmup": 1.5}, "loss.kld_warmup"),
+    ],
+)
+def test_a_warm_up_that_would_never_end_is_refused(clips, options, field):
+    """Of 1.5 epochs of three steps, 4.5."""
+    with pytest.raises(InputError, match=rf"{field}: a warm-up of 4 steps .*max_steps=4"):
+        run(clips, **options, trainer__max_steps=4)
+    assert not (clips / "run" / "config.json").exists()
+    config = small(clips, **options, trainer__max_steps=5)
+    assert schedule.numbers_of(config, steps=3) is not None
 
 
 def test_rows_that_no_device_holds_are_refused_with_what_to_do(clips, monkeypatch):

@@ -191,6 +191,7 @@ def test_samplers_and_pruners(tmp_path, sampler, pruner):
         ((*SMALL, "--space", "{space}", "--storage", "nonsense"), "can't be opened"),
         ((*SMALL, "--space", "{space}", "--metric", "val/los"), "did you mean 'val/loss'"),
         ((*SMALL, "--config.trainer.scale_batch_with_devices=True", "--space", "{space}"), "leave"),
+        ((*SMALL, "--config.data.rows_per_epoch=99", "--space", "{space}"), "leave it out"),
         (("--resume", "nowhere"), "holds no study"),
         ((*SMALL, "--config.model.latentdim=3", "--space", "{space}"), "no such field"),
     ],
@@ -200,6 +201,7 @@ def test_what_is_wrong_is_one_line(tmp_path, space, capsys, arguments, told):
     if "--resume" not in given:
         given += ["--workdir", str(tmp_path / "a")]
     assert told in refused(capsys, "search", *given)
+    assert not (tmp_path / "a" / "study.db").exists()
 
 
 def damaged(found, place):
