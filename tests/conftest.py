@@ -48,10 +48,12 @@ def lacking(what: str):
 
 @pytest.fixture(scope="module")
 def optimized():
-    """For tests whose programs run longer than they take to compile."""
+    """For programs that run longer than they compile, or must have another process's last bits."""
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

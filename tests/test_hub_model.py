@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.documents import python_block
 from tests.model_hub import TOKEN, ModelHub
 
-pytestmark = pytest.mark.ecosystem
+pytestmark = [pytest.mark.ecosystem, pytest.mark.usefixtures("optimized")]
 
 # Runs in a process of its own, since the library reads its environment once, on import. A guard
 # refuses every address but the loopback's and says so.
