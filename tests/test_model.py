@@ -92,7 +92,12 @@ def test_looking_rows_up_is_multiplying_their_multi_hot(monkeypatch, use_batch_n
     for wide in (41, 40):
         monkeypatch.setattr("jaxvae.model.WIDE", wide)
         found.append(jax.value_and_grad(total, has_aux=True)(params))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+
+    def close(a, b):
+        # Of the largest: batch norm over three rows divides roundings, too, by a small deviation.
+        np.testing.assert_allclose(a, b, rtol=0.0, atol=1e-5 * np.abs(b).max())
+
+    jax.tree.map(close, *found)
 
 
 @pytest.mark.parametrize("wide", [41, 40])
