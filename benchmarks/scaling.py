@@ -57,6 +57,12 @@ def in_turns(makers: dict[Any, Callable[[], tuple[Epoch, int]]], rounds: int, le
     return seconds
 
 
+def beside(epoch: Epoch, floor: Epoch, num_rows: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds per example of an epoch and of its floor, both of so many rows, in turns."""
+    makers = {"seconds": lambda: (epoch, num_rows), "floor_seconds": lambda: (floor, num_rows)}
+    return in_turns(makers, rounds, least=num_rows)
+
+
 def problem(rows: np.ndarray, num_tags: int, latent: int, hidden: int, batch: int) -> Problem:
     """A problem without a validation split."""
     return Problem(rows, rows[:1], num_tags, latent, hidden, batch)
@@ -85,19 +91,10 @@ def streamed_axis(rounds: int, largest: int) -> Iterator[dict]:
     for size in (n for n in (10**6, 10**7, 5 * 10**7) if n <= largest):
         rows = synthetic_rows(size, 200, 14, 3.65)
         part = problem(rows[:share], 200, 64, 256, 2048)
-        seconds = in_turns(
-            {
-                "streamed": lambda part=part, rows=rows: (streamed_epoch(part, rows), share),
-                "resident": lambda part=part: (jaxvae_epoch(part), share),
-            },
-            rounds,
-            least=share,
-        )
         yield {
             "axis": "rows streamed",
             "size": size,
-            "seconds": seconds["streamed"],
-            "floor_seconds": seconds["resident"],
+            **beside(streamed_epoch(part, rows), jaxvae_epoch(part), share, rounds),
         }
 
 
@@ -128,19 +125,10 @@ def vocabulary_axis(rounds: int, largest: int) -> Iterator[dict]:
     sizes = [v for v in (200, 1000, 5000, 20_000, 100_000) if v <= largest]
     for size in sizes:
         part = problem(synthetic_rows(WIDE_ROWS, size, 20, 15.0), size, 64, 512, 256)
-        seconds = in_turns(
-            {
-                "epoch": lambda part=part: (jaxvae_epoch(part), WIDE_ROWS),
-                "decoder": lambda part=part: (decoder_floor(part), WIDE_ROWS),
-            },
-            rounds,
-            least=WIDE_ROWS,
-        )
         yield {
             "axis": "vocabulary",
             "size": size,
-            "seconds": seconds["epoch"],
-            "floor_seconds": seconds["decoder"],
+            **beside(jaxvae_epoch(part), decoder_floor(part), WIDE_ROWS, rounds),
             "program_mib": program_bytes(part) / 2**20,
         }
 
@@ -150,19 +138,10 @@ def model_axis(rounds: int) -> Iterator[dict]:
     rows = synthetic_rows(4096, 200, 14, 3.65)
     for hidden in (128, 256, 512, 1024, 2048):
         part = problem(rows, 200, hidden // 4, hidden, 32)
-        seconds = in_turns(
-            {
-                "epoch": lambda part=part: (jaxvae_epoch(part), len(rows)),
-                "floor": lambda part=part: (xla_floor(part), len(rows)),
-            },
-            rounds,
-            least=len(rows),
-        )
         yield {
             "axis": "hidden size",
             "size": hidden,
-            "seconds": seconds["epoch"],
-            "floor_seconds": seconds["floor"],
+            **beside(jaxvae_epoch(part), xla_floor(part), len(rows), rounds),
         }
 
 

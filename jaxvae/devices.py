@@ -97,8 +97,7 @@ def make_mesh(*, accelerator: str, num_devices: int, data: int = -1, model: int 
 
 def memory(mesh: Mesh) -> int | None:
     """Bytes of memory of one of a mesh's devices; None where it can't be told, as of a CPU."""
-    (first, *_) = (device for device in mesh.devices.flat if device in jax.local_devices())
-    return (first.memory_stats() or {}).get("bytes_limit")
+    return (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
 
 
 def describe(found) -> str:

@@ -70,9 +70,19 @@ def numbers_of(config: ConfigDict, *, steps: int, growth: int = 1) -> Numbers:
       InputError: `trainer.max_steps` ends the run before a warm-up ends.
     """
     trainer, loss = config.trainer, config.loss
+    total_steps = _total_steps(config, steps)
     warmup_steps = round(trainer.lr_scheduler.warmup_epochs * steps)
-    _refuse_endless("trainer.lr_scheduler.warmup_epochs", warmup_steps, config, steps)
-    _refuse_endless("loss.kld_warmup", _warmup_steps(config, steps), config, steps)
+    kld_warmup_steps = _warmup_steps(config, steps)
+    for field, length in (
+        ("trainer.lr_scheduler.warmup_epochs", warmup_steps),
+        ("loss.kld_warmup", kld_warmup_steps),
+    ):
+        # Against the epochs it was checked before there were any steps.
+        if trainer.max_steps and length >= total_steps:
+            raise InputError(
+                f"--config.{field}: a warm-up of {length:,.0f} steps would never end within "
+                f"--config.trainer.max_steps={trainer.max_steps}"
+            )
     return make_numbers(
         learning_rate=trainer.optimizer.lr * math.sqrt(growth),
         betas=trainer.optimizer.betas,
@@ -80,26 +90,16 @@ def numbers_of(config: ConfigDict, *, steps: int, growth: int = 1) -> Numbers:
         clip_norm=trainer.gradient_clip_val,
         lr_schedule=trainer.lr_scheduler.name,
         warmup_steps=warmup_steps,
-        total_steps=_total_steps(config, steps),
+        total_steps=total_steps,
         final_fraction=trainer.lr_scheduler.final_fraction,
         dropout_p=config.model.dropout_p,
         hidden_dropout_p=config.model.hidden_dropout_p,
         average_decay=trainer.ema_decay,
         bce_weight=loss.bce_weight,
         kld_weight=loss.kld_weight,
-        kld_warmup_steps=_warmup_steps(config, steps),
+        kld_warmup_steps=kld_warmup_steps,
         kld_cycles=loss.kld_cycles,
         free_bits=loss.free_bits,
         capacity=loss.capacity,
         max_steps=trainer.max_steps,
     )
-
-
-def _refuse_endless(field: str, warmup_steps: float, config: ConfigDict, steps: int) -> None:
-    total = _total_steps(config, steps)
-    # Against the epochs it was checked before there were any steps.
-    if config.trainer.max_steps and warmup_steps >= total:
-        raise InputError(
-            f"--config.{field}: a warm-up of {warmup_steps:,.0f} steps would never end within "
-            f"--config.trainer.max_steps={config.trainer.max_steps}"
-        )

@@ -42,11 +42,10 @@ OWN_NUMBERS = (
     *("loss.bce_weight", "loss.kld_weight", "loss.kld_warmup", "loss.kld_cycles"),
     *("loss.free_bits", "loss.capacity"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.gradient_clip_val"),
-    *("trainer.check_val_every_n_epoch", "trainer.early_stopping_patience"),
     *("trainer.optimizer.lr", "trainer.optimizer.betas", "trainer.optimizer.weight_decay"),
-    *("trainer.lr_scheduler",),
-    *("trainer.early_stopping_min_delta", "trainer.checkpoint_every_seconds"),
-    *("trainer.enable_progress_bar", "inference", "logger"),
+    *("trainer.lr_scheduler", "trainer.check_val_every_n_epoch"),
+    *("trainer.early_stopping_patience", "trainer.early_stopping_min_delta"),
+    *("trainer.checkpoint_every_seconds", "trainer.enable_progress_bar", "inference", "logger"),
 )
 """Fields that members of one program may differ in; any other difference is another shape."""
 _ON_OR_OFF = ("model.hidden_dropout_p", "trainer.ema_decay")
@@ -76,15 +75,15 @@ def shape_of(config: ConfigDict) -> str:
 
 def refuse_alone(config: ConfigDict) -> None:
     """Raises InputError for a field that only a run by itself can have."""
+    values = dict(settings.fields(config))
     shared = "here devices share the models, not a batch or a layer"
     for field, neutral, why in (
         ("trainer.scale_batch_with_devices", False, shared),
         ("trainer.mesh.model", 1, shared),
         ("data.rows_per_epoch", 0, "here all models train on the same rows at the same time"),
     ):
-        value = dict(settings.fields(config))[field]
-        if value != neutral:
-            raise InputError(f"--config.{field}={value}: {why}; leave it out")
+        if values[field] != neutral:
+            raise InputError(f"--config.{field}={values[field]}: {why}; leave it out")
 
 
 @dataclasses.dataclass

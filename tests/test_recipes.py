@@ -72,26 +72,13 @@ def test_the_export_holds_the_prior(trained):
 
 
 def test_torch_reads_the_export(trained, torch):
-    from tests.torch_twin import Twin
+    from tests.torch_twin import check_reconstructions
 
     _, _, folder = trained
-    run = jaxvae.load(folder)
-    network = run.network
     found = torch.load(folder / "model.pth", weights_only=True)
-    twin = Twin(
-        num_tags=network.num_tags,
-        latent_dim=network.latent_dim,
-        hidden_dims=network.hidden_dims,
-        use_layer_norm=network.use_layer_norm,
-    )
     own = {key: value for key, value in found.items() if not key.startswith("prior.")}
     assert len(own) < len(found)
-    twin.load_state_dict(own)
-    sets = run.sets("test")
-    with torch.no_grad():
-        logits = twin.eval().decode(twin.encode(torch.tensor(sets, dtype=torch.float32))[0])
-    ours = run.probabilities(run.encode(sets))
-    np.testing.assert_allclose(torch.sigmoid(logits).numpy(), ours, rtol=1e-4, atol=1e-6)
+    check_reconstructions(jaxvae.load(folder), own)
 
 
 def test_a_run_with_averages_resumes_to_the_same_end(tmp_path):

@@ -9,7 +9,7 @@ from jaxvae import devices, schedule
 from jaxvae.errors import InputError
 from jaxvae.record import read_epochs
 from jaxvae.row_stream import RowStream
-from tests.test_train import Killed, parameters, run, same, small, timeless, write_clips
+from tests.test_train import parameters, run, same, small, timeless, write_clips
 
 
 @pytest.fixture
@@ -114,23 +114,6 @@ def test_short_epochs_train_what_one_long_one_does(clips):
         assert line["train/loss"] == pytest.approx(mean, rel=1e-6)
     _, shuffled = run(clips, "shuffled", **IN_ORDER | {"data__shuffle": True})
     assert not same(parameters(shuffled), parameters(whole))
-
-
-@pytest.mark.parametrize("when", [1, 3])
-def test_a_stream_goes_on_where_it_was_left(clips, when):
-    options = {"trainer__max_epochs": 5, "trainer__checkpoint_every_seconds": 0.0}
-    options |= {"data__rows_per_epoch": 16}
-    _, whole = run(clips, "whole", **options)
-
-    def interrupt(epoch, metrics, state):
-        if epoch == when:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(clips, "halves", hooks=[interrupt], **options)
-    _, halves = run(clips, "halves", **options)
-    assert timeless(halves) == timeless(whole)
-    assert same(parameters(halves), parameters(whole))
 
 
 def test_two_devices_share_a_stream(clips):

@@ -328,8 +328,10 @@ def test_the_same_run_twice_is_the_same(clips):
 
 
 @pytest.mark.parametrize("when", [1, 3])
-def test_an_interrupted_run_resumes_to_the_same_end(clips, when):
+@pytest.mark.parametrize("rows_per_epoch", [0, 16])  # of 42, so that passes end within epochs
+def test_an_interrupted_run_resumes_to_the_same_end(clips, when, rows_per_epoch):
     options = {"trainer__max_epochs": 5, "trainer__checkpoint_every_seconds": 0.0}
+    options |= {"data__rows_per_epoch": rows_per_epoch}
     _, whole = run(clips, "whole", **options)
 
     def interrupt(epoch, metrics, state):

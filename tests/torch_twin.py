@@ -74,6 +74,24 @@ class Twin(nn.Module):
         return self
 
 
+def check_reconstructions(run, tensors):
+    """A run's reconstructions of its test rows are those of the twin with an export's tensors."""
+    network = run.network
+    twin = Twin(
+        num_tags=network.num_tags,
+        latent_dim=network.latent_dim,
+        hidden_dims=network.hidden_dims,
+        use_batch_norm=network.use_batch_norm,
+        use_layer_norm=network.use_layer_norm,
+    )
+    twin.load_state_dict(tensors)
+    sets = run.sets("test")
+    with torch.no_grad():
+        logits = twin.eval().decode(twin.encode(torch.tensor(sets, dtype=torch.float32))[0])
+    ours = run.probabilities(run.encode(sets))
+    np.testing.assert_allclose(torch.sigmoid(logits).numpy(), ours, rtol=1e-4, atol=1e-6)
+
+
 def gradients(twin):
     """Gradients in our layout: `{layer: {name: array}}`."""
     found = {}
