@@ -12,16 +12,26 @@ from collections.abc import Mapping, Sequence
 from jaxvae.errors import InputError
 
 _SUPERVISED = "JAXVAE_SUPERVISED"
+TOLD = 3
+"""A supervised program's exit code where it has said itself why it ends with 1.
+
+XLA ends a program whose peers are gone in words of its own, by an abort or with 1.
+"""
 
 
 class PeerLost(RuntimeError):
-    """Another process of the job ended, so this one can't go on."""
+    """Another process of the job ended, so this one can't go on.
+
+    Attributes:
+      reason: what the connection to it said.
+    """
 
     def __init__(self, reason: str = ""):
         super().__init__(
             f"another process of this job has ended{reason and f' ({reason})'}; what was saved "
             f"stands, and the same command in every process goes on from it"
         )
+        self.reason = reason
 
 
 def in_a_cluster(environment: Mapping[str, str]) -> bool:
@@ -70,7 +80,8 @@ def is_supervised() -> bool:
 def supervise(argv: Sequence[str]) -> int:
     """Runs the program in a process of its own, and returns its exit code.
 
-    JAX ends a process whose peers are gone by an abort from C++, which says nothing to users.
+    What ends a process whose peers are gone may be XLA, at any moment and with nothing in it for
+    users, so that is said here, after the last that it prints.
 
     Args:
       argv: arguments with the program's name first.
@@ -79,8 +90,10 @@ def supervise(argv: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
-    if code == -signal.SIGABRT:
+    if code in (1, -signal.SIGABRT):
         print(f"jaxvae: {PeerLost('or did not come in time')}", file=sys.stderr)
+        return 1
+    if code == TOLD:
         return 1
     if code < 0:
         print(f"jaxvae: ended by {signal.Signals(-code).name}", file=sys.stderr)

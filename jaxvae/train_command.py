@@ -87,9 +87,12 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
 
         try:
             hosts.join(**flagged)
-            train_and_evaluate(config, workdir, overrides=overrides)
-        except (TrainingFailed, job.PeerLost) as error:
-            raise CommandEnded(error, TRAINING_FAILED) from error
+            with hosts.first_leaves_last():
+                train_and_evaluate(config, workdir, overrides=overrides)
+        except TrainingFailed as error:
+            raise CommandEnded(error, TRAINING_FAILED if alone else job.TOLD) from error
+        except job.PeerLost as error:  # `supervise` says what that means
+            raise CommandEnded(error.reason, TRAINING_FAILED) from error
         except interrupt.Interrupted as error:
             how = _how_to_resume([*program, *arguments], workdir)
             raise CommandEnded(f"{error}{how}", 128 + error.signum) from error

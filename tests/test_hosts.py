@@ -1,5 +1,6 @@
 """How processes of one run are found; tests/faults/test_several_processes.py starts them."""
 
+import signal
 import socket
 
 import pytest
@@ -77,3 +78,36 @@ def test_one_process_asks_nobody():
         raise InputError("wrong")
     with pytest.raises(RuntimeError, match="gloo"), hosts.peers():
         raise RuntimeError("gloo: an error of one process alone stays what it is")
+
+
+LOST = "jaxvae: another process of this job has ended (or did not come in time);"
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ("sys.exit(0)", 0, ""),
+        ("sys.exit(2)", 2, ""),
+        (f"os._exit({job.TOLD})", 1, ""),
+        ("os._exit(1)", 1, LOST),
+        ("os.abort()", 1, LOST),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137, "jaxvae: ended by SIGKILL"),
+    ],
+)
+def test_how_a_supervised_program_ended_is_said_last(end, code, said, tmp_path, capfd):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, signal, sys\n"
+        "os.write(2, b'F1126 client.h:75] words of XLA\\n\\n')\n"
+        f"assert os.environ['JAXVAE_SUPERVISED']\n{end}\n"
+    )
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        assert job.supervise([str(program)]) == code
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+    printed = capfd.readouterr().err
+    assert "words of XLA" in printed
+    assert printed.rstrip("\n").rpartition("XLA\n\n")[2].startswith(said)
+    assert bool(printed.endswith("XLA\n\n")) is not bool(said)
