@@ -37,6 +37,7 @@ def get_config(presets: str = "") -> ConfigDict:
     c.data.taxonomy_path = ""  # JSON {concept: [tags]} of the columns; empty: the shipped one
     c.data.dataset_name = "embedded"  # "embedded", a CSV, JSON or Parquet file, or a hub id
     c.data.dataset_split = "train"  # split of a hub data set to read
+    c.data.hub_streaming = False  # read a hub data set as it comes, and keep no copy of it
     c.data.aspect_column = "aspect_list"  # column that holds a row's tags
     c.data.val_fraction = 0.05  # share of the kept rows for validation, rounded down
     c.data.test_fraction = 0.05  # share of the kept rows for the test, rounded down

@@ -70,6 +70,7 @@ def load_dataset(
     taxonomy: Taxonomy,
     dataset_name: str | Path = EMBEDDED,
     dataset_split: str = "train",
+    hub_streaming: bool = False,
     aspect_column: str = "aspect_list",
     val_fraction: float = 0.05,
     test_fraction: float = 0.05,
@@ -84,6 +85,7 @@ def load_dataset(
         dataset_name: "embedded", a path to a file of one of `tables.SUFFIXES`, or the id of a data
             set on the Hugging Face hub, "user/name".
         dataset_split: the hub data set's split; other sources have "train" alone.
+        hub_streaming: read a hub data set as it comes and keep no copy of it: see `hub.read_hub`.
         aspect_column: the column that holds each row's tags; the embedded corpus needs none.
         val_fraction: share of the kept rows for validation, size rounded down.
         test_fraction: share of the kept rows for test, size rounded down.
@@ -95,7 +97,7 @@ def load_dataset(
         InputError: the source cannot be read, too many of its cells are unreadable, no row has a
             known tag, or a split would be empty.
     """
-    cells, source = _open(str(dataset_name), dataset_split, aspect_column)
+    cells, source = _open(str(dataset_name), dataset_split, aspect_column, hub_streaming)
     rows, source_row, report = _encode(cells, taxonomy, source, max_unreadable_fraction)
     splits = split_rows(
         rows,
@@ -144,18 +146,20 @@ def fingerprint_rows(rows: np.ndarray, taxonomy: Taxonomy) -> str:
     return digest.hexdigest()
 
 
-def _open(name: str, split: str, column: str) -> tuple[tables.Cells, str]:
+def _open(name: str, split: str, column: str, streaming: bool) -> tuple[tables.Cells, str]:
     """Finds out what kind of source a name is; returns its cells and a line that describes it."""
     path = Path(os.path.expanduser(name))
     # Unlike Path.exists, os.path.exists takes any text, even one that no file can be called.
     is_file = "\0" not in name and (path.suffix.lower() in tables.SUFFIXES or os.path.exists(path))
     if not is_file and name != EMBEDDED:
         if HUB_ID.fullmatch(name):
-            return read_hub(name, split, column)
+            return read_hub(name, split, column, streaming=streaming)
         raise InputError(
             f"dataset_name {name[:80]!r} is neither 'embedded' nor a hub id (user/name) "
             f"nor a file ending in {' '.join(tables.SUFFIXES)}{did_you_mean(name, ['embedded'])}"
         )
+    if streaming:
+        raise InputError("hub_streaming: only hub data sets stream; leave it out")
     if split != "train":
         raise InputError(f"dataset_split {split!r}: only hub data sets have splits; leave 'train'")
     if name != EMBEDDED:

@@ -1,5 +1,6 @@
 """A run's folder: how it was made, and whether a command may go on in it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxvae.taxonomy import Taxonomy
 
 MAY_CHANGE = (
     "model_name",
+    "data.hub_streaming",
     "trainer.accelerator",
     "trainer.enable_progress_bar",
     "trainer.checkpoint_every_seconds",
@@ -90,7 +92,7 @@ def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
                 f"can't be told; put it back, or give another --workdir"
             )
         return
-    before = dict(settings.fields(record.read_json(path)))
+    before = _fields_of(folder)
     may_change = list(MAY_CHANGE)
     was, now = before.get("trainer.max_epochs"), fields["trainer.max_epochs"]
     if not fields["trainer.scale_batch_with_devices"]:
@@ -108,6 +110,16 @@ def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
             f"{folder} holds a run with other settings: {', '.join(changed)}; "
             f"give them as they were to resume, or another --workdir"
         )
+
+
+def _fields_of(folder: Path) -> dict[str, Any]:
+    """The settings a folder was made with; a field that it is too old to know has its default.
+
+    That is what was done then: a new field is off unless it is asked for.
+    """
+    base = settings.load_config(str(settings.find_file("configs/base.py")))
+    kept = record.read_json(folder / "config.json")
+    return dict(settings.fields(json.loads(base.to_json()))) | dict(settings.fields(kept))
 
 
 _ASIDE = (
@@ -129,7 +141,7 @@ def is_what_is_asked(folder: Path, fields: dict[str, Any]) -> bool:
     """
     if not manifest.is_sealed(folder):
         return False
-    before = dict(settings.fields(record.read_json(folder / "config.json")))
+    before = _fields_of(folder)
     return all(
         before.get(name) == fields.get(name)
         for name in {*before, *fields}

@@ -48,6 +48,7 @@ def data_arguments(config: ConfigDict) -> dict[str, Any]:
     names = (
         "dataset_name",
         "dataset_split",
+        "hub_streaming",
         "aspect_column",
         "val_fraction",
         "test_fraction",

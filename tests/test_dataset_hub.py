@@ -1,6 +1,7 @@
 """Hub data sets against a hub of our own on the loopback interface; nothing else is contacted."""
 
 import http.server
+import io
 import json
 import os
 import re
@@ -11,6 +12,9 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -42,10 +46,11 @@ import datasets
 taxonomy = Taxonomy.from_mapping({"all": ["rock", "jazz", "piano"]}, source="test")
 start = time.monotonic()
 results = []
-for name, split, column in json.loads(sys.argv[1]):
+for name, split, column, *streaming in json.loads(sys.argv[1]):
     try:
         data = load_dataset(taxonomy=taxonomy, dataset_name=name, dataset_split=split,
-                            aspect_column=column, val_fraction=0.1, test_fraction=0.1)
+                            aspect_column=column, hub_streaming=bool(streaming),
+                            val_fraction=0.1, test_fraction=0.1)
         results.append({"rows": data.rows.tolist(), "source": data.source, "report": data.report})
     except InputError as error:
         results.append({"error": str(error)})
@@ -54,10 +59,24 @@ print(json.dumps({"results": results, "seconds": time.monotonic() - start, "bars
 """
 
 
+def with_sound() -> bytes:
+    """Parquet of tags beside 64 MB that no compression makes smaller, in two row groups."""
+    rng = np.random.default_rng(0)
+    tags = [["rock"], ["jazz", "piano"], [], None] * 16
+    table = pyarrow.table({"sound": [rng.bytes(2**20) for _ in tags], "aspect_list": tags})
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file, row_group_size=32)
+    return file.getvalue()
+
+
+FILES = {"someone/clips": ("clips.csv", CSV), "someone/sounds": ("sounds.parquet", with_sound())}
+
+
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The few routes of the hub that one small CSV data set needs, and a gated one."""
+    """The few routes of the hub that two small data sets need, and a gated one."""
 
     protocol_version = "HTTP/1.1"
+    sent = 0
 
     def do_HEAD(self):
         self.answer()
@@ -73,15 +92,16 @@ class Hub(http.server.BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         repo = re.search(r"/datasets/([\w.-]+/[\w.-]+)", path)
         name = repo.group(1) if repo else None
-        entry = {"type": "file", "path": "clips.csv", "size": len(CSV), "oid": "a" * 40}
+        file, content = FILES.get(name, ("", b""))
+        entry = {"type": "file", "path": file, "size": len(content), "oid": "a" * 40}
         if path == "/":
             self.send(200, b"hub")
         elif name == "someone/gated":
             self.send(401, b"{}", {"X-Error-Code": "GatedRepo"})
-        elif name != "someone/clips":
+        elif not file:
             self.send(401 if name else 404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        elif "/resolve/" in path and path.endswith("clips.csv"):
-            self.send(200, CSV, {"ETag": '"' + "a" * 40 + '"', "X-Repo-Commit": SHA})
+        elif "/resolve/" in path and path.endswith(file):
+            self.send_part(content, {"ETag": '"' + "a" * 40 + '"', "X-Repo-Commit": SHA})
         elif "/resolve/" in path:
             self.send(404, b"{}", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": SHA})
         elif "/tree/" in path:
@@ -92,9 +112,18 @@ class Hub(http.server.BaseHTTPRequestHandler):
         elif "/paths-info/" in path:
             self.send(200, json.dumps([entry]).encode())
         else:
-            siblings = [{"rfilename": "clips.csv"}]
+            siblings = [{"rfilename": file}]
             info = {"id": name, "sha": SHA, "siblings": siblings, "private": False, "tags": []}
             self.send(200, json.dumps(info).encode())
+
+    def send_part(self, content, headers):
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not wanted:
+            self.send(200, content, headers)
+            return
+        start, end = int(wanted[1]), min(int(wanted[2] or len(content) - 1), len(content) - 1)
+        headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+        self.send(206, content[start : end + 1], headers)
 
     def send(self, status, body, headers=None):
         self.send_response(status)
@@ -104,6 +133,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
+            Hub.sent += len(body)
             self.wfile.write(body)
 
     def log_message(self, *args):
@@ -185,6 +215,71 @@ def test_what_is_wrong_is_one_line(warm, number, needles):
     assert "\n" not in error
     for needle in needles:
         assert needle in error
+
+
+SOUNDS = ("someone/sounds", "train", "aspect_list")
+
+
+@pytest.fixture(scope="module")
+def streamed(hub, tmp_path_factory):
+    """What streams give, how much was sent for the first, and what is left of them on disk."""
+    home = tmp_path_factory.mktemp("streamed")
+    before = Hub.sent
+    (first, stderr) = load([(*SOUNDS, "streaming")], endpoint=hub, home=home)
+    sent = Hub.sent - before
+    cases = [
+        (*CLIPS, "streaming"),
+        ("someone/sounds", "train[:33]", "aspect_list", "streaming"),
+        ("someone/sounds", "tset", "aspect_list", "streaming"),
+        ("someone/sounds", "train", "aspects", "streaming"),
+        ("someone/clips", "train", "aspects", "streaming"),
+        ("someone/absent", "train", "aspect_list", "streaming"),
+        ("someone/gated", "train", "aspect_list", "streaming"),
+        ("embedded", "train", "", "streaming"),
+    ]
+    (rest, more) = load(cases, endpoint=hub, home=home)
+    kept = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
+    return first["results"] + rest["results"], sent, kept, stderr + more
+
+
+def test_a_stream_gives_the_rows_of_the_copy(hub, streamed, warm, tmp_path):
+    sounds, clips, part, *_ = streamed[0]
+    before = Hub.sent
+    copy = load([SOUNDS], endpoint=hub, home=tmp_path)[0]["results"][0]
+    assert sounds["rows"] == copy["rows"]
+    assert sounds["report"]["rows_read"] == 64
+    assert clips["rows"] == warm[0]["results"][0]["rows"]
+    assert (part["report"]["rows_read"], part["report"]["rows_kept"]) == (33, 17)
+    assert part["source"] == "hub data set someone/sounds, split train[:33], streamed"
+    # Of the file with sound the stream brings the tags, the copy everything.
+    size = len(FILES["someone/sounds"][1])
+    assert Hub.sent - before > size > 2**26
+    assert streamed[1] < size / 4
+    assert streamed[2] < size / 100
+    assert streamed[3] == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "needles"),
+    [
+        (3, ["'tset'", "train", "data.dataset_split"]),
+        (4, ["no column 'aspects'", "did you mean 'aspect_list'", "'sound'"]),
+        (5, ["no column 'aspects'", "did you mean 'aspect_list'", "'id'"]),
+        (6, ["someone/absent", "no such data set"]),
+        (7, ["someone/gated", "gated", "log in"]),
+        (8, ["hub_streaming", "only hub data sets"]),
+    ],
+)
+def test_what_is_wrong_with_a_stream_is_one_line(streamed, number, needles):
+    error = streamed[0][number]["error"]
+    assert "\n" not in error
+    for needle in needles:
+        assert needle in error
+
+
+def test_a_stream_needs_the_hub(home, warm):
+    """Also where the cache has a copy."""
+    check_no_network(load([(*CLIPS, "streaming")], endpoint=refusing_endpoint(), home=home))
 
 
 def check_no_network(outcome):

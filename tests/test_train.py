@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae import epoch, settings
+from jaxvae import epoch, manifest, settings
 from jaxvae.errors import InputError
 from jaxvae.open_run import load
 from jaxvae.record import read_epochs
@@ -189,6 +189,7 @@ EFFECTS = {
     "model.prior_components": (3, "training with a mixture"),
     "data.aspect_column": ("other", "refusal"),
     "data.dataset_split": ("test", "refusal"),
+    "data.hub_streaming": (True, "refusal"),
     "data.dataset_name": ("missing.csv", "refusal"),
     "data.taxonomy_path": ("missing.json", "refusal"),
     "data.val_fraction": (0.3, "training"),
@@ -348,6 +349,21 @@ def test_an_interrupted_run_resumes_to_the_same_end(clips, when, rows_per_epoch)
 
 def test_a_longer_run_resumes_a_shorter_one(clips):
     run(clips, "run", trainer__max_epochs=2)
+    _, longer = run(clips, "run", trainer__max_epochs=4)
+    _, whole = run(clips, "whole", trainer__max_epochs=4)
+    assert timeless(longer) == timeless(whole)
+
+
+def test_a_run_of_an_older_version_resumes(clips):
+    """Its config knows fewer fields; what they do was not done then."""
+    _, folder = run(clips, "run", trainer__max_epochs=2)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["data"]["rows_per_epoch"], config["model"]["hidden_dims"]
+    path.write_text(json.dumps(config))
+    manifest.seal(folder, ["config.json", "taxonomy.json"])
+    with pytest.raises(InputError, match=r"data.rows_per_epoch \(was 0, now 16\)"):
+        run(clips, "run", trainer__max_epochs=4, data__rows_per_epoch=16)
     _, longer = run(clips, "run", trainer__max_epochs=4)
     _, whole = run(clips, "whole", trainer__max_epochs=4)
     assert timeless(longer) == timeless(whole)
