@@ -21,6 +21,10 @@ from jaxvae.sample import DECODES
 
 NUM_SAMPLES = 5000
 _INFORMATION_ROWS = 5000
+_TRAIN_ROWS = 100_000
+_ROWS = 10_000
+_MOST_VALUES = 2**26
+_LEAST_ROWS = 1000
 
 
 def judge(
@@ -32,6 +36,8 @@ def judge(
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Judges a run on a split.
+
+    Of large splits only some rows are looked at: see `with_rows_enough`.
 
     Args:
       run: with its rows.
@@ -45,6 +51,8 @@ def judge(
       `nll_iw_stderr` its Monte-Carlo standard error, `nll_iw_rows_stderr` that of choosing the
       rows, `gain/x` by how much the model is better than baseline x on the same rows.
     """
+    rows_in_split = len(run.kept.positions(split))
+    run = with_rows_enough(run)
     sets, train, val = (run.sets(name) for name in (split, "train", "val"))
     baselines = kept_baselines(run, train, val, say=say)
     rows = run.rows(split)
@@ -57,6 +65,7 @@ def judge(
     return {
         "split": split,
         "rows": len(rows),
+        "rows_in_split": rows_in_split,
         "num_importance_samples": num_importance_samples,
         "seed": seed,
         "checkpoint": run.facts.get("checkpoint"),
@@ -70,6 +79,17 @@ def judge(
         **_samples(run, sets, train, baselines.independent, seed),
         **_disentanglement(run, seed),
     }
+
+
+def with_rows_enough(run: Run) -> Run:
+    """The run with as many rows as judging it needs: each split's own, or some of very many.
+
+    More would make standard errors smaller than anyone asks for, and dense sets fill the memory.
+    """
+    most = _MOST_VALUES // run.network.num_tags
+    return run.with_rows_at_most(
+        train=max(_LEAST_ROWS, min(_TRAIN_ROWS, most)), others=max(_LEAST_ROWS, min(_ROWS, most))
+    )
 
 
 def kept_baselines(

@@ -7,8 +7,11 @@ import numpy as np
 
 from jaxvae.dataset import Dataset, fingerprint_rows
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.record import read_json
+from jaxvae.record import read_json, replacing
+from jaxvae.splits import SPLITS
 from jaxvae.taxonomy import Taxonomy
+
+_IN_NONE = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,23 +21,43 @@ class KeptRows:
     Attributes:
       rows: `[N, K]` column numbers padded with the vocabulary's size.
       source_row: `[N]`, each row's 0-based position among the source's rows.
-      splits: positions in `rows` under "train", "val" and "test".
+      split: `[N]` uint8, each row's split: 0, 1 and 2 for "train", "val" and "test".
     """
 
     rows: np.ndarray
     source_row: np.ndarray
-    splits: dict[str, list[int]]
+    split: np.ndarray
 
-    def positions(self, split: str) -> list[int]:
+    def positions(self, split: str) -> np.ndarray:
         """Where a split's rows are; InputError proposes the nearest name of an unknown one."""
-        if split not in self.splits:
-            near = did_you_mean(split, self.splits)
-            raise InputError(f"no split {split!r}{near}; it is one of {', '.join(self.splits)}")
-        return self.splits[split]
+        if split not in SPLITS:
+            near = did_you_mean(split, SPLITS)
+            raise InputError(f"no split {split!r}{near}; it is one of {', '.join(SPLITS)}")
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def at_most(self, *, train: int, others: int) -> "KeptRows":
+        """The same with only some rows of large splits, always the same ones, drawn at random."""
+        split = self.split.copy()
+        for name, most in (("train", train), ("val", others), ("test", others)):
+            at = self.positions(name)
+            left_out = np.random.default_rng(0).permutation(at)[most:]
+            split[left_out] = _IN_NONE
+        return dataclasses.replace(self, split=split)
+
+
+def write_rows(folder: Path, dataset: Dataset) -> None:
+    """Writes a data set's rows into a run's folder, as `rows.npz`."""
+    with replacing(folder / "rows.npz") as file:
+        np.savez(
+            file,
+            rows=dataset.rows,
+            source_row=dataset.source_row,
+            split=_split_numbers(dataset),
+        )
 
 
 def load_kept_rows(folder: Path, taxonomy: Taxonomy) -> KeptRows:
-    """Reads `rows.npz` and `splits.json` of a run.
+    """Reads `rows.npz` of a run.
 
     Args:
       folder: the run's folder.
@@ -49,19 +72,15 @@ def load_kept_rows(folder: Path, taxonomy: Taxonomy) -> KeptRows:
             f"{folder} has no rows.npz: a model that was imported or published, or a lone .pth, "
             f"has no data; give the folder of the run that trained it"
         )
-    splits = read_json(folder / "splits.json")
-    lists = [at for at in splits.values() if isinstance(at, list)]
-    if len(lists) < len(splits) or {type(at) for each in lists for at in each} - {int}:
-        raise InputError(f"{folder / 'splits.json'}: damaged: expected lists of positions")
-    kept = KeptRows(*_read(path), splits)
+    kept = _read(path)
     expected = read_json(folder / "data_report.json").get("fingerprint")
     if fingerprint_rows(kept.rows, taxonomy) != expected:
         raise InputError(f"{path}: not the rows this run was trained with; restore its own file")
     return kept
 
 
-def damage_to_repair(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> list[str]:
-    """What is wrong with the rows and splits of a run that goes on, and will be written again.
+def damage_to_repair(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> str:
+    """What is wrong with the rows of a run that goes on, and will be written again.
 
     Args:
       folder: the run's folder; before its start was written there is nothing to damage.
@@ -69,37 +88,55 @@ def damage_to_repair(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> list
       dataset: the source as it is now, with the fingerprint that the run began with.
 
     Returns:
-      One line for each file that is not what was written at the start.
+      A line if the file is not what was written at the start, else "".
     """
     if not (folder / "config.json").exists():  # which is written after the others
-        return []
-    again = f"written again from {dataset.source} (fingerprint {dataset.fingerprint[:12]})"
-    lines = []
+        return ""
     path = folder / "rows.npz"
+    again = f"written again from {dataset.source} (fingerprint {dataset.fingerprint[:12]})"
     try:
-        rows, source_row = _read(path)
-        found = fingerprint_rows(rows, taxonomy)
-        if found != dataset.fingerprint:
-            lines.append(f"{path}: holds other rows (fingerprint {found[:12]}); {again}")
-        elif not np.array_equal(source_row, dataset.source_row):
-            lines.append(f"{path}: places its rows elsewhere in the source; {again}")
+        kept = _read(path)
     except InputError as error:
-        lines.append(f"{error}; {again}" if path.exists() else f"{path}: missing; {again}")
-    path = folder / "splits.json"
-    try:
-        before = read_json(path)
-    except InputError as error:
-        lines.append(f"{error}; {again}")
-    else:
-        if before != {name: at.tolist() for name, at in dataset.splits.items()}:
-            lines.append(f"{path}: splits the rows in another way; {again}")
-    return lines
+        return f"{error}; {again}" if path.exists() else f"{path}: missing; {again}"
+    found = fingerprint_rows(kept.rows, taxonomy)
+    if found != dataset.fingerprint:
+        return f"{path}: holds other rows (fingerprint {found[:12]}); {again}"
+    if not np.array_equal(kept.source_row, dataset.source_row):
+        return f"{path}: places its rows elsewhere in the source; {again}"
+    if not np.array_equal(kept.split, _split_numbers(dataset)):
+        return f"{path}: splits the rows in another way; {again}"
+    return ""
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _split_numbers(dataset: Dataset) -> np.ndarray:
+    split = np.full(len(dataset.rows), _IN_NONE, np.uint8)
+    for name, at in dataset.splits.items():
+        split[at] = SPLITS.index(name)
+    return split
+
+
+def _read(path: Path) -> KeptRows:
     try:
         # Opened here: of a damaged file numpy would leave its own handle open.
         with path.open("rb") as stream, np.load(stream) as stored:
-            return stored["rows"], stored["source_row"]
+            rows, source_row = stored["rows"], stored["source_row"]
+            split = stored["split"] if "split" in stored else _older(path, len(rows))
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{path}: damaged: {str(error)[:200]}") from error
+    if split.shape != rows.shape[:1] or split.max(initial=0) >= len(SPLITS):
+        raise InputError(f"{path}: damaged: does not put each of {len(rows):,} rows in one split")
+    return KeptRows(rows, source_row, split)
+
+
+def _older(path: Path, num_rows: int) -> np.ndarray:
+    """The splits of a run of an older version, which kept them as lists of positions."""
+    path = path.with_name("splits.json")
+    split = np.full(num_rows, _IN_NONE, np.uint8)
+    try:
+        for name, at in read_json(path).items():
+            split[np.array(at, np.int64)] = SPLITS.index(name)
+    except (IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: damaged: expected lists of positions") from error
+    return split

@@ -11,7 +11,14 @@ from jaxvae.data_report import format_report
 from jaxvae.errors import InputError
 from jaxvae.metrics import ACTIVE_KL
 from jaxvae.record import read_json, write_text
-from jaxvae.report_text import SAMPLE_MEASURES, SAMPLED, likelihood_rows, number, verdict
+from jaxvae.report_text import (
+    SAMPLE_MEASURES,
+    SAMPLED,
+    likelihood_rows,
+    number,
+    rows_judged,
+    verdict,
+)
 from jaxvae.run import Run
 
 _TRAVERSED = 3
@@ -45,6 +52,7 @@ def write_report(
     judged = judge.judge(
         run, split=split, num_importance_samples=num_importance_samples, seed=seed, say=say
     )
+    run = judge.with_rows_enough(run)
     name = run.config.get("model_name", "vae")
     sections = [
         f"<h1>{html.escape(name)}: what it learned</h1>",
@@ -97,8 +105,8 @@ def _likelihoods(judged: dict[str, Any]) -> str:
         marked=marked,
     )
     return (
-        table + f'<p class="note">Negative log-likelihood of {judged["rows"]} {judged["split"]} '
-        f"rows, lower is better; the model's is the importance-weighted bound of "
+        table + f'<p class="note">Negative log-likelihood of {rows_judged(judged)}, '
+        f"lower is better; the model's is the importance-weighted bound of "
         f"{judged['num_importance_samples']:,} draws a row. -ELBO {-judged['elbo']:.3f} = "
         f"distortion {judged['distortion']:.3f} + rate {judged['rate']:.3f}. The mixture has "
         f"{judged['baseline_facts/mixture_components']:.0f} components, chosen on validation.</p>"

@@ -73,7 +73,7 @@ def verdict(judged: dict[str, Any]) -> list[str]:
         )
         if names
     ]
-    lines.append(f"On {judged['rows']} {judged['split']} rows it is {'; '.join(told)}.")
+    lines.append(f"On {judged['rows']:,} {judged['split']} rows it is {'; '.join(told)}.")
     lines.append(_next(learned, worse, judged["kld_weight"]))
     return lines
 
@@ -97,11 +97,18 @@ def _next(learned: bool, worse: list[str], kld_weight: float | None) -> str:
     return "Try next: other seeds (--config.seed=1), and compare the runs' spread."
 
 
+def rows_judged(judged: dict[str, Any]) -> str:
+    """How many rows, of which split, and of how many if not of all."""
+    drawn = judged["rows"] < judged["rows_in_split"]
+    of = f" of {judged['rows_in_split']:,}" if drawn else ""
+    return f"{judged['rows']:,}{of} {judged['split']} rows"
+
+
 def evaluation_table(judged: dict[str, Any]) -> str:
     """The evaluation for a terminal."""
     lines = [
-        f"{judged['split']}: {judged['rows']} rows, {judged['num_importance_samples']} importance "
-        f"samples a row; nats per row",
+        f"{rows_judged(judged)}, {judged['num_importance_samples']} importance samples a row; nats "
+        f"per row",
         "",
     ]
     for name, nats, note in likelihood_rows(judged):

@@ -255,6 +255,12 @@ class Run:
             )
         return load_kept_rows(self.folder, self.taxonomy)
 
+    def with_rows_at_most(self, *, train: int, others: int) -> "Run":
+        """The same run with only some rows of large splits, always the same, drawn at random."""
+        fewer = dataclasses.replace(self)
+        vars(fewer)["kept"] = self.kept.at_most(train=train, others=others)
+        return fewer
+
     def rows(self, split: str) -> np.ndarray:
         """The rows `[N, K]` of "train", "val" or "test", padded with the vocabulary's size.
 
@@ -273,8 +279,12 @@ class Run:
 
     def _rates(self) -> np.ndarray:
         """Tag rates of validation, drawn a little towards training, which knows rare tags."""
-        train, val = self.sets("train"), self.sets("val")
-        counts = val.sum(axis=0) + _RATE_PSEUDO_ROWS * train.mean(axis=0)
+        train, val = self.rows("train"), self.rows("val")
+        num_tags = self.network.num_tags
+        in_train, in_val = (
+            np.bincount(rows.ravel(), minlength=num_tags + 1)[:num_tags] for rows in (train, val)
+        )
+        counts = in_val + _RATE_PSEUDO_ROWS * in_train / len(train)
         return counts / (len(val) + _RATE_PSEUDO_ROWS)
 
     def export(self, output: str | Path, *, format: str | None = None) -> Exported:

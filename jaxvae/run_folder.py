@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxvae import manifest, record, settings
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
 from jaxvae.hidden_layers import are_widths
+from jaxvae.kept_rows import write_rows
 from jaxvae.taxonomy import Taxonomy
 
 MAY_CHANGE = (
@@ -63,7 +62,7 @@ def _has_sizes(model: dict[str, Any]) -> bool:
 
 FILES = (
     *("config.json", "overrides.json", "environment.json", "taxonomy.json", "data_report.json"),
-    *("splits.json", "rows.npz", "metrics.jsonl", "metrics.json", "summary.json", "samples.json"),
+    *("rows.npz", "metrics.jsonl", "metrics.json", "summary.json", "samples.json"),
     *("model.pth", "model.safetensors", "model.json"),
 )
 """What a run writes itself; commands add others later."""
@@ -212,15 +211,12 @@ def write_start(
     taxonomy: Taxonomy,
     dataset: Dataset,
 ) -> None:
-    """Writes what is known before training: config, environment, taxonomy, rows and splits."""
+    """Writes what is known before training: config, environment, taxonomy and rows."""
     (folder / manifest.NAME).unlink(missing_ok=True)  # finished once, and now going on
     record.write_json(folder / "overrides.json", overrides)
     record.write_json(folder / "environment.json", record.environment(devices))
     record.write_json(folder / "taxonomy.json", taxonomy.to_mapping())
     record.write_json(folder / "data_report.json", dataset.report)
-    splits = {name: positions.tolist() for name, positions in dataset.splits.items()}
-    record.write_json(folder / "splits.json", splits)
-    with record.replacing(folder / "rows.npz") as file:
-        np.savez_compressed(file, rows=dataset.rows, source_row=dataset.source_row)
+    write_rows(folder, dataset)
     # The config last: it makes the folder a run's.
     record.write_json(folder / "config.json", config)

@@ -126,8 +126,8 @@ def train_and_evaluate(
                     say=terminal.say,
                 )
                 held.callback(tracked.close)
-                for line in damage_to_repair(folder, taxonomy, dataset):
-                    terminal.say(line)
+                if damage := damage_to_repair(folder, taxonomy, dataset):
+                    terminal.say(damage)
                 terminal.say(format_report(dataset.report))
                 overview = parameter_overview.get_parameter_overview
                 terminal.say(overview(state.params, include_stats=False))

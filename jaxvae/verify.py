@@ -123,10 +123,8 @@ def _same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 def _rows(folder: Path) -> Iterator[str]:
-    kept = load_kept_rows(folder, Taxonomy.load(folder / "taxonomy.json"))
-    positions = sorted(at for split in kept.splits.values() for at in split)
-    if positions != list(range(len(kept.rows))):
-        yield f"{folder / 'splits.json'} does not put each of {len(kept.rows):,} rows in one split"
+    load_kept_rows(folder, Taxonomy.load(folder / "taxonomy.json"))  # refuses others
+    return iter(())
 
 
 def _epochs(folder: Path) -> Iterator[str]:

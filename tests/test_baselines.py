@@ -80,6 +80,41 @@ def test_the_tree_is_the_best_of_all_trees():
     assert found == best
 
 
+def test_a_wide_vocabularys_tree_has_its_commonest_tags(monkeypatch):
+    train = np.concatenate([clusters(400), clusters(400, 1) & (clusters(400, 2))], axis=1)
+    common = np.sort(np.argsort(-train.sum(axis=0), kind="stable")[:4])
+    rest = np.setdiff1d(np.arange(10), common)
+    small = b.ChowLiu.fit(train[:, common], 1.0)
+    monkeypatch.setattr(b, "_TREE_TAGS", 4)
+    wide = b.ChowLiu.fit(train, 1.0)
+    assert set(np.flatnonzero(wide.parent >= 0)) <= set(common)
+    assert (wide.parent >= 0).sum() == 3
+    expected = small.log_likelihood(train[:, common])
+    expected += b.Independent.fit(train[:, rest]).log_likelihood(train[:, rest])
+    np.testing.assert_allclose(wide.log_likelihood(train), expected)
+
+
+def test_of_many_rows_some_choose_the_options_and_all_fit_the_mixture(monkeypatch):
+    train, val = clusters(600), clusters(200, 1)
+    options = {"components": (2, 3), "smoothings": (0.25, 5.0)}
+    monkeypatch.setattr(b, "_TRIED_ROWS", 60)
+    found = b.fit_baselines(train, val, **options)
+    again, score = b.Mixture.fit(
+        train,
+        val,
+        components=found.facts["mixture_components"],
+        smoothing=found.facts["mixture_smoothing"],
+        seed=0,
+    )
+    np.testing.assert_array_equal(found.mixture.probs, again.probs)
+    assert found.facts["mixture_val_nll"] == -score
+    assert found.facts["train_rows"] == 600
+    part = train[np.random.default_rng(0).permutation(600)[:60]]
+    chosen = b.fit_baselines(part, val, **options).facts
+    for name in ("mixture_components", "mixture_smoothing"):
+        assert found.facts[name] == chosen[name]
+
+
 def test_em_raises_the_penalised_likelihood():
     train = clusters(300)
     hot = train.astype(np.float32)

@@ -158,7 +158,7 @@ ROOMS = {
     "disentanglement": set(),
     "latents": {"disentanglement", "export", "inference"},
     "arguments": {"errors"},
-    "kept_rows": {"dataset", "errors", "record", "taxonomy"},
+    "kept_rows": {"dataset", "errors", "record", "splits", "taxonomy"},
     "run": {
         "arguments",
         "complete",
@@ -250,6 +250,7 @@ ROOMS = {
         "dataset",
         "errors",
         "hidden_layers",
+        "kept_rows",
         "manifest",
         "record",
         "settings",

@@ -58,6 +58,28 @@ def test_evaluate_prints_one_flat_object(capsys, folder, monkeypatch):
     assert judge.kept_baselines(jaxvae.load(folder), None, None).facts["mixture_components"] == 20
 
 
+def test_of_many_rows_some_are_judged(capsys, folder, monkeypatch, tmp_path):
+    folder = shutil.copytree(folder, tmp_path / "run")
+    few = functools.partial(fit_baselines, components=(20,), smoothings=(0.25,))
+    monkeypatch.setattr(judge, "fit_baselines", few)
+    monkeypatch.setattr(judge, "_ROWS", 40)
+    monkeypatch.setattr(judge, "_TRAIN_ROWS", 300)
+    monkeypatch.setattr(judge, "_LEAST_ROWS", 1)
+    run = jaxvae.load(folder)
+    whole = {name: len(run.rows(name)) for name in ("train", "val", "test")}
+    some = judge.with_rows_enough(run)
+    assert {name: len(some.rows(name)) for name in whole} == {"train": 300, "val": 40, "test": 40}
+    assert set(some.source_row("test")) < set(run.source_row("test"))
+    np.testing.assert_array_equal(judge.with_rows_enough(run).rows("test"), some.rows("test"))
+    printed = shell(capsys, "evaluate", folder, "--num-importance-samples", 5)
+    assert printed.startswith(f"40 of {whole['test']} test rows, 5 importance samples a row;")
+    judged = json.loads((folder / "evaluation_test.json").read_text())
+    assert (judged["rows"], judged["rows_in_split"]) == (40, whole["test"])
+    assert judged["baseline_facts/train_rows"] == 300
+    own = some.log_likelihood(some.sets("test"), num_importance_samples=5)
+    assert judged["nll_iw"] == pytest.approx(-own.mean())
+
+
 def test_the_report_is_one_page_without_a_network(capsys, folder):
     path = shell(capsys, "report", folder, "--num-importance-samples", 5).strip()
     page = Path(path).read_text(encoding="utf-8")

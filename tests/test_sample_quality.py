@@ -223,3 +223,21 @@ def test_samples_are_compared_beside_memory_and_independence():
     assert found["train_rows"]["lift_error"] < 0.3 < found["independent"]["lift_error"]
     assert found["independent"]["auc_logistic"] > 0.65
     json.dumps(found, allow_nan=False)
+
+
+def test_pairs_of_a_wide_vocabulary_are_those_of_its_commonest_tags(monkeypatch):
+    rare = np.zeros((300, 2), bool)
+    rare[:3] = True
+    sides = [np.insert(planted_pairs(300, seed=seed), [1], rare, axis=1) for seed in (1, 2, 3)]
+    tags = [TAGS[0], "x", "y", *TAGS[1:]]
+    few = np.array([0, 3, 4, 5])
+    narrow = describe_sets(*(side[:, few] for side in sides), tags=TAGS)
+    everything = describe_sets(*sides, tags=tags)
+    monkeypatch.setattr(sample_quality, "_PAIRED_TAGS", 4)
+    wide = describe_sets(*sides, tags=tags)
+    pairs = ("cooccurrence_pearson", "lift_error", "worst_pairs")
+    pairs += ("pairs_never_in_data", "pairs_never_sampled")
+    assert {name: wide[name] for name in pairs} == {name: narrow[name] for name in pairs}
+    assert everything["cooccurrence_pearson"] != wide["cooccurrence_pearson"]
+    for name in set(wide) - set(pairs):
+        assert wide[name] == everything[name]

@@ -15,6 +15,7 @@ from jaxvae import epoch, manifest, settings
 from jaxvae.errors import InputError
 from jaxvae.open_run import load
 from jaxvae.record import read_epochs
+from jaxvae.splits import SPLITS
 from jaxvae.train import TrainingFailed, train_and_evaluate
 from tests.conftest import ROOT
 from tests.test_settings import CONFIGS
@@ -122,7 +123,7 @@ def test_a_run_leaves_what_the_readme_says(clips):
         "SHA256SUMS",
         *("checkpoints", "final", "tensorboard"),
         *("config.json", "overrides.json", "environment.json", "taxonomy.json"),
-        *("data_report.json", "splits.json", "rows.npz", "samples.json"),
+        *("data_report.json", "rows.npz", "samples.json"),
         *("model.pth", "model.safetensors", "model.json"),
         *("metrics.jsonl", "metrics.json", "summary.json"),
     }
@@ -161,14 +162,12 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(clips):
 def test_rows_and_splits_are_kept(clips):
     _, folder = run(clips)
     with np.load(folder / "rows.npz") as stored:
-        rows, source_row = stored["rows"], stored["source_row"]
-    splits = json.loads((folder / "splits.json").read_text())
-    assert sorted(position for at in splits.values() for position in at) == list(range(70))
-    assert {name: len(at) for name, at in splits.items()} == {"train": 42, "val": 14, "test": 14}
+        rows, source_row, split = stored["rows"], stored["source_row"], stored["split"]
+    assert np.bincount(split).tolist() == [42, 14, 14]
     assert rows.shape == (70, 4)
     assert rows.dtype == np.uint8
     assert source_row.tolist() == list(range(70))
-    assert load(folder).rows("val").tolist() == rows[splits["val"]].tolist()
+    assert load(folder).rows("val").tolist() == rows[split == 1].tolist()
 
 
 # Every field, a value other than its default, and where its effect must show.
@@ -361,7 +360,17 @@ def test_a_run_of_an_older_version_resumes(clips):
     config = json.loads(path.read_text())
     del config["data"]["rows_per_epoch"], config["model"]["hidden_dims"]
     path.write_text(json.dumps(config))
+    with np.load(folder / "rows.npz") as stored:
+        kept = dict(stored)
+    split = kept.pop("split")
+    np.savez(folder / "rows.npz", **kept)
+    splits = {name: np.flatnonzero(split == n).tolist() for n, name in enumerate(SPLITS)}
+    (folder / "splits.json").write_text(json.dumps(splits))
     manifest.seal(folder, ["config.json", "taxonomy.json"])
+    assert len(load(folder).rows("train")) == 42
+    (folder / "splits.json").write_text('{"train": 7}')
+    with pytest.raises(InputError, match=r"splits.json: damaged: expected lists"):
+        load(folder).rows("train")
     with pytest.raises(InputError, match=r"data.rows_per_epoch \(was 0, now 16\)"):
         run(clips, "run", trainer__max_epochs=4, data__rows_per_epoch=16)
     _, longer = run(clips, "run", trainer__max_epochs=4)
@@ -420,38 +429,46 @@ def move_rows(path):
     np.savez(path, **kept)
 
 
+def split_otherwise(path, split=2):
+    with np.load(path) as stored:
+        kept = dict(stored)
+    kept["split"][np.flatnonzero(kept["split"] == 1)[0]] = split
+    np.savez(path, **kept)
+
+
 DAMAGES = {
-    "rows.npz cut": ("rows.npz", lambda path: path.write_bytes(path.read_bytes()[:99]), "damaged"),
-    "rows.npz missing": ("rows.npz", lambda path: path.unlink(), "missing"),
-    "rows.npz changed": ("rows.npz", change_rows, "other rows"),
-    "rows.npz moved": ("rows.npz", move_rows, "elsewhere in the source"),
-    "splits.json cut": ("splits.json", lambda path: path.write_text("{"), "not JSON"),
-    "splits.json changed": ("splits.json", lambda path: path.write_text("{}"), "in another way"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:99]), "damaged"),
+    "missing": (lambda path: path.unlink(), "missing"),
+    "changed": (change_rows, "other rows"),
+    "moved": (move_rows, "elsewhere in the source"),
+    "split otherwise": (split_otherwise, "in another way"),
+    "in no split": (lambda path: split_otherwise(path, 3), "each of 70 rows in one split"),
 }
 
 
 def test_damage_to_the_rows_that_a_run_keeps_is_said_before_it_is_repaired(clips, capsys):
     options = {"trainer__max_epochs": 1}
     _, folder = run(clips, **options)
-    whole = {name: (folder / name).read_bytes() for name in ("rows.npz", "splits.json")}
+    path = folder / "rows.npz"
+    whole = path.read_bytes()
     report = json.loads((folder / "data_report.json").read_text())
     assert "written again" not in capsys.readouterr().err
     run(clips, **options)
     assert "written again" not in capsys.readouterr().err
-    for name, damage, says in DAMAGES.values():
-        damage(folder / name)
-        assert whole[name] != ((folder / name).exists() and (folder / name).read_bytes())
+    for damage, says in DAMAGES.values():
+        damage(path)
+        assert whole != (path.exists() and path.read_bytes())
         run(clips, **options)
         said = [line for line in capsys.readouterr().err.splitlines() if "written again" in line]
         assert len(said) == 1
-        assert said[0].startswith(f"{folder / name}: ")
+        assert said[0].startswith(f"{path}: ")
         assert says in said[0]
         now = f"written again from {report['source']} (fingerprint {report['fingerprint'][:12]})"
         assert said[0].endswith(now)
         before = re.search(r"other rows \(fingerprint ([0-9a-f]{12})\)", said[0])
         assert bool(before) == (says == "other rows")
         assert not before or before[1] != report["fingerprint"][:12]
-        assert {name: (folder / name).read_bytes() for name in whole} == whole
+        assert path.read_bytes() == whole
 
 
 def test_nothing_is_written_when_the_data_are_wrong(clips):

@@ -136,14 +136,11 @@ def with_other_rows(folder):
     np.savez(folder / "rows.npz", **kept)
 
 
-def with_a_row_in_two_splits(folder):
-    splits = read_json(folder / "splits.json")
-    splits["val"][0] = splits["test"][0]
-    write_json(folder / "splits.json", splits)
-
-
-def with_splits_of_nothing(folder):
-    write_json(folder / "splits.json", {"train": 7})
+def with_a_row_in_no_split(folder):
+    with np.load(folder / "rows.npz") as stored:
+        kept = dict(stored)
+    kept["split"][7] = 3
+    np.savez(folder / "rows.npz", **kept)
 
 
 def changed_by_one_bit(folder):
@@ -189,8 +186,7 @@ def with_another_final(folder):
         (with_a_line_that_is_no_epoch, ["metrics.jsonl"]),
         (with_another_order_of_tags, ["taxonomy.json", "rows.npz"]),
         (with_other_rows, ["rows.npz"]),
-        (with_a_row_in_two_splits, ["splits.json"]),
-        (with_splits_of_nothing, ["splits.json"]),
+        (with_a_row_in_no_split, ["rows.npz"]),
         (with_another_pth, ["model.pth"]),
         (with_another_safetensors, ["model.safetensors"]),
         (with_another_final, ["final", "model.pth", "model.safetensors"]),
