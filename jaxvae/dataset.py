@@ -24,6 +24,7 @@ from jaxvae.data_report import (
     rank_unknown,
 )
 from jaxvae.errors import InputError, did_you_mean
+from jaxvae.growing import Growing
 from jaxvae.hub import read_hub
 from jaxvae.splits import count_twins, group_rows, split_rows
 from jaxvae.taxonomy import Taxonomy, normalize
@@ -49,7 +50,8 @@ class Dataset:
     """Rows of tags, ready to be placed on a device.
 
     Attributes:
-        rows: [N, K] rising column numbers padded with V, in the narrowest unsigned type.
+        rows: [N, K] rising column numbers padded with V, in the narrowest unsigned type; large
+            ones lie in a file that is mapped.
         source_row: [N] int64, each row's 0-based position among the source's rows.
         splits: positions in `rows` under "train", "val" and "test"; disjoint, covering, rising.
         report: what was read, kept and dropped, and what the rows hold; see `format_report`.
@@ -196,8 +198,7 @@ def _encode(
     dtype = np.min_scalar_type(taxonomy.num_tags)
     unknown: Counter[str] = Counter()
     unreadable: list[dict] = []
-    # Byte arrays grow in place, where lists of arrays would be there twice when they are joined.
-    flat, counts, positions = bytearray(), bytearray(), bytearray()
+    flat, counts, positions = Growing(dtype), Growing(np.uint32), Growing(np.int64)
     num_read = num_unreadable = num_kept = 0
     for block in tag_rows.blocks(cells):
         columns, lengths, unknown_here = tag_rows.number_tags(block, column_of, taxonomy.num_tags)
@@ -206,9 +207,9 @@ def _encode(
             at_line = {} if line is None else {"line": line}
             unreadable.append({"row": num_read + row, **at_line, "reason": reason})
         kept = np.flatnonzero(lengths)
-        flat += columns.astype(dtype).data
-        counts += lengths[kept].astype(np.uint32).data
-        positions += (num_read + kept).astype(np.int64).data
+        flat.extend(columns.astype(dtype))
+        counts.extend(lengths[kept].astype(np.uint32))
+        positions.extend(num_read + kept)
         num_read += block.num_rows
         num_unreadable += len(block.unreadable)
         num_kept += len(kept)
@@ -227,9 +228,9 @@ def _encode(
             f"({num_unreadable:,} unreadable); the commonest tags met are {list_tags(ranked)}; "
             "set taxonomy_path or aspect_column"
         )
-    columns, lengths = np.frombuffer(flat, dtype), np.frombuffer(counts, np.uint32)
+    columns, lengths = flat.array(), counts.array()
     size = num_kept * int(lengths.max()) * dtype.itemsize
-    if size > MAX_ROWS_BYTES:
+    if size > max(MAX_ROWS_BYTES, 4 * columns.nbytes):
         raise InputError(
             f"{source}: {num_kept:,} rows padded to the longest, {lengths.max():,} tags, exceed "
             f"{MAX_ROWS_BYTES >> 30} GiB; leave out the rows with the most tags"
@@ -243,4 +244,4 @@ def _encode(
         "unreadable": unreadable,
         **describe_rows(columns, lengths, ranked, taxonomy),
     }
-    return rows, np.frombuffer(positions, np.int64), report
+    return rows, positions.array(), report

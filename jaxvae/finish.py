@@ -76,7 +76,7 @@ def finish(
         threshold = np.float32(inference["threshold"])
         return jax.device_get(eval_pass(params, batch_stats, weights, threshold, key, placed))
 
-    split_rows = {name: dataset.rows[at] for name, at in dataset.splits.items()}
+    split_rows = {name: dataset.rows[dataset.splits[name]] for name in ("val", "test")}
     stages: dict[str, dict[str, Any]] = {"train": _train_losses(folder, best_epoch)}
     for name in ("val", "test"):
         total, mean, _ = judge(split_rows[name])
@@ -94,13 +94,13 @@ def finish(
         }.items()
     }
     if objective.use_binary_cross_entropy:
-        train_sets = evaluate.incidence(split_rows["train"], num_tags)
-        stages["test"]["test/independent_nll"] = evaluate.independent_nll(train_sets, test_sets)
+        train_rows = dataset.rows[dataset.splits["train"]]
+        stages["test"]["test/independent_nll"] = evaluate.independent_nll(train_rows, test_sets)
         generator = generator_of(config["data"]["dataset_name"], taxonomy)
         if generator is not None:
             nll = float(-generator.log_likelihood(split_rows["test"]).mean())
             stages["test"]["test/generator_nll"] = nll
-    some_rows = split_rows["train"][:_INFORMATION_ROWS]
+    some_rows = dataset.rows[dataset.splits["train"][:_INFORMATION_ROWS]]
     _, mean, logvar = judge(some_rows)
     information = evaluate.information(mean, logvar)
     stages["train"]["train/information"] = information

@@ -23,7 +23,6 @@ from jaxvae.sharding import Sharding
 from jaxvae.state import TrainState, make_initial
 from jaxvae.taxonomy import Taxonomy
 
-_COUNTED = 1 << 20
 """Rows whose tags are counted at a time: numpy makes eight bytes of each entry meanwhile."""
 
 
@@ -86,10 +85,7 @@ def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np
     """What the rows say of a fresh model."""
     inputs = {}
     if config.model.decoder_bias == "log_odds":
-        present = np.full(num_tags, 0.5)
-        for start in range(0, len(rows), _COUNTED):
-            columns = rows[start : start + _COUNTED].ravel()
-            present += np.bincount(columns, minlength=num_tags + 1)[:num_tags]
+        present = evaluate.tag_counts(rows, num_tags) + 0.5
         log_odds = np.log(present) - np.log(len(rows) + 1.0 - present)
         inputs["log_odds"] = log_odds.astype(np.float32)
     if config.model.prior == "vamp":

@@ -74,7 +74,12 @@ class RowStream:
         return self._positions[np.concatenate(taken)]
 
     def _load(self, epoch: int) -> jax.Array:
-        return self._place(self._rows[self.positions(epoch)])
+        positions = self.positions(epoch)
+        # Rows that lie on a disk are read from its one end to the other.
+        order = np.argsort(positions)
+        rows = np.empty((len(positions), self._rows.shape[1]), self._rows.dtype)
+        rows[order] = self._rows[positions[order]]
+        return self._place(rows)
 
     def _order(self, number: int) -> np.ndarray:
         """The order of a pass: a permutation of the split, kept until another is asked for."""

@@ -12,7 +12,7 @@ from jaxvae import complete as completion
 from jaxvae import export, formats, inference, sample
 from jaxvae.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.evaluate import to_multi_hot
+from jaxvae.evaluate import tag_counts, to_multi_hot
 from jaxvae.kept_rows import KeptRows, load_kept_rows
 from jaxvae.likelihood import RowLikelihood, row_likelihood
 from jaxvae.run_plots import Plots
@@ -281,10 +281,8 @@ class Run:
         """Tag rates of validation, drawn a little towards training, which knows rare tags."""
         train, val = self.rows("train"), self.rows("val")
         num_tags = self.network.num_tags
-        in_train, in_val = (
-            np.bincount(rows.ravel(), minlength=num_tags + 1)[:num_tags] for rows in (train, val)
-        )
-        counts = in_val + _RATE_PSEUDO_ROWS * in_train / len(train)
+        drawn = _RATE_PSEUDO_ROWS * tag_counts(train, num_tags) / len(train)
+        counts = tag_counts(val, num_tags) + drawn
         return counts / (len(val) + _RATE_PSEUDO_ROWS)
 
     def export(self, output: str | Path, *, format: str | None = None) -> Exported:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxvae.cells import MAX_CELL, UnreadableCell, parse_tags
+from jaxvae.growing import Growing
 
 BLOCK = 65_536
 
@@ -83,7 +84,7 @@ def number_tags(
 
 
 def pad(columns: np.ndarray, lengths: np.ndarray, *, fill: int, dtype) -> np.ndarray:
-    """Lays ragged rows out as `[N, K]`, K the longest row and at least one.
+    """Lays ragged rows out as `[N, K]`, K the longest row and at least one; not to be written to.
 
     Args:
         columns: the rows' numbers, one row after the other.
@@ -91,15 +92,17 @@ def pad(columns: np.ndarray, lengths: np.ndarray, *, fill: int, dtype) -> np.nda
         fill: what fills a row up.
         dtype: of the result.
     """
-    rows = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), fill, dtype)
-    place = np.arange(rows.shape[1])
+    rows = Growing(dtype)
+    place = np.arange(max(1, int(lengths.max(initial=0))))
     start = 0
-    for first in range(0, len(rows), BLOCK):
+    for first in range(0, len(lengths), BLOCK):
         part = lengths[first : first + BLOCK]
         stop = start + int(part.sum())
-        rows[first : first + BLOCK][place < part[:, None]] = columns[start:stop]
+        block = np.full((len(part), len(place)), fill, dtype)
+        block[place < part[:, None]] = columns[start:stop]
+        rows.extend(block)
         start = stop
-    return rows
+    return rows.array().reshape(-1, len(place))
 
 
 def _from_cells(cells: list[tuple]) -> TagBlock:

@@ -483,9 +483,12 @@ def test_the_narrowest_type_that_holds_the_padding(tmp_path, num_tags, dtype):
 
 
 def test_rows_too_wide_to_pad_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset_room, "MAX_ROWS_BYTES", 20)
-    with pytest.raises(InputError, match="padded"):
-        load(write_table(tmp_path / "clips.csv", ROWS))
+    monkeypatch.setattr(dataset_room, "MAX_ROWS_BYTES", 100)
+    narrow = [[tag] for tag in TAGS[:4]] * 30
+    assert len(load(write_table(tmp_path / "narrow.csv", narrow)).rows) == 120
+    # One row makes all of them wider: more than four times what the tags need.
+    with pytest.raises(InputError, match="121 rows padded to the longest, 5 tags"):
+        load(write_table(tmp_path / "wide.csv", [*narrow, TAGS[:5]]))
 
 
 def test_fingerprint_follows_rows_and_taxonomy(tmp_path):

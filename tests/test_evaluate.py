@@ -23,6 +23,13 @@ def test_rows_become_multi_hot():
     assert evaluate.to_multi_hot(rows, 3).tolist() == expected
 
 
+def test_tags_are_counted_in_parts_too(monkeypatch):
+    rows = np.array([[0, 2, 3], [1, 3, 3], [3, 3, 3], [2, 3, 3]], np.uint8)
+    assert evaluate.tag_counts(rows, 3).tolist() == [1, 1, 2]
+    monkeypatch.setattr(evaluate, "_COUNTED", 3)
+    assert evaluate.tag_counts(rows, 3).tolist() == [1, 1, 2]
+
+
 def test_rows_become_a_sparse_incidence():
     rows = np.array([[0, 2, 3], [1, 3, 3], [3, 3, 3]], np.uint8)
     found = evaluate.incidence(rows, 3)
@@ -37,8 +44,8 @@ def test_sparse_collections_are_judged_as_boolean_ones(seed, count, share):
     sparse = [evaluate.incidence(np.sort(each, axis=1), 6) for each in rows]
     assert evaluate.diversity(sparse[0]) == evaluate.diversity(sets)
     assert evaluate.cooccurrence(*sparse) == evaluate.cooccurrence(sets, reference)
-    assert evaluate.independent_nll(*sparse) == pytest.approx(
-        evaluate.independent_nll(sets, reference)
+    assert evaluate.independent_nll(rows[1], sparse[0]) == pytest.approx(
+        evaluate.independent_nll(rows[1], sets)
     )
 
 
@@ -120,7 +127,7 @@ def test_pairs_that_would_not_fit_are_not_counted(monkeypatch):
 
 
 def test_independent_tags_by_hand():
-    train = np.array([[1, 0], [1, 0], [1, 1]], bool)
+    train = np.array([[0, 2], [0, 2], [0, 1]])
     test = np.array([[1, 0]], bool)
     # Frequencies 3.5/4 and 1.5/4.
     by_hand = -math.log(3.5 / 4) - math.log(1 - 1.5 / 4)
