@@ -18,8 +18,9 @@ import numpy as np
 
 from benchmarks.contenders import Epoch, jaxvae_epoch, trainer, xla_floor
 from benchmarks.problems import Problem, machine
+from jaxvae.devices import make_mesh
 from jaxvae.row_stream import RowStream
-from jaxvae.sharding import append_empty_rows
+from jaxvae.sharding import Sharding
 
 WIDE_ROWS = 2560
 
@@ -101,13 +102,13 @@ def streamed_axis(rounds: int, largest: int) -> Iterator[dict]:
 def streamed_epoch(part: Problem, rows: np.ndarray) -> Epoch:
     """An epoch whose rows were not there at the last one."""
     train, state, numbers, _ = trainer(part)
+    sharding = Sharding(make_mesh(accelerator="auto", num_devices=1))
     stream = RowStream(
-        rows,
         np.arange(len(rows), dtype=np.uint32),
         per_epoch=len(part.rows),
         shuffle=True,
         seed=0,
-        place=lambda share: jax.device_put(append_empty_rows(share, num_tags=part.num_tags)),
+        place=lambda share: sharding.place_rows(rows, share, num_tags=part.num_tags),
     )
     number = 0
 

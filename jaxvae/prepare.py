@@ -164,7 +164,7 @@ def programs_of(
 ) -> loop.Programs:
     """The compiled programs of one run, on a mesh, with the rows placed."""
     growth = sharding.mesh.shape["data"] if config.trainer.scale_batch_with_devices else 1
-    train, val = dataset.splits["train"], dataset.rows[dataset.splits["val"]]
+    train, val = dataset.splits["train"], dataset.splits["val"]
     num_tags = taxonomy.num_tags
     steps = schedule.steps_of(config, num_rows=len(train), growth=growth)
     # A program for one device need not know of the others.
@@ -183,8 +183,8 @@ def programs_of(
         ),
         numbers=schedule.numbers_of(config, steps=steps, growth=growth),
         rows_of_epoch=_rows_of_epoch(config, dataset, sharding, num_tags),
-        val_rows=sharding.place_rows(val, num_tags=num_tags),
-        labelled_rows=val[: evaluate.SILHOUETTE_ROWS],
+        val_rows=sharding.place_rows(dataset.rows, val, num_tags=num_tags),
+        labelled_rows=dataset.rows[val[: evaluate.SILHOUETTE_ROWS]],
         steps=steps,
         # One process writes what it has, wherever it lies.
         gather=sharding.gather if not sharding.is_here else lambda tree: tree,
@@ -209,12 +209,11 @@ def _rows_of_epoch(
         )
     if config.data.rows_per_epoch:
         return RowStream(
-            dataset.rows,
             positions,
             per_epoch=config.data.rows_per_epoch,
             shuffle=config.data.shuffle,
             seed=config.seed,
-            place=lambda rows: sharding.place_rows(rows, num_tags=num_tags),
+            place=lambda share: sharding.place_rows(dataset.rows, share, num_tags=num_tags),
         )
-    resident = sharding.place_rows(dataset.rows[positions], num_tags=num_tags)
+    resident = sharding.place_rows(dataset.rows, positions, num_tags=num_tags)
     return lambda epoch: resident

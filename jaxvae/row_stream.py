@@ -21,12 +21,11 @@ class RowStream:
     places the next one's rows; the devices never hold more than these two shares.
 
     Args:
-      rows: `[N, K]`, a data set's rows, on the host.
-      positions: `[T]`, which of them are in the split.
+      positions: `[T]`, which rows of the data set are in the split.
       per_epoch: R, rows of an epoch, at most T.
       shuffle: whether a pass has a random order, else that of `positions`.
       seed: of the orders.
-      place: lays rows `[R, K]` out on the devices.
+      place: lays the rows at positions `[R]` out on the devices.
 
     Raises:
       InputError: the split has fewer rows than an epoch is to have.
@@ -34,7 +33,6 @@ class RowStream:
 
     def __init__(
         self,
-        rows: np.ndarray,
         positions: np.ndarray,
         *,
         per_epoch: int,
@@ -47,7 +45,7 @@ class RowStream:
                 f"--config.data.rows_per_epoch={per_epoch}: there are {len(positions):,} training "
                 f"rows; take at most as many, or 0 for all of them"
             )
-        self._rows, self._positions = rows, positions
+        self._positions = positions
         self._per_epoch, self._shuffle, self._seed = per_epoch, shuffle, seed
         self._place = place
         self._pass: tuple[int, np.ndarray] | None = None
@@ -74,12 +72,7 @@ class RowStream:
         return self._positions[np.concatenate(taken)]
 
     def _load(self, epoch: int) -> jax.Array:
-        positions = self.positions(epoch)
-        # Rows that lie on a disk are read from its one end to the other.
-        order = np.argsort(positions)
-        rows = np.empty((len(positions), self._rows.shape[1]), self._rows.dtype)
-        rows[order] = self._rows[positions[order]]
-        return self._place(rows)
+        return self._place(self.positions(epoch))
 
     def _order(self, number: int) -> np.ndarray:
         """The order of a pass: a permutation of the split, kept until another is asked for."""

@@ -24,16 +24,14 @@ _OVER_TAGS = {
 """The arrays with an axis of tags, by the end of their path; so also their optimizer state."""
 
 
-def append_empty_rows(rows: np.ndarray, *, num_tags: int, multiple: int = 1) -> np.ndarray:
-    """Rows `[N, K]` with at least one empty row behind, `[P, K]`; padding points to row N.
+def append_empty_rows(rows: np.ndarray, *, num_tags: int) -> np.ndarray:
+    """Rows `[N, K]` with an empty row behind, `[N + 1, K]`; padding points to row N.
 
     Args:
       rows: column numbers, padded with V.
       num_tags: V.
-      multiple: what P is a multiple of.
     """
-    behind = multiple - len(rows) % multiple
-    return np.pad(rows, ((0, behind), (0, 0)), constant_values=num_tags)
+    return np.pad(rows, ((0, 1), (0, 0)), constant_values=num_tags)
 
 
 def check_vocabulary(mesh: Mesh, *, num_tags: int) -> None:
@@ -76,10 +74,36 @@ class Sharding:
         """Rows of a batch that every device on `data` has an equal part of."""
         return batch_size + -batch_size % self.mesh.shape["data"]
 
-    def place_rows(self, rows: np.ndarray, *, num_tags: int) -> jax.Array:
-        """A split's rows `[N, K]`, and empty ones, each on one device of `data`: `[P, K]`."""
-        whole = append_empty_rows(rows, num_tags=num_tags, multiple=self.mesh.shape["data"])
-        return put(whole, NamedSharding(self.mesh, P("data")))
+    def place_rows(
+        self, rows: np.ndarray, positions: np.ndarray | None = None, *, num_tags: int
+    ) -> jax.Array:
+        """Rows, and empty ones behind, each on one device of `data`.
+
+        No more of them is copied than this process's devices have.
+
+        Args:
+          rows: `[N, K]` column numbers, padded with V.
+          positions: `[M]`, which of them, in which order; None is all.
+          num_tags: V.
+
+        Returns:
+          `[P, K]`, at least one row of them empty.
+        """
+        positions = np.arange(len(rows)) if positions is None else positions
+        shares = self.mesh.shape["data"]
+        size = len(positions) + shares - len(positions) % shares
+
+        def part(at: Any) -> np.ndarray:
+            start, stop, _ = at[0].indices(size)
+            wanted = positions[start:stop]
+            # Rows that lie on a disk are read from its one end to the other.
+            order = np.argsort(wanted)
+            placed = np.full((stop - start, rows.shape[1]), num_tags, rows.dtype)
+            placed[order] = rows[wanted[order]]
+            return placed
+
+        sharding = NamedSharding(self.mesh, P("data"))
+        return jax.make_array_from_callback((size, rows.shape[1]), sharding, part)
 
     def place(self, tree: Any) -> Any:
         """A state, or a part of one, laid out for training."""

@@ -123,11 +123,21 @@ def test_collectives_are_read_from_a_program():
     assert collectives(text) == [{"name": "all-gather", "results": ["f32[4,3]"], "loops": 0}]
 
 
-def test_empty_rows_stand_behind():
+def test_rows_are_placed_by_their_positions():
+    rows = np.array([[0, 1], [2, 9], [3, 4], [5, 9]], np.uint8)
+    for shares in (1, 2):
+        mesh = devices.make_mesh(accelerator="cpu", num_devices=shares)
+        placed = Sharding(mesh).place_rows(rows, np.array([3, 0, 2]), num_tags=9)
+        assert np.asarray(placed).tolist() == [[5, 9], [0, 1], [3, 4], [9, 9]]
+        assert len(placed.addressable_shards) == shares
+        whole = np.asarray(Sharding(mesh).place_rows(rows, num_tags=9))
+        assert whole.tolist() == [*rows.tolist(), *[[9, 9]] * shares]
+        assert placed.dtype == rows.dtype
+
+
+def test_an_empty_row_stands_behind():
     rows = np.array([[0, 1], [2, 9]], np.uint8)
     np.testing.assert_array_equal(append_empty_rows(rows, num_tags=9), [[0, 1], [2, 9], [9, 9]])
-    assert append_empty_rows(rows, num_tags=9, multiple=2).shape == (4, 2)
-    assert append_empty_rows(rows[:1], num_tags=9, multiple=2).shape == (2, 2)
 
 
 def test_a_gathered_state_is_on_one_device():
