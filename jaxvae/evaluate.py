@@ -73,12 +73,22 @@ def to_multi_hot(rows: np.ndarray, num_tags: int) -> np.ndarray:
     return hot[:, :num_tags]
 
 
-def tag_counts(rows: np.ndarray, num_tags: int) -> np.ndarray:
-    """How many of rows `[N, K]`, padded with `num_tags`, have each tag, `[V]`."""
+def tag_counts(
+    rows: np.ndarray, num_tags: int, *, positions: np.ndarray | None = None
+) -> np.ndarray:
+    """How many of rows `[N, K]`, padded with `num_tags`, have each tag, `[V]`.
+
+    Args:
+      rows: column numbers.
+      num_tags: V.
+      positions: `[M]`, which rows are counted; None is all.
+    """
     counts = np.zeros(num_tags, np.int64)
-    for start in range(0, len(rows), _COUNTED):  # the count makes eight bytes of each number
-        part = rows[start : start + _COUNTED].ravel()
-        counts += np.bincount(part, minlength=num_tags + 1)[:num_tags]
+    # In parts: the count makes eight bytes of each number.
+    for start in range(0, len(rows if positions is None else positions), _COUNTED):
+        here = slice(start, start + _COUNTED)
+        part = rows[here if positions is None else positions[here]]
+        counts += np.bincount(part.ravel(), minlength=num_tags + 1)[:num_tags]
     return counts
 
 
@@ -168,15 +178,17 @@ def _pair_counts(matrix):
     return (matrix.T @ matrix).astype(np.float64)
 
 
-def independent_nll(train_rows: np.ndarray, test) -> float:
+def independent_nll(rows: np.ndarray, train: np.ndarray, test) -> float:
     """Nats per row of the test set under independent tags: what any model has to beat.
 
     Args:
-      train_rows: `[N, K]`, padded with V; tag frequencies with half a pseudo-count either way.
+      rows: `[N, K]`, padded with V.
+      train: positions of the training rows, whose tag frequencies are taken, with half a
+        pseudo-count either way.
       test: `[M, V]`, boolean or as `incidence` gives them.
     """
-    counts = tag_counts(train_rows, test.shape[1])
-    independent = Independent((counts + 0.5) / (len(train_rows) + 1.0))
+    counts = tag_counts(rows, test.shape[1], positions=train)
+    independent = Independent((counts + 0.5) / (len(train) + 1.0))
     return float(-independent.log_likelihood(test).mean())
 
 

@@ -94,8 +94,9 @@ def finish(
         }.items()
     }
     if objective.use_binary_cross_entropy:
-        train_rows = dataset.rows[dataset.splits["train"]]
-        stages["test"]["test/independent_nll"] = evaluate.independent_nll(train_rows, test_sets)
+        stages["test"]["test/independent_nll"] = evaluate.independent_nll(
+            dataset.rows, dataset.splits["train"], test_sets
+        )
         generator = generator_of(config["data"]["dataset_name"], taxonomy)
         if generator is not None:
             nll = float(-generator.log_likelihood(split_rows["test"]).mean())

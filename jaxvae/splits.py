@@ -64,7 +64,7 @@ def group_rows(rows: np.ndarray) -> np.ndarray:
         rows: [N, K] integers.
 
     Returns:
-        [N] int64, 0 to the number of distinct rows - 1.
+        [N], 0 to the number of distinct rows - 1; int32 if they fit.
     """
     number = len(rows)
     # Sorted by 64 bits that stand for a row: one key, whatever K is. Rows that share them and yet
@@ -82,8 +82,8 @@ def group_rows(rows: np.ndarray) -> np.ndarray:
     if np.any(new[1:] & shared):
         order = np.lexsort(tuple(_words(rows)))
         new = _differs_from_previous(rows, order)
-    groups = np.empty(number, np.int64)
-    groups[order] = np.cumsum(new)
+    groups = np.empty(number, np.int32 if number < 2**31 else np.int64)
+    groups[order] = np.cumsum(new, dtype=groups.dtype)
     return groups
 
 

@@ -28,6 +28,8 @@ def test_tags_are_counted_in_parts_too(monkeypatch):
     assert evaluate.tag_counts(rows, 3).tolist() == [1, 1, 2]
     monkeypatch.setattr(evaluate, "_COUNTED", 3)
     assert evaluate.tag_counts(rows, 3).tolist() == [1, 1, 2]
+    four = np.array([3, 1, 2, 3])
+    assert evaluate.tag_counts(rows, 3, positions=four).tolist() == [0, 1, 2]
 
 
 def test_rows_become_a_sparse_incidence():
@@ -44,8 +46,9 @@ def test_sparse_collections_are_judged_as_boolean_ones(seed, count, share):
     sparse = [evaluate.incidence(np.sort(each, axis=1), 6) for each in rows]
     assert evaluate.diversity(sparse[0]) == evaluate.diversity(sets)
     assert evaluate.cooccurrence(*sparse) == evaluate.cooccurrence(sets, reference)
-    assert evaluate.independent_nll(rows[1], sparse[0]) == pytest.approx(
-        evaluate.independent_nll(rows[1], sets)
+    every = np.arange(20)
+    assert evaluate.independent_nll(rows[1], every, sparse[0]) == pytest.approx(
+        evaluate.independent_nll(rows[1], every, sets)
     )
 
 
@@ -127,11 +130,11 @@ def test_pairs_that_would_not_fit_are_not_counted(monkeypatch):
 
 
 def test_independent_tags_by_hand():
-    train = np.array([[0, 2], [0, 2], [0, 1]])
+    rows = np.array([[0, 2], [1, 2], [0, 2], [0, 1]])
     test = np.array([[1, 0]], bool)
     # Frequencies 3.5/4 and 1.5/4.
     by_hand = -math.log(3.5 / 4) - math.log(1 - 1.5 / 4)
-    assert evaluate.independent_nll(train, test) == pytest.approx(by_hand)
+    assert evaluate.independent_nll(rows, np.array([0, 2, 3]), test) == pytest.approx(by_hand)
 
 
 def test_silhouette_is_the_mean_of_textbook_values():
