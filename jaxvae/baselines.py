@@ -1,24 +1,15 @@
 """Classical density models that a VAE has to beat, fitted from scratch; all in nats.
 
-Independent tags, the Chow-Liu tree (1968) and a mixture of Bernoullis by EM. Their options are
-chosen on validation, since a weak baseline would flatter the model beside it.
+Independent tags, the Chow-Liu tree (1968) and a mixture of Bernoullis by EM.
 """
 
 import dataclasses
-import os
-import time
-from pathlib import Path
 
 import numpy as np
 
-COMPONENTS = (20, 40, 80, 160, 320)
-SMOOTHINGS = (0.05, 0.1, 0.25, 0.5, 1.0)
-_RESTARTS = 2
 _ITERATIONS = 150
 _EVERY = 5
-_TRIED_ROWS = 10_000
 _TREE_TAGS = 2048
-_CHOW_LIU_SMOOTHINGS = (0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,104 +189,3 @@ class Mixture:
         np.exp(joint, out=joint)
         joint /= joint.sum(axis=1, keepdims=True)
         return joint
-
-
-@dataclasses.dataclass(frozen=True)
-class Baselines:
-    """The three, and `facts` of how they were chosen (JSON-able)."""
-
-    independent: Independent
-    chow_liu: ChowLiu
-    mixture: Mixture
-    facts: dict
-
-    def each(self) -> dict:
-        """The three by name."""
-        names = ("independent", "chow_liu", "mixture")
-        return {name: getattr(self, name) for name in names}
-
-
-def fit_baselines(
-    train: np.ndarray,
-    val: np.ndarray,
-    *,
-    seed: int = 0,
-    components: tuple[int, ...] = COMPONENTS,
-    smoothings: tuple[float, ...] = SMOOTHINGS,
-) -> Baselines:
-    """Fits the baselines on `train`, options chosen on `val` (both boolean `[N, V]`).
-
-    With more than 10,000 training rows the mixture's options are chosen by fits to 10,000 of them.
-    """
-    started = time.monotonic()
-    val = val if len(val) else train
-    tried = train
-    if len(train) > _TRIED_ROWS:
-        tried = train[np.random.default_rng(seed).permutation(len(train))[:_TRIED_ROWS]]
-    trees = {s: ChowLiu.fit(train, s) for s in _CHOW_LIU_SMOOTHINGS}
-    scores = {s: tree.log_likelihood(val).mean() for s, tree in trees.items()}
-    tree_smoothing = max(scores, key=lambda s: scores[s])
-    best, best_score, chosen = None, -np.inf, (0, 0.0)
-    # More than a component for ten rows only repeats rows.
-    most = min(len(tried), max(components[0], len(tried) // 10))
-    for k in sorted({min(k, most) for k in components}):
-        for smoothing in smoothings:
-            for restart in range(_RESTARTS):
-                mixture, score = Mixture.fit(
-                    tried, val, components=k, smoothing=smoothing, seed=seed + restart
-                )
-                if score > best_score:
-                    best, best_score, chosen = mixture, score, (k, smoothing)
-    assert best is not None
-    if tried is not train:
-        k, smoothing = chosen
-        best, best_score = Mixture.fit(train, val, components=k, smoothing=smoothing, seed=seed)
-    facts = {
-        "chow_liu_smoothing": tree_smoothing,
-        "mixture_components": chosen[0],
-        "mixture_smoothing": chosen[1],
-        "mixture_val_nll": -best_score,
-        "train_rows": len(train),
-        "seconds": time.monotonic() - started,
-    }
-    return Baselines(Independent.fit(train), trees[tree_smoothing], best, facts)
-
-
-def save_baselines(path: Path, baselines: Baselines, *, key: str) -> None:
-    """Keeps them in one `.npz`, written in one step; `key` says of which data they are."""
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        np.savez(
-            file,
-            key=np.array(key),
-            independent=baselines.independent.probs,
-            parent=baselines.chow_liu.parent,
-            tree=baselines.chow_liu.probs,
-            weights=baselines.mixture.weights,
-            probs=baselines.mixture.probs,
-            names=np.array(list(baselines.facts)),
-            facts=np.array(list(baselines.facts.values()), np.float64),
-        )
-    os.replace(fresh, path)
-
-
-def load_baselines(path: Path, *, key: str) -> Baselines | None:
-    """What `save_baselines` wrote; None where it is missing, damaged, or of other data."""
-    try:
-        # Opened here: of a damaged file numpy would leave its own handle open.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            if str(file["key"]) != key:
-                return None
-            facts = dict(zip(file["names"].tolist(), file["facts"].tolist(), strict=True))
-            found = Baselines(
-                Independent(file["independent"]),
-                ChowLiu(file["parent"], file["tree"]),
-                Mixture(file["weights"], file["probs"]),
-                facts,
-            )
-            nothing = np.zeros((1, len(file["independent"])), bool)
-            for model in found.each().values():  # arrays that don't fit together raise here
-                model.log_likelihood(nothing)
-            return found
-    except Exception:  # Whatever is wrong with a kept result, fitting again mends it.
-        return None

@@ -4,17 +4,17 @@ Results are one flat dictionary by name, in nats per example where they are like
 be computed for a run is None or absent.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from jaxvae import complete, evaluate, inference, latents, likelihood, ranking, sample_quality
-from jaxvae.baselines import Baselines, Independent, fit_baselines, load_baselines, save_baselines
+from jaxvae.baselines import Independent
 from jaxvae.dataset import fingerprint_rows, generator_of
 from jaxvae.disentanglement import disentanglement
 from jaxvae.export import Network
+from jaxvae.fitted_baselines import Baselines, kept_baselines
 from jaxvae.metrics import ACTIVE_KL, ACTIVE_VARIANCE
 from jaxvae.run import Run
 from jaxvae.sample import DECODES
@@ -54,7 +54,8 @@ def judge(
     rows_in_split = len(run.kept.positions(split))
     run = with_rows_enough(run)
     sets, train, val = (run.sets(name) for name in (split, "train", "val"))
-    baselines = kept_baselines(run, train, val, say=say)
+    key = " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
+    baselines = kept_baselines(run.folder / "baselines.npz", train, val, key=key, say=say)
     rows = run.rows(split)
     say(f"judging {len(rows):,} {split} rows with {num_importance_samples:,} draws each")
     found = run.row_likelihood(rows, num_importance_samples, seed)
@@ -90,25 +91,6 @@ def with_rows_enough(run: Run) -> Run:
     return run.with_rows_at_most(
         train=max(_LEAST_ROWS, min(_TRAIN_ROWS, most)), others=max(_LEAST_ROWS, min(_ROWS, most))
     )
-
-
-def kept_baselines(
-    run: Run,
-    train: np.ndarray,
-    val: np.ndarray,
-    *,
-    say: Callable[[str], None] = lambda line: None,
-) -> Baselines:
-    """The run's baselines: fitted the first time, then read from its `baselines.npz`."""
-    path = run.folder / "baselines.npz"
-    key = " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
-    baselines = load_baselines(path, key=key)
-    if baselines is None:
-        say(f"fitting baselines once; kept in {path}")
-        baselines = fit_baselines(train, val)
-        with contextlib.suppress(OSError):  # a run that may only be read is judged all the same
-            save_baselines(path, baselines, key=key)
-    return baselines
 
 
 def _likelihood(found: likelihood.RowLikelihood) -> dict[str, Any]:

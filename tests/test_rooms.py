@@ -155,6 +155,7 @@ ROOMS = {
     "likelihood": {"export", "inference", "losses", "model", "priors"},
     "complete": {"export", "inference"},
     "baselines": set(),
+    "fitted_baselines": {"baselines"},
     "ranking": set(),
     "sample_quality": set(),
     "disentanglement": set(),
@@ -198,6 +199,7 @@ ROOMS = {
         "disentanglement",
         "evaluate",
         "export",
+        "fitted_baselines",
         "inference",
         "latents",
         "likelihood",
@@ -351,7 +353,7 @@ WITHOUT_JAX = {
         "interrupt",
         "job",
     ),
-    *("baselines", "ranking", "sample_quality", "disentanglement", "events"),
+    *("baselines", "fitted_baselines", "ranking", "sample_quality", "disentanglement", "events"),
     *("trackers", "wandb_tracker", "trackio_tracker", "mlflow_tracker", "projector"),
 }
 LAZY = {

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, judge
-from jaxvae.baselines import fit_baselines
+from jaxvae import cli, fitted_baselines, judge
+from jaxvae.dataset import fingerprint_rows
 from jaxvae.errors import InputError
+from jaxvae.fitted_baselines import fit_baselines, load_baselines
 from jaxvae.record import read_epochs
 from tests.conftest import ROOT
 
@@ -38,7 +39,7 @@ def refused(capsys, *arguments):
 
 def test_evaluate_prints_one_flat_object(capsys, folder, monkeypatch):
     few = functools.partial(fit_baselines, components=(20,), smoothings=(0.25,))
-    monkeypatch.setattr(judge, "fit_baselines", few)
+    monkeypatch.setattr(fitted_baselines, "fit_baselines", few)
     out = shell(
         capsys, "evaluate", folder, "--json", "--split", "val", "--num-importance-samples", 20
     )
@@ -55,13 +56,16 @@ def test_evaluate_prints_one_flat_object(capsys, folder, monkeypatch):
     assert judged["baseline/generator"] < best
     assert 0.0 <= judged["disentanglement/mig"] <= 1.0
     # Fitted once: the next command reads them.
-    assert judge.kept_baselines(jaxvae.load(folder), None, None).facts["mixture_components"] == 20
+    run = jaxvae.load(folder)
+    key = " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
+    kept = load_baselines(folder / "baselines.npz", key=key)
+    assert kept.facts["mixture_components"] == 20
 
 
 def test_of_many_rows_some_are_judged(capsys, folder, monkeypatch, tmp_path):
     folder = shutil.copytree(folder, tmp_path / "run")
     few = functools.partial(fit_baselines, components=(20,), smoothings=(0.25,))
-    monkeypatch.setattr(judge, "fit_baselines", few)
+    monkeypatch.setattr(fitted_baselines, "fit_baselines", few)
     monkeypatch.setattr(judge, "_ROWS", 40)
     monkeypatch.setattr(judge, "_TRAIN_ROWS", 300)
     monkeypatch.setattr(judge, "_LEAST_ROWS", 1)
@@ -287,7 +291,7 @@ def test_compare_counts_a_run_that_was_copied_once(capsys, folder, tmp_path):
 def test_what_takes_long_is_said_before_it_starts(capsys, folder, tmp_path, monkeypatch):
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "baselines.npz").unlink(missing_ok=True)
-    monkeypatch.setattr(judge, "fit_baselines", lambda *rows: sys.exit("fitting"))
+    monkeypatch.setattr(fitted_baselines, "fit_baselines", lambda *rows: sys.exit("fitting"))
     for command in ("evaluate", "report"):
         with pytest.raises(SystemExit):
             cli.main([command, str(copy)])
