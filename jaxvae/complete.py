@@ -21,6 +21,8 @@ _ENOUGH = 2000.0
 _SETS = 4096
 _POOL = 20_000
 _POOL_POSTERIORS = 500
+_MOST_VALUES = 2**26
+_FEWEST = 512
 
 
 class Completion(NamedTuple):
@@ -68,10 +70,11 @@ def complete(
     marginals = weights @ probs
     marginals[present], marginals[absent] = 1.0, 0.0
 
+    at_once = _at_most(_SETS, num_tags)
     found: dict[bytes, np.ndarray] = {}
     for _ in range(8):  # few distinct sets may be left to find: stop looking some time
-        chosen = rng.choice(len(weights), _SETS, p=weights)
-        sets = rng.random((_SETS, num_tags)) < probs[chosen]
+        chosen = rng.choice(len(weights), at_once, p=weights)
+        sets = rng.random((at_once, num_tags)) < probs[chosen]
         sets[:, present], sets[:, absent] = True, False
         for row, packed in zip(sets, np.packbits(sets, axis=1), strict=True):
             if row.any():
@@ -91,7 +94,8 @@ def predict(
 ) -> np.ndarray:
     """p(tag | the tags in `present` are there, of the others nothing is known), for many rows.
 
-    All rows share one pool of draws: half from the prior, half from posteriors of data.
+    All rows share one pool of 20,000 draws, of a wide vocabulary fewer: half from the prior, half
+    from posteriors of data.
 
     Args:
       network: the model.
@@ -106,7 +110,7 @@ def predict(
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(mean))[:_POOL_POSTERIORS]
     mean, spread = mean[chosen].astype(np.float64), np.exp(0.5 * logvar[chosen].astype(np.float64))
-    half = _POOL // 2
+    half = _at_most(_POOL, network.num_tags) // 2
     at = rng.integers(0, len(mean), half)
     z = np.concatenate(
         [
@@ -134,26 +138,30 @@ def predict(
     return np.where(present, 1.0, marginals)
 
 
+def _at_most(draws: int, num_tags: int) -> int:
+    """That many draws, or of a wide vocabulary fewer: what is decoded of them must fit."""
+    return min(draws, max(_FEWEST, _MOST_VALUES // num_tags))
+
+
 def _draw_latents(network, present, absent, rng) -> tuple[np.ndarray, np.ndarray]:
     """Log importance weights `[K]` and logits `[K, V]` of draws that cover p(z | evidence)."""
-    width = network.latent_dim
+    width, draws = network.latent_dim, _at_most(_DRAWS, network.num_tags)
     row = inference.to_rows([present], network.num_tags)
     mean, logvar = (part[0].astype(np.float64) for part in inference.posterior(network, row))
     # Besides the prior itself: heavier than the encoder's guess, which knows nothing of what is
     # not said.
     parts = [(mean, np.exp(0.5 * logvar) * 1.5)]
-    z = inference.draw_prior(network, _DRAWS, seed=int(rng.integers(2**31)))
+    z = inference.draw_prior(network, draws, seed=int(rng.integers(2**31)))
     logits = inference.logits(network, z.astype(np.float32))
     log_prior = inference.log_prior(network, z)
     for _ in range(_ROUNDS):
         centre, spread = parts[-1]
-        fresh = centre + spread * rng.standard_normal((_DRAWS, width))
+        fresh = centre + spread * rng.standard_normal((draws, width))
         z = np.concatenate([z, fresh])
         log_prior = np.concatenate([log_prior, inference.log_prior(network, fresh)])
         logits = np.concatenate([logits, inference.logits(network, fresh.astype(np.float32))])
-        given = logits.astype(np.float64)
-        log_p = -np.logaddexp(0.0, -given[:, present]).sum(axis=1)
-        log_p -= np.logaddexp(0.0, given[:, absent]).sum(axis=1)
+        log_p = -np.logaddexp(0.0, -logits[:, present].astype(np.float64)).sum(axis=1)
+        log_p -= np.logaddexp(0.0, logits[:, absent].astype(np.float64)).sum(axis=1)
         # All draws count as if from the mixture of all proposals, whichever they came from
         # (Veach & Guibas 1995): no weight can be large where any proposal is.
         log_q = [
@@ -163,7 +171,7 @@ def _draw_latents(network, present, absent, rng) -> tuple[np.ndarray, np.ndarray
         log_mixture = np.logaddexp.reduce(np.stack([log_prior, *log_q]))
         log_weights = log_p + log_prior - log_mixture + np.log(1.0 + len(parts))
         weights, effective = _normalise(log_weights)
-        if effective >= _ENOUGH:
+        if effective >= min(_ENOUGH, draws / 2):
             break
         centre = weights @ z
         spread = np.sqrt(weights @ np.square(z - centre))

@@ -195,6 +195,34 @@ def test_completion_is_conditioning(present, absent, latent_dim, points):
     assert (np.diff(done.probability) <= 0).all()
 
 
+def test_of_a_wide_vocabulary_fewer_draws_are_decoded_at_once(monkeypatch):
+    net = network(2)
+    sets, probability = exact(net, 301)
+    there = sets[:, 0]
+    marginals = probability[there] @ sets[there] / probability[there].sum()
+    decoded = []
+
+    def logits(network, z, decode=inference.logits):
+        decoded.append(len(z))
+        return decode(network, z)
+
+    monkeypatch.setattr(inference, "logits", logits)
+    completion.complete([net], [0], [], num=3, seed=0)
+    assert max(decoded) == 4096
+    mean, logvar = inference.posterior(net, rows_of(sets[1:]))
+    shown = np.eye(TAGS, dtype=bool)[:1]
+    completion.predict(net, shown, mean, logvar, seed=0)
+    assert decoded.pop() == 20_000
+    monkeypatch.setattr(completion, "_MOST_VALUES", TAGS * 1000)
+    decoded.clear()
+    done = completion.complete([net], [0], [], num=3, seed=0)
+    guessed = completion.predict(net, shown, mean, logvar, seed=0)[0]
+    assert set(decoded) == {1000}
+    assert done.effective_draws >= 500
+    np.testing.assert_allclose(done.marginals, marginals, atol=0.04)
+    np.testing.assert_allclose(guessed, marginals, atol=0.06)
+
+
 def test_completion_depends_on_nothing_but_its_seed():
     net = network(2)
     first, again, other = (completion.complete([net], [0], [], num=3, seed=s) for s in (0, 0, 1))
