@@ -110,20 +110,27 @@ DATA = {
     "msd": {"dataset_name": "seungheondoh/LP-MusicCaps-MSD", "aspect_column": "tag"},
     "mtt": {"dataset_name": "seungheondoh/LP-MusicCaps-MTT", "aspect_column": "tag_top188"},
 }
+TUNED = {  # the aids that leave the architecture, and so the exported file, as they are
+    "model.dropout_p": 0.1,
+    "model.decoder_bias": "log_odds",
+    "data.batch_size": 128,
+    "max_epochs": 150,
+    "gradient_clip_val": 5.0,
+    "optimizer.lr": 3e-3,
+    "lr_scheduler.name": "cosine",
+    "lr_scheduler.warmup_epochs": 4.0,
+    "lr_scheduler.final_fraction": 0.02,
+    "ema_decay": 0.999,
+}
 TRAINER = {
     "default": {},
     "quick_test": {"max_epochs": 10},
-    "tuned": {  # the aids that leave the architecture, and so the exported file, as they are
-        "model.dropout_p": 0.1,
-        "model.decoder_bias": "log_odds",
-        "data.batch_size": 128,
-        "max_epochs": 150,
-        "gradient_clip_val": 5.0,
-        "optimizer.lr": 3e-3,
-        "lr_scheduler.name": "cosine",
-        "lr_scheduler.warmup_epochs": 4.0,
-        "lr_scheduler.final_fraction": 0.02,
-        "ema_decay": 0.999,
+    "tuned": TUNED,
+    "tuned_iw": {  # the highest likelihood of these architectures, where kld_weight is 1
+        **TUNED,
+        "loss.objective": "iw",
+        "max_epochs": 80,
+        "optimizer.lr": 1e-2,
     },
     "distributed": {
         "devices": -1,

@@ -92,6 +92,10 @@ def test_the_tuned_preset_leaves_the_architecture():
     for field in ("latent_dim", "hidden_dim", "use_batch_norm", "use_layer_norm", "prior"):
         assert tuned.model[field] == plain.model[field]
     assert tuned.loss == plain.loss
+    for_likelihood = config_of(MEDIUM + ":trainer=tuned_iw")
+    assert for_likelihood.loss.objective == "iw"
+    assert for_likelihood.model == tuned.model
+    assert for_likelihood.trainer.ema_decay == tuned.trainer.ema_decay
     assert config_of(MEDIUM + ":trainer=tuned", "--config.data.batch_size=16").data.batch_size == 16
 
 
