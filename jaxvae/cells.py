@@ -162,7 +162,7 @@ def _excerpt(text: str) -> str:
 def _kind(value: object) -> str:
     """Names a value's type in a user's words."""
     if value is None:
-        return "empty"
+        return "null"
     known: tuple[tuple[Any, str], ...] = (
         *((bool, "a truth value"), (int | float, "a number"), (str, "text")),
         *((list | tuple, "a list"), (dict, "a mapping"), (bytes, "bytes")),

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxvae.taxonomy import Taxonomy, normalize
 
+_MUCH, _LONG = 10**8, 20
 SHOWN = 20
 MAX_QUOTED = 80
 # Looking for neighbours compares a tag with the whole vocabulary.
@@ -103,6 +104,11 @@ def format_report(report: dict) -> str:
     lines.append(f"  {'distinct tag sets':<28}{sets['distinct']:>12,}")
     longest = max(map(int, lengths))
     lines += ["", f"Tags a row: {report['mean_tags_per_row']:.2f} on average, {longest} at most"]
+    if kept * longest > _MUCH and longest > _LONG * report["mean_tags_per_row"]:
+        lines += [
+            f"  every row takes the place of {longest} tags, {kept * longest:,} in all: leave out",
+            "  the longest rows to train faster, with less memory",
+        ]
     most = max(lengths.values())
     for number, count in list(lengths.items())[:SHOWN]:
         lines.append(f"  {number:>4}{count:>12,}  {'#' * round(50 * count / most)}".rstrip())

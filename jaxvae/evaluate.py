@@ -18,7 +18,7 @@ SILHOUETTE_ROWS = 2000
 """Rows whose silhouette is taken, from the first."""
 _INFORMATION_ROWS = 5000
 _MOST_PAIRS = 10**8
-_COUNTED = 2**18
+_COUNTED = 2**22
 
 
 def split_metrics(total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> dict:
@@ -85,8 +85,9 @@ def tag_counts(
     """
     counts = np.zeros(num_tags, np.int64)
     # In parts: the count makes eight bytes of each number.
-    for start in range(0, len(rows if positions is None else positions), _COUNTED):
-        here = slice(start, start + _COUNTED)
+    size = max(1, _COUNTED // rows.shape[1])
+    for start in range(0, len(rows if positions is None else positions), size):
+        here = slice(start, start + size)
         part = rows[here if positions is None else positions[here]]
         counts += np.bincount(part.ravel(), minlength=num_tags + 1)[:num_tags]
     return counts

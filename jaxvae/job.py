@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
+from types import TracebackType
 
 from jaxvae.errors import InputError
 
@@ -77,6 +79,28 @@ def is_supervised() -> bool:
     return _SUPERVISED in os.environ
 
 
+def follow_supervisor() -> None:
+    """From now on this process ends when `supervise` does, however that ends.
+
+    Else it would train on without anyone who could be told, and the others would wait for nobody.
+    """
+    reader = int(os.environ[_SUPERVISED])
+
+    def watch() -> None:
+        os.read(reader, 1)  # nothing is ever written: this is the end of the writer
+        os._exit(128 + signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+    sys.excepthook = _told
+
+
+def _told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Shows an error that nobody expected, as the cause of the end that it is."""
+    sys.__excepthook__(kind, error, trace)
+    sys.stderr.flush()
+    os._exit(TOLD)
+
+
 def supervise(argv: Sequence[str]) -> int:
     """Runs the program in a process of its own, and returns its exit code.
 
@@ -86,10 +110,17 @@ def supervise(argv: Sequence[str]) -> int:
     Args:
       argv: arguments with the program's name first.
     """
-    child = subprocess.Popen([sys.executable, *argv], env={**os.environ, _SUPERVISED: "1"})
+    reader, writer = os.pipe()  # closed by the system, whatever ends this process
+    child = subprocess.Popen(
+        [sys.executable, *argv],
+        env={**os.environ, _SUPERVISED: str(reader)},
+        pass_fds=[reader],
+    )
+    os.close(reader)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: child.send_signal(number))
     code = child.wait()
+    os.close(writer)
     if code in (1, -signal.SIGABRT):
         print(f"jaxvae: {PeerLost('or did not come in time')}", file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ import numpy as np
 from jaxvae.errors import InputError
 
 SPLITS = ("train", "val", "test")
-_PART = 2**20
+_PART_BYTES = 2**24
 
 
 def split_rows(
@@ -100,9 +100,10 @@ def _words(rows: np.ndarray) -> Iterator[np.ndarray]:
 def _differs_from_previous(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Whether each row, in that order, is another than the one before; False for the first."""
     new = np.zeros(len(rows), bool)
-    for start in range(1, len(rows), _PART):
-        here, before = order[start : start + _PART], order[start - 1 : start + _PART - 1]
-        new[start : start + _PART] = np.any(rows[here] != rows[before[: len(here)]], axis=1)
+    part = max(1, _PART_BYTES // rows[:1].nbytes)
+    for start in range(1, len(rows), part):
+        here, before = order[start : start + part], order[start - 1 : start + part - 1]
+        new[start : start + part] = np.any(rows[here] != rows[before[: len(here)]], axis=1)
     return new
 
 

@@ -14,6 +14,7 @@ from jaxvae.cells import MAX_CELL, UnreadableCell, parse_tags
 from jaxvae.growing import Growing
 
 BLOCK = 65_536
+_PADDED = 2**22
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ def pad(columns: np.ndarray, lengths: np.ndarray, *, fill: int, dtype) -> np.nda
     rows = Growing(dtype)
     place = np.arange(max(1, int(lengths.max(initial=0))))
     start = 0
-    for first in range(0, len(lengths), BLOCK):
-        part = lengths[first : first + BLOCK]
+    size = max(1, _PADDED // len(place))
+    for first in range(0, len(lengths), size):
+        part = lengths[first : first + size]
         stop = start + int(part.sum())
         block = np.full((len(part), len(place)), fill, dtype)
         block[place < part[:, None]] = columns[start:stop]
@@ -130,10 +132,16 @@ def _from_array(array) -> TagBlock:
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     texts = (pa.types.is_string, pa.types.is_large_string)
     listed = any(is_kind(array.type) for is_kind in kinds)
-    if not listed or not any(is_text(array.type.value_type) for is_text in texts):
+    if not listed:
+        return _from_cells([(None, cell) for cell in array.to_pylist()])
+    item = array.type.value_type
+    numbered = pa.types.is_dictionary(item)
+    if not any(is_text(item.value_type if numbered else item) for is_text in texts):
         return _from_cells([(None, cell) for cell in array.to_pylist()])
     lengths = compute.list_value_length(array).fill_null(0).to_numpy()
-    encoded = compute.list_flatten(array).dictionary_encode()
+    flat = compute.list_flatten(array)
+    # A dictionary of the file's may hold a word twice, or none for a gap; one made here does not.
+    encoded = (flat.dictionary_decode() if numbered else flat).dictionary_encode()
     words = encoded.dictionary.to_pylist()
     word = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     row = np.repeat(np.arange(len(array)), lengths)

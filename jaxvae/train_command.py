@@ -75,6 +75,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     if not alone and not job.is_supervised():
         return job.supervise([*program, *arguments])
     if not alone:
+        job.follow_supervisor()
         interrupt.take_as_one(_FORWARDED_SECONDS)
     workdir = Path(values.workdir) if values.workdir else _new_workdir()
     if alone:  # before JAX is imported, which takes long

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxvae import cells as cells_room
+from jaxvae import data_report
 from jaxvae import dataset as dataset_room
 from jaxvae.cells import MAX_CELL, UnreadableCell, parse_tags
 from jaxvae.dataset import Dataset, format_report, load_dataset
@@ -489,6 +490,17 @@ def test_rows_too_wide_to_pad_are_refused(tmp_path, monkeypatch):
     # One row makes all of them wider: more than four times what the tags need.
     with pytest.raises(InputError, match="121 rows padded to the longest, 5 tags"):
         load(write_table(tmp_path / "wide.csv", [*narrow, TAGS[:5]]))
+
+
+def test_a_row_that_makes_all_others_wide_is_said(tmp_path, monkeypatch):
+    narrow = [[tag] for tag in TAGS[:4]] * 30
+    report = load(write_table(tmp_path / "wide.csv", [*narrow, TAGS[:5]])).report
+    assert "leave out" not in format_report(report)
+    monkeypatch.setattr(data_report, "_MUCH", 600)
+    monkeypatch.setattr(data_report, "_LONG", 4)
+    assert "  every row takes the place of 5 tags, 605 in all: leave out" in format_report(report)
+    monkeypatch.setattr(data_report, "_LONG", 5)
+    assert "leave out" not in format_report(report)
 
 
 def test_fingerprint_follows_rows_and_taxonomy(tmp_path):

@@ -25,7 +25,11 @@ TAGS = [
     None,
 ]
 CELLS = st.lists(st.none() | st.lists(st.sampled_from(TAGS), max_size=5), max_size=30)
-TYPES = [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_view(pa.string())]
+NUMBERED = pa.dictionary(pa.int16(), pa.string())
+TYPES = [
+    *(pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_view(pa.string())),
+    pa.list_(NUMBERED),
+]
 
 
 def column_of(tag: str) -> int:
@@ -60,7 +64,7 @@ def test_blocks_worked_out_by_hand():
     assert rows == [*half, [0, 1], [], [], *half]
     assert unknown == {"what": 4}
     assert [(row, line) for row, line, _ in unreadable] == [(2, None), (5, 8), (9, None)]
-    assert unreadable[0][2] == "item 2 of the list is empty, not text"
+    assert unreadable[0][2] == "item 2 of the list is null, not text"
 
 
 def test_a_gap_hides_what_lies_under_it():
@@ -73,6 +77,18 @@ def test_a_gap_hides_what_lies_under_it():
     assert read([lists])[0] == [[0], [], [2]]
 
 
+def test_numbered_words_are_read_without_a_loop_over_cells(monkeypatch):
+    """Also where the file's own dictionary has a word twice, or a gap."""
+    words = pa.DictionaryArray.from_arrays(
+        pa.array([0, 1, 2, 3, None, 4]), pa.array(["rock", "jazz", "rock", None, "dub"])
+    )
+    array = pa.ListArray.from_arrays(pa.array([0, 3, 4, 5, 6]), words)
+    expected = read([(None, cell) for cell in array.to_pylist()])
+    assert expected[0] == [[0, 1], [], [], [2]]
+    monkeypatch.setattr(tag_rows, "_from_cells", lambda cells: pytest.fail("cell by cell"))
+    assert read([array]) == expected
+
+
 def test_many_cells_make_many_blocks(monkeypatch):
     monkeypatch.setattr(tag_rows, "BLOCK", 4)
     cells = [(n, ["rock", "jazz"][: n % 3]) for n in range(10)]
@@ -82,7 +98,7 @@ def test_many_cells_make_many_blocks(monkeypatch):
 
 @pytest.mark.parametrize("block", [1, 2, 100])
 def test_padding(monkeypatch, block):
-    monkeypatch.setattr(tag_rows, "BLOCK", block)
+    monkeypatch.setattr(tag_rows, "_PADDED", 3 * block)
     rows = tag_rows.pad(np.array([5, 1, 2, 3]), np.array([1, 0, 3]), fill=9, dtype=np.uint8)
     assert rows.tolist() == [[5, 9, 9], [9, 9, 9], [1, 2, 3]]
     assert rows.dtype == np.uint8
