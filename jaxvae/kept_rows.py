@@ -133,10 +133,13 @@ def _read(path: Path) -> KeptRows:
 def _older(path: Path, num_rows: int) -> np.ndarray:
     """The splits of a run of an older version, which kept them as lists of positions."""
     path = path.with_name("splits.json")
+    lists = read_json(path)
     split = np.full(num_rows, _IN_NONE, np.uint8)
     try:
-        for name, at in read_json(path).items():
-            split[np.array(at, np.int64)] = SPLITS.index(name)
+        for name, at in lists.items():
+            split[np.array(at, np.int64).reshape(len(at))] = SPLITS.index(name)
     except (IndexError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged: expected lists of positions") from error
+    if sum(map(len, lists.values())) != num_rows or split.max(initial=0) == _IN_NONE:
+        raise InputError(f"{path}: damaged: does not put each of {num_rows:,} rows in one split")
     return split

@@ -368,9 +368,16 @@ def test_a_run_of_an_older_version_resumes(clips):
     (folder / "splits.json").write_text(json.dumps(splits))
     manifest.seal(folder, ["config.json", "taxonomy.json"])
     assert len(load(folder).rows("train")) == 42
-    (folder / "splits.json").write_text('{"train": 7}')
-    with pytest.raises(InputError, match=r"splits.json: damaged: expected lists"):
-        load(folder).rows("train")
+    for wrong, says in (
+        ({"train": 7}, "expected lists"),
+        ({"other": [1]}, "expected lists"),
+        ({"train": [70]}, "expected lists"),
+        (splits | {"val": splits["val"][1:]}, "does not put each of 70 rows in one split"),
+        (splits | {"val": [*splits["val"], 0]}, "does not put each of 70 rows in one split"),
+    ):
+        (folder / "splits.json").write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match=rf"splits.json: damaged: {says}"):
+            load(folder).rows("train")
     with pytest.raises(InputError, match=r"data.rows_per_epoch \(was 0, now 16\)"):
         run(clips, "run", trainer__max_epochs=4, data__rows_per_epoch=16)
     _, longer = run(clips, "run", trainer__max_epochs=4)
