@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, fitted_baselines, judge
+from jaxvae import cli, fitted_baselines, judge, sample_quality
 from jaxvae.dataset import fingerprint_rows
 from jaxvae.errors import InputError
 from jaxvae.fitted_baselines import fit_baselines, load_baselines
@@ -35,6 +35,18 @@ def refused(capsys, *arguments):
     assert err.startswith("jaxvae: ")
     assert err.count("\n") == 1
     return err
+
+
+@pytest.fixture(autouse=True)
+def _few_rows_for_what_takes_long(monkeypatch):
+    """What is measured there is the business of other tests."""
+
+    def of_few(codes, factors, *, seed, whole=judge.disentanglement):
+        return whole(codes[:500], {name: of[:500] for name, of in factors.items()}, seed=seed)
+
+    monkeypatch.setattr(judge, "disentanglement", of_few)
+    monkeypatch.setattr(judge, "NUM_SAMPLES", 500)
+    monkeypatch.setattr(sample_quality, "_TEST_ROWS", 100)
 
 
 def test_evaluate_prints_one_flat_object(capsys, folder, monkeypatch):
@@ -291,14 +303,14 @@ def test_compare_counts_a_run_that_was_copied_once(capsys, folder, tmp_path):
 def test_what_takes_long_is_said_before_it_starts(capsys, folder, tmp_path, monkeypatch):
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "baselines.npz").unlink(missing_ok=True)
-    monkeypatch.setattr(fitted_baselines, "fit_baselines", lambda *rows: sys.exit("fitting"))
-    for command in ("evaluate", "report"):
-        with pytest.raises(SystemExit):
-            cli.main([command, str(copy)])
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert f"fitting baselines once; kept in {copy / 'baselines.npz'}" in err
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(fitted_baselines, "fit_baselines", lambda *rows: sys.exit("fitting"))
+        for command in ("evaluate", "report"):
+            with pytest.raises(SystemExit):
+                cli.main([command, str(copy)])
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert f"fitting baselines once; kept in {copy / 'baselines.npz'}" in err
     for _ in range(2):  # the second time at the latest they are there
         assert cli.main(["evaluate", str(folder), "--num-importance-samples", "2"]) == 0
         err = capsys.readouterr().err
