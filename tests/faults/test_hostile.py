@@ -59,7 +59,7 @@ class Watch:
         measured = self.number % 10 == 0
         if measured:
             tracemalloc.start()
-        began = time.perf_counter()
+        began = time.process_time()  # whatever else the machine does
         try:
             return action()
         except InputError as error:
@@ -70,7 +70,7 @@ class Watch:
                 self.bytes = max(self.bytes, tracemalloc.get_traced_memory()[1])
                 tracemalloc.stop()
             else:
-                self.seconds = max(self.seconds, time.perf_counter() - began)
+                self.seconds = max(self.seconds, time.process_time() - began)
 
 
 @pytest.fixture
