@@ -118,6 +118,24 @@ def test_of_many_rows_some_choose_the_options_and_all_fit_the_mixture(monkeypatc
         assert found.facts[name] == chosen[name]
 
 
+def test_a_very_wide_vocabulary_has_fewer_components(monkeypatch):
+    train, val = clusters(200), clusters(100, 1)
+    options = {"components": (2, 9), "smoothings": (0.5,)}
+    tried = []
+
+    def fit(train, val, *, components, smoothing, seed, whole=b.Mixture.fit):
+        tried.append(components)
+        return whole(train, val, components=components, smoothing=smoothing, seed=seed)
+
+    monkeypatch.setattr(b.Mixture, "fit", fit)
+    fitted_baselines.fit_baselines(train, val, **options)
+    assert set(tried) == {2, 9}
+    tried.clear()
+    monkeypatch.setattr(fitted_baselines, "_MOST_VALUES", 3 * 5)  # of five tags
+    fitted_baselines.fit_baselines(train, val, **options)
+    assert set(tried) == {2, 3}
+
+
 def test_em_raises_the_penalised_likelihood():
     train = clusters(300)
     hot = train.astype(np.float32)
