@@ -43,10 +43,11 @@ class Growing:
             return
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this lives
-                self._file.write(self._memory)
+                # Without a buffer: what does not fit fails here, and not once more when closed.
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives with this
+                _write(self._file, memoryview(self._memory))
                 self._memory = bytearray()
-            self._file.write(content)
+            _write(self._file, content)
         except OSError as error:
             raise InputError(_no_room(error)) from error
 
@@ -54,12 +55,14 @@ class Growing:
         """All of them, `[N]`, not to be written to; adding ends here."""
         if self._file is None:
             return np.frombuffer(self._memory, self._dtype)
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise InputError(_no_room(error)) from error
         with self._file as file:
             return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), self._dtype)
+
+
+def _write(file: IO[bytes], content: memoryview) -> None:
+    """Writes all of it, of which the system may take a part at a time."""
+    while content:
+        content = content[file.write(content) :]
 
 
 def _no_room(error: OSError) -> str:

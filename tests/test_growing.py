@@ -98,6 +98,7 @@ def test_a_disk_that_is_full(limit, tmp_path):
     if limit == 10**6:  # the control
         assert (done.returncode, done.stdout) == (0, "100000\n")
         return
+    assert "ignored" not in done.stderr  # nothing fails once more at the end
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"jaxvae.errors.InputError: {tmp_path}: File too large; arrays of more")
     assert last.endswith("set TMPDIR to a folder with more room")
