@@ -21,8 +21,12 @@ class Independent:
     @classmethod
     def fit(cls, train, smoothing: float = 0.5) -> "Independent":
         """Tag rates of boolean or sparse `[N, V]`, with `smoothing` pseudo-counts of each value."""
-        counts = np.asarray(train.sum(axis=0)).ravel()
-        return cls((counts + smoothing) / (train.shape[0] + 2.0 * smoothing))
+        return cls.of_counts(np.asarray(train.sum(axis=0)).ravel(), train.shape[0], smoothing)
+
+    @classmethod
+    def of_counts(cls, counts: np.ndarray, num: int, smoothing: float = 0.5) -> "Independent":
+        """The same of how many of `num` rows have each tag, `[V]`."""
+        return cls((counts + smoothing) / (num + 2.0 * smoothing))
 
     def log_likelihood(self, sets) -> np.ndarray:
         """Log p(x) `[N]` of boolean or sparse `[N, V]`."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from jaxvae.tag_rows import tag_counts
 from jaxvae.taxonomy import Taxonomy, normalize
 
 _MUCH, _LONG = 10**8, 20
@@ -14,7 +15,6 @@ MAX_QUOTED = 80
 # Looking for neighbours compares a tag with the whole vocabulary.
 MAX_TAGS_FOR_NEAREST = 10_000
 WIDTH = 100
-_PART = 2**20
 
 
 def describe_rows(
@@ -28,9 +28,7 @@ def describe_rows(
         unknown: from `rank_unknown`.
         taxonomy: the V tags that columns stand for.
     """
-    counts = np.zeros(taxonomy.num_tags, np.int64)
-    for start in range(0, len(columns), _PART):  # bincount makes 64-bit numbers of what it counts
-        counts += np.bincount(columns[start : start + _PART], minlength=taxonomy.num_tags)
+    counts = tag_counts(columns, taxonomy.num_tags)
     rows_per_tag = dict(zip(taxonomy.tags, counts.tolist(), strict=True))
     never = [tag for tag, count in rows_per_tag.items() if not count]
     compare = taxonomy.num_tags <= MAX_TAGS_FOR_NEAREST

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxvae.baselines import Independent
 from jaxvae.metrics import SplitMetrics
+from jaxvae.tag_rows import tag_counts
 
 COLLAPSE_NATS = 1.0
 """Aggregate information I(x; z) under which a model has collapsed."""
@@ -18,7 +19,6 @@ SILHOUETTE_ROWS = 2000
 """Rows whose silhouette is taken, from the first."""
 _INFORMATION_ROWS = 5000
 _MOST_PAIRS = 10**8
-_COUNTED = 2**22
 
 
 def split_metrics(total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> dict:
@@ -71,26 +71,6 @@ def to_multi_hot(rows: np.ndarray, num_tags: int) -> np.ndarray:
     hot = np.zeros((len(rows), num_tags + 1), bool)
     hot[np.arange(len(rows))[:, None], rows] = True
     return hot[:, :num_tags]
-
-
-def tag_counts(
-    rows: np.ndarray, num_tags: int, *, positions: np.ndarray | None = None
-) -> np.ndarray:
-    """How many of rows `[N, K]`, padded with `num_tags`, have each tag, `[V]`.
-
-    Args:
-      rows: column numbers.
-      num_tags: V.
-      positions: `[M]`, which rows are counted; None is all.
-    """
-    counts = np.zeros(num_tags, np.int64)
-    # In parts: the count makes eight bytes of each number.
-    size = max(1, _COUNTED // rows.shape[1])
-    for start in range(0, len(rows if positions is None else positions), size):
-        here = slice(start, start + size)
-        part = rows[here if positions is None else positions[here]]
-        counts += np.bincount(part.ravel(), minlength=num_tags + 1)[:num_tags]
-    return counts
 
 
 def incidence(rows: np.ndarray, num_tags: int):
@@ -189,7 +169,7 @@ def independent_nll(rows: np.ndarray, train: np.ndarray, test) -> float:
       test: `[M, V]`, boolean or as `incidence` gives them.
     """
     counts = tag_counts(rows, test.shape[1], positions=train)
-    independent = Independent((counts + 0.5) / (len(train) + 1.0))
+    independent = Independent.of_counts(counts, len(train))
     return float(-independent.log_likelihood(test).mean())
 
 

@@ -40,8 +40,8 @@ class KeptRows:
         split = self.split.copy()
         for name, most in (("train", train), ("val", others), ("test", others)):
             at = self.positions(name)
-            left_out = np.random.default_rng(0).permutation(at)[most:]
-            split[left_out] = _IN_NONE
+            if len(at) > most:
+                split[np.random.default_rng(0).permutation(at)[most:]] = _IN_NONE
         return dataclasses.replace(self, split=split)
 
 

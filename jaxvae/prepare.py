@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import devices, epoch, evaluate, loop, schedule
+from jaxvae import devices, epoch, evaluate, loop, schedule, tag_rows
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
 from jaxvae.hidden_layers import widths_of
@@ -22,8 +22,6 @@ from jaxvae.row_stream import RowStream
 from jaxvae.sharding import Sharding
 from jaxvae.state import TrainState, make_initial
 from jaxvae.taxonomy import Taxonomy
-
-"""Rows whose tags are counted at a time: numpy makes eight bytes of each entry meanwhile."""
 
 
 class Blueprint(NamedTuple):
@@ -85,7 +83,7 @@ def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np
     """What the rows say of a fresh model."""
     inputs = {}
     if config.model.decoder_bias == "log_odds":
-        present = evaluate.tag_counts(rows, num_tags) + 0.5
+        present = tag_rows.tag_counts(rows, num_tags) + 0.5
         log_odds = np.log(present) - np.log(len(rows) + 1.0 - present)
         inputs["log_odds"] = log_odds.astype(np.float32)
     if config.model.prior == "vamp":

@@ -12,10 +12,11 @@ from jaxvae import complete as completion
 from jaxvae import export, formats, inference, sample
 from jaxvae.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.evaluate import tag_counts, to_multi_hot
+from jaxvae.evaluate import to_multi_hot
 from jaxvae.kept_rows import KeptRows, load_kept_rows
 from jaxvae.likelihood import RowLikelihood, row_likelihood
 from jaxvae.run_plots import Plots
+from jaxvae.tag_rows import tag_counts
 from jaxvae.taxonomy import Taxonomy
 
 TagSets = Sequence[Iterable[str]] | np.ndarray

@@ -74,22 +74,19 @@ class Sharding:
         """Rows of a batch that every device on `data` has an equal part of."""
         return batch_size + -batch_size % self.mesh.shape["data"]
 
-    def place_rows(
-        self, rows: np.ndarray, positions: np.ndarray | None = None, *, num_tags: int
-    ) -> jax.Array:
+    def place_rows(self, rows: np.ndarray, positions: np.ndarray, *, num_tags: int) -> jax.Array:
         """Rows, and empty ones behind, each on one device of `data`.
 
         No more of them is copied than this process's devices have.
 
         Args:
           rows: `[N, K]` column numbers, padded with V.
-          positions: `[M]`, which of them, in which order; None is all.
+          positions: `[M]`, which of them, in which order.
           num_tags: V.
 
         Returns:
           `[P, K]`, at least one row of them empty.
         """
-        positions = np.arange(len(rows)) if positions is None else positions
         shares = self.mesh.shape["data"]
         size = len(positions) + shares - len(positions) % shares
 

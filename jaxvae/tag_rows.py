@@ -14,7 +14,7 @@ from jaxvae.cells import MAX_CELL, UnreadableCell, parse_tags
 from jaxvae.growing import Growing
 
 BLOCK = 65_536
-_PADDED = 2**22
+_PADDED = _COUNTED = 2**22
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,26 @@ def pad(columns: np.ndarray, lengths: np.ndarray, *, fill: int, dtype) -> np.nda
     return rows.array().reshape(-1, len(place))
 
 
+def tag_counts(
+    rows: np.ndarray, num_tags: int, *, positions: np.ndarray | None = None
+) -> np.ndarray:
+    """How many rows have each tag, `[V]`.
+
+    Args:
+        rows: `[N, K]` column numbers padded with V, or rows' numbers one row after the other.
+        num_tags: V.
+        positions: `[M]`, which rows are counted; None is all.
+    """
+    counts = np.zeros(num_tags, np.int64)
+    # In parts: the count makes eight bytes of each number.
+    size = max(1, _COUNTED // max(1, rows[:1].size))
+    for start in range(0, len(rows if positions is None else positions), size):
+        here = slice(start, start + size)
+        part = rows[here if positions is None else positions[here]]
+        counts += np.bincount(part.ravel(), minlength=num_tags + 1)[:num_tags]
+    return counts
+
+
 def _from_cells(cells: list[tuple]) -> TagBlock:
     words: dict[str, int] = {}
     word: list[int] = []
@@ -132,11 +152,9 @@ def _from_array(array) -> TagBlock:
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     texts = (pa.types.is_string, pa.types.is_large_string)
     listed = any(is_kind(array.type) for is_kind in kinds)
-    if not listed:
-        return _from_cells([(None, cell) for cell in array.to_pylist()])
-    item = array.type.value_type
+    item = array.type.value_type if listed else array.type
     numbered = pa.types.is_dictionary(item)
-    if not any(is_text(item.value_type if numbered else item) for is_text in texts):
+    if not listed or not any(is_text(item.value_type if numbered else item) for is_text in texts):
         return _from_cells([(None, cell) for cell in array.to_pylist()])
     lengths = compute.list_value_length(array).fill_null(0).to_numpy()
     flat = compute.list_flatten(array)

@@ -94,7 +94,7 @@ def trained(case: dict, data: int, model: int) -> tuple[dict, dict]:
     train_epoch = make_train_epoch(
         graphdef, **shape, batch_size=batch_size, accumulate=accumulate, sharding=several
     )
-    placed = sharding.place_rows(rows, num_tags=num_tags)
+    placed = sharding.place_rows(rows, np.arange(len(rows)), num_tags=num_tags)
     state = sharding.place(state)
     numbers = make_numbers(learning_rate=1e-3, dropout_p=0.3, clip_norm=1.0)
     text = train_epoch.lower(state, numbers, placed).compile().as_text()
@@ -133,7 +133,7 @@ def taken_rows() -> bool:
     for data, model in MESHES:
         mesh = devices.make_mesh(accelerator="cpu", num_devices=data * model, model=model)
         sharding = Sharding(mesh)
-        placed = sharding.place_rows(rows, num_tags=200)
+        placed = sharding.place_rows(rows, np.arange(len(rows)), num_tags=200)
         equal &= bool((jax.jit(sharding.take)(placed, numbers) == whole[numbers]).all())
     return equal
 

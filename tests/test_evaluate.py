@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.metrics import silhouette_score
 
-from jaxvae import evaluate
+from jaxvae import evaluate, tag_rows
 
 
 def random_sets(count=50, tags=7, seed=0):
@@ -25,11 +25,11 @@ def test_rows_become_multi_hot():
 
 def test_tags_are_counted_in_parts_too(monkeypatch):
     rows = np.array([[0, 2, 3], [1, 3, 3], [3, 3, 3], [2, 3, 3]], np.uint8)
-    assert evaluate.tag_counts(rows, 3).tolist() == [1, 1, 2]
-    monkeypatch.setattr(evaluate, "_COUNTED", 9)
-    assert evaluate.tag_counts(rows, 3).tolist() == [1, 1, 2]
+    assert tag_rows.tag_counts(rows, 3).tolist() == [1, 1, 2]
+    monkeypatch.setattr(tag_rows, "_COUNTED", 9)
+    assert tag_rows.tag_counts(rows, 3).tolist() == [1, 1, 2]
     four = np.array([3, 1, 2, 3])
-    assert evaluate.tag_counts(rows, 3, positions=four).tolist() == [0, 1, 2]
+    assert tag_rows.tag_counts(rows, 3, positions=four).tolist() == [0, 1, 2]
 
 
 def test_rows_become_a_sparse_incidence():

@@ -130,7 +130,7 @@ def test_rows_are_placed_by_their_positions():
         placed = Sharding(mesh).place_rows(rows, np.array([3, 0, 2]), num_tags=9)
         assert np.asarray(placed).tolist() == [[5, 9], [0, 1], [3, 4], [9, 9]]
         assert len(placed.addressable_shards) == shares
-        whole = np.asarray(Sharding(mesh).place_rows(rows, num_tags=9))
+        whole = np.asarray(Sharding(mesh).place_rows(rows, np.arange(4), num_tags=9))
         assert whole.tolist() == [*rows.tolist(), *[[9, 9]] * shares]
         assert placed.dtype == rows.dtype
 
