@@ -122,15 +122,21 @@ TUNED = {  # the aids that leave the architecture, and so the exported file, as 
     "lr_scheduler.final_fraction": 0.02,
     "ema_decay": 0.999,
 }
+TUNED_IW = {  # the highest likelihood of these architectures, where kld_weight is 1
+    **TUNED,
+    "loss.objective": "iw",
+    "max_epochs": 80,
+    "optimizer.lr": 1e-2,
+}
 TRAINER = {
     "default": {},
     "quick_test": {"max_epochs": 10},
     "tuned": TUNED,
-    "tuned_iw": {  # the highest likelihood of these architectures, where kld_weight is 1
-        **TUNED,
-        "loss.objective": "iw",
-        "max_epochs": 80,
-        "optimizer.lr": 1e-2,
+    "tuned_iw": TUNED_IW,
+    "tuned_iw_wide": {  # for large.py, which overfits sooner
+        **TUNED_IW,
+        "loss.num_importance_samples": 20,
+        "model.hidden_dropout_p": 0.2,
     },
     "distributed": {
         "devices": -1,

@@ -26,9 +26,10 @@ Trains a variational autoencoder on multi-label tag data.
         --config.data.dataset_name=clips.csv --config.data.taxonomy_path=concepts_to_tags.json
 
 Presets behind the colon: data=embedded|musiccaps|msd|mtt, trainer=default|quick_test|tuned|
-tuned_iw|distributed. The run's folder is outputs/vae_training/<date and time>, or what --workdir
-names; the same --workdir resumes. Exit codes: 0 done, 1 training failed (or another process of the
-job ended), 2 something given is wrong, 130 or 143 stopped by SIGINT or SIGTERM, after saving.
+tuned_iw|tuned_iw_wide|distributed. The run's folder is outputs/vae_training/<date and time>, or
+what --workdir names; the same --workdir resumes. Exit codes: 0 done, 1 training failed (or another
+process of the job ended), 2 something given is wrong, 130 or 143 stopped by SIGINT or SIGTERM,
+after saving.
 
 Flags:
   --config=FILE[:PRESETS]

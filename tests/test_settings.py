@@ -96,6 +96,13 @@ def test_the_tuned_preset_leaves_the_architecture():
     assert for_likelihood.loss.objective == "iw"
     assert for_likelihood.model == tuned.model
     assert for_likelihood.trainer.ema_decay == tuned.trainer.ema_decay
+    wide = config_of(f"--config={ROOT}/configs/large.py:trainer=tuned_iw_wide")
+    before = dict(settings.fields(for_likelihood))
+    changed = {name for name, value in settings.fields(wide) if value != before[name]}
+    assert changed == {
+        *("model_name", "model.latent_dim", "model.hidden_dim", "model.use_batch_norm"),
+        *("model.hidden_dropout_p", "loss.num_importance_samples"),
+    }
     assert config_of(MEDIUM + ":trainer=tuned", "--config.data.batch_size=16").data.batch_size == 16
 
 
