@@ -1,7 +1,7 @@
-"""A beta-VAE, beta 10, of the large model's size (Higgins et al. 2017), with free bits.
+"""A beta-VAE, beta 10, of the large model's size (Higgins et al. 2017), at a capacity.
 
-128 dimensions have 0.0625 nats each for nothing, 8 together, and beta weighs what is above: the
-textbook objective, --config.loss.objective=elbo, collapses on data like this (docs/quality.md).
+The posterior is held at eight nats (Burgess et al. 2018) and beta weighs every nat above or below:
+the textbook objective, --config.loss.objective=elbo, collapses on data like this (docs/quality.md).
 
 python launch.py --config=configs/beta_high.py:data=musiccaps
 """
@@ -16,6 +16,6 @@ def get_config(presets: str = ""):
     c.model.hidden_dim = 512
     c.model.use_batch_norm = True
     c.loss.kld_weight = 10.0
-    c.loss.objective = "free_bits"
-    c.loss.free_bits = 0.0625
+    c.loss.objective = "capacity"
+    c.loss.capacity = 8.0
     return base.with_presets(c, presets)
