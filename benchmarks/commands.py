@@ -72,7 +72,7 @@ def run(command: list[str], first: Path, *, folder: Path, cache: Path) -> Cost:
     first_epoch, peak, looked = float("nan"), 0.0, started
     while process.poll() is None:
         now = time.perf_counter()
-        if np.isnan(first_epoch) and first.exists():
+        if np.isnan(first_epoch) and first.exists() and first.stat().st_size:
             first_epoch = now - started
         if now - looked > 0.5:
             peak, looked = max(peak, _memory(process)), now
