@@ -3,12 +3,14 @@
 python launch.py --config=configs/medium.py:data=musiccaps --config.loss.kld_weight=4.0
 """
 
+import gc
 import sys
 
 from jaxvae import interrupt
 
 if __name__ == "__main__":
     interrupt.end_at_signals()  # before anything slow is imported
+    gc.set_threshold(100_000)  # libraries and traces stay; sifting them is a tenth of a start
 
     from jaxvae.cli import launch
 

@@ -1,11 +1,14 @@
 """`python -m jaxvae`, and the `jaxvae` script of an installed package."""
 
+import gc
+
 from jaxvae import interrupt
 
 
 def main() -> None:
     """Runs the command of the command line, and ends the process."""
     interrupt.end_at_signals()  # before anything slow is imported
+    gc.set_threshold(100_000)  # libraries and traces stay; sifting them is a tenth of a start
 
     from jaxvae import cli
 
