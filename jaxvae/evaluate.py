@@ -208,8 +208,8 @@ def collapse_message(nats: float, *, kld_weight: float) -> str | None:
     if nats >= COLLAPSE_NATS:
         return None
     advice = (
-        f"lower --config.loss.kld_weight (now {kld_weight:g}), or hold the posterior at some nats, "
-        f"--config.loss.objective=capacity"
+        f"lower --config.loss.kld_weight (now {kld_weight:g}), or hold the posterior at more nats, "
+        f"--config.loss.objective=capacity with --config.loss.capacity=8.0"
         if kld_weight > 1.0
         else "train longer, raise --config.trainer.optimizer.lr, or lower "
         f"--config.loss.kld_weight (now {kld_weight:g})"

@@ -82,7 +82,8 @@ def _next(learned: bool, worse: list[str], kld_weight: float | None) -> str:
     if not learned and kld_weight is not None and kld_weight > 1.0:
         return (
             f"Try next: a lower --config.loss.kld_weight (it is {kld_weight:g}; 1.0 or less learns "
-            f"on data like this), or --config.loss.objective=capacity."
+            f"on data like this), or --config.loss.objective=capacity with "
+            f"--config.loss.capacity=8.0."
         )
     if not learned:
         return (
