@@ -85,7 +85,7 @@ class Requests:
       deferred: whether the first one only sets `signum`, for a loop that polls it; otherwise it
         raises Interrupted where the program is.
       clean: where the process is the program's own (`end_at_signals`), a signal calls this and ends
-        it, as long as this is set: for what happens before there is anything to lose.
+        it, while this is set and nothing deferred: for what happens before anything can be lost.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Requests:
         again = bool(self.signum)
         if again and _is_the_same(now):
             return
-        if self.clean is not None and _before_ours:
+        if self.clean is not None and _before_ours and not self.deferred:
             self.clean()
             _end(signum, frame)
         if not again:

@@ -90,7 +90,8 @@ def train_and_evaluate(
         with hosts.together():
             if first:
                 trackers.refuse_missing(config.logger.name)
-            check_held = claimed.enter_context(lock.claim(folder)) if first else _nothing
+            with requests.defer():  # a folder that is made is held, or gone again
+                check_held = claimed.enter_context(lock.claim(folder)) if first else _nothing
             if first:
                 run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
             mesh = devices.make_mesh(
@@ -133,14 +134,15 @@ def train_and_evaluate(
                 terminal.say(overview(state.params, include_stats=False))
                 described = devices.describe(mesh.devices.flatten())
                 terminal.say(f"Training on {described}; run folder {folder}")
-                run_folder.write_start(
-                    folder,
-                    config=plain,
-                    overrides=overrides or {},
-                    devices=described,
-                    taxonomy=taxonomy,
-                    dataset=dataset,
-                )
+                with requests.defer():  # a run folder or none
+                    run_folder.write_start(
+                        folder,
+                        config=plain,
+                        overrides=overrides or {},
+                        devices=described,
+                        taxonomy=taxonomy,
+                        dataset=dataset,
+                    )
 
         with contextlib.ExitStack() as training:
             training.enter_context(requests.defer())

@@ -4,14 +4,16 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import re
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae import epoch, manifest, settings
+from jaxvae import epoch, interrupt, lock, manifest, run_folder, settings
 from jaxvae.errors import InputError
 from jaxvae.open_run import load
 from jaxvae.record import read_epochs
@@ -719,3 +721,27 @@ def test_bfloat16_stays_near_float32(clips):
     a, b = read_epochs(full)[-1]["val/loss"], read_epochs(half)[-1]["val/loss"]
     assert a == pytest.approx(b, rel=0.02)  # bfloat16 keeps 8 bits
     assert all(array.dtype == jnp.float32 for array in parameters(half).values())
+
+
+@pytest.mark.parametrize(("room", "writes"), [(lock, "_take"), (run_folder, "write_rows")])
+def test_a_signal_while_the_folder_is_made_leaves_a_run_or_nothing(
+    clips, monkeypatch, room, writes
+):
+    before = getattr(room, writes)
+
+    def stopped(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return before(*arguments)
+
+    monkeypatch.setattr(room, writes, stopped)
+    with pytest.raises(interrupt.Interrupted):
+        run(clips)
+    if room is lock:
+        assert not (clips / "run").exists()
+    else:
+        assert (clips / "run" / "config.json").exists()
+    monkeypatch.undo()
+    metrics, folder = run(clips)
+    assert metrics["test"]
+    assert (folder / "config.json").exists()
+    assert not (folder / lock.NAME).exists()
