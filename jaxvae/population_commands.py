@@ -93,8 +93,10 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
     with (
         interrupt.exit_at_second_signal(at_second),
         interrupt.requests() as requests,
-        lock.claim(folder),
+        contextlib.ExitStack() as held,
     ):
+        with requests.defer():  # a folder that is made is held, or gone again
+            held.enter_context(lock.claim(folder))
         compiled.keep_programs()
         devices.start(
             accelerator=config.trainer.accelerator, deterministic=config.trainer.deterministic

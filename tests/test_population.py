@@ -2,12 +2,14 @@
 
 import functools
 import json
+import os
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from jaxvae import cli, devices, interrupt, population_commands, prepare, settings, trials
+from jaxvae import cli, devices, interrupt, lock, population_commands, prepare, settings, trials
 from jaxvae.dataset import Dataset, load_dataset
 from jaxvae.members import Watch
 from jaxvae.open_run import load
@@ -222,6 +224,20 @@ def test_a_signal_ends_after_the_round(data):
             asked,
         )
     assert member.progress.epoch == 1
+
+
+def test_a_signal_while_the_folder_is_made_leaves_none(tmp_path, monkeypatch):
+    take = lock._take
+
+    def stopped(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return take(*arguments)
+
+    monkeypatch.setattr(lock, "_take", stopped)
+    prepared = population_commands.prepared_trials(config_of(), tmp_path / "new", 1)
+    with pytest.raises(interrupt.Interrupted), prepared:
+        pytest.fail("began")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("command", [("seeds", "--num"), ("frontier", "--seeds")])
