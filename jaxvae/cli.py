@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from jaxvae import (
+    __version__,
     export_commands,
     interrupt,
     population_commands,
@@ -100,6 +101,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _dispatch(arguments: list[str]) -> int:
     parser = _Parser(prog="jaxvae", description="Work with data and with trained runs.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     train = commands.add_parser(

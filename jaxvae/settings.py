@@ -128,24 +128,18 @@ def parse(
     Raises:
       InputError: anything wrong with them, in one line.
     """
-    if re.match(r"--?(no)?config\.", argv[1] if len(argv) > 1 else ""):
-        raise InputError(f"{argv[1]} comes too early: give --config=FILE first")
-    given = config_argument(argv)
-    config = load_config(given)
+    values = flags.FlagValues()
+    source, arguments = take_config(expand_flag_files(argv[1:]))
+    config = load_config(source)
     known = dict(fields(config))
-    for argument in argv[1:]:
+    for argument in arguments:
         _check_name(argument, known)
 
-    values = flags.FlagValues()
-    name, colon, presets = given.partition(":")
-    found = f"{find_file(name)}{colon}{presets}"
-    argv = [
-        argument.replace(given, found) if _names(argument, given) else argument for argument in argv
-    ]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=list(argv))
+    command = [argv[0], *arguments]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
     define(values)
     try:
-        rest = values(list(argv))[1:]
+        rest = values(command)[1:]
     except flags.Error as error:
         raise InputError(_explain(str(error), known)) from error
     if rest:
@@ -166,23 +160,44 @@ def _split_names(config: ConfigDict) -> None:
         config.logger.name = tuple(part for name in names for part in name.split(","))
 
 
-def config_argument(argv: Sequence[str]) -> str:
-    """The value of `--config` among the arguments."""
-    given = [
-        argument.partition("=")[2] or "".join(argv[position + 1 : position + 2])
-        for position, argument in enumerate(argv)
-        if re.match(r"--?config(=|$)", argument)
-    ]
-    if len(given) > 1:
-        raise InputError(f"--config is given {len(given)} times: {', '.join(given)}; give one")
-    if given and given[0]:
-        return given[0]
-    raise InputError("no config given: start with --config=configs/medium.py")
+def expand_flag_files(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with those of each `--flagfile=FILE` in its place.
+
+    Raises:
+      InputError: a file can't be read.
+    """
+    try:
+        return flags.FlagValues().read_flags_from_files(list(arguments), force_gnu=False)
+    except flags.Error as error:
+        raise InputError(" ".join(str(error).split())) from error
+    except ValueError as error:
+        raise InputError(f"--flagfile: not UTF-8 text: {error}") from error
 
 
-def _names(argument: str, config: str) -> bool:
-    """Whether an argument is the one that names the config."""
-    return argument == config or argument in (f"--config={config}", f"-config={config}")
+def take_config(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Takes `--config=FILE[:PRESETS]` out of the arguments, in any spelling and place.
+
+    Returns:
+      (the file and presets, the other arguments).
+
+    Raises:
+      InputError: there is none, or more than one.
+    """
+    sources, others = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--":
+            others += [argument, *remaining]
+        elif re.match(r"--?config(=|$)", argument):
+            _, equals, value = argument.partition("=")
+            sources.append(value if equals else next(remaining, ""))
+        else:
+            others.append(argument)
+    if len(sources) > 1:
+        raise InputError(f"--config is given {len(sources)} times: {', '.join(sources)}; give one")
+    if not sources or not sources[0]:
+        raise InputError("no config given: start with --config=configs/medium.py")
+    return sources[0], others
 
 
 def _check_name(argument: str, known: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxvae import interrupt, job, lock, settings
+from jaxvae import __version__, interrupt, job, lock, settings
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
 
@@ -40,6 +40,10 @@ Flags:
       one of several processes (on SLURM, Open MPI and TPU pods they are found without)
   --print_config
       print the resolved config as JSON and exit
+  --flagfile=FILE
+      more of these arguments, one a line
+  --version
+      print the version and exit
 
 Fields, with the values of the config given (or of configs/base.py):
 """
@@ -62,6 +66,9 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     argv = [" ".join(program), *arguments]
     if any(argument in ("-h", "-help", "--help") for argument in arguments):
         print(_help(program, argv))
+        return 0
+    if any(argument in ("-version", "--version") for argument in arguments):
+        print(f"jaxvae {__version__}")
         return 0
     config, overrides, values = settings.parse(argv, define=_define_flags)
     if values.print_config:
@@ -135,7 +142,7 @@ def _how_to_resume(command: Sequence[str], workdir: Path) -> str:
 def _help(program: Sequence[str], argv: Sequence[str]) -> str:
     base = settings.find_file("configs/base.py")
     try:
-        config = settings.load_config(settings.config_argument(argv))
+        config = settings.load_config(settings.take_config(argv[1:])[0])
     except InputError:
         config = settings.load_config(str(base))
     source = base.read_text(encoding="utf-8")

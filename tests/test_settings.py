@@ -1,5 +1,6 @@
 """The command line and the config tree: what is accepted, what is refused, and how."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import sys
 import pytest
 from absl import flags
 
-from jaxvae import ranges, settings
+import jaxvae
+from jaxvae import cli, ranges, settings
 from jaxvae.errors import InputError
 from tests.conftest import ROOT
 
@@ -250,10 +252,62 @@ def test_two_configs_are_refused():
     assert "2 times" in refusal(MEDIUM, MEDIUM)
 
 
-def test_an_override_before_the_config_is_refused():
-    message = refusal("--config.seed=1", MEDIUM)
-    assert "--config.seed=1" in message
-    assert "first" in message
+@pytest.mark.parametrize("spelling", ["--config={}", "-config={}", "--config {}", "-config {}"])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_config_may_stand_anywhere_and_be_spelt_in_any_way(spelling, first):
+    config = spelling.format(f"{ROOT}/configs/large.py:trainer=quick_test").split(" ")
+    others = ["--config.seed=7", "--noconfig.data.shuffle", "--workdir=a"]
+    config, overrides, values = parse(*(config + others if first else others + config))
+    assert (config.seed, config.data.shuffle, config.model.latent_dim) == (7, False, 128)
+    assert config.trainer.max_epochs == 10
+    assert overrides == {"seed": 7, "data.shuffle": False}
+    assert values.workdir == "a"
+
+
+def test_a_config_file_runs_once(tmp_path):
+    (tmp_path / "counted.py").write_text(
+        "from configs import small\n\n\ndef get_config(presets=''):\n"
+        f"    with open({str(tmp_path / 'runs')!r}, 'a') as file:\n        file.write('x')\n"
+        "    return small.get_config()\n"
+    )
+    config, overrides, _ = parse(f"--config={tmp_path}/counted.py", "--config.seed=3")
+    assert (config.seed, overrides) == (3, {"seed": 3})
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_a_flag_file_stands_for_the_arguments_in_it(tmp_path):
+    (tmp_path / "inner").write_text("--noconfig.data.shuffle\n--workdir=b\n")
+    (tmp_path / "all").write_text(
+        f"# a comment\n{MEDIUM}\n--config.seed=7\n--config.logger.name=()\n"
+        f"--flagfile={tmp_path}/inner\n"
+    )
+    config, overrides, values = parse(f"--flagfile={tmp_path}/all", "--config.trainer.max_epochs=2")
+    assert config.model.latent_dim == 64
+    assert (config.seed, config.logger.name, config.data.shuffle) == (7, (), False)
+    assert config.trainer.max_epochs == 2
+    assert set(overrides) == {"seed", "logger.name", "data.shuffle", "trainer.max_epochs"}
+    assert values.workdir == "b"
+    config, _, _ = parse(MEDIUM, f"--flagfile={tmp_path}/inner", "--config.data.shuffle=True")
+    assert config.data.shuffle is True
+
+
+def test_a_flag_file_that_cannot_be_read_is_one_line(tmp_path):
+    assert "nowhere" in refusal(MEDIUM, f"--flagfile={tmp_path}/nowhere")
+    (tmp_path / "latin").write_bytes("--config.model_name=né".encode("latin-1"))
+    assert "UTF-8" in refusal(MEDIUM, f"--flagfile={tmp_path}/latin")
+    (tmp_path / "misspelt").write_text("--config.loss.kld_wieght=4.0\n")
+    assert "'loss.kld_weight'" in refusal(MEDIUM, f"--flagfile={tmp_path}/misspelt")
+    (tmp_path / "right").write_text("--config.loss.kld_weight=4.0\n")
+    assert config_of(MEDIUM, f"--flagfile={tmp_path}/right").loss.kld_weight == 4.0
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["train", "--version"]])
+def test_the_version_is_said(arguments, capsys):
+    with pytest.raises(SystemExit) if arguments == ["--version"] else contextlib.nullcontext():
+        assert cli.main(arguments) == 0
+    assert capsys.readouterr().out == f"jaxvae {jaxvae.__version__}\n"
+    assert cli.launch(["launch.py", "--version"]) == 0
+    assert capsys.readouterr().out == f"jaxvae {jaxvae.__version__}\n"
 
 
 def test_a_misspelt_config_file_gets_its_nearest():
