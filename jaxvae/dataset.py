@@ -57,6 +57,8 @@ class Dataset:
         report: what was read, kept and dropped, and what the rows hold; see `format_report`.
         fingerprint: SHA-256 (hexadecimal) of the rows and the taxonomy's digest.
         source: where the rows came from, for people.
+        generator: the corpus that drew the rows, whose likelihood no model beats on average; None
+            of rows whose generator is not known.
     """
 
     rows: np.ndarray
@@ -65,6 +67,7 @@ class Dataset:
     report: dict
     fingerprint: str
     source: str
+    generator: Corpus | None = None
 
 
 def load_dataset(
@@ -121,7 +124,8 @@ def load_dataset(
     report["split_sizes"] = {name: len(part) for name, part in splits.items()}
     report["source"] = source
     report["fingerprint"] = fingerprint = fingerprint_rows(rows, taxonomy)
-    return Dataset(rows, source_row, splits, report, fingerprint, source)
+    generator = generator_of(str(dataset_name), taxonomy)
+    return Dataset(rows, source_row, splits, report, fingerprint, source, generator)
 
 
 def generator_of(dataset_name: str, taxonomy: Taxonomy) -> Corpus | None:

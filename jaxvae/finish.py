@@ -1,6 +1,7 @@
 """What follows training: the best parameters are judged, sampled, exported and written down."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from flax import nnx
 
 from jaxvae import epoch, evaluate, events, export, projector, record, sample, settings, sharding
 from jaxvae.checkpoints import save_params
-from jaxvae.dataset import Dataset, generator_of
+from jaxvae.dataset import Dataset
 from jaxvae.losses import LossWeights, Objective
 from jaxvae.taxonomy import Taxonomy
 
@@ -21,6 +22,7 @@ def finish(
     folder: Path,
     *,
     graphdef: nnx.GraphDef,
+    make_eval_pass: Callable[..., Callable],
     params: dict,
     batch_stats: dict,
     best_epoch: int,
@@ -28,7 +30,6 @@ def finish(
     key: jax.Array,
     weights: LossWeights,
     objective: Objective,
-    latent_dim: int,
     taxonomy: Taxonomy,
     dataset: Dataset,
     config: dict,
@@ -42,6 +43,8 @@ def finish(
     Args:
       folder: the run's folder.
       graphdef: the model's static graph.
+      make_eval_pass: the pass over so many rows (`num_rows=`), as validation was made during
+        training: see `epoch.make_eval_pass`.
       params: the parameters to judge, those of the best validation.
       batch_stats: their running statistics.
       best_epoch: the epoch they are from.
@@ -49,7 +52,6 @@ def finish(
       key: the run's root key.
       weights: weights of the loss terms.
       objective: what was minimised.
-      latent_dim: L.
       taxonomy: what the columns mean.
       dataset: rows and splits.
       config: the whole config, for the record.
@@ -64,14 +66,7 @@ def finish(
     num_tags = taxonomy.num_tags
 
     def judge(rows):
-        eval_pass = epoch.make_eval_pass(
-            graphdef,
-            num_rows=len(rows),
-            num_tags=num_tags,
-            latent_dim=latent_dim,
-            batch_size=epoch.eval_batch_size(len(rows), num_tags),
-            objective=objective,
-        )
+        eval_pass = make_eval_pass(num_rows=len(rows))
         placed = sharding.append_empty_rows(rows, num_tags=num_tags)
         threshold = np.float32(inference["threshold"])
         return jax.device_get(eval_pass(params, batch_stats, weights, threshold, key, placed))
@@ -97,9 +92,8 @@ def finish(
         stages["test"]["test/independent_nll"] = evaluate.independent_nll(
             dataset.rows, dataset.splits["train"], test_sets
         )
-        generator = generator_of(config["data"]["dataset_name"], taxonomy)
-        if generator is not None:
-            nll = float(-generator.log_likelihood(split_rows["test"]).mean())
+        if dataset.generator is not None:
+            nll = float(-dataset.generator.log_likelihood(split_rows["test"]).mean())
             stages["test"]["test/generator_nll"] = nll
     some_rows = dataset.rows[dataset.splits["train"][:_INFORMATION_ROWS]]
     _, mean, logvar = judge(some_rows)

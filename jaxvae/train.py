@@ -4,6 +4,7 @@ Sees the config, as `prepare` does; everything else below takes named arguments.
 """
 
 import contextlib
+import functools
 import json
 import signal
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from jaxvae.dataset import Dataset, load_dataset
 from jaxvae.finish import finish
 from jaxvae.kept_rows import damage_to_repair
 from jaxvae.loop import Hook, TrainingFailed
+from jaxvae.losses import LossWeights
 from jaxvae.progress import Progress
 from jaxvae.sharding import Sharding, check_vocabulary
 from jaxvae.taxonomy import Taxonomy
@@ -175,6 +177,7 @@ def train_and_evaluate(
                 made,
                 best,
                 progress,
+                weights=programs.numbers.loss_weights,
                 taxonomy=taxonomy,
                 dataset=dataset,
                 models_dir=Path(models_dir).expanduser().resolve(),
@@ -231,6 +234,7 @@ def conclude(
     best: dict,
     progress: Progress,
     *,
+    weights: LossWeights,
     taxonomy: Taxonomy,
     dataset: Dataset,
     models_dir: Path | None,
@@ -245,6 +249,7 @@ def conclude(
       made: what it was trained with.
       best: the parameters and running statistics to keep.
       progress: where training ended.
+      weights: weights of the loss terms that it was trained with.
       taxonomy: what the columns mean.
       dataset: rows and splits.
       models_dir: where the copies named after `config.model_name` go; None makes none.
@@ -254,18 +259,19 @@ def conclude(
     Returns:
       The final metrics, nested as in `metrics.json`.
     """
-    steps = schedule.steps_of(config, num_rows=len(dataset.splits["train"]))
     stages = finish(
         folder,
         graphdef=made.graphdef,
+        make_eval_pass=functools.partial(
+            prepare.validation_of, config, made.graphdef, num_tags=taxonomy.num_tags
+        ),
         params=best["params"],
         batch_stats=best["batch_stats"],
         best_epoch=progress.best_epoch,
         epochs=progress.epoch,
         key=jax.random.key(config.seed),
-        weights=schedule.numbers_of(config, steps=steps).loss_weights,
+        weights=weights,
         objective=made.objective,
-        latent_dim=config.model.latent_dim,
         taxonomy=taxonomy,
         dataset=dataset,
         config=config.to_dict(),

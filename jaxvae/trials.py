@@ -216,6 +216,7 @@ class Trials:
                 made,
                 trees["best"],
                 member.progress,
+                weights=member.numbers.loss_weights,
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
                 models_dir=None,

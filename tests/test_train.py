@@ -690,6 +690,35 @@ def test_two_devices_train_as_one(clips):
         assert a["val/loss"] == pytest.approx(b["val/loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"trainer__max_steps": 3},
+        {"trainer__max_steps": 3, "trainer__lr_scheduler__warmup_epochs": 1.0},
+        {"trainer__max_steps": 3, "loss__kld_schedule": "linear", "loss__kld_warmup": 1.0},
+    ],
+)
+def test_what_a_run_of_a_larger_batch_was_trained_by_judges_it(clips, options):
+    """An epoch has 2 steps on two devices and would have 3 on one, as long as `max_steps`."""
+    options = {"loss__kld_weight": 2.5, "trainer__devices": 2, **options}
+    scaled = {**options, "trainer__scale_batch_with_devices": True}
+    if len(options) > 3:
+        with pytest.raises(InputError, match="a warm-up of 3 steps would never end"):
+            run(clips, "one", **options)
+    metrics, folder = run(clips, "scaled", **scaled)
+    assert [line["step"] for line in read_epochs(folder)] == [
+        2,
+        options.get("trainer__max_steps", 4),
+    ]
+    for stage in ("val", "test"):
+        values = metrics[stage]
+        terms = values[f"{stage}/bce"] + 2.5 * values[f"{stage}/kld"]
+        assert values[f"{stage}/loss"] == pytest.approx(terms, rel=1e-5)
+    assert (folder / "model.pth").exists()
+    assert run(clips, "scaled", **scaled)[0] == metrics
+
+
 def test_a_run_goes_on_with_other_devices(clips):
     _, whole = run(clips, "whole", trainer__max_epochs=4)
     run(clips, "moved", trainer__max_epochs=2, trainer__devices=2)
