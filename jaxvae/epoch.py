@@ -47,6 +47,7 @@ def _last_batch(num_rows: int, batch_size: int, accumulate: int) -> int:
     return rest if worth_it else 0
 
 
+@functools.lru_cache(maxsize=8)
 def make_train_epoch(
     graphdef: nnx.GraphDef,
     *,
@@ -63,7 +64,7 @@ def make_train_epoch(
     decoupled: bool = False,
     sharding: Sharding | None = None,
 ) -> Callable[[TrainState, Numbers, jax.Array], tuple[TrainState, metrics.Losses]]:
-    """Builds the compiled training epoch.
+    """Builds the compiled training epoch; runs of one shape share it: it is kept for equal arguments.
 
     Args:
       graphdef: the model's static graph (see `state.create_state`).

@@ -3,6 +3,7 @@
 With `schedule` and `train`, the only room that sees a config object.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -47,28 +48,20 @@ def blueprint(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> Blueprin
       taxonomy: what the columns mean.
       num_rows: N, training rows.
     """
-    settings, num_tags = config.model, taxonomy.num_tags
-
-    def build(rngs: nnx.Rngs, inputs: dict[str, Any]) -> VAE:
-        return VAE(
-            num_tags=num_tags,
-            latent_dim=settings.latent_dim,
-            hidden_dim=settings.hidden_dim,
-            hidden_dims=settings.hidden_dims,
-            use_batch_norm=settings.use_batch_norm,
-            use_layer_norm=settings.use_layer_norm,
-            tied_weights=settings.tied_weights,
-            prior=settings.prior,
-            num_components=settings.prior_components,
-            pseudo_inputs=inputs.get("pseudo_inputs"),
-            decoder_bias=inputs.get("log_odds"),
-            compute_dtype=jnp.bfloat16 if config.trainer.precision == "bf16" else jnp.float32,
-            rngs=rngs,
-        )
-
-    graphdef, make = make_initial(
-        build,
-        _inputs(config, num_tags, np.full((num_rows, 1), num_tags)),
+    num_tags = taxonomy.num_tags
+    inputs = _inputs(config, num_tags, np.full((num_rows, 1), num_tags))
+    graphdef, make = _initialiser(
+        num_tags=num_tags,
+        latent_dim=config.model.latent_dim,
+        hidden_dim=config.model.hidden_dim,
+        hidden_dims=tuple(config.model.hidden_dims),
+        use_batch_norm=config.model.use_batch_norm,
+        use_layer_norm=config.model.use_layer_norm,
+        tied_weights=config.model.tied_weights,
+        prior=config.model.prior,
+        num_components=config.model.prior_components,
+        compute_dtype=jnp.bfloat16 if config.trainer.precision == "bf16" else jnp.float32,
+        inputs=tuple((name, array.shape) for name, array in inputs.items()),
         average=config.trainer.ema_decay > 0.0,
         decoupled=config.trainer.optimizer.decoupled_weight_decay,
     )
@@ -77,6 +70,31 @@ def blueprint(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> Blueprin
         return make(config.seed, _inputs(config, num_tags, rows))
 
     return Blueprint(graphdef, initial, objective_of(config))
+
+
+@functools.lru_cache(maxsize=8)
+def _initialiser(
+    *, inputs: tuple[tuple[str, tuple[int, ...]], ...], average: bool, decoupled: bool, **arguments
+) -> tuple[nnx.GraphDef, Callable[..., TrainState]]:
+    """Compiles what makes fresh states of a model: see `make_initial`.
+
+    Args:
+      inputs: names and shapes of what the rows say of a fresh model.
+      average: whether an average of the parameters is kept.
+      decoupled: whether weight decay stands apart from Adam.
+      **arguments: of `VAE`.
+    """
+
+    def build(rngs: nnx.Rngs, inputs: dict[str, Any]) -> VAE:
+        return VAE(
+            **arguments,
+            pseudo_inputs=inputs.get("pseudo_inputs"),
+            decoder_bias=inputs.get("log_odds"),
+            rngs=rngs,
+        )
+
+    shapes = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in inputs}
+    return make_initial(build, shapes, average=average, decoupled=decoupled)
 
 
 def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np.ndarray]:
