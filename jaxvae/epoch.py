@@ -64,7 +64,7 @@ def make_train_epoch(
     decoupled: bool = False,
     sharding: Sharding | None = None,
 ) -> Callable[[TrainState, Numbers, jax.Array], tuple[TrainState, metrics.Losses]]:
-    """Builds the compiled training epoch; runs of one shape share it: it is kept for equal arguments.
+    """Builds the compiled training epoch, which is kept for equal arguments: runs share it.
 
     Args:
       graphdef: the model's static graph (see `state.create_state`).
