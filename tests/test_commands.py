@@ -1,5 +1,7 @@
-"""The README's commands, as processes of their own, on real input."""
+"""The README's commands on real input: as processes of their own where the process matters."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -10,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae import torch_file
+from jaxvae import cli, torch_file
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -40,6 +42,27 @@ def launch(*arguments, **options):
 
 def tool(*arguments, **options):
     return command("-m", "jaxvae", *arguments, **options)
+
+
+def called(run, *arguments, cwd, expect=0):
+    """The same in this process: `cli.launch` or `cli.main`, whose exit code the process ends with."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run([str(argument) for argument in arguments])
+    done = subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+    assert code == expect, done.stderr
+    if expect == 2:
+        assert re.fullmatch(r"jaxvae: [^\n]+\n", done.stderr), done.stderr
+        assert done.stdout == ""
+    return done
+
+
+def launched(*arguments, **options):
+    return called(cli.launch, "launch.py", *arguments, **options)
+
+
+def tooled(*arguments, **options):
+    return called(cli.main, *arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +129,9 @@ def test_export_and_import_keep_every_bit(trained):
         *("--output", "imported_run"),
         cwd=trained,
     )
-    tool("export", "imported_run", "--output", "again.pth", cwd=trained)
+    tooled("export", "imported_run", "--output", "again.pth", cwd=trained)
     assert (trained / "again.pth").read_bytes() == (run / "model.pth").read_bytes()
-    tool("export", run, "--output", "last.pth", "--checkpoint", "last", cwd=trained)
+    tooled("export", run, "--output", "last.pth", "--checkpoint", "last", cwd=trained)
     last, best = (torch_file.read_pth(trained / name) for name in ("last.pth", "model.pth"))
     assert last.keys() == best.keys()
 
@@ -116,7 +139,7 @@ def test_export_and_import_keep_every_bit(trained):
 def test_import_needs_the_right_taxonomy(trained):
     (run,) = (trained / "outputs" / "vae_training").iterdir()
     (trained / "other.json").write_text('{"genre": ["jazz", "rock"]}')
-    done = tool(
+    done = tooled(
         *("import", run / "model.pth", "--taxonomy", "other.json", "--output", "no_run"),
         cwd=trained,
         expect=2,
@@ -130,9 +153,9 @@ def test_what_is_no_run_is_told_apart(tmp_path):
     for name in ("seed_1", "seed_0"):
         (tmp_path / "study" / name).mkdir(parents=True)
         (tmp_path / "study" / name / "config.json").write_text("{}")
-    done = tool("explore", "study", cwd=tmp_path, expect=2)
+    done = tooled("explore", "study", cwd=tmp_path, expect=2)
     assert "study: holds 2 runs; name one of them, such as study/seed_0" in done.stderr
-    done = tool("import", "hf://user/name", "--output", "made", cwd=tmp_path, expect=2)
+    done = tooled("import", "hf://user/name", "--output", "made", cwd=tmp_path, expect=2)
     assert "hf://user/name: commands take it as it is" in done.stderr
 
 
@@ -140,11 +163,11 @@ def test_import_refuses_a_folder_that_exists(trained):
     (trained / "full").mkdir()
     (trained / "full" / "file").touch()
     (run,) = (trained / "outputs" / "vae_training").iterdir()
-    tool("import", run / "model.pth", "--output", "full", cwd=trained, expect=2)
+    tooled("import", run / "model.pth", "--output", "full", cwd=trained, expect=2)
 
 
 def test_export_of_nothing_is_refused(tmp_path):
-    assert "not a run" in tool("export", "x", "--output", "m.pth", cwd=tmp_path, expect=2).stderr
+    assert "not a run" in tooled("export", "x", "--output", "m.pth", cwd=tmp_path, expect=2).stderr
 
 
 def test_the_data_report_alone(trained):
@@ -157,12 +180,12 @@ def test_the_data_report_alone(trained):
     text = tool(*arguments, cwd=trained).stdout
     assert "5,046" in text
     assert "475" in text
-    report = json.loads(tool(*arguments, "--json", cwd=trained).stdout)
+    report = json.loads(tooled(*arguments, "--json", cwd=trained).stdout)
     assert report["rows_kept"] == 5046
 
 
 def test_overrides_and_a_relative_workdir(tmp_path):
-    launch(
+    launched(
         f"--config={ROOT}/configs/beta_default.py",
         "--config.loss.kld_weight=4.0",
         "--config.trainer.max_epochs=2",
@@ -180,7 +203,7 @@ def test_overrides_and_a_relative_workdir(tmp_path):
     }
     config = json.loads((run / "config.json").read_text())
     assert config["trainer"]["optimizer"]["lr"] == 0.001
-    done = launch(
+    done = launched(
         f"--config={ROOT}/configs/beta_default.py", "--workdir=runs/a", cwd=tmp_path, expect=2
     )
     assert "data.batch_size (was 64, now 32)" in done.stderr
@@ -199,9 +222,12 @@ def test_help_lists_every_field(tmp_path):
     assert "--config.loss.kld_weight=1.0\n      weight of the KL term" in text
     assert "--workdir" in text
     assert "2026" not in text
+    commands = tool("--help", cwd=tmp_path).stdout
     for name in ("data", "export", "import"):
-        assert name in tool("--help", cwd=tmp_path).stdout
-        assert "usage" in tool(name, "--help", cwd=tmp_path).stdout
+        assert name in commands
+        with pytest.raises(SystemExit) if name != "data" else contextlib.nullcontext() as ended:
+            assert "usage" in tooled(name, "--help", cwd=tmp_path).stdout
+        assert ended is None or ended.value.code == 0
 
 
 def test_help_and_print_config_load_nothing_slow(tmp_path):
@@ -228,18 +254,29 @@ def test_help_and_print_config_load_nothing_slow(tmp_path):
         (["--config={medium}", "--config.data.taxonomy_path=no.json"], "no.json"),
         (["--config={medium}", "--config.data.val_fraction=0.0001"], "val"),
         (["--config={medium}", "--config.trainer.accelerator=tpu"], "tpu"),
-        (["--config={medium}", "--config.trainer.devices=9"], "only 1"),
+        (["--config={medium}", "--config.trainer.devices=9"], "only 2"),
     ],
 )
 def test_a_mistake_is_one_line_exit_2_and_leaves_nothing(arguments, part, tmp_path):
     filled = [text.replace("{medium}", f"{ROOT}/configs/medium.py") for text in arguments]
-    done = launch(*filled, "--workdir=run", cwd=tmp_path, expect=2)
+    done = launched(*filled, "--workdir=run", cwd=tmp_path, expect=2)
     assert part in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("devices", ["1", "9"])
+def test_a_process_ends_with_the_same_line_and_code(devices, tmp_path):
+    """Before and after JAX is imported, with as many devices as it finds by itself."""
+    arguments = [f"--config={ROOT}/configs/medium.py", f"--config.trainer.devices={devices}"]
+    if devices == "1":
+        arguments.append("--config.loss.kld_wieght=4.0")
+    done = launch(*arguments, "--workdir=run", cwd=tmp_path, expect=2)
+    assert ("loss.kld_weight" if devices == "1" else "only 1") in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_loss_that_is_not_finite_is_exit_1(tmp_path):
-    done = launch(
+    done = launched(
         f"--config={ROOT}/configs/small.py:trainer=quick_test",
         "--config.trainer.optimizer.lr=1e30",
         "--workdir=run",
@@ -342,7 +379,7 @@ def test_a_run_without_a_checkpoint_has_no_last_one(tmp_path, trained):
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     (tmp_path / "run" / "checkpoints").mkdir()
-    done = tool(
+    done = tooled(
         "export", "run", "--output", "m.pth", "--checkpoint", "last", cwd=tmp_path, expect=2
     )
     assert "no checkpoint yet" in done.stderr

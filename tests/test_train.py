@@ -70,9 +70,7 @@ def small(clips, **overrides):
         "logger.name": (),
         **{name.replace("__", "."): value for name, value in overrides.items()},
     }
-    for name, value in values.items():
-        group, _, field = name.rpartition(".")
-        (config if not group else eval(f"config.{group}", {"config": config}))[field] = value
+    config.update_from_flattened_dict(values)
     return config
 
 
