@@ -58,6 +58,13 @@ def lacking(what: str):
     pytest.skip(what)
 
 
+@pytest.fixture
+def quick_collection():
+    """For tests that look for garbage: what is there already is not looked through again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module")
 def optimized():
     """For programs that run longer than they compile, or must have another process's last bits."""

@@ -53,7 +53,7 @@ def equal(a, b) -> bool:
 
 
 @pytest.fixture
-def checkpoints(tmp_path):
+def checkpoints(tmp_path, quick_collection):
     with Checkpoints(tmp_path / "checkpoints", taxonomy_digest="tags") as opened:
         yield opened
 

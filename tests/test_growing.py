@@ -43,6 +43,7 @@ def test_it_holds_what_was_added(parts, most, dtype, monkeypatch):
     assert found.tolist() == expected.tolist()
 
 
+@pytest.mark.usefixtures("quick_collection")
 def test_a_file_goes_with_its_array(monkeypatch, tmp_path):
     monkeypatch.setattr(growing, "IN_MEMORY", 100)
     monkeypatch.setattr(growing.tempfile, "tempdir", str(tmp_path))

@@ -47,11 +47,11 @@ def _few_rows_for_what_takes_long(monkeypatch):
     monkeypatch.setattr(judge, "disentanglement", of_few)
     monkeypatch.setattr(judge, "NUM_SAMPLES", 500)
     monkeypatch.setattr(sample_quality, "_TEST_ROWS", 100)
-
-
-def test_evaluate_prints_one_flat_object(capsys, folder, monkeypatch):
     few = functools.partial(fit_baselines, components=(20,), smoothings=(0.25,))
     monkeypatch.setattr(fitted_baselines, "fit_baselines", few)
+
+
+def test_evaluate_prints_one_flat_object(capsys, folder):
     out = shell(
         capsys, "evaluate", folder, "--json", "--split", "val", "--num-importance-samples", 20
     )
@@ -76,8 +76,6 @@ def test_evaluate_prints_one_flat_object(capsys, folder, monkeypatch):
 
 def test_of_many_rows_some_are_judged(capsys, folder, monkeypatch, tmp_path):
     folder = shutil.copytree(folder, tmp_path / "run")
-    few = functools.partial(fit_baselines, components=(20,), smoothings=(0.25,))
-    monkeypatch.setattr(fitted_baselines, "fit_baselines", few)
     monkeypatch.setattr(judge, "_ROWS", 40)
     monkeypatch.setattr(judge, "_TRAIN_ROWS", 300)
     monkeypatch.setattr(judge, "_LEAST_ROWS", 1)

@@ -30,6 +30,7 @@ SMALL = (
     "--config.model.hidden_dim=16",
     "--config.model.latent_dim=4",
     "--config.data.batch_size=64",
+    "--config.data.test_fraction=0.8",  # so that few rows train
     "--config.logger.name=()",
     "--config.inference.num_samples=20",
 )
