@@ -128,12 +128,13 @@ def test_an_epoch_twice_in_the_log_is_once_after_a_resume(copy):
 
 
 def test_more_epochs_are_refused_where_a_schedule_is_a_share_of_them(tmp_path):
-    place, warmup = tmp_path / "a", {"loss.kld_schedule": "linear", "loss.kld_warmup": 0.5}
+    few = {"data.test_fraction": 0.8}
+    place, warmup = tmp_path / "a", few | {"loss.kld_schedule": "linear", "loss.kld_warmup": 0.5}
     resume(place, **warmup)
     with pytest.raises(InputError, match=r"trainer\.max_epochs \(was 2, now 3\)"):
         resume(place, **warmup, **{"trainer.max_epochs": 3})
     # The control: a warm-up in epochs is the same however many follow.
-    place, warmup = tmp_path / "b", {"loss.kld_schedule": "linear", "loss.kld_warmup": 1.0}
+    place, warmup = tmp_path / "b", few | {"loss.kld_schedule": "linear", "loss.kld_warmup": 1.0}
     resume(place, **warmup)
     resume(place, **warmup, **{"trainer.max_epochs": 3})
     with pytest.raises(InputError, match=r"trainer\.max_epochs \(was 3, now 2\)"):

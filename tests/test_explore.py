@@ -66,6 +66,10 @@ def test_damaged_rows_are_refused(folder, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+in_a_browser = pytest.mark.ecosystem
+"""Another runtime; what the page is made of is tested without one."""
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     """A run whose tags are made to break out of a page."""
@@ -141,6 +145,7 @@ def averaged(run, present, absent):
     return np.mean(each, axis=0)
 
 
+@in_a_browser
 @pytest.mark.parametrize(
     "given", [(["jazz"], []), (["jazz", "piano"], ["fast tempo"]), ([], ["rock"])]
 )
@@ -159,6 +164,7 @@ def test_its_probabilities_are_pythons(opened, run, given):
     assert hash_
 
 
+@in_a_browser
 def test_its_layers_are_the_models(browser, tmp_path):
     """Three hidden layers with both norms, in half precision."""
     run = make_run("vamp", True, True, tmp_path, hidden_dims=DEEPER)
@@ -176,6 +182,7 @@ def test_its_layers_are_the_models(browser, tmp_path):
     page.page.close()
 
 
+@in_a_browser
 def test_clicks_search_and_links(opened):
     before = opened.state()
     assert before["with"] == []
@@ -237,6 +244,7 @@ def lively(browser, active):
     page.page.close()
 
 
+@in_a_browser
 def test_a_slider_holds_a_dimension(lively, active):
     free = lively.state()
     slider = lively.page.locator("#sliders input[type=range]").first
@@ -254,6 +262,7 @@ def test_a_slider_holds_a_dimension(lively, active):
     assert lively.state()["held"] == {}
 
 
+@in_a_browser
 def test_a_slider_that_is_dragged_writes_one_address(lively):
     """Firefox and Safari end a script that changes the address some hundred times in a row."""
     lively.state()
@@ -273,6 +282,7 @@ def test_a_slider_that_is_dragged_writes_one_address(lively):
     assert written == 1
 
 
+@in_a_browser
 def test_an_answer_that_stands_says_what_it_is_worth(lively, active):
     """Tags that the bank knows little of are drawn for anew, and then no more is promised."""
     rows = active.sets("train")
@@ -285,6 +295,7 @@ def test_an_answer_that_stands_says_what_it_is_worth(lively, active):
     assert ("too few to trust" in said) == (worth < 100)
 
 
+@in_a_browser
 def test_a_click_restyles_bars_and_no_button_but_those_that_change_state(lively):
     lively.state()
     found = lively.page.evaluate(
@@ -300,6 +311,7 @@ def test_a_click_restyles_bars_and_no_button_but_those_that_change_state(lively)
     assert {each.partition(" ")[0] for each in found if "tag" in each} <= {"class", "aria-pressed"}
 
 
+@in_a_browser
 @pytest.mark.parametrize(
     ("hash_", "said"),
     [
@@ -321,6 +333,7 @@ def test_an_address_with_nonsense_shows_what_can_be(browser, active, hash_, said
     page.page.close()
 
 
+@in_a_browser
 def test_hostile_tags_in_a_browser(browser, hostile, tmp_path):
     page = Page(browser, explore.write_explore(hostile, output=tmp_path / "page.html"))
     page.state()
@@ -330,6 +343,7 @@ def test_hostile_tags_in_a_browser(browser, hostile, tmp_path):
     page.page.close()
 
 
+@in_a_browser
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_accessible_by_axe(browser, run, tmp_path, scheme, width):
     """As axe-core finds it, with tags chosen both ways; a picture without a text it must find."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.ensemble
 
 import jaxvae
 from jaxvae import cli, fitted_baselines, judge, sample_quality
@@ -47,6 +48,8 @@ def _few_rows_for_what_takes_long(monkeypatch):
     monkeypatch.setattr(judge, "disentanglement", of_few)
     monkeypatch.setattr(judge, "NUM_SAMPLES", 500)
     monkeypatch.setattr(sample_quality, "_TEST_ROWS", 100)
+    boosting = functools.partial(sklearn.ensemble.GradientBoostingClassifier, n_estimators=10)
+    monkeypatch.setattr(sklearn.ensemble, "GradientBoostingClassifier", boosting)
     few = functools.partial(fit_baselines, components=(20,), smoothings=(0.25,))
     monkeypatch.setattr(fitted_baselines, "fit_baselines", few)
 

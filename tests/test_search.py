@@ -22,8 +22,6 @@ from tests.conftest import ROOT
 optuna = pytest.importorskip("optuna", reason="search needs the extra optuna")
 NullPool = pytest.importorskip("sqlalchemy.pool").NullPool
 
-pytestmark = pytest.mark.usefixtures("optimized")
-
 SMALL = (
     f"--config={ROOT}/configs/small.py",
     "--config.trainer.max_epochs=3",
@@ -31,6 +29,7 @@ SMALL = (
     "--config.model.latent_dim=4",
     "--config.data.batch_size=64",
     "--config.data.test_fraction=0.8",  # so that few rows train
+    "--config.data.val_fraction=0.02",
     "--config.logger.name=()",
     "--config.inference.num_samples=20",
 )

@@ -109,6 +109,8 @@ def test_every_shipped_config_trains(name, tmp_path):
     config.trainer.max_epochs = 2
     config.trainer.lr_scheduler.warmup_epochs = min(1.0, config.trainer.lr_scheduler.warmup_epochs)
     config.inference.num_samples = 100
+    if name != "best":  # whose loss falls within the epoch
+        config.data.test_fraction = 0.6
     metrics = train_and_evaluate(config, tmp_path / "run", models_dir=tmp_path / "models")
     first, second = read_epochs(tmp_path / "run")
     assert second["train/loss"] < first["train/loss"]
@@ -222,7 +224,7 @@ EFFECTS = {
     "trainer.deterministic": (True, "environment"),
     "trainer.optimizer.lr": (1e-2, "training"),
     "trainer.optimizer.betas": ((0.5, 0.9), "training"),
-    "trainer.ema_decay": (0.9, "training"),
+    "trainer.ema_decay": (0.9, "training with validation"),
     "trainer.optimizer.decoupled_weight_decay": (True, "training with decay"),
     "trainer.optimizer.weight_decay": (0.1, "training"),
     "trainer.lr_scheduler.name": ("cosine", "training"),
@@ -275,10 +277,14 @@ def observed(clips, name, where, **overrides):
         "training with capacity": {"loss__objective": "capacity"},
         "training with iw": {"loss__objective": "iw"},
         "training with decay": {"trainer__optimizer__weight_decay": 0.1},
+        "training with validation": {"trainer__ema_decay": 0.0},
     }.get(where, {}) | overrides
     if where.startswith("training"):
-        # What follows training takes longer than these epochs, and is not looked at.
+        # What follows training takes longer than these epochs, and is not looked at; nor is the
+        # validation, a program of its own, but of what acts on nothing else.
         last = overrides.get("trainer__max_epochs", 2)
+        if "trainer__ema_decay" not in overrides and last == 2:
+            overrides |= {"trainer__max_epochs": 3, "trainer__check_val_every_n_epoch": 3}
 
         def leave(epoch, metrics, state):
             if epoch == last:
