@@ -5,8 +5,17 @@ Importing this package is cheap: each room is imported when it is first used.
     run = jaxvae.load("outputs/vae_training/2026-01-31_12-00-00")
 """
 
+import sys
+
 __version__ = "0.1.0"
 __all__ = ["InputError", "load", "load_many"]
+
+if sys.platform == "win32":  # locks, signals and flushed files are as POSIX has them
+    _LINE = "jaxvae runs on Linux and macOS; on Windows, in WSL (Windows Subsystem for Linux)"
+    if sys.argv[0] == "-m" or sys.argv[0].endswith(("launch.py", "jaxvae", "jaxvae.exe")):
+        print(_LINE, file=sys.stderr)
+        sys.exit(2)
+    raise ImportError(_LINE)
 
 
 def __getattr__(name: str):

@@ -72,9 +72,7 @@ def _like(tree, flat: dict[str, np.ndarray]):
                 f"array {name} is {value.dtype}{list(value.shape)}, "
                 f"the model needs {expected.dtype}{list(expected.shape)}"
             )
-        if _is_key(leaf):
-            value = jax.random.wrap_key_data(jnp.asarray(value))
-        leaves.append(value)
+        leaves.append(jax.random.wrap_key_data(jnp.asarray(value)) if _is_key(leaf) else value)
     return jax.tree_util.tree_unflatten(treedef, leaves)
 
 

@@ -6,12 +6,15 @@
 #   scripts/run_tests.sh -m faults tests/faults    kills, full disks, hostile files; minutes
 #
 # Tests that need PyTorch, or the MusicCaps rows that JAXVAE_SHARED points to, skip without them.
+# The environment is .venv, of requirements-dev.txt on the newest Python; others by JAXVAE_VENV,
+# JAXVAE_PYTHON, JAXVAE_REQUIREMENTS and JAXVAE_CONSTRAINTS (files).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case ${1:-} in
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "scripts/$(basename "$0")"; exit 0 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "scripts/$(basename "$0")"; exit 0 ;;
 esac
 . scripts/environment.sh
-prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}"
+prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}" ${JAXVAE_CONSTRAINTS:+"$JAXVAE_CONSTRAINTS"}
+unset JAXVAE_REQUIREMENTS JAXVAE_CONSTRAINTS # not for what the tests start
 # A file of tests on one core, the next on another: most of the time goes into compiling.
-exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
+exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "$@"

@@ -72,6 +72,7 @@ elif [ -n "$resume" ]; then
 fi
 
 prepare requirements.txt
+venv=$(cd "$venv" && pwd)
 cd "$caller"
-exec "$here/.venv/bin/python" "$here/launch.py" \
+exec "$venv/bin/python" "$here/launch.py" \
     --config="$here/configs/$model.py:data=$data,trainer=$trainer" "${overrides[@]}" "$@"
