@@ -42,22 +42,22 @@ def fault(function, old, new="9"):
 
 def test_there_are_enough_and_each_has_a_name_of_its_own():
     assert len(LISTED) >= FEWEST
-    assert max(collections.Counter(each.name for each in LISTED).values()) == 1
-    assert max(collections.Counter(each.digest for each in LISTED).values()) == 1
+    assert max(collections.Counter(entry.name for entry in LISTED).values()) == 1
+    assert max(collections.Counter(entry.digest for entry in LISTED).values()) == 1
 
 
 def test_they_are_spread():
-    topics = collections.Counter(each.topic for each in LISTED)
+    topics = collections.Counter(entry.topic for entry in LISTED)
     assert {topic for topic, count in topics.items() if count >= 5} >= TOPICS
     assert max(topics.values()) <= len(LISTED) // 4
 
 
 def test_no_module_has_most_of_them(known):
-    modules = collections.Counter(faults.find(each, known).path for each in LISTED)
+    modules = collections.Counter(faults.find(entry, known).path for entry in LISTED)
     assert [(path.name, n) for path, n in modules.items() if n > MOST_OF_A_MODULE] == []
 
 
-@pytest.mark.parametrize("listed", LISTED, ids=lambda each: each.name)
+@pytest.mark.parametrize("listed", LISTED, ids=lambda entry: entry.name)
 def test_a_fault_is_where_the_list_says_and_changes_the_program(listed, known):
     function = faults.find(listed, known)
     assert function.text.count(listed.old) == 1
@@ -111,12 +111,12 @@ def test_a_mark_names_the_test_that_is_running_and_changes_nothing(small, monkey
     exec(texts["deep/three.py"], names)
     assert names["g"]()() == 7
     del sys._jaxvae_mark
-    # Both are called a-fault here, and once for each test is enough.
+    # Both are called a-fault here, and once a test is enough.
     assert (small / "hits").read_text() == "a-fault\ttests/test_x.py::test_y[a b] (call)\n"
 
 
 def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
-    found = {
+    measured = {
         "tests": {
             "tests/test_slow.py::test_a": 9.0,
             "tests/test_losses.py::test_b": 5.0,
@@ -137,7 +137,7 @@ def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
             ]
         },
     }
-    names = [test[-1] for test in coverage.covering(fault("f", "x"), "losses", found)]
+    names = [test[-1] for test in coverage.covering(fault("f", "x"), "losses", measured)]
     assert names == ["c", "b", "d", "e", "f", "a"]
 
 

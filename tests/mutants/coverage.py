@@ -104,20 +104,23 @@ def measure(faults: Sequence[Fault]) -> dict[str, Any]:
 
 def kept(path: Path, faults: Sequence[Fault], tree_digest: str) -> dict[str, Any]:
     """What `measure` says, from a file where that is of these sources and these faults."""
-    key = {"tree": tree_digest, "faults": sorted(f"{each.name} {each.digest}" for each in faults)}
+    key = {
+        "tree": tree_digest,
+        "faults": sorted(f"{fault.name} {fault.digest}" for fault in faults),
+    }
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if {name: found.get(name) for name in key} == key:
-            return found
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        if {name: measured.get(name) for name in key} == key:
+            return measured
     print("running the whole suite once, to see which tests reach what", flush=True)
-    found = {**key, **measure(faults)}
+    measured = {**key, **measure(faults)}
     fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    fresh.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     os.replace(fresh, path)
-    return found
+    return measured
 
 
-def covering(fault: Fault, module: str, found: dict[str, Any]) -> list[str]:
+def covering(fault: Fault, module: str, measured: dict[str, Any]) -> list[str]:
     """The tests that reach a fault's function, those first that are most likely to notice it.
 
     File by file, so that what a file's tests share is made once: files whose name is like the
@@ -127,9 +130,9 @@ def covering(fault: Fault, module: str, found: dict[str, Any]) -> list[str]:
     Args:
       fault: the fault.
       module: the name of the module that has it.
-      found: from `measure`.
+      measured: from `measure`.
     """
-    seconds, hits = found["tests"], found["hits"][fault.name]
+    seconds, hits = measured["tests"], measured["hits"][fault.name]
     direct = {test for test, phase in hits if phase != "setup"} & {*seconds}
     shared = {test.partition("::")[0] for test, phase in hits if phase == "setup"}
     chosen = direct | {test for test in seconds if test.partition("::")[0] in shared}

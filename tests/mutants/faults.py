@@ -113,10 +113,12 @@ def find(fault: Fault, known: Functions) -> Function:
     if fault.function not in known:
         raise FaultError(f"{fault.name}: there is no function {fault.function}")
     candidates = known[fault.function]
-    counts = [each.text.count(fault.old) for each in candidates]
-    matching = [each for each, count in zip(candidates, counts, strict=True) if count == 1]
+    counts = [candidate.text.count(fault.old) for candidate in candidates]
+    matching = [
+        candidate for candidate, count in zip(candidates, counts, strict=True) if count == 1
+    ]
     if len(matching) > 1:
-        places = ", ".join(each.path.name for each in matching)
+        places = ", ".join(function.path.name for function in matching)
         raise FaultError(f"{fault.name}: {fault.function} has the old text in each of {places}")
     if not matching:
         raise FaultError(

@@ -35,12 +35,12 @@ class Results:
           whole: whether one that survived must have survived the whole suite.
         """
         wanted = {"name": name, "sources": self._sources, "fault": content}
-        found = None
+        last = None
         for entry in self._read():
             enough = entry.get("result") != "survived" or entry.get("stage") == "whole" or not whole
             if enough and {key: entry.get(key) for key in wanted} == wanted:
-                found = entry
-        return found
+                last = entry
+        return last
 
     def keep(self, name: str, content: str, result: Result) -> Result:
         """Adds a result, and says it."""
@@ -51,8 +51,8 @@ class Results:
                 file.seek(max(0, file.seek(0, 2) - 1))
                 ended = file.read(1) in (b"", b"\n")  # a killed process leaves half a line
                 file.write((("" if ended else "\n") + json.dumps(entry) + "\n").encode())
-            shown = f"{entry['result']:<9}{entry['seconds']:>7.0f} s  {name}  {entry['first']}"
-            print(shown.rstrip(), flush=True)
+            line = f"{entry['result']:<9}{entry['seconds']:>7.0f} s  {name}  {entry['first']}"
+            print(line.rstrip(), flush=True)
         return entry
 
     def _read(self) -> list[Result]:

@@ -56,35 +56,35 @@ def attempt(tests: Sequence[str], *, limit: float, fault: Fault | None = None) -
         return process.run_pytest(tree, ["-x", "-q", f"@{listed}"], limit=limit)
 
 
-def judge(fault: Fault, tests: Sequence[str], found: dict[str, Any], *, whole: bool) -> Result:
+def judge(fault: Fault, tests: Sequence[str], measured: dict[str, Any], *, whole: bool) -> Result:
     """What becomes of a fault: "caught", "timeout" (caught as well) or "survived".
 
     Args:
       fault: the fault.
       tests: those that reach it, in the order to try.
-      found: from `coverage.measure`.
+      measured: from `coverage.measure`.
       whole: whether the whole suite has the last word.
     """
     stage, first, seconds, result = "covering", "", 0.0, "survived"
     if tests:
-        limit = 120.0 + 5.0 * sum(found["tests"][test] for test in tests)
+        limit = 120.0 + 5.0 * sum(measured["tests"][test] for test in tests)
         ended = attempt(tests, limit=limit, fault=fault)
         first, seconds, result = ended.first, ended.seconds, _NAMES[ended.result]
     if result == "survived" and whole:
-        ended = attempt((), limit=300.0 + 4.0 * found["seconds"], fault=fault)
+        ended = attempt((), limit=300.0 + 4.0 * measured["seconds"], fault=fault)
         stage, first, result = "whole", ended.first, _NAMES[ended.result]
         seconds += ended.seconds
-    shown = {"result": result, "stage": stage, "first": first, "seconds": round(seconds, 1)}
-    return {"topic": fault.topic, "function": fault.function, "tests": len(tests), **shown}
+    outcome = {"result": result, "stage": stage, "first": first, "seconds": round(seconds, 1)}
+    return {"topic": fault.topic, "function": fault.function, "tests": len(tests), **outcome}
 
 
-def check_control(tests: Sequence[str], found: dict[str, Any], results: Results) -> None:
+def check_control(tests: Sequence[str], measured: dict[str, Any], results: Results) -> None:
     """Runs all the covering tests without a fault; SystemExit if one fails."""
     content = hashlib.sha256("\n".join(tests).encode()).hexdigest()[:12]
     if not tests or results.kept(CONTROL, content, whole=False):
         return
     print(f"running the {len(tests):,} tests that reach them, without a fault", flush=True)
-    ended = attempt(tests, limit=300.0 + 5.0 * sum(found["tests"][test] for test in tests))
+    ended = attempt(tests, limit=300.0 + 5.0 * sum(measured["tests"][test] for test in tests))
     if ended.result != "passed":
         sys.exit(f"without a fault: {ended.result}, {ended.first}\n{ended.output}")
     facts = {"stage": "covering", "first": "", "seconds": round(ended.seconds, 1)}
@@ -131,17 +131,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     modules = {fault.name: faults.find(fault, known).path.stem for fault in listed}
     sources = sources_digest()
     options.results.parent.mkdir(parents=True, exist_ok=True)
-    found = coverage.kept(options.results.with_suffix(".coverage.json"), listed, sources)
-    for test in found["failed"]:
+    measured = coverage.kept(options.results.with_suffix(".coverage.json"), listed, sources)
+    for test in measured["failed"]:
         print(f"left out, since it fails with marks in the sources: {test}")
-    tests = {fault.name: coverage.covering(fault, modules[fault.name], found) for fault in chosen}
+    tests = {
+        fault.name: coverage.covering(fault, modules[fault.name], measured) for fault in chosen
+    }
     results = Results(options.results, sources)
-    check_control(sorted({test for each in tests.values() for test in each}), found, results)
+    check_control(sorted({test for names in tests.values() for test in names}), measured, results)
 
     def one(fault: Fault) -> Result:
         done = results.kept(fault.name, fault.digest, whole=options.whole)
         if done is None:
-            judged = judge(fault, tests[fault.name], found, whole=options.whole)
+            judged = judge(fault, tests[fault.name], measured, whole=options.whole)
             done = results.keep(fault.name, fault.digest, judged)
         return done
 
