@@ -75,6 +75,7 @@ def readme_command() -> list[str]:
 def fresh_copy(place: Path) -> Path:
     """Copies the repository's files to a new folder, and returns it."""
     place.mkdir(parents=True)
+    place.parent.chmod(0o755)  # a test writes beside it as a user without rights
     clone.copy(place)
     for path in place.glob(f"tests/**/{_OWN}"):
         path.unlink()
