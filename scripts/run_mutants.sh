@@ -14,4 +14,4 @@ case ${1:-} in
 esac
 . scripts/environment.sh
 prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}"
-exec .venv/bin/python -m tests.mutants.run "$@"
+exec "$venv/bin/python" -m tests.mutants.run "$@"

@@ -145,7 +145,7 @@ def test_the_command_for_survivors_is_that_of_the_readme():
     command = process.readme_command()[1:]
     assert command[:2] == ["-m", "pytest"]
     assert (
-        f'exec .venv/bin/python {" ".join(command)} "$@"'
+        f'exec "$venv/bin/python" {" ".join(command)} "$@"'
         in (ROOT / "scripts" / "run_tests.sh").read_text()
     )
 
