@@ -7,9 +7,11 @@ file has one, in a manifest that is written last. A checkpoint that fails is nam
 and the one before it is used.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +21,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jaxvae import manifest
-from jaxvae.errors import InputError
+from jaxvae import devices, manifest
+from jaxvae.errors import InputError, Unreadable, one_line
+from jaxvae.record import read_json
 
 KEPT = 2
 
@@ -97,16 +100,30 @@ def _verify(flat: dict[str, np.ndarray], described: dict[str, dict], where: str)
             raise InputError(f"{where}: array {name} is not what was saved (digest differs)")
 
 
-def _targets(described: dict[str, dict]) -> dict[str, np.ndarray]:
-    return {
-        name: np.zeros(leaf["shape"], np.dtype(leaf["dtype"])) for name, leaf in described.items()
-    }
+def _targets(described: dict[str, dict], where: str) -> dict[str, np.ndarray]:
+    try:
+        return {
+            name: np.zeros(leaf["shape"], np.dtype(leaf["dtype"]))
+            for name, leaf in described.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: its record is damaged: {one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
-    """What an exception says; of a long one the end, where the operating system's word is."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:80]} ... {text[-200:]}"
+@contextlib.contextmanager
+def _readable(where: Path) -> Iterator[None]:
+    """Where every file is what was written, an error in reading says nothing about the files."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise Unreadable(where, error) from error
+
+
+def set_aside_whole(folder: Path) -> list[Path]:
+    """The checkpoints that were once finished and were set aside as damaged since, oldest first."""
+    return sorted(path for path in folder.glob("*.damaged") if manifest.is_sealed(path))
 
 
 class Checkpoints:
@@ -119,6 +136,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, taxonomy_digest: str):
+        devices.check_backend()
         self.folder = folder
         self._taxonomy_digest = taxonomy_digest
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +184,7 @@ class Checkpoints:
         # A disk's fault comes as an OSError, a ValueError or the runtime's own exception.
         except Exception as error:
             raise InputError(
-                f"{self.folder}: checkpoint {epoch} not saved: {_one_line(error)}"
+                f"{self.folder}: checkpoint {epoch} not saved: {one_line(error)}"
             ) from error
         if not saved:
             raise InputError(f"{self.folder}: checkpoint {epoch} not saved: a newer one is there")
@@ -184,6 +202,7 @@ class Checkpoints:
 
         Raises:
           InputError: there are checkpoints and none is whole, or they are another taxonomy's.
+          Unreadable: one can't be read now, which is no damage; none is passed over for it.
         """
         passed_over: list[str] = []
         unfinished = 0
@@ -192,13 +211,16 @@ class Checkpoints:
             unfinished += not manifest.is_sealed(where)
             try:
                 manifest.check(where)
-                record = self._manager.restore(
-                    epoch, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-                ).record
-                tree = _like(like, self._read(where, record["leaves"]))
-            # Damage shows as whatever the parser at hand raises: KeyError, ValueError, OSError...
-            except Exception as error:
-                passed_over.append(f"{where} was passed over: {_one_line(error)}")
+                with _readable(where):
+                    record = self._manager.restore(
+                        epoch, args=ocp.args.Composite(record=ocp.args.JsonRestore())
+                    ).record
+                    flat = self._read(where, record["leaves"])
+                tree = _like(like, flat)
+            except Unreadable:
+                raise
+            except (InputError, KeyError) as error:  # another model's lacks an array
+                passed_over.append(f"{where} was passed over: {one_line(error)}")
                 if set_aside:
                     aside = self.folder / f"{epoch}.damaged"
                     shutil.rmtree(aside, ignore_errors=True)
@@ -224,9 +246,10 @@ class Checkpoints:
 
     def _read(self, where: Path, described: dict[str, dict]) -> dict[str, np.ndarray]:
         """A checkpoint's arrays from the disk, each compared with its digest."""
+        targets = _targets(described, str(where))
         flat = self._manager.restore(
             int(where.name),
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(_targets(described))),
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(targets)),
         ).state
         _verify(flat, described, str(where))
         return flat
@@ -263,7 +286,7 @@ def save_params(folder: Path, params: dict, batch_stats: dict, facts: dict) -> N
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     except Exception as error:  # as in `Checkpoints.save`
-        raise InputError(f"{folder}: parameters not saved: {_one_line(error)}") from error
+        raise InputError(f"{folder}: parameters not saved: {one_line(error)}") from error
 
 
 def load_params(folder: Path) -> tuple[dict, dict, dict]:
@@ -274,21 +297,23 @@ def load_params(folder: Path) -> tuple[dict, dict, dict]:
 
     Raises:
       InputError: missing or damaged, naming the file.
+      Unreadable: it can't be read now, which is no damage.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no trained parameters here; did the run finish?")
     manifest.check(folder)
-    try:
-        record = json.loads((folder / "record.json").read_text())
+    record = read_json(folder / "record.json")
+    leaves, facts = record.get("leaves"), record.get("facts")
+    if not isinstance(leaves, dict) or not isinstance(facts, dict):
+        raise InputError(f"{folder / 'record.json'}: damaged: no 'leaves' and 'facts' in it")
+    targets = _targets(leaves, str(folder))
+    devices.check_backend()
+    with _readable(folder):
         with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-            flat = checkpointer.restore(folder / "arrays", _targets(record["leaves"]))
-        _verify(flat, record["leaves"], str(folder))
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{folder}: the parameters are damaged: {_one_line(error)}") from error
+            flat = checkpointer.restore(folder / "arrays", targets)
+        _verify(flat, leaves, str(folder))
     tree: dict[str, dict] = {"params": {}, "batch_stats": {}}
     for name, value in flat.items():
         group, layer, leaf = name.split(".")
         tree[group].setdefault(layer, {})[leaf] = np.asarray(value)
-    return tree["params"], tree["batch_stats"], record["facts"]
+    return tree["params"], tree["batch_stats"], facts

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, one_line
 
 
 def start(*, accelerator: str, deterministic: bool) -> None:
@@ -38,6 +38,18 @@ def split_cpu() -> None:
             jax.config.update("jax_num_cpu_devices", cores)
 
 
+def check_backend() -> None:
+    """Raises InputError where JAX can't start on the platform that it was told to use."""
+    try:
+        jax.devices()
+    except Exception as error:  # RuntimeError, or a bare AssertionError
+        asked = jax.config.values["jax_platforms"]
+        raise InputError(
+            f"JAX can't start on JAX_PLATFORMS={asked or ''}: {one_line(error)}. Set it to a "
+            f"platform of this machine, such as cpu, or leave it unset"
+        ) from error
+
+
 def preempted(step: int) -> bool:
     """Whether the cluster is about to take a host away and this is the step to save at.
 
@@ -66,6 +78,7 @@ def make_mesh(*, accelerator: str, num_devices: int, data: int = -1, model: int 
       InputError: the accelerator or that many devices are not there, naming what is; or the axes do
         not multiply out to them.
     """
+    check_backend()
     try:
         found = jax.devices() if accelerator == "auto" else jax.devices(accelerator)
     except RuntimeError as error:

@@ -16,6 +16,20 @@ class InputError(ValueError):
         super().__init__(" ".join(str(message).split()))
 
 
+class Unreadable(InputError):
+    """A file can't be read as things are: another user's, on a disk that fails, for want of memory.
+
+    That says nothing about what is in it, so nothing is changed, and the same command goes on once
+    the cause is mended.
+    """
+
+    def __init__(self, path: object, cause: BaseException):
+        reason = getattr(cause, "strerror", None) or one_line(cause)
+        super().__init__(
+            f"{path} can't be read now: {reason}. Nothing was changed; mend that first"
+        )
+
+
 class CommandEnded(RuntimeError):
     """A command ended otherwise than by success or an InputError.
 
@@ -30,6 +44,12 @@ class CommandEnded(RuntimeError):
 
 class StudyLost(RuntimeError):
     """The storage no longer takes or gives what a study is: a full disk, a folder that is gone."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says; of a long one the end, where the operating system's word is."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:80]} ... {text[-200:]}"
 
 
 def json_fault(error: Exception) -> str:

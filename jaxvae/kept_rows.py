@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxvae.dataset import Dataset, fingerprint_rows
-from jaxvae.errors import InputError, did_you_mean
+from jaxvae.errors import InputError, Unreadable, did_you_mean
 from jaxvae.record import read_json, replacing
+from jaxvae.regular_file import is_missing
 from jaxvae.splits import SPLITS
 from jaxvae.taxonomy import Taxonomy
 
@@ -89,6 +90,9 @@ def damage_to_repair(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> str:
 
     Returns:
       A line if the file is not what was written at the start, else "".
+
+    Raises:
+      Unreadable: it can't be read now, which is no damage.
     """
     if not (folder / "config.json").exists():  # which is written after the others
         return ""
@@ -96,6 +100,8 @@ def damage_to_repair(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> str:
     again = f"written again from {dataset.source} (fingerprint {dataset.fingerprint[:12]})"
     try:
         kept = _read(path)
+    except Unreadable:
+        raise
     except InputError as error:
         return f"{error}; {again}" if path.exists() else f"{path}: missing; {again}"
     found = fingerprint_rows(kept.rows, taxonomy)
@@ -124,6 +130,9 @@ def _read(path: Path) -> KeptRows:
     except InputError:
         raise
     except Exception as error:
+        missing = isinstance(error, OSError) and is_missing(error)
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and not missing):
+            raise Unreadable(path, error) from error
         raise InputError(f"{path}: damaged: {str(error)[:200]}") from error
     if split.shape != rows.shape[:1] or split.max(initial=0) >= len(SPLITS):
         raise InputError(f"{path}: damaged: does not put each of {len(rows):,} rows in one split")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvae import devices, evaluate, hosts, interrupt, record
-from jaxvae.checkpoints import Checkpoint, Checkpoints
+from jaxvae.checkpoints import Checkpoint, Checkpoints, set_aside_whole
 from jaxvae.errors import InputError
 from jaxvae.metrics import Losses
 from jaxvae.progress import Plan, Progress
@@ -216,6 +216,13 @@ def _resume(
     found = _shared(found, like)
     if found is None:
         if checkpoints is not None and record.has_epochs(folder):
+            if aside := set_aside_whole(checkpoints.folder):
+                raise InputError(
+                    f"{folder}: its epochs are in metrics.jsonl, but each checkpoint was set aside "
+                    f"as damaged ({', '.join(path.name for path in aside)}). To go on, put a whole "
+                    f"one back under its number; to train from the first epoch again, remove "
+                    f"{checkpoints.folder}"
+                )
             terminal.say(
                 f"{folder / 'checkpoints'}: no checkpoint, though metrics.jsonl has epochs; "
                 f"training starts from the first"

@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from jaxvae.errors import InputError
-from jaxvae.regular_file import open_regular
+from jaxvae.errors import InputError, Unreadable
+from jaxvae.regular_file import is_missing, open_regular
 
 NAME = "SHA256SUMS"
 
@@ -51,6 +51,7 @@ def check(folder: Path, names: Sequence[str] | None = None) -> None:
 
     Raises:
       InputError: the manifest is missing or damaged, or a file differs; the message names it.
+      Unreadable: a file can't be read now, which is no damage.
     """
     damage = next(damaged(folder, names), None)
     if damage is not None:
@@ -58,7 +59,11 @@ def check(folder: Path, names: Sequence[str] | None = None) -> None:
 
 
 def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
-    """One line for each file that is not what was sealed, or for the manifest itself."""
+    """Yields a line for each file that is not what was sealed, or for the manifest itself.
+
+    Raises:
+      Unreadable: a file can't be read now, which is no damage.
+    """
     path = folder / NAME
     try:
         with open_regular(path) as file:
@@ -66,7 +71,12 @@ def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
     except FileNotFoundError:
         yield f"{folder} is not whole: it has no {NAME}, which is written last"
         return
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
+        if not is_missing(error):
+            raise Unreadable(path, error) from error
+        yield f"{path} is damaged: {str(error)[:120]}"
+        return
+    except UnicodeError as error:
         yield f"{path} is damaged: {str(error)[:120]}"
         return
     if own != _digest_of(lines) + "\n":
@@ -80,6 +90,8 @@ def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
             if file_digest(folder / name) != digest:
                 yield f"{folder / name} is not what was written (its SHA-256 differs)"
         except OSError as error:
+            if not is_missing(error):
+                raise Unreadable(folder / name, error) from error
             yield f"{folder / name} can't be read: {error.strerror}"
 
 

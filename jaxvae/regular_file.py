@@ -21,6 +21,14 @@ def open_regular(path: Path) -> BufferedReader:
     return open(descriptor, "rb")
 
 
+def is_missing(error: OSError) -> bool:
+    """Whether an error of `open_regular` says what is there: nothing, or no regular file.
+
+    Any other (EACCES, EIO, ESTALE …) says that it can't be read as things are.
+    """
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EISDIR, errno.ELOOP)
+
+
 def irregular(path: Path) -> bool:
     """Whether reading a path might never end."""
     return path.is_fifo() or path.is_char_device() or path.is_block_device()

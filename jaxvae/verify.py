@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae import export, manifest, run_folder
+from jaxvae import devices, export, manifest, run_folder
 from jaxvae.checkpoints import Checkpoints, load_params
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, Unreadable
 from jaxvae.kept_rows import load_kept_rows
 from jaxvae.record import read_epochs, read_json
-from jaxvae.regular_file import irregular
+from jaxvae.regular_file import irregular, is_missing
 from jaxvae.safetensors_file import read_safetensors
 from jaxvae.taxonomy import Taxonomy
 from jaxvae.torch_file import read_pth
@@ -28,8 +28,10 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
 
     Raises:
       InputError: it is no run's folder.
+      Unreadable: a file of it can't be read now, which is no damage.
     """
     run_folder.check_is_run(folder)
+    devices.check_backend()
     folder = folder.resolve()
     # Before any of them is opened: what is read by libraries would wait for a pipe's other end.
     if odd := sorted(path for path in folder.rglob("*") if irregular(path)):
@@ -39,9 +41,13 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
     for title, check in _checks(folder):
         try:
             lines = list(check(folder))
+        except Unreadable:
+            raise
         except InputError as error:
             lines = [str(error)]
         except OSError as error:
+            if not is_missing(error):
+                raise Unreadable(error.filename, error) from error
             lines = [f"{error.filename}: {error.strerror}"]
         if lines:
             wrong += lines

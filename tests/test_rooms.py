@@ -99,7 +99,7 @@ ROOMS = {
     "manifest": {"errors", "regular_file"},
     "lock": {"errors"},
     "interrupt": set(),
-    "checkpoints": {"errors", "manifest"},
+    "checkpoints": {"devices", "errors", "manifest", "record"},
     "events": set(),
     "record": {"errors", "events", "regular_file"},
     "evaluate": {"baselines", "metrics", "tag_rows"},
@@ -162,7 +162,7 @@ ROOMS = {
     "disentanglement": set(),
     "latents": {"disentanglement", "export", "inference"},
     "arguments": {"errors"},
-    "kept_rows": {"dataset", "errors", "record", "splits", "taxonomy"},
+    "kept_rows": {"dataset", "errors", "record", "regular_file", "splits", "taxonomy"},
     "run": {
         "arguments",
         "complete",
@@ -264,6 +264,7 @@ ROOMS = {
     },
     "verify": {
         "checkpoints",
+        "devices",
         "errors",
         "export",
         "kept_rows",
