@@ -53,6 +53,13 @@ def pytest_sessionfinish():
     shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+    """What needs PyTorch is asked for by `-m torch`: not every lane of .ci/run has it."""
+    for item in items:
+        if "torch" in getattr(item, "fixturenames", ()):
+            item.add_marker("torch")
+
+
 def lacking(what: str, name: str = ""):
     """Skips where something is missing; in CI nothing may be but what JAXVAE_MAY_LACK names."""
     if IN_CI and name not in MAY_LACK:

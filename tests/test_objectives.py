@@ -150,9 +150,8 @@ def test_the_importance_weighted_bound_is_numpys_and_between_elbo_and_likelihood
     assert (found <= -log_weight.mean(axis=0)).all()
 
 
-def test_the_doubly_reparameterised_gradient_is_torchs():
+def test_the_doubly_reparameterised_gradient_is_torchs(torch):
     """Tucker et al. (2019), eq. 8, written out with torch's autograd: squared weights on z alone."""
-    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     draws = 6
     mean, logvar, scale = rng.normal(size=(3, B, L)).astype(np.float32)

@@ -154,8 +154,7 @@ def test_the_average_by_hand():
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
-def test_weight_decay_is_torchs(decoupled):
-    torch = pytest.importorskip("torch")
+def test_weight_decay_is_torchs(decoupled, torch):
     start = averaged_state(decoupled=decoupled)
     theirs = {
         (layer, name): torch.nn.Parameter(torch.tensor(np.array(array)))
