@@ -10,7 +10,9 @@ and the one before it is used.
 import contextlib
 import hashlib
 import json
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +28,8 @@ from jaxvae.errors import InputError, Unreadable, one_line
 from jaxvae.record import read_json
 
 KEPT = 2
+_PLAIN = re.compile(r"[\w./ +,=@-]*")
+"""Paths that Orbax takes as they are."""
 
 
 class Checkpoint(NamedTuple):
@@ -111,6 +115,27 @@ def _targets(described: dict[str, dict], where: str) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """A path to a folder in which nothing is more than a character: its own, or a link's.
+
+    Orbax looks for patterns below a path without escaping the path itself, so `[256,128]` is a set
+    of characters; other characters are an error of its, or a cloud's address.
+    """
+    if _PLAIN.fullmatch(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="jaxvae-") as place:
+        if not _PLAIN.fullmatch(place):
+            raise InputError(
+                f"{folder}: checkpoints can't be written below this path while TMPDIR is {place}; "
+                f"set TMPDIR to a folder named by letters and digits"
+            )
+        link = Path(place) / "folder"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
+
+
+@contextlib.contextmanager
 def _readable(where: Path) -> Iterator[None]:
     """Where every file is what was written, an error in reading says nothing about the files."""
     try:
@@ -140,8 +165,9 @@ class Checkpoints:
         self.folder = folder
         self._taxonomy_digest = taxonomy_digest
         folder.mkdir(parents=True, exist_ok=True)
+        self._held = contextlib.ExitStack()
         self._manager = ocp.CheckpointManager(
-            folder,
+            self._held.enter_context(_plainly_named(folder)),
             options=ocp.CheckpointManagerOptions(
                 create=False,
                 multiprocessing_options=_alone(),
@@ -259,6 +285,7 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         self._manager.close()
+        self._held.close()
 
 
 def save_params(folder: Path, params: dict, batch_stats: dict, facts: dict) -> None:
@@ -278,8 +305,12 @@ def save_params(folder: Path, params: dict, batch_stats: dict, facts: dict) -> N
     shutil.rmtree(fresh, ignore_errors=True)
     record = {"facts": facts, "leaves": _describe(flat)}
     try:
-        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-            checkpointer.save(fresh / "arrays", flat)
+        fresh.mkdir()
+        with (
+            _plainly_named(fresh) as named,
+            ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer,
+        ):
+            checkpointer.save(named / "arrays", flat)
             checkpointer.wait_until_finished()
         (fresh / "record.json").write_text(json.dumps(record, indent=2) + "\n")
         manifest.seal(fresh)
@@ -309,8 +340,11 @@ def load_params(folder: Path) -> tuple[dict, dict, dict]:
     targets = _targets(leaves, str(folder))
     devices.check_backend()
     with _readable(folder):
-        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-            flat = checkpointer.restore(folder / "arrays", targets)
+        with (
+            _plainly_named(folder) as named,
+            ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer,
+        ):
+            flat = checkpointer.restore(named / "arrays", targets)
         _verify(flat, leaves, str(folder))
     tree: dict[str, dict] = {"params": {}, "batch_stats": {}}
     for name, value in flat.items():

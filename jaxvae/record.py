@@ -200,10 +200,20 @@ def _epoch_of(line: bytes) -> float:
         return math.inf  # half a line, from a run that was killed while writing it
 
 
-class _Console(Console):
-    """A console whose reader may go away: rich would end the process, and a run with it."""
+class PlainConsole(Console):
+    """Standard error, on which text is shown as it is: no markup, no emoji codes, no links.
+
+    Its reader may go away: rich would end the process then, and a run with it.
+
+    Args:
+      quiet: whether nothing is shown.
+    """
+
+    def __init__(self, *, quiet: bool = False):
+        super().__init__(stderr=True, markup=False, emoji=False, highlight=False, quiet=quiet)
 
     def on_broken_pipe(self) -> None:
+        """Goes on in silence."""
         self.quiet = True
 
 
@@ -211,13 +221,13 @@ class Terminal:
     """What a run says while it goes on: to standard error, so that pipes stay clean."""
 
     def __init__(self, *, progress_bar: bool = True, silent: bool = False):
-        self._console = _Console(stderr=True, highlight=False, quiet=silent)
+        self._console = PlainConsole(quiet=silent)
         self._bar = progress_bar and self._console.is_terminal
 
     def say(self, text: str) -> None:
         """Prints a line or a block as it is."""
         with contextlib.suppress(OSError):  # what is said is not worth a run
-            self._console.print(text, markup=False, soft_wrap=True)
+            self._console.print(text, soft_wrap=True)
 
     def summary(self, title: str, rows: dict[str, str]) -> None:
         """Prints a two-column table."""
@@ -236,10 +246,10 @@ class Terminal:
             yield EpochDisplay(total, say=self.say)
             return
         columns = (
-            TextColumn("epoch {task.completed}/{task.total}"),
+            TextColumn("epoch {task.completed}/{task.total}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[losses]}"),
-            TextColumn("left"),
+            TextColumn("{task.fields[losses]}", markup=False),
+            TextColumn("left", markup=False),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console) as progress:

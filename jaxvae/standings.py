@@ -4,10 +4,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from jaxvae.record import PlainConsole
 from jaxvae.study import Outcome
 
 _SHOWN = 10
@@ -88,7 +88,7 @@ def standings(
       total: trials that are wanted.
       say: prints a line.
     """
-    console = Console(stderr=True)
+    console = PlainConsole()
     options: dict[str, Any] = {"metric": metric, "maximise": maximise, "total": total}
     if not console.is_terminal:
         yield Standings(**options, show=say, live=False)

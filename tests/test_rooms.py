@@ -94,7 +94,7 @@ ROOMS = {
     "space": {"errors", "settings"},
     "study": {"errors", "space"},
     "study_folder": {"errors", "manifest", "record", "run_folder", "settings", "verify"},
-    "standings": {"study"},
+    "standings": {"record", "study"},
     "members": {"interrupt", "loop", "population", "progress", "state"},
     "manifest": {"errors", "regular_file"},
     "lock": {"errors"},
