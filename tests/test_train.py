@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxvae import epoch, interrupt, lock, manifest, run_folder, settings
+from jaxvae.corpus import build_corpus
 from jaxvae.errors import InputError
 from jaxvae.open_run import load
 from jaxvae.record import read_epochs
@@ -103,14 +104,23 @@ def timeless(folder):
     ]
 
 
+@pytest.fixture(scope="module")
+def some_of_the_corpus(tmp_path_factory):
+    """A file with a part of the embedded corpus's rows."""
+    path = tmp_path_factory.mktemp("corpus") / "rows.json"
+    rows = build_corpus().draw(seed=0).tags[:900]
+    path.write_text(json.dumps([{"aspect_list": list(tags)} for tags in rows]))
+    return path
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_shipped_config_trains(name, tmp_path):
+def test_every_shipped_config_trains(name, tmp_path, some_of_the_corpus):
     config = settings.load_config(str(ROOT / "configs" / f"{name}.py"))
     config.trainer.max_epochs = 2
     config.trainer.lr_scheduler.warmup_epochs = min(1.0, config.trainer.lr_scheduler.warmup_epochs)
     config.inference.num_samples = 100
-    if name != "best":  # whose loss falls within the epoch
-        config.data.test_fraction = 0.6
+    if name != "best":  # whose loss needs more of them to fall
+        config.data.dataset_name = str(some_of_the_corpus)
     metrics = train_and_evaluate(config, tmp_path / "run", models_dir=tmp_path / "models")
     first, second = read_epochs(tmp_path / "run")
     assert second["train/loss"] < first["train/loss"]
