@@ -40,7 +40,18 @@ def launch(argv: Sequence[str]) -> int:
     return _guarded(lambda: train_command.run(argv[:1], argv[1:]))
 
 
+def _settle_environment() -> None:
+    """Undoes variables that were set for other programs and would break these commands.
+
+    A notebook hands its plot backend to every process that it starts, which may not have it;
+    figures are drawn to files here. Everything is float32, whatever JAX_ENABLE_X64 says.
+    """
+    os.environ["MPLBACKEND"] = "agg"
+    os.environ.pop("JAX_ENABLE_X64", None)
+
+
 def _guarded(command: Callable[[], int]) -> int:
+    _settle_environment()
     try:
         code = command()
         if sys.stdout is not None:  # closed by whoever started this
