@@ -138,7 +138,7 @@ def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
         },
     }
     names = [test[-1] for test in coverage.covering(fault("f", "x"), "losses", measured)]
-    assert names == ["c", "b", "d", "e", "f", "a"]
+    assert names == ["b", "c", "d", "e", "f", "a"]
 
 
 def test_the_command_for_survivors_is_that_of_the_readme():

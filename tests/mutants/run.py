@@ -138,7 +138,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         fault.name: coverage.covering(fault, modules[fault.name], measured) for fault in chosen
     }
     results = Results(options.results, sources)
-    check_control(sorted({test for names in tests.values() for test in names}), measured, results)
+    reached = {test for names in tests.values() for test in names}
+    measured_order = (test for test in measured["tests"] if test in reached)
+    check_control(
+        sorted(measured_order, key=lambda test: test.partition("::")[0]), measured, results
+    )
 
     def one(fault: Fault) -> Result:
         done = results.kept(fault.name, fault.digest, whole=options.whole)
