@@ -110,13 +110,19 @@ def test_a_search_leaves_its_best_trial_as_a_run(found):
     assert "src=" not in page
 
 
-def test_a_resumed_search_adds_trials_and_repeats_none(found, capsys):
-    before = study_of(study_name="a", storage=f"sqlite:///{found / 'study.db'}").trials
-    out, _ = shell(capsys, "search", "--resume", found)
+def copied(found, place):
+    """A copy of a finished search, to do something to."""
+    return shutil.copytree(found, place / "study")
+
+
+def test_a_resumed_search_adds_trials_and_repeats_none(found, tmp_path, capsys):
+    folder = copied(found, tmp_path)
+    before = study_of(study_name="a", storage=f"sqlite:///{folder / 'study.db'}").trials
+    out, _ = shell(capsys, "search", "--resume", folder)
     assert "val/nll_iw" in out
-    assert len(states(found)) == 8
-    shell(capsys, "search", "--resume", found, "--trials", 10)
-    after = study_of(study_name="a", storage=f"sqlite:///{found / 'study.db'}").trials
+    assert len(states(folder)) == 8
+    shell(capsys, "search", "--resume", folder, "--trials", 10)
+    after = study_of(study_name="a", storage=f"sqlite:///{folder / 'study.db'}").trials
     assert len(after) == 10
     assert [trial.value for trial in after[:8]] == [trial.value for trial in before]
     assert len({json.dumps(trial.params, sort_keys=True) for trial in after}) == 10
@@ -204,11 +210,6 @@ def test_what_is_wrong_is_one_line(tmp_path, space, capsys, arguments, told):
     assert not (tmp_path / "a" / "study.db").exists()
 
 
-def damaged(found, place):
-    """A copy of a finished search, to do something to."""
-    return shutil.copytree(found, place / "study")
-
-
 def test_every_metric_is_known_before_anything_starts(found):
     trial = study_of(study_name="a", storage=f"sqlite:///{found / 'study.db'}").best_trial
     known = {*METRICS, "epochs", "best_epoch", "seconds"}
@@ -228,14 +229,14 @@ def test_every_metric_is_known_before_anything_starts(found):
     ],
 )  # fmt: skip
 def test_a_study_that_is_not_what_it_was_does_not_go_on(found, tmp_path, capsys, damage, told):
-    folder = damaged(found, tmp_path)
+    folder = copied(found, tmp_path)
     damage(folder)
     assert told in refused(capsys, "search", "--resume", folder)
     assert not list(folder.glob("*.damaged"))
 
 
 def test_a_database_without_the_study_is_named(found, tmp_path, capsys):
-    folder = damaged(found, tmp_path)
+    folder = copied(found, tmp_path)
     (folder / "study.db").unlink()
     Study(name="other", storage=f"sqlite:///{folder / 'study.db'}", worker="me", maximise=False,
           sampler="random", pruner="none", seed=0)  # fmt: skip
@@ -248,7 +249,7 @@ def best_folder(folder):
 
 
 def test_a_best_run_that_is_damaged_or_another_is_made_anew(found, tmp_path, capsys):
-    folder = damaged(found, tmp_path)
+    folder = copied(found, tmp_path)
     best = best_folder(folder)
     whole = (best / "model.pth").read_bytes()
     kept_before = {path: path.read_bytes() for path in best.glob("*.json")}
