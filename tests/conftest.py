@@ -33,6 +33,7 @@ hypothesis.settings.load_profile("repeatable")
 # Compiling is most of what these tests take, and so takes a third less; the processes that tests
 # start compile as a user's do, and so do the modules that use `optimized`.
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_traceback_in_locations_limit", 0)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
