@@ -23,6 +23,7 @@ ROOMS = {
     "splits": {"errors"},
     "data_report": {"tag_rows", "taxonomy"},
     "growing": {"errors"},
+    "tag_lists": {"errors", "taxonomy"},
     "tag_rows": {"cells", "growing"},
     "dataset": {
         "corpus",
@@ -175,6 +176,7 @@ ROOMS = {
         "likelihood",
         "run_plots",
         "sample",
+        "tag_lists",
         "tag_rows",
         "taxonomy",
     },
@@ -314,6 +316,7 @@ WITHOUT_JAX = {
         "corpus_tables",
         "cells",
         "tables",
+        "tag_lists",
         "tag_rows",
         "growing",
         "hub",
