@@ -17,6 +17,7 @@ from jaxvae.model import VAE
 from jaxvae.record import write_json
 from jaxvae.safetensors_file import read_safetensors, write_safetensors
 from jaxvae.taxonomy import Taxonomy
+from jaxvae.torch_names import cut_wrappers
 
 _STATISTICS = ("mean", "var", "count")
 _TOLERANCE = 1e-4
@@ -163,7 +164,11 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
       InputError: not such a file, no taxonomy, or one of another width.
     """
     read = read_safetensors if path.suffix == ".safetensors" else torch_file.read_pth
-    layers = torch_file.from_torch(read(path))
+    tensors = cut_wrappers(read(path))
+    try:
+        layers = torch_file.from_torch(tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     sidecar = path.with_suffix(".json")
     beside = _read_sidecar(sidecar) if sidecar.exists() else {}
     if taxonomy_path is not None:
