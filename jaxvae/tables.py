@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae.errors import InputError, did_you_mean
+from jaxvae.file_kinds import recognise, wrong_header
 from jaxvae.json_values import describe_json, is_row, json_values, main_member
 
 Cells = Iterator[Any]
@@ -43,6 +44,8 @@ def read_file(path: Path, column: str) -> Cells:
         raise InputError(f"cannot read {str(path)[:80]!r}: {reason}") from error
     if not known:
         raise InputError(_not_a_file(path))
+    if kind := recognise(path):
+        raise InputError(f"{path} is {kind}")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         kind = f"of unknown kind {path.suffix!r}" if path.suffix else "without a suffix"
@@ -131,6 +134,8 @@ def _read_csv(path: Path, column: str) -> Cells:
         _, header = next(records, (0, None))
         if header is None:
             raise InputError(f"{path} is empty")
+        if column not in header and (fault := wrong_header(path, header, column, delimiter)):
+            raise InputError(f"{path}: {fault}")
         check_column(column, header, str(path))
         index = header.index(column)
         for line, record in records:
