@@ -12,6 +12,7 @@ from flax import nnx
 
 from jaxvae import torch_file
 from jaxvae.errors import InputError, json_fault
+from jaxvae.file_kinds import stand_in
 from jaxvae.hidden_layers import HiddenLayer, decoder_layers, depth_of, encoder_layers
 from jaxvae.model import VAE
 from jaxvae.record import write_json
@@ -163,6 +164,8 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
     Raises:
       InputError: not such a file, no taxonomy, or one of another width.
     """
+    if kind := stand_in(path):
+        raise InputError(f"{path} is {kind}")
     read = read_safetensors if path.suffix == ".safetensors" else torch_file.read_pth
     tensors = cut_wrappers(read(path))
     try:

@@ -7,6 +7,8 @@ table may be separated otherwise than its name says, or begin with something els
 import re
 from pathlib import Path
 
+from jaxvae.regular_file import open_regular
+
 _START = 4096
 _UNPACK = "unpack it, and name what comes out"
 _AS_CSV = "save it as CSV, and name that"
@@ -36,11 +38,7 @@ def recognise(path: Path) -> str:
     Args:
         path: a regular file; one that can't be opened is left to its reader.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(_START)
-    except OSError:
-        return ""
+    start = _start_of(path)
     for magic, kind, remedy in _BINARY:
         if start.startswith(magic):
             right = magic == b"PAR1" and path.suffix.lower() == ".parquet"
@@ -49,17 +47,38 @@ def recognise(path: Path) -> str:
         if b"[Content_Types].xml" in start or b"xl/" in start:
             return f"an Excel workbook; {_AS_CSV}"
         return f"a zip archive; {_UNPACK}"
+    if kind := _stand_in(start):
+        return kind
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"<?xml"):
+        return f"an XML file; {_AS_CSV}"
+    return ""
+
+
+def stand_in(path: Path) -> str:
+    """Returns what a file is that stands where another should be, and what to do; or "".
+
+    Args:
+        path: a file of any kind, which may be missing.
+    """
+    return _stand_in(_start_of(path))
+
+
+def _start_of(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            return file.read(_START)
+    except (OSError, ValueError):
+        return b""
+
+
+def _stand_in(start: bytes) -> str:
     if start.startswith(_LFS):
         return "a Git LFS pointer, not the file itself; fetch that by git lfs pull"
     if _ANNEX.match(start):
         return "a git-annex pointer, not the file itself; fetch that by git annex get"
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if re.match(
-        rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype html|<html|<head|<body)", text, re.S
-    ):
+    if _PAGE.match(start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()):
         return "an HTML page, perhaps one to log in or of an error; download the file itself"
-    if text.startswith(b"<?xml"):
-        return f"an XML file; {_AS_CSV}"
     return ""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae.errors import InputError, did_you_mean, json_fault
+from jaxvae.file_kinds import stand_in
 
 SHIPPED = Path(__file__).with_name("taxonomy.json")
 MAX_FILE_BYTES = 64 * 2**20
@@ -245,6 +246,8 @@ def _read_json(path: Path) -> Any:
     except InputError:
         raise
     except (ValueError, RecursionError) as error:  # Each says by itself what is wrong and where.
+        if kind := stand_in(path):
+            raise InputError(f"taxonomy {path} is {kind}") from error
         raise InputError(f"{path}: not a taxonomy in UTF-8 JSON: {json_fault(error)}") from error
 
 

@@ -29,8 +29,8 @@ _HOLDERS = (
 )
 _MOST_HOLDERS = 4
 _WAY_OUT = (
-    "load it in PyTorch, if you trust it, and save the state dict alone: "
-    'torch.save(model.state_dict(), "weights.pth"), of a checkpoint '
+    "load it in PyTorch, if you trust it (torch.load(FILE, weights_only=False)), and save the "
+    'state dict alone: torch.save(model.state_dict(), "weights.pth"), of a checkpoint '
     'torch.save(checkpoint["state_dict"], "weights.pth")'
 )
 

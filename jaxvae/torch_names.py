@@ -142,9 +142,18 @@ def cut_wrappers(tensors: Mapping[str, Any]) -> dict[str, Any]:
         names.pop("n_averaged", None)
     while prefix := _common_prefix(names.values()):
         names = {name: short.removeprefix(prefix) for name, short in names.items()}
+    if prefix := _one_model(names.values()):  # beside a loss's or a metric's own tensors
+        names = {name: short.removeprefix(prefix) for name, short in names.items()}
     if len(set(names.values())) < len(names):
         return dict(tensors)
     return {short: tensors[name] for name, short in names.items()}
+
+
+def _one_model(names: Collection[str]) -> str:
+    """Returns the prefix of the one first layer that there is, if that has one; or ""."""
+    first = "fc1.weight"
+    prefixes = [name.removesuffix(first) for name in names if name.endswith("." + first)]
+    return prefixes[0] if len(prefixes) == 1 and first not in names else ""
 
 
 def _common_prefix(names: Collection[str]) -> str:

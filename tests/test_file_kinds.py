@@ -8,6 +8,7 @@ import pytest
 
 from jaxvae.errors import InputError
 from jaxvae.tables import SUFFIXES, read_file
+from jaxvae.taxonomy import Taxonomy
 
 TABLE = "id,tags\n1,rock\n2,jazz\n"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -119,3 +120,13 @@ def test_tables_are_read_as_before(tmp_path, name, content, read):
 
 def test_a_wrong_column_of_a_right_table_is_still_said(tmp_path):
     assert "no column 'tag' (did you mean 'tags'?)" in refusal(tmp_path / "a.csv", TABLE, "tag")
+
+
+def test_a_taxonomy_may_be_a_pointer_too(tmp_path):
+    path = tmp_path / "taxonomy.json"
+    path.write_text(LFS)
+    with pytest.raises(InputError, match=r"taxonomy\.json is a Git LFS pointer"):
+        Taxonomy.load(path)
+    path.write_text("{")
+    with pytest.raises(InputError, match="not a taxonomy in UTF-8 JSON"):
+        Taxonomy.load(path)

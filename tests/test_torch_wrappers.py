@@ -174,3 +174,21 @@ def test_names_that_differ_only_by_a_wrapper_stay(tmp_path):
     (tmp_path / "tags.json").write_text(json.dumps(TAGS))
     with pytest.raises(InputError, match=r"x\.pth: the state dict has unknown 'module\.fc1"):
         export.read_model(tmp_path / "x.pth", str(tmp_path / "tags.json"))
+
+
+def test_of_a_model_beside_other_tensors_only_those_are_unknown(tmp_path):
+    model = Holder(Holder(Module()))
+    model.register_buffer("pos_weight", torch.ones(6))
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
+    (tmp_path / "tags.json").write_text(json.dumps(TAGS))
+    with pytest.raises(InputError) as caught:
+        export.read_model(tmp_path / "x.pth", str(tmp_path / "tags.json"))
+    assert "the state dict has unknown 'pos_weight'; expected layers" in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_pointer_in_place_of_a_model_is_named(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(InputError, match=r"is a Git LFS pointer.*git lfs pull"):
+        export.read_model(path, None)
