@@ -111,9 +111,9 @@ class Study:
             raise StudyLost(f"{self._place}: {_cause(error)}") from error
 
     def terms(self) -> tuple[dict[str, Any] | None, bool]:
-        """What its trials have in common (see `study_terms`), and whether it has any trial.
+        """Terms that all trials have in common (see `study_terms`), and whether there is a trial.
 
-        The terms are None of a new study, and of one that was begun before they were stored.
+        The terms of a new study, and of one that was begun before they were stored, are None.
         """
         with self._reaching_storage():
             stored = self._study.user_attrs.get(_TERMS)
@@ -126,7 +126,7 @@ class Study:
 
     @property
     def maximises(self) -> bool:
-        """Whether the study, as it was begun, takes more of its metric for better."""
+        """True where the study, as it was begun, takes more of its metric for better."""
         return self._study.direction.name == "MAXIMIZE"
 
     def suggest_first(self, drawn: dict[str, Any]) -> None:
