@@ -125,8 +125,12 @@ def _comments(path: Path, column: str, separator: str) -> str:
             last, number = line, number + 1
     names = _split(last.lstrip("#"), separator)
     if column not in names:
-        lines = "line 1 is a comment" if number == 1 else f"lines 1 to {number} are comments"
-        return f"{lines} and no column names; delete them, and put column names first"
+        if number == 1:
+            return "line 1 is a comment and no column names; delete it, and put column names first"
+        return (
+            f"lines 1 to {number} are comments and no column names; delete them, and put column "
+            f"names first"
+        )
     if number == 1:
         return "line 1: a '#' before the column names; delete it and the spaces between names"
     rest = "line 1" if number == 2 else f"lines 1 to {number - 1}"

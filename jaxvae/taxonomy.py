@@ -150,8 +150,13 @@ class Taxonomy:
         """
         column = self._find(tag)
         if column is None:
-            known = did_you_mean(normalize(tag)[:MAX_QUOTED], self.tags)
-            raise InputError(f"unknown tag {_quote(tag)}{known}: not in {self.source}")
+            spelled = normalize(tag)[:MAX_QUOTED]
+            # Of a tag that holds commas, a list has perhaps left the first part.
+            longer = [known for known in self.tags if known.startswith(spelled + ",")]
+            near = did_you_mean(spelled, self.tags)
+            if longer and not near:
+                near = f" (did you mean {_quote(longer[0])}?)"
+            raise InputError(f"unknown tag {_quote(tag)}{near}: not in {self.source}")
         return column
 
     def columns(self, tags: Iterable[str], on_unknown: str = "error") -> list[int]:

@@ -137,3 +137,10 @@ def test_the_text_of_sample_and_complete_reads_back(capsys, model):
 def test_an_unknown_tag_of_a_list_is_named(capsys, model):
     assert cli.main(["complete", model, "--with", "jazzz, a,b"]) == 2
     assert "unknown tag 'jazzz' (did you mean 'jazz'?)" in capsys.readouterr().err
+
+
+def test_the_first_part_of_a_tag_with_commas_says_which_was_meant():
+    with pytest.raises(InputError, match=r"unknown tag 'Folk' \(did you mean 'folk, world"):
+        Taxonomy.from_mapping({"genre": [FOLK]}, source="test").column("Folk")
+    with pytest.raises(InputError, match="unknown tag 'Polka': not in test"):
+        Taxonomy.from_mapping({"genre": [FOLK]}, source="test").column("Polka")
