@@ -39,6 +39,7 @@ def get_config(presets: str = "") -> ConfigDict:
     c.data.dataset_split = "train"  # split of a hub data set to read
     c.data.hub_streaming = False  # read a hub data set as it comes, and keep no copy of it
     c.data.aspect_column = "aspect_list"  # column that holds a row's tags
+    c.data.max_unreadable_fraction = 0.01  # greatest share of rows whose cells may be unreadable
     c.data.val_fraction = 0.05  # share of the kept rows for validation, rounded down
     c.data.test_fraction = 0.05  # share of the kept rows for the test, rounded down
     c.data.split_by = "row"  # "row", or "set": equal tag sets stay in one split

@@ -4,6 +4,7 @@ No row is dropped without being counted: rows read = kept + without a known tag 
 """
 
 import hashlib
+import math
 import os
 import re
 from collections import Counter
@@ -194,6 +195,11 @@ def make_lookup(taxonomy: Taxonomy) -> Callable[[str], int]:
     return column
 
 
+def _next_share(share: float) -> float:
+    """Returns a share in whole percents that is at least the given one."""
+    return math.ceil(share * 100.0) / 100.0
+
+
 def _encode(
     cells: tables.Cells, taxonomy: Taxonomy, source: str, max_unreadable_fraction: float
 ) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -221,9 +227,11 @@ def _encode(
         raise InputError(f"{source}: there are column names but no rows")
     if num_unreadable > max_unreadable_fraction * num_read:
         first = describe_unreadable(unreadable[0])
+        enough = _next_share(num_unreadable / num_read)
         raise InputError(
             f"{source}: {num_unreadable:,} of {num_read:,} rows are unreadable, more than the "
-            f"{max_unreadable_fraction:.2%} allowed; the first is {first}"
+            f"{max_unreadable_fraction:.2%} allowed; the first is {first}; mend them, or allow "
+            f"more by --config.data.max_unreadable_fraction={enough}"
         )
     ranked = rank_unknown(unknown)
     if not num_kept:

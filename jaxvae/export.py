@@ -12,11 +12,13 @@ from flax import nnx
 
 from jaxvae import torch_file
 from jaxvae.errors import InputError, json_fault
+from jaxvae.file_kinds import stand_in
 from jaxvae.hidden_layers import HiddenLayer, decoder_layers, depth_of, encoder_layers
 from jaxvae.model import VAE
 from jaxvae.record import write_json
 from jaxvae.safetensors_file import read_safetensors, write_safetensors
 from jaxvae.taxonomy import Taxonomy
+from jaxvae.torch_names import cut_wrappers
 
 _STATISTICS = ("mean", "var", "count")
 _TOLERANCE = 1e-4
@@ -162,8 +164,14 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
     Raises:
       InputError: not such a file, no taxonomy, or one of another width.
     """
+    if kind := stand_in(path):
+        raise InputError(f"{path} is {kind}")
     read = read_safetensors if path.suffix == ".safetensors" else torch_file.read_pth
-    layers = torch_file.from_torch(read(path))
+    tensors = cut_wrappers(read(path))
+    try:
+        layers = torch_file.from_torch(tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     sidecar = path.with_suffix(".json")
     beside = _read_sidecar(sidecar) if sidecar.exists() else {}
     if taxonomy_path is not None:

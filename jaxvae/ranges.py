@@ -50,6 +50,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.decoder_bias": _one_of("random", "log_odds"),
     "model.prior": _one_of("normal", "mixture", "vamp", "flow"),
     "model.prior_components": _from_to(1, 2**20),
+    "data.max_unreadable_fraction": (
+        lambda value: 0.0 <= value <= 1.0,
+        "must be at least 0 and at most 1",
+    ),
     "data.val_fraction": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "data.test_fraction": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "data.split_by": _one_of("row", "set"),

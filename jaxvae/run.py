@@ -16,6 +16,7 @@ from jaxvae.evaluate import to_multi_hot
 from jaxvae.kept_rows import KeptRows, load_kept_rows
 from jaxvae.likelihood import RowLikelihood, row_likelihood
 from jaxvae.run_plots import Plots
+from jaxvae.tag_lists import quote_tag
 from jaxvae.tag_rows import tag_counts
 from jaxvae.taxonomy import Taxonomy
 
@@ -326,7 +327,9 @@ def complete_tags(
     there = taxonomy.columns(present, on_unknown)
     gone = taxonomy.columns(absent, on_unknown)
     if both := sorted({*there} & {*gone}):
-        raise InputError(f"both present and absent: {', '.join(taxonomy.names(both))}")
+        raise InputError(
+            f"both present and absent: {', '.join(map(quote_tag, taxonomy.names(both)))}"
+        )
     if not there and not gone:
         raise InputError("nothing to complete: give a tag that is present or absent")
     if len(gone) == taxonomy.num_tags:

@@ -8,12 +8,15 @@ import contextlib
 import csv
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from jaxvae.errors import InputError
+from jaxvae.tag_lists import format_tags, parse_tags, quote_tag
 
 FORMATS = ("text", "json", "csv")
+_LIST = '"jazz, upright bass"; a tag with a comma in double quotes; or a JSON list'
 
 
 def add_to(commands) -> None:
@@ -37,7 +40,7 @@ def add_to(commands) -> None:
     _seed_and_format(sample)
 
     complete = _command(commands, "complete", _complete, "complete a partial tag set")
-    complete.add_argument("--with", dest="present", default="", help='"jazz, upright bass"')
+    complete.add_argument("--with", dest="present", default="", help=_LIST)
     complete.add_argument("--without", dest="absent", default="", help='"fast tempo"')
     complete.add_argument("--num", type=int, default=5, help="distinct sets (5)")
     _unknown(complete)
@@ -113,10 +116,6 @@ def _load_any(options: argparse.Namespace):
     return load_many(options.run_folder) if options.checkpoint == "best" else _load(options)
 
 
-def _tags(text: str) -> list[str]:
-    return [tag.strip() for tag in text.split(",") if tag.strip()]
-
-
 def _on_unknown(options: argparse.Namespace) -> str:
     return "ignore" if options.ignore_unknown else "error"
 
@@ -189,15 +188,15 @@ def _sample(options: argparse.Namespace, rest: list[str]) -> int:
     elif options.format == "csv":
         _print_csv(["tags"], ([json.dumps(tags, ensure_ascii=False)] for tags in sets))
     else:
-        print("\n".join(", ".join(tags) or "(no tag)" for tags in sets))
+        print("\n".join(format_tags(tags, run.taxonomy) for tags in sets))
     return 0
 
 
 def _complete(options: argparse.Namespace, rest: list[str]) -> int:
     run = _load_any(options)
     done = run.complete(
-        _tags(options.present),
-        _tags(options.absent),
+        parse_tags(options.present, run.taxonomy, option="--with"),
+        parse_tags(options.absent, run.taxonomy, option="--without"),
         num=options.num,
         seed=options.seed,
         on_unknown=_on_unknown(options),
@@ -214,10 +213,10 @@ def _complete(options: argparse.Namespace, rest: list[str]) -> int:
         return 0
     print("Sets drawn from p(rest | given), the most probable first:")
     for tags, p in pairs:
-        print(f"  {p:8.2g}  {', '.join(tags)}")
+        print(f"  {p:8.2g}  {format_tags(tags, run.taxonomy)}")
     print("Every other tag by concept, with its probability:")
     for concept, ranked in done.tags.items():
-        print(f"  {concept}: {', '.join(f'{tag} {p:.2f}' for tag, p in ranked[:6])}")
+        print(f"  {concept}: {_likely(ranked[:6])}")
     if done.effective_draws < 100.0:
         print(
             f"jaxvae: the estimate is worth only {done.effective_draws:.0f} draws; give fewer tags",
@@ -255,7 +254,7 @@ def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
         raise InputError(f"--dim {options.dim}: must be between 0 and {dims - 1}")
     if not 1 <= options.top <= run.network.num_tags:
         raise InputError(f"--top {options.top}: must be between 1 and {run.network.num_tags}")
-    around = _tags(options.around)
+    around = parse_tags(options.around, run.taxonomy, option="--around")
     rows = run.to_rows([around], on_unknown=_on_unknown(options))
     if not (rows < run.network.num_tags).any():
         raise InputError("--around: no tag to start from")
@@ -273,10 +272,11 @@ def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
     if options.format == "json":
         _print_json(steps)
         return 0
-    print(f"Dimension {options.dim}, around {', '.join(around)} (z = {mean[options.dim]:+.2f}):")
+    start = format_tags(around, run.taxonomy)
+    print(f"Dimension {options.dim}, around {start} (z = {mean[options.dim]:+.2f}):")
     for step in steps:
-        shown = ", ".join(f"{each['tag']} {each['probability']:.2f}" for each in step["tags"])
-        print(f"  z = {step['z']:+.0f}  {shown}")
+        likely = _likely((each["tag"], each["probability"]) for each in step["tags"])
+        print(f"  z = {step['z']:+.0f}  {likely}")
     return 0
 
 
@@ -329,6 +329,10 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> int:
     else:
         print(comparison_table(groups))
     return 0
+
+
+def _likely(ranked: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{quote_tag(tag)} {p:.2f}" for tag, p in ranked)
 
 
 def _say(line: str) -> None:

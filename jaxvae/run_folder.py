@@ -14,6 +14,7 @@ from jaxvae.taxonomy import Taxonomy
 MAY_CHANGE = (
     "model_name",
     "data.hub_streaming",
+    "data.max_unreadable_fraction",
     "trainer.accelerator",
     "trainer.enable_progress_bar",
     "trainer.checkpoint_every_seconds",

@@ -68,10 +68,12 @@ def _search(options: argparse.Namespace, rest: list[str]) -> int:
         space = settings.find_file(options.space, flag="space")
         facts = _new_facts(options, rest, overrides, folder)
     apply = load_space(space)
-    _check_space(apply, config)
+    always_drawn = _check_space(apply, config)
     again = ["search", "--resume", str(folder)]
     try:
-        return _run_search(config, facts, folder, apply, None if options.resume else space)
+        return _run_search(
+            config, facts, folder, apply, None if options.resume else space, always_drawn
+        )
     except interrupt.Interrupted as error:
         return interrupted(error, again)
     except StudyLost as error:
@@ -130,14 +132,18 @@ def _resumed(
     return config, facts
 
 
-def _check_space(apply, config: ConfigDict) -> None:
-    """Draws at random before anything starts, so that a wrong space is known at once."""
+def _check_space(apply, config: ConfigDict) -> set[str]:
+    """Draws at random before anything starts, so that a wrong space is known at once.
+
+    Returns:
+      The fields that every trial draws.
+    """
     import random
 
     from jaxvae.search import as_given
     from jaxvae.space import Dimension
 
-    apply(config.copy_and_resolve_references(), as_given(config))
+    always = set(apply(config.copy_and_resolve_references(), as_given(config)).drawn)
     drawn = random.Random(0)
 
     def draw(field: str, dimension: Dimension):
@@ -147,11 +153,51 @@ def _check_space(apply, config: ConfigDict) -> None:
         return drawn.randint(low, high) if dimension.kind == "integer" else drawn.uniform(low, high)
 
     for _ in range(100):
-        apply(config.copy_and_resolve_references(), draw)
+        always &= set(apply(config.copy_and_resolve_references(), draw).drawn)
+    return always
+
+
+def _hold_to_terms(study, terms: dict[str, Any], name: str) -> None:
+    """Stores a new study's terms, or checks that this process has those of the study.
+
+    Raises:
+      InputError: it has not; the message names what differs.
+    """
+    from jaxvae.study_terms import differences, in_a_line
+
+    stored, begun = study.terms()
+    if stored is None:
+        maximise = terms["direction"] == "maximize"
+        if study.maximises != maximise:
+            raise InputError(
+                f"study {name!r} takes {'more' if study.maximises else 'less'} of its metric for "
+                f"better, and of --metric {terms['metric']} {'more' if maximise else 'less'} is; "
+                f"give its metric, or another --study"
+            )
+        if begun:
+            say(
+                f"jaxvae: study {name!r} does not say of which data, config and metric its trials "
+                f"are; from now on it is of this process's: {terms['data']['source']}, "
+                f"{terms['metric']}"
+            )
+        study.set_terms(terms)
+        stored, _ = study.terms()
+    defaults = settings.load_config("configs/base.py")
+    if differing := differences(stored, terms, defaults):
+        raise InputError(
+            f"study {name!r} is of another {in_a_line(differing)}; its trials would not be "
+            f"comparable: give what it was begun with, or begin another (another --study, or a new "
+            f"--workdir)"
+        )
 
 
 def _run_search(
-    config: ConfigDict, facts: dict[str, Any], folder: Path, apply, space: Path | None
+    config: ConfigDict,
+    facts: dict[str, Any],
+    folder: Path,
+    apply,
+    space: Path | None,
+    always_drawn: set[str],
 ) -> int:
     """`space` is the file of a new study's space; None goes on with the study in the folder."""
     from jaxvae import record, study_folder
@@ -159,6 +205,7 @@ def _run_search(
     from jaxvae.standings import standings
     from jaxvae.study import Study, sqlite_url
     from jaxvae.study_page import study_page
+    from jaxvae.study_terms import terms_of
 
     metric, maximise = facts["metric"], is_higher_better(facts["metric"])
     with prepared_trials(config, folder, min(facts["at_once"], facts["trials"])) as (
@@ -175,6 +222,16 @@ def _run_search(
             seed=config.seed,
             begun=space is None,
         )
+        terms = terms_of(
+            config,
+            data=(trials.dataset.fingerprint, trials.dataset.source),
+            taxonomy=(trials.taxonomy.digest, trials.taxonomy.num_tags),
+            metric=metric,
+            maximise=maximise,
+            space=(space or folder / study_folder.SPACE).read_text(encoding="utf-8"),
+            always_drawn=always_drawn,
+        )
+        _hold_to_terms(study, terms, facts["study"])
         if space is None:
             study_folder.write(folder, config, facts)
         else:

@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxvae import ranges
+from jaxvae import field_hints, ranges
 from jaxvae.errors import InputError, did_you_mean
 
 RETIRED = {
@@ -54,6 +54,7 @@ def data_arguments(config: ConfigDict) -> dict[str, Any]:
         "test_fraction",
         "split_by",
         "split_seed",
+        "max_unreadable_fraction",
     )
     return {name: config.data[name] for name in names}
 
@@ -138,15 +139,19 @@ def parse(
     command = [argv[0], *arguments]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
     define(values)
+    own = [name for name in values if not name.startswith("config") and not values[name].boolean]
+    if text := field_hints.swallowed(arguments, own, known):
+        raise InputError(text)
     try:
         rest = values(command)[1:]
+    except flags.UnrecognizedFlagError as error:
+        value = str(error.flagvalue or "").partition("=")[2]
+        hint = field_hints.unknown_flag(error.flagname, value, known, RETIRED)
+        raise InputError(hint or _explain(str(error), known)) from error
     except flags.Error as error:
         raise InputError(_explain(str(error), known)) from error
     if rest:
-        raise InputError(
-            f"leftover argument {rest[0]!r}: write values with an equals sign, "
-            f"such as --config.data.shuffle=False"
-        )
+        raise InputError(field_hints.leftover(rest[0], known, RETIRED))
     config = values["config"].value
     _split_names(config)
     validate(config)
@@ -190,7 +195,10 @@ def take_config(arguments: Sequence[str]) -> tuple[str, list[str]]:
             others += [argument, *remaining]
         elif re.match(r"--?config(=|$)", argument):
             _, equals, value = argument.partition("=")
-            sources.append(value if equals else next(remaining, ""))
+            value = value if equals else next(remaining, "")
+            if value.startswith("-"):
+                raise InputError(f"--config has no value before {value}; write --config=FILE")
+            sources.append(value)
         else:
             others.append(argument)
     if len(sources) > 1:
@@ -213,10 +221,7 @@ def _check_name(argument: str, known: dict[str, Any]) -> None:
     inside = [field for field in known if field.startswith(name + ".")]
     if inside:
         raise InputError(f"--config.{name} is a group; set a field of it: {', '.join(inside)}")
-    # The last part is what people remember, so it is compared alone as well.
-    leaf = name.rpartition(".")[2]
-    same_leaf = [field for field in known if field.rpartition(".")[2] == leaf]
-    hint = f" (did you mean {same_leaf[0]!r}?)" if same_leaf else did_you_mean(name, known)
+    hint = field_hints.field_hint(name, known)
     raise InputError(f"--config.{name}: no such field{hint}; --help lists them")
 
 

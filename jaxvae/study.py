@@ -18,6 +18,7 @@ SAMPLERS = ("tpe", "random", "qmc")
 PRUNERS = ("median", "hyperband", "none")
 _STARTUP_TRIALS = 10
 _MEASURES, _DRAWN, _WORKER, _REASON = "measures", "drawn", "worker", "reason"
+_TERMS = "terms"
 
 
 class Outcome(NamedTuple):
@@ -108,6 +109,25 @@ class Study:
             yield
         except broken as error:
             raise StudyLost(f"{self._place}: {_cause(error)}") from error
+
+    def terms(self) -> tuple[dict[str, Any] | None, bool]:
+        """Terms that all trials have in common (see `study_terms`), and whether there is a trial.
+
+        The terms of a new study, and of one that was begun before they were stored, are None.
+        """
+        with self._reaching_storage():
+            stored = self._study.user_attrs.get(_TERMS)
+            return stored, bool(self._study.get_trials(deepcopy=False))
+
+    def set_terms(self, terms: dict[str, Any]) -> None:
+        """Stores what all trials must have in common."""
+        with self._reaching_storage():
+            self._study.set_user_attr(_TERMS, terms)
+
+    @property
+    def maximises(self) -> bool:
+        """True where the study, as it was begun, takes more of its metric for better."""
+        return self._study.direction.name == "MAXIMIZE"
 
     def suggest_first(self, drawn: dict[str, Any]) -> None:
         """Makes the first trial of a new study what was drawn, by field."""
@@ -208,7 +228,7 @@ class Study:
     def best(self) -> Outcome | None:
         """The complete trial with the best value."""
         complete = [(trial.value, trial) for trial in self.outcomes() if trial.value is not None]
-        sign = -1.0 if self._study.direction.name == "MAXIMIZE" else 1.0
+        sign = -1.0 if self.maximises else 1.0
         best = min(complete, key=lambda pair: sign * pair[0], default=None)
         return best and best[1]
 

@@ -8,13 +8,16 @@ line that breaks its format stops the reading with its number: no row is skipped
 
 import csv
 import difflib
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxvae.errors import InputError, did_you_mean, json_fault
+from jaxvae.errors import InputError, did_you_mean
+from jaxvae.file_kinds import recognise, wrong_header
+from jaxvae.json_values import describe_json, is_row, json_values, main_member
 
 Cells = Iterator[Any]
 """Pairs of the line a cell starts on (None if the file has no lines) and the cell; from typed
@@ -41,6 +44,8 @@ def read_file(path: Path, column: str) -> Cells:
         raise InputError(f"cannot read {str(path)[:80]!r}: {reason}") from error
     if not known:
         raise InputError(_not_a_file(path))
+    if kind := recognise(path):
+        raise InputError(f"{path} is {kind}")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         kind = f"of unknown kind {path.suffix!r}" if path.suffix else "without a suffix"
@@ -129,6 +134,8 @@ def _read_csv(path: Path, column: str) -> Cells:
         _, header = next(records, (0, None))
         if header is None:
             raise InputError(f"{path} is empty")
+        if column not in header and (fault := wrong_header(path, header, column, delimiter)):
+            raise InputError(f"{path}: {fault}")
         check_column(column, header, str(path))
         index = header.index(column)
         for line, record in records:
@@ -165,63 +172,50 @@ def _wide_fields():
         csv.field_size_limit(before)
 
 
-def _read_json_lines(path: Path, column: str) -> Cells:
-    present: dict[str, None] = {}
-    rows = 0
-    # In binary, since text iteration would split lines at characters that JSON strings may hold.
-    with path.open("rb") as file:
-        for line, content in enumerate(file, start=1):
-            text = content.decode("utf-8-sig" if line == 1 else "utf-8")
-            if not text.strip():
-                continue
-            record = _parse_json(text, f"{path}, line {line}", line)
-            rows += 1
-            if not isinstance(record, dict):
-                raise InputError(f"{path}, line {line}: expected one JSON object")
-            present |= dict.fromkeys(record)
-            yield line, record.get(column)  # Writers leave out what is null.
-    if not rows:
+def _read_json(path: Path, column: str) -> Cells:
+    values = json_values(path)
+    start = list(itertools.islice(values, 2))
+    if not start or start[0][1] == []:
         raise InputError(f"{path} is empty")
+    only = start[0][1] if len(start) == 1 else None
+    if isinstance(only, list):
+        yield from _json_list(path, column, only)
+        return
+    if isinstance(only, dict) and not is_row(only, column):
+        raise InputError(f"{path}: {_unread(only, column)}")
+    present: dict[str, None] = {}
+    for line, record in itertools.chain(start, values):
+        if not isinstance(record, dict):
+            raise InputError(f"{path}, line {line}: {_unread(record, column)}")
+        present |= dict.fromkeys(record)
+        yield line, record.get(column)  # Writers leave out what is null.
     check_column(column, list(present), str(path))
 
 
-def _read_json(path: Path, column: str) -> Cells:
-    with path.open("rb") as file:
-        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not start.startswith(b"["):
-        yield from _read_json_lines(path, column)  # Many name such a file .json.
-        return
-    records = _parse_json(path.read_bytes().decode("utf-8-sig"), str(path), None)
+def _json_list(path: Path, column: str, records: list) -> Cells:
     present: dict[str, None] = {}
     for number, record in enumerate(records):
         if not isinstance(record, dict):
-            raise InputError(f"{path}, item {number}: expected an object, a row of the table")
+            raise InputError(f"{path}, item {number}: {_unread(record, column)}")
         present |= dict.fromkeys(record)
-    if not records:
-        raise InputError(f"{path} is empty")
     check_column(column, list(present), str(path))
     for record in records:
         yield None, record.get(column)
 
 
-def _parse_json(text: str, where: str, line: int | None) -> Any:
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        record = dict(pairs)
-        if len(record) < len(pairs):
-            raise InputError(f"{where}: a key appears twice in one object")
-        return record
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except InputError:
-        raise
-    except json.JSONDecodeError as error:
-        inside = f", line {error.lineno}" if line is None else ""
-        raise InputError(f"{where}{inside}, column {error.colno}: not JSON: {error.msg}") from None
-    except RecursionError:
-        raise InputError(f"{where}: nested too deeply") from None
-    except ValueError as error:  # A number of thousands of digits.
-        raise InputError(f"{where}: {json_fault(error)}") from None
+def _unread(value: object, column: str) -> str:
+    """Says what a JSON value is that is no row, what rows look like, and the way there."""
+    example = json.dumps({column: ["a tag", "another"]}, ensure_ascii=False)
+    shapes = f"rows are objects such as {example}, a line each, one after the other, or in a list"
+    if not isinstance(value, dict):
+        way = "make it an object"
+    elif column in value:
+        way = "in pandas, write them by to_json(path, orient='records', lines=True)"
+    elif key := main_member(value, column):
+        way = f"save what is under {key[:80]!r} alone, in such a shape"
+    else:
+        way = "make a row of each member"
+    return f"{describe_json(value, column)}; {shapes}; {way}"
 
 
 def _read_parquet(path: Path, column: str) -> Cells:
@@ -243,8 +237,8 @@ _READERS = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".json": _read_json,
-    ".jsonl": _read_json_lines,
-    ".ndjson": _read_json_lines,
+    ".jsonl": _read_json,
+    ".ndjson": _read_json,
     ".parquet": _read_parquet,
 }
 SUFFIXES = tuple(_READERS)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae.errors import InputError, did_you_mean, json_fault
+from jaxvae.file_kinds import stand_in
 
 SHIPPED = Path(__file__).with_name("taxonomy.json")
 MAX_FILE_BYTES = 64 * 2**20
@@ -149,8 +150,13 @@ class Taxonomy:
         """
         column = self._find(tag)
         if column is None:
-            known = did_you_mean(normalize(tag)[:MAX_QUOTED], self.tags)
-            raise InputError(f"unknown tag {_quote(tag)}{known}: not in {self.source}")
+            spelled = normalize(tag)[:MAX_QUOTED]
+            # Of a tag that holds commas, a list has perhaps left the first part.
+            longer = [known for known in self.tags if known.startswith(spelled + ",")]
+            near = did_you_mean(spelled, self.tags)
+            if longer and not near:
+                near = f" (did you mean {_quote(longer[0])}?)"
+            raise InputError(f"unknown tag {_quote(tag)}{near}: not in {self.source}")
         return column
 
     def columns(self, tags: Iterable[str], on_unknown: str = "error") -> list[int]:
@@ -245,6 +251,8 @@ def _read_json(path: Path) -> Any:
     except InputError:
         raise
     except (ValueError, RecursionError) as error:  # Each says by itself what is wrong and where.
+        if kind := stand_in(path):
+            raise InputError(f"taxonomy {path} is {kind}") from error
         raise InputError(f"{path}: not a taxonomy in UTF-8 JSON: {json_fault(error)}") from error
 
 

@@ -90,7 +90,8 @@ def read_pth(path: str | Path) -> dict[str, np.ndarray]:
 
     Args:
         path: a file in torch's zip format whose root is a dictionary of tensors, or one with such
-            a dictionary under `state_dict`; from the names there a wrapper's prefix is cut.
+            a dictionary under `state_dict`, `model_state_dict`, `model` or another usual name;
+            from the names of tensors wrappers' prefixes are cut.
 
     Returns:
         Contiguous arrays of their own memory by name, in the file's order; bfloat16 as float32.

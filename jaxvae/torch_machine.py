@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from jaxvae.torch_names import cut_wrappers
 from jaxvae.torch_pickle import STORAGES, TensorEntry
 
 MAX_TENSORS = 10_000
@@ -21,8 +22,17 @@ _MALFORMED = (
     *(ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError),
     Warning,
 )
-# What frameworks put before the names of a module that they wrap.
-_WRAPPERS = ("model.", "module.", "vae.", "_orig_mod.")
+# Where training scripts put a state dict among the rest of a checkpoint, the first that is there.
+_HOLDERS = (
+    *("state_dict", "model_state_dict", "model", "module", "model_state", "net", "network"),
+    *("vae", "weights", "params"),
+)
+_MOST_HOLDERS = 4
+_WAY_OUT = (
+    "load it in PyTorch, if you trust it (torch.load(FILE, weights_only=False)), and save the "
+    'state dict alone: torch.save(model.state_dict(), "weights.pth"), of a checkpoint '
+    'torch.save(checkpoint["state_dict"], "weights.pth")'
+)
 
 
 class FormatError(ValueError):
@@ -70,7 +80,9 @@ def decode(content: bytes) -> dict:
             end = (position or 0) + 1
             action = _ACTIONS.get(opcode.name)
             if action is None:
-                raise FormatError(f"instruction {opcode.name} is not needed to describe tensors")
+                raise FormatError(
+                    f"instruction {opcode.name} is not needed to describe tensors; {_WAY_OUT}"
+                )
             action(machine, argument)
     except FormatError:
         raise
@@ -80,32 +92,53 @@ def decode(content: bytes) -> dict:
         raise FormatError("its list of contents has parts left over")
     (root,) = machine.stack
     if not isinstance(root, dict):
-        raise FormatError("it holds no dictionary of tensors")
+        raise FormatError(f"it holds no dictionary of tensors; {_WAY_OUT}")
     return root
 
 
 def find_tensors(root: dict) -> dict[str, TensorEntry]:
-    """Returns the state dict that a file's root is, or that it holds under `state_dict`.
+    """Returns the state dict that a file's root is or holds, without the prefixes of wrappers.
 
     Args:
-        root: from `decode`.
+        root: from `decode`; a state dict, or a dictionary with one under a name that training
+            scripts use, such as `state_dict`, `model_state_dict` or `model`.
 
     Raises:
         FormatError: there is none, or it holds something else than tensors.
     """
-    nested = root.get("state_dict")
-    if isinstance(nested, dict):
-        root = nested
-        for prefix in _WRAPPERS:
-            if root and all(isinstance(name, str) and name.startswith(prefix) for name in root):
-                root = {name.removeprefix(prefix): entry for name, entry in root.items()}
-                break
+    for _ in range(_MOST_HOLDERS):
+        inner = _held(root)
+        if inner is None:
+            break
+        root = inner
     if not root:
         raise FormatError("it holds no tensors")
     for name, entry in root.items():
         if not isinstance(name, str) or not isinstance(entry, TensorEntry):
-            raise FormatError(f"its entry {name!r:.80} is no tensor; expected a plain state dict")
-    return root
+            raise FormatError(
+                f"its entry {name!r:.80} is no tensor; expected a state dict, or one under "
+                f"{', '.join(map(repr, _HOLDERS[:3]))}; {_WAY_OUT}"
+            )
+    return cut_wrappers(root)
+
+
+def _held(root: dict) -> dict | None:
+    """Returns the dictionary in another that holds the tensors, or leads to them."""
+    usual = [root[key] for key in _HOLDERS if isinstance(root.get(key), dict)]
+    full = [value for value in usual if _all_tensors(value)]
+    others = [value for value in root.values() if _all_tensors(value)]
+    if full or usual:
+        return (full or usual)[0]
+    return others[0] if len(others) == 1 else None
+
+
+def _all_tensors(value: object) -> bool:
+    """Tells whether a value is a dictionary of tensors, at least one."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(entry, TensorEntry) for entry in value.values())
+    )
 
 
 class _Machine:
@@ -146,7 +179,10 @@ class _Machine:
     def look_up(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
         if (wanted := _Global(module, name)) not in _ALLOWED:
-            raise FormatError(f"it asks for {argument[:60]!a}, which no state dict needs")
+            raise FormatError(
+                f"it asks for {argument[:60]!a}, which no state dict needs and which is not run; "
+                f"{_WAY_OUT}"
+            )
         self.stack.append(wanted)
 
     def resolve_storage(self, _: object) -> None:
@@ -201,7 +237,7 @@ def _need(condition: bool, complaint: str) -> None:
 
 
 def _protocol(_: _Machine, argument: int) -> None:
-    _need(argument == 2, f"its list of contents has pickle protocol {argument}, not 2")
+    _need(argument == 2, f"its list of contents has pickle protocol {argument}, not 2; {_WAY_OUT}")
 
 
 def _push(machine: _Machine, argument: object) -> None:

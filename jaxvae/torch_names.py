@@ -3,7 +3,8 @@
 Torch keeps a linear map as [out, in] under `weight`; here it is [in, out] under `kernel`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,10 @@ PRIORS = {
         "shift_and_scale_bias": "SD",
     },
 }
+
+# What wrappers put before the names of a module, and what they put inside names too.
+_WRAPPERS = ("model.", "module.", "vae.", "net.", "_module.", "_forward_module.")
+_INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
 def _layers(depth: int) -> dict[str, tuple[str, ...]]:
@@ -118,6 +123,47 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndar
             array = _finite_float32(torch_name, array)
         layers.setdefault(layer, {})[name] = np.array(_turned(layer, array), order="C")
     return layers
+
+
+def cut_wrappers(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns tensors under the names that they have in the model alone.
+
+    Wrappers put a word before the names of what they wrap, several of them one before the other:
+    `module.` of DataParallel, `_orig_mod.` of `torch.compile`, `model.` of a Lightning module. The
+    count of averages beside what AveragedModel wraps is left out.
+
+    Args:
+        tensors: anything under a state dict's names.
+    """
+    names = {name: name for name in tensors}
+    for word in _INSIDE:
+        names = {name: short.replace(word, "") for name, short in names.items()}
+    if any(short.startswith("module.") for short in names.values()):
+        names.pop("n_averaged", None)
+    while prefix := _common_prefix(names.values()):
+        names = {name: short.removeprefix(prefix) for name, short in names.items()}
+    if prefix := _one_model(names.values()):  # beside a loss's or a metric's own tensors
+        names = {name: short.removeprefix(prefix) for name, short in names.items()}
+    if len(set(names.values())) < len(names):
+        return dict(tensors)
+    return {short: tensors[name] for name, short in names.items()}
+
+
+def _one_model(names: Collection[str]) -> str:
+    """Returns the prefix of the one first layer that there is, if that has one; or ""."""
+    first = "fc1.weight"
+    prefixes = [name.removesuffix(first) for name in names if name.endswith("." + first)]
+    return prefixes[0] if len(prefixes) == 1 and first not in names else ""
+
+
+def _common_prefix(names: Collection[str]) -> str:
+    """Returns what all names begin with, up to the first layer's or of a known wrapper; or ""."""
+    first = "fc1.weight"
+    prefixes = [name.removesuffix(first) for name in names if name.endswith("." + first)]
+    for prefix in (*prefixes, *_WRAPPERS):
+        if names and all(name.startswith(prefix) for name in names):
+            return prefix
+    return ""
 
 
 def _turned(layer: str, array: np.ndarray) -> np.ndarray:

@@ -18,13 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxvae import cells as cells_room
-from jaxvae import data_report
+from jaxvae import cli, data_report
 from jaxvae import dataset as dataset_room
 from jaxvae.cells import MAX_CELL, UnreadableCell, parse_tags
 from jaxvae.dataset import Dataset, format_report, load_dataset
 from jaxvae.errors import InputError
 from jaxvae.splits import group_rows, split_rows
 from jaxvae.taxonomy import Taxonomy
+from tests.conftest import ROOT
 
 TAGS = ("rock", "jazz", "piano", "soft female vocal", "007", "na", "1980")
 TAXONOMY = Taxonomy.from_mapping({"all": TAGS}, source="the test's taxonomy")
@@ -441,7 +442,20 @@ def test_unreadable_rows_are_counted_located_and_limited(tmp_path):
         load(path)
     for needle in ("4 of 304", "1.00%", "data row 0", "line 2", "comma between"):
         assert needle in str(caught.value)
+    assert str(caught.value).endswith("allow more by --config.data.max_unreadable_fraction=0.02")
+    assert load(path, max_unreadable_fraction=0.02).report["rows_unreadable"] == 4
     assert load(path, max_unreadable_fraction=0.5).report["rows_unreadable"] == 4
+
+
+def test_the_config_says_how_many_rows_may_be_unreadable(tmp_path, capsys):
+    path = write_table(tmp_path / "clips.jsonl", [["rock"]] * 58 + [[1]] * 2)
+    arguments = ["data", f"--config={ROOT}/configs/small.py", f"--config.data.dataset_name={path}"]
+    assert cli.main(arguments) == 2
+    option = capsys.readouterr().err.split()[-1]
+    assert option == "--config.data.max_unreadable_fraction=0.04"
+    assert cli.main([*arguments, option]) == 0
+    assert re.search(r"rows kept +58\n", capsys.readouterr().out)
+    assert cli.main([*arguments, "--config.data.max_unreadable_fraction=0.03"]) == 2
 
 
 def test_only_the_first_unreadable_rows_are_listed(tmp_path):

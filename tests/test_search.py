@@ -15,6 +15,7 @@ from jaxvae.likelihood import row_likelihood
 from jaxvae.search import config_file
 from jaxvae.seeds import spread
 from jaxvae.study import PRUNERS, SAMPLERS, Outcome, Study
+from jaxvae.study_terms import differences, in_a_line, terms_of
 from jaxvae.trials import LIKELIHOOD_DRAWS, METRICS
 from jaxvae.verify import verify
 from tests.conftest import ROOT
@@ -136,6 +137,118 @@ def test_two_workers_share_a_study(tmp_path, space, capsys):
     study = study_of(study_name="both", storage=storage)
     assert len(study.trials) == 5
     assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
+
+
+@pytest.fixture
+def joining(found, space, tmp_path, capsys):
+    """Arguments that join the finished study, in a copy of its storage, from another folder."""
+    shutil.copy(found / "study.db", tmp_path / "study.db")
+    storage = ("--storage", f"sqlite:///{tmp_path / 'study.db'}", "--study", "a")
+    capsys.readouterr()
+    return (*SMALL, *storage, "--workdir", tmp_path / "b", "--trials", 9)
+
+
+def clips(path, num_tags):
+    """A file of rows of a few tags, and a taxonomy of so many; as options."""
+    rows = [{"tags": [f"t{n % num_tags}", f"t{n % 3}"]} for n in range(400)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    taxonomy = path.with_name("taxonomy.json")
+    taxonomy.write_text(json.dumps({"all": [f"t{n}" for n in range(num_tags)]}))
+    return (
+        f"--config.data.dataset_name={path}",
+        "--config.data.aspect_column=tags",
+        f"--config.data.taxonomy_path={taxonomy}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (("--metric", "val/rate"), "metric (val/nll_iw there, val/rate here)"),
+        (
+            ("--metric", "val/jaccard_index"),
+            "metric (val/nll_iw there, val/jaccard_index here), direction (minimize there, maximize",
+        ),
+        (("--config.trainer.max_epochs=4",), "config.trainer.max_epochs (3 there, 4 here)"),
+        (("--config.data.split_seed=1",), "config.data.split_seed (42 there, 1 here)"),
+        # Drawn where the bias is random, and the config's own elsewhere.
+        (("--config.model.dropout_p=0.1",), "config.model.dropout_p (0.3 there, 0.1 here)"),
+    ],
+)
+def test_a_study_is_of_one_thing(joining, space, tmp_path, capsys, more, named):
+    before = (tmp_path / "study.db").read_bytes()
+    line = refused(capsys, "search", *joining, *more, "--space", space)
+    assert line.startswith(f"jaxvae: study 'a' is of another {named}")
+    assert "--study" in line
+    assert (tmp_path / "study.db").read_bytes() == before
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_study_is_of_one_taxonomy_of_one_data_set_and_of_one_space(
+    joining, space, tmp_path, capsys
+):
+    options = clips(tmp_path / "clips.jsonl", 8)
+    line = refused(capsys, "search", *joining, *options, "--space", space)
+    assert "is of another taxonomy (224 tags there, 8 here)" in line
+
+    other = tmp_path / "space.py"
+    other.write_text(SPACE.replace("1e-4, 1e-2", "1e-5, 1e-2"))
+    line = refused(capsys, "search", *joining, "--space", other)
+    assert "is of another space (line 3: 's.log(" in line
+    assert "config." not in line
+
+
+def test_a_study_from_before_says_so_and_takes_the_first_process(joining, space, tmp_path, capsys):
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
+        database.execute("delete from study_user_attributes")
+    line = refused(capsys, "search", *joining, "--metric", "val/jaccard_index", "--space", space)
+    assert "study 'a' takes less of its metric for better" in line
+    # What does not change a trial's value may differ between processes.
+    elsewhere = (
+        *("--config.model_name=other", "--config.trainer.deterministic=True"),
+        *("--config.inference.num_samples=10", "--config.trainer.optimizer.lr=0.002"),
+    )
+    _, err = shell(capsys, "search", *joining, *elsewhere, "--space", space)
+    assert err.count("study 'a' does not say of which data, config and metric its trials are") == 1
+    line = refused(
+        capsys, "search", *joining, "--config.seed=5", "--workdir", tmp_path / "c",
+        "--space", space,
+    )  # fmt: skip
+    assert "config.seed (0 there, 5 here)" in line
+    # It goes on as it was.
+    _, err = shell(capsys, "search", "--resume", tmp_path / "b", "--trials", 9)
+    assert "does not say" not in err
+
+
+def test_other_rows_of_the_same_tags_are_other_data():
+    config = settings.load_config("configs/base.py")
+
+    def terms(rows="aaaa", tags="dddd", **changed):
+        own = config.copy_and_resolve_references()
+        own.update_from_flattened_dict(changed)
+        return terms_of(
+            own, data=(rows, "clips.csv"), taxonomy=(tags, 8), metric="val/loss", maximise=False,
+            space="x", always_drawn={"trainer.optimizer.lr"},
+        )  # fmt: skip
+
+    def differing(*pair):
+        return differences(*pair, config)
+
+    assert differing(terms(), terms()) == []
+    assert differing(terms(), terms(**{"trainer.optimizer.lr": 1.0, "logger.name": ()})) == []
+    (text,) = differing(terms(), terms(rows="bbbb"))
+    assert text == "data (clips.csv aaaa there, clips.csv bbbb here)"
+    (text,) = differing(terms(), terms(tags="eeee"))
+    assert text.startswith("taxonomy (8 tags there, 8 here in another order")
+    # A field that an earlier version did not have is as it was there by default.
+    before = terms()
+    del before["config"]["trainer.ema_decay"]
+    assert differing(before, terms()) == []
+    assert differing(before, terms(**{"trainer.ema_decay": 0.5})) == [
+        "config.trainer.ema_decay (0.0 there, 0.5 here)"
+    ]
+    six = [f"config.{n}" for n in range(6)]
+    assert in_a_line(six).endswith("config.3, and 2 more")
 
 
 def test_a_trial_that_overflows_fails_alone(tmp_path, capsys):

@@ -206,6 +206,8 @@ def test_overrides_are_reported_as_typed():
         ("--config.inference.temperature=0.0", ["temperature=0.0"]),
         ("--config.inference.decode=argmax", ["decode=argmax", "'bernoulli'"]),
         ("--config.inference.threshold=1.0", ["threshold=1.0"]),
+        ("--config.data.max_unreadable_fraction=1.5", ["max_unreadable_fraction=1.5", "at most 1"]),
+        ("--config.data.max_unreadable_fraction=-0.1", ["max_unreadable_fraction=-0.1"]),
         ("--config.data.split_by=column", ["split_by=column", "'set'"]),
         ("--config.data.val_fraction=0.97", ["val_fraction=0.97", "no rows to train"]),
         ("--config.trainer.lr_scheduler.warmup_epochs=250.0", ["warmup_epochs=250.0", "250"]),
@@ -236,6 +238,61 @@ def test_a_wrong_argument_is_refused_in_one_line(argument, parts):
     message = refusal(MEDIUM, argument)
     for part in parts:
         assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [
+        ("trainer.max_epochs=2", "name the field --config.trainer.max_epochs=2"),
+        ("+trainer.max_epochs=2", "name the field --config.trainer.max_epochs=2"),
+        ("max_epochs=2", "name the field --config.trainer.max_epochs=2"),
+        ("trainer=quick_test", "--config=FILE.py:trainer=quick_test"),
+        ("model=large", "--config=configs/large.py"),
+        ("model.beta=4.0", "model.beta is retired: one number weighs the KL term"),
+        ("max_epoch=2", "there is no 'max_epoch' (did you mean 'trainer.max_epochs'?)"),
+        (
+            "--max_epochs=2",
+            "--max_epochs: no such flag; name the field --config.trainer.max_epochs=2",
+        ),
+        ("--max_epochs", "no such flag; name the field --config.trainer.max_epochs"),
+        ("--trainer.optimizer.lr=0.1", "name the field --config.trainer.optimizer.lr=0.1"),
+        ("--lr=0.1", "name the field --config.trainer.optimizer.lr=0.1"),
+        ("--seed=3", "name the field --config.seed=3"),
+        ("--noshuffle", "name the field --config.data.shuffle=False"),
+        ("--epochs=2", "(did you mean --config.trainer.max_epochs?)"),
+        ("--data=musiccaps", "--config=FILE.py:data=musiccaps"),
+        ("--beta=4.0", "model.beta is retired"),
+        ("--device=cuda", "device is retired"),
+        ("--wrokdir=x", "workdir"),
+    ],
+)
+def test_a_field_that_is_named_otherwise_is_found(argument, meant):
+    message = refusal(MEDIUM, argument)
+    assert meant in message
+    assert "equals sign" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (("--workdir", "--config.seed=1"), "--workdir"),
+        (("--config.model_name", "--workdir=x"), "--config.model_name"),
+        (("--config.seed", "--workdir", "x"), "--config.seed"),
+        (("-workdir", "-config.seed=1"), "-workdir"),
+    ],
+)
+def test_the_next_flag_is_no_value(arguments, flag):
+    message = refusal(MEDIUM, *arguments)
+    assert message.startswith(f"{flag} has no value before {arguments[1]}; write {flag}=VALUE")
+
+
+def test_values_after_a_space_are_read_as_before():
+    assert refusal("--config", "--workdir=x").startswith("--config has no value before --workdir=x")
+    config, _, values = parse(MEDIUM, "--workdir", "x", "--config.loss.bce_weight", "2")
+    assert (values.workdir, config.loss.bce_weight) == ("x", 2.0)
+    _, _, values = parse(MEDIUM, "--workdir=--odd", "--config.data.shuffle")
+    assert values.workdir == "--odd"
+    assert "seed=-1: must be" in refusal(MEDIUM, "--config.seed", "-1")
 
 
 def test_a_boolean_with_a_space_is_refused_not_ignored():

@@ -203,6 +203,7 @@ EFFECTS = {
     "data.hub_streaming": (True, "refusal"),
     "data.dataset_name": ("missing.csv", "refusal"),
     "data.taxonomy_path": ("missing.json", "refusal"),
+    "data.max_unreadable_fraction": (0.5, "own test"),
     "data.val_fraction": (0.3, "training"),
     "data.test_fraction": (0.3, "training"),
     "data.split_by": ("set", "training"),

@@ -1,0 +1,126 @@
+"""What arguments were meant that name a field otherwise than `--config.GROUP.FIELD=VALUE`.
+
+People come from Hydra, whose overrides have no dashes, and from programs whose options have no
+groups.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxvae.errors import did_you_mean
+
+_PRESETS = ("data", "trainer")
+
+
+def field_hint(name: str, known: Iterable[str]) -> str:
+    """Returns " (did you mean ...?)" with the nearest fields, or "".
+
+    Args:
+        name: what was typed for a field's dotted name.
+        known: the fields' names.
+    """
+    # The last part is what people remember, so it is compared alone as well.
+    same = with_last_part(name.rpartition(".")[2], known)
+    return f" (did you mean {same[0]!r}?)" if same else did_you_mean(name, known)
+
+
+def with_last_part(last: str, known: Iterable[str]) -> list[str]:
+    """Returns the fields whose name ends in a part."""
+    return [field for field in known if field.rpartition(".")[2] == last]
+
+
+def leftover(argument: str, known: Mapping[str, Any], retired: Mapping[str, str]) -> str:
+    """Says how an argument without dashes is written.
+
+    Args:
+        argument: as typed, perhaps an override of Hydra's.
+        known: the fields' values by name.
+        retired: what replaced fields that are no more.
+    """
+    name, equals, value = argument.lstrip("+~").partition("=")
+    if not equals:
+        return (
+            f"leftover argument {argument!r}: write values with an equals sign, "
+            f"such as --config.data.shuffle=False"
+        )
+    hint = _retired_or_preset(name, value, retired)
+    if not hint and (field := _meant(name, known)):
+        hint = f"name the field --config.{field}={value}"
+    if not hint:
+        near = field_hint(name, known)
+        hint = f"fields are set by --config.FIELD=VALUE, and there is no {name!r}{near}"
+    return f"leftover argument {argument!r}: {hint}"
+
+
+def unknown_flag(
+    name: str, value: str, known: Mapping[str, Any], retired: Mapping[str, str]
+) -> str:
+    """Returns which field an unknown flag is, or may be; "" if none is like it.
+
+    Args:
+        name: of the flag, without dashes.
+        value: behind its equals sign, or "".
+        known: the fields' values by name.
+        retired: what replaced fields that are no more.
+    """
+    if hint := _retired_or_preset(name, value, retired):
+        return f"--{name}: no such flag; {hint}"
+    assigned = f"={value}" if value else ""
+    field = _meant(name, known)
+    if not field and name.startswith("no") and (field := _meant(name[2:], known)):
+        assigned = "=False"
+    if field:
+        return f"--{name}: no such flag; name the field --config.{field}{assigned}"
+    lasts = dict.fromkeys(field.rpartition(".")[2] for field in known)
+    near = did_you_mean(name.rpartition(".")[2], lasts, limit=1)
+    if match := re.search(r"'(.*)'", near):
+        fields = " or ".join(f"--config.{field}" for field in with_last_part(match[1], known)[:3])
+        return f"--{name}: no such flag (did you mean {fields}?); --help lists the fields"
+    return ""
+
+
+def swallowed(arguments: list[str], takes_value: Iterable[str], known: Mapping[str, Any]) -> str:
+    """Says which flag has no value, because what follows it is the next flag; "" if none.
+
+    Args:
+        arguments: as typed, without the program's name.
+        takes_value: the program's own flags that take a value.
+        known: the fields' values by name.
+    """
+    takes_value = set(takes_value)
+    for argument, following in itertools.pairwise(arguments):
+        if argument == "--":
+            break
+        name = argument.lstrip("-")
+        field = name.removeprefix("config.")
+        takes = name in takes_value or (
+            name != field and field in known and not isinstance(known[field], bool)
+        )
+        if argument.startswith("-") and takes and re.match(r"--|-[a-zA-Z]", following):
+            return (
+                f"{argument} has no value before {following}; write {argument}=VALUE, with an "
+                f"equals sign if {following!r} is the value"
+            )
+    return ""
+
+
+def _retired_or_preset(name: str, value: str, retired: Mapping[str, str]) -> str:
+    last = name.rpartition(".")[2]
+    for field, replacement in retired.items():
+        if name == field or (last == name and field.rpartition(".")[2] == last != "name"):
+            return f"{field} is retired: {replacement}"
+    if name in _PRESETS:
+        return f"name a preset behind the config, --config=FILE.py:{name}={value or 'NAME'}"
+    if name == "model":
+        return f"name the model's config file, such as --config=configs/{value or 'medium'}.py"
+    return ""
+
+
+def _meant(name: str, known: Mapping[str, Any]) -> str:
+    """Returns the one field of a name or of a last part, or ""."""
+    if name in known:
+        return name
+    same = with_last_part(name.rpartition(".")[2], known)
+    return same[0] if len(same) == 1 else ""

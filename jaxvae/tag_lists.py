@@ -1,0 +1,129 @@
+"""Lists of tags as people type them on a command line, and as commands print them.
+
+A tag may hold a comma, as Discogs' "Folk, World, & Country" does, so a comma alone does not say
+where a tag ends: the taxonomy does, or quotes do. `format_tags` writes what `parse_tags` reads.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from jaxvae.errors import InputError
+from jaxvae.taxonomy import Taxonomy
+
+NO_TAG = "(no tag)"
+# A tag in double quotes, a quote in it doubled, up to the comma after it or the end.
+_QUOTED = re.compile(r'\s*+"((?:[^"]|"")*+)"\s*+(?:,|\Z)')
+
+
+def parse_tags(text: str, taxonomy: Taxonomy, *, option: str) -> list[str]:
+    """Returns the tags of a list that was typed, each as it was written there.
+
+    The list is a JSON list of texts, or tags between commas. Among commas a tag may stand in
+    double quotes, as in CSV; without quotes the longest known tag wins, so a known tag may hold
+    commas. Blank tags are left out, and `(no tag)` is the empty list.
+
+    Args:
+        text: what was typed.
+        taxonomy: the known tags. Unknown ones are returned too.
+        option: the option's name, for messages.
+
+    Raises:
+        InputError: the text is a JSON list of other things than texts, or begins as a JSON list,
+            is none, and holds no known tag that begins so.
+    """
+    if text.strip() == NO_TAG:
+        return []
+    fault = None
+    if text.lstrip().startswith("["):
+        try:
+            return _from_json(json.loads(text), option)
+        except (json.JSONDecodeError, RecursionError) as error:
+            fault = getattr(error, "msg", "nested too deeply")
+    tags = _from_text(text, taxonomy)
+    if fault and not _known(tags[0], taxonomy):
+        excerpt = repr(text if len(text) <= 80 else text[:80] + "…")
+        raise InputError(
+            f"{option} {excerpt}: begins like a JSON list and is none ({fault}); "
+            'write ["a tag", "another"], or tags between commas'
+        )
+    return tags
+
+
+def format_tags(tags: Sequence[str], taxonomy: Taxonomy) -> str:
+    """Writes a list of tags as one line of text, from which `parse_tags` makes the same list.
+
+    Args:
+        tags: tags, none of them blank.
+        taxonomy: the known tags.
+    """
+    if not tags:
+        return NO_TAG
+    for text in (_joined(map(quote_tag, tags)), _joined(map(_in_quotes, tags))):
+        if text.isprintable() and _from_text(text, taxonomy) == list(tags):
+            return text
+    return json.dumps(list(tags))
+
+
+def quote_tag(tag: str) -> str:
+    """Writes a tag as it stands among others in a line, in double quotes where it needs them."""
+    plain = not ("," in tag or '"' in tag or tag.startswith("[") or tag == NO_TAG)
+    return tag if plain and tag == tag.strip() else _in_quotes(tag)
+
+
+def _in_quotes(tag: str) -> str:
+    return '"' + tag.replace('"', '""') + '"'
+
+
+def _joined(items: Iterable[str]) -> str:
+    return ", ".join(items)
+
+
+def _from_json(items: list, option: str) -> list[str]:
+    for position, item in enumerate(items, start=1):
+        if not isinstance(item, str):
+            raise InputError(
+                f"{option}: item {position} of the list is {json.dumps(item):.80}, not text; "
+                'write ["a tag", "another"]'
+            )
+    return [tag for tag in items if tag.strip()]
+
+
+def _from_text(text: str, taxonomy: Taxonomy) -> list[str]:
+    """Reads tags between commas."""
+    most_commas = max((tag.count(",") for tag in taxonomy.tags), default=0)
+    tags: list[str] = []
+    position = 0
+    while position < len(text):
+        quoted = _QUOTED.match(text, position)
+        if quoted:
+            tag, position = quoted[1].replace('""', '"'), quoted.end()
+        else:
+            tag, position = _plain_tag(text, position, most_commas, taxonomy)
+        if tag.strip():
+            tags.append(tag)
+    return tags
+
+
+def _plain_tag(text: str, start: int, most_commas: int, taxonomy: Taxonomy) -> tuple[str, int]:
+    """Returns the longest known tag at a position, or else what is before the next comma."""
+    stop = _next_comma(text, start)
+    tag, end = text[start:stop].strip(), stop + 1
+    for _ in range(most_commas):
+        # What stands in quotes is a tag by itself.
+        if stop == len(text) or _QUOTED.match(text, stop + 1):
+            break
+        stop = _next_comma(text, stop + 1)
+        longer = text[start:stop].strip()
+        if _known(longer, taxonomy):
+            tag, end = longer, stop + 1
+    return tag, end
+
+
+def _next_comma(text: str, start: int) -> int:
+    """Returns where the next comma is, or the end."""
+    return len(text) if (comma := text.find(",", start)) < 0 else comma
+
+
+def _known(tag: str, taxonomy: Taxonomy) -> bool:
+    return bool(taxonomy.columns([tag], on_unknown="ignore"))
