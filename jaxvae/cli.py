@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -25,6 +24,7 @@ from jaxvae import (
 )
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
+from jaxvae.paths import user_path
 
 USAGE_ERROR = 2
 DAMAGED = 1
@@ -175,7 +175,7 @@ def _verify(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.verify import verify
 
     refuse_published(options.run_folder, "verify")
-    held, wrong = verify(Path(options.run_folder).expanduser())
+    held, wrong = verify(user_path(options.run_folder))
     for line in held:
         print(f"ok     {line}")
     for line in wrong:
