@@ -24,6 +24,7 @@ from jaxvae import (
 )
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
+from jaxvae.escapes import escape_output
 from jaxvae.paths import user_path
 
 USAGE_ERROR = 2
@@ -41,6 +42,7 @@ def launch(argv: Sequence[str]) -> int:
 
 
 def _guarded(command: Callable[[], int]) -> int:
+    escape_output()
     try:
         code = command()
         if sys.stdout is not None:  # closed by whoever started this
@@ -61,6 +63,9 @@ def _guarded(command: Callable[[], int]) -> int:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _fail(_TOO_LARGE, USAGE_ERROR)
+    except UnicodeEncodeError as error:  # of a library, about a name that is no UTF-8
+        name = error.object[:200]
+        return _fail(f"{name}: {error.reason}; rename what is not UTF-8 text in it", USAGE_ERROR)
     except OSError as error:
         _drop_output()
         if error.filename is None and _is_adrift():

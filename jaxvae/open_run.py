@@ -13,7 +13,7 @@ from jaxvae.ensemble import Ensemble
 from jaxvae.errors import InputError
 from jaxvae.hub_model import fetch, is_address
 from jaxvae.model import VAE
-from jaxvae.paths import user_path
+from jaxvae.paths import run_path, user_path
 from jaxvae.record import environment, write_json
 from jaxvae.run import Run
 from jaxvae.state import best_of, create_state
@@ -74,6 +74,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     run_folder.check_is_run(user_path(path))  # as it was typed
     if checkpoint not in CHECKPOINTS:
         raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
+    run_path(folder)
     config = run_folder.read_config(folder)
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
     if checkpoint == "best":
@@ -121,7 +122,7 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
     """
     if is_address(path):
         raise InputError(f"{path}: commands take it as it is; import is for a file")
-    path, folder = user_path(path), user_path(output).resolve()
+    path, folder = user_path(path), run_path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--output {output}: exists already; name a new folder")
     params, batch_stats, taxonomy, config = export.read_model(path, taxonomy_path)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from jaxvae.errors import InputError
@@ -25,6 +26,24 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         return Path(_home_of(text), text.partition("/")[2].lstrip("/"))
     path = Path(text)
     return path.absolute() if path.parts[:1] and path.parts[0].startswith("~") else path
+
+
+def run_path(text: str | os.PathLike[str]) -> Path:
+    """The absolute path of a folder that will hold a run.
+
+    Raises:
+      InputError: as `user_path` does; or the path is not UTF-8 text, which checkpoints need.
+    """
+    path = user_path(text).resolve()
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        encoding = sys.getfilesystemencoding()
+        remedy = "name another" if encoding == "utf-8" else f"set LC_ALL=C.UTF-8 (now {encoding})"
+        raise InputError(
+            f"{path}: its name is not UTF-8 text, which checkpoints need; rename it, or {remedy}"
+        ) from error
+    return path
 
 
 def user_url(text: str) -> str:

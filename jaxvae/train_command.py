@@ -13,7 +13,7 @@ from absl import flags
 from jaxvae import __version__, interrupt, job, lock, settings
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
-from jaxvae.paths import user_path
+from jaxvae.paths import run_path, user_path
 
 USAGE_ERROR = 2
 TRAINING_FAILED = 1
@@ -88,7 +88,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
         interrupt.take_as_one(_FORWARDED_SECONDS)
     workdir = user_path(values.workdir) if values.workdir else _new_workdir()
     if alone:  # before JAX is imported, which takes long
-        lock.refuse_if_held(workdir.resolve())
+        lock.refuse_if_held(run_path(workdir))
     quiet_libraries()
     at_once = "jaxvae: stopped at once; what was saved before stands"
     with interrupt.exit_at_second_signal(at_once):

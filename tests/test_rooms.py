@@ -12,6 +12,7 @@ PACKAGE = ROOT / "jaxvae"
 ROOMS = {
     "errors": set(),
     "paths": {"errors"},
+    "escapes": set(),
     "regular_file": set(),
     "hidden_layers": set(),
     "taxonomy": {"errors", "paths"},
@@ -76,7 +77,14 @@ ROOMS = {
     "wandb_tracker": {"errors", "paths"},
     "trackio_tracker": set(),
     "mlflow_tracker": set(),
-    "trackers": {"errors", "mlflow_tracker", "record", "trackio_tracker", "wandb_tracker"},
+    "trackers": {
+        "errors",
+        "escapes",
+        "mlflow_tracker",
+        "record",
+        "trackio_tracker",
+        "wandb_tracker",
+    },
     "projector": {"record", "taxonomy"},
     "loop": {
         "checkpoints",
@@ -102,8 +110,8 @@ ROOMS = {
     "lock": {"errors"},
     "interrupt": set(),
     "checkpoints": {"devices", "errors", "manifest", "record"},
-    "events": set(),
-    "record": {"errors", "events", "regular_file"},
+    "events": {"escapes"},
+    "record": {"errors", "escapes", "events", "regular_file"},
     "evaluate": {"baselines", "metrics", "tag_rows"},
     "sample": set(),
     "torch_pickle": set(),
@@ -316,6 +324,7 @@ FREE = {
 WITHOUT_JAX = {
     *(
         "errors",
+        "escapes",
         "paths",
         "taxonomy",
         "corpus",
