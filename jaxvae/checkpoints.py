@@ -312,7 +312,7 @@ def save_params(folder: Path, params: dict, batch_stats: dict, facts: dict) -> N
         ):
             checkpointer.save(named / "arrays", flat)
             checkpointer.wait_until_finished()
-        (fresh / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+        (fresh / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         manifest.seal(fresh)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)

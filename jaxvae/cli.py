@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -25,6 +24,8 @@ from jaxvae import (
 )
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
+from jaxvae.escapes import escape_output
+from jaxvae.paths import user_path
 
 USAGE_ERROR = 2
 DAMAGED = 1
@@ -52,6 +53,7 @@ def _settle_environment() -> None:
 
 def _guarded(command: Callable[[], int]) -> int:
     _settle_environment()
+    escape_output()
     try:
         code = command()
         if sys.stdout is not None:  # closed by whoever started this
@@ -72,6 +74,9 @@ def _guarded(command: Callable[[], int]) -> int:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _fail(_TOO_LARGE, USAGE_ERROR)
+    except UnicodeEncodeError as error:  # of a library, about a name that is no UTF-8
+        name = error.object[:200]
+        return _fail(f"{name}: {error.reason}; rename what is not UTF-8 text in it", USAGE_ERROR)
     except OSError as error:
         _drop_output()
         if error.filename is None and _is_adrift():
@@ -186,7 +191,7 @@ def _verify(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.verify import verify
 
     refuse_published(options.run_folder, "verify")
-    held, wrong = verify(Path(options.run_folder).expanduser())
+    held, wrong = verify(user_path(options.run_folder))
     for line in held:
         print(f"ok     {line}")
     for line in wrong:

@@ -8,9 +8,11 @@ import hashlib
 import os
 import platform
 import time
-from pathlib import Path
 
 import jax
+
+from jaxvae.errors import InputError
+from jaxvae.paths import user_path
 
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
 MAX_AGE = 30 * 24 * 3600.0
@@ -21,16 +23,24 @@ def keep_programs() -> None:
     """Turns the cache on, in the user's cache folder, unless the user has decided about it.
 
     JAX's own settings stand: JAX_COMPILATION_CACHE_DIR names another folder,
-    JAX_ENABLE_COMPILATION_CACHE=0 turns it off. A folder that can't be written leaves it off.
+    JAX_ENABLE_COMPILATION_CACHE=0 turns it off. A folder that can't be written leaves it off, and
+    so does a user without a home folder.
 
     Call it before JAX looks for devices.
     """
     _choose_kernels_without_trials()
     settings = jax.config.values
-    if settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
+    if not settings["jax_enable_compilation_cache"]:
         return
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(home) / "jaxvae" / f"programs-{_machine()}"
+    if chosen := settings["jax_compilation_cache_dir"]:
+        if chosen.startswith("~"):  # JAX would make a folder called that
+            jax.config.update("jax_compilation_cache_dir", str(user_path(chosen)))
+        return
+    try:
+        home = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    except InputError:
+        return
+    folder = home / "jaxvae" / f"programs-{_machine()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
@@ -63,7 +73,7 @@ def _machine() -> str:
     """
     lines = [platform.machine(), platform.processor()]
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             lines += [line for line in file if line.startswith(("flags", "Features"))][:1]
     except OSError:
         pass

@@ -27,6 +27,7 @@ from jaxvae.data_report import (
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.growing import Growing
 from jaxvae.hub import read_hub
+from jaxvae.paths import user_path
 from jaxvae.splits import count_twins, group_rows, split_rows
 from jaxvae.taxonomy import Taxonomy, normalize
 
@@ -155,7 +156,7 @@ def fingerprint_rows(rows: np.ndarray, taxonomy: Taxonomy) -> str:
 
 def _open(name: str, split: str, column: str, streaming: bool) -> tuple[tables.Cells, str]:
     """Finds out what kind of source a name is; returns its cells and a line that describes it."""
-    path = Path(os.path.expanduser(name))
+    path = user_path(name)
     # Unlike Path.exists, os.path.exists takes any text, even one that no file can be called.
     is_file = "\0" not in name and (path.suffix.lower() in tables.SUFFIXES or os.path.exists(path))
     if not is_file and name != EMBEDDED:

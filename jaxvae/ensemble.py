@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxvae.arguments import check_count, check_seed
 from jaxvae.errors import InputError
+from jaxvae.paths import user_path
 from jaxvae.run import Completed, Run, TagSets, complete_tags
 from jaxvae.sample import Samples
 from jaxvae.taxonomy import Taxonomy
@@ -130,7 +131,7 @@ class Ensemble:
 
     def export(self, output: str | Path) -> list[Path]:
         """Writes each member's model: `model_0.pth`, `model_1.pth`, ... for `model.pth`."""
-        path = Path(output)
+        path = user_path(output)
         paths = [path.with_name(f"{path.stem}_{at}{path.suffix}") for at in range(len(self.runs))]
         for run, each in zip(self.runs, paths, strict=True):
             run.export(each)

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxvae.escapes import escaped
+
 KL_PER_DIMENSION = "val/kl_per_dimension"
 _FORMAT = "brain.Event:2"
 _BINS = 30
@@ -117,7 +119,9 @@ def write_final(
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for field, value in fields.items():
         kind = _kind(value)
-        setattr(start.hparams[field], kind, str(value) if kind == "string_value" else value)
+        setattr(
+            start.hparams[field], kind, escaped(str(value)) if kind == "string_value" else value
+        )
     end = plugin_data_pb2.SessionEndInfo(
         status=api_pb2.Status.STATUS_SUCCESS, end_time_secs=time.time()
     )

@@ -16,6 +16,7 @@ from jaxvae.errors import InputError
 from jaxvae.evaluate import to_multi_hot
 from jaxvae.losses import standardised_kl
 from jaxvae.metrics import ACTIVE_KL
+from jaxvae.paths import user_path
 from jaxvae.record import write_text
 from jaxvae.run import Run
 
@@ -35,7 +36,7 @@ def write_explore(run: Run, *, output: Path | None) -> Path:
     Raises:
       InputError: the run's rows are damaged, or the file can't be written.
     """
-    path = output
+    path = None if output is None else user_path(output)
     if path is None:
         if "source" in run.facts:  # its folder is a cache
             raise InputError(f"{run.source} is not a folder here; name the page by --output")

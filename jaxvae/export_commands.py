@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from jaxvae.errors import InputError
+from jaxvae.paths import user_path
 
 
 def add_to(commands) -> None:
@@ -63,7 +63,7 @@ def _export(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.open_run import load
 
     name = format_of(options.output, options.format)  # before the run is read
-    check_place(Path(options.output), name)
+    check_place(user_path(options.output), name)
     run = load(options.run_folder, checkpoint=options.checkpoint)
     files, difference = run.export(options.output, format=name)
     print(
@@ -97,7 +97,7 @@ def _push(options: argparse.Namespace, rest: list[str]) -> int:
     run = load(options.run_folder, checkpoint=options.checkpoint)
     if options.folder:
         names = publish.write_folder(
-            run, Path(options.folder), repository=options.repository, license=options.license
+            run, user_path(options.folder), repository=options.repository, license=options.license
         )
         print(f"{options.folder}: {', '.join(names)}")
     else:

@@ -9,14 +9,16 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from jaxvae import job
 from jaxvae.errors import InputError
-from jaxvae.job import PeerLost, in_a_cluster
+from jaxvae.job import PeerLost
 
 JOIN_SECONDS = 120
 HEARTBEAT_SECONDS = 30
@@ -37,32 +39,43 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
     Raises:
       InputError: they did not come together in time.
     """
-    import jax
-
     if num_processes == 1:
         return
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
+    scheduled = job.scheduled(os.environ)
     if coordinator:
-        given = {
+        arguments = {
             "coordinator_address": coordinator,
             "num_processes": num_processes,
             "process_id": process_id,
         }
+        _say_waiting(job.Scheduled("", num_processes, process_id, coordinator))
         if process_id:
             _reach(coordinator)
         else:
             _check_port(coordinator)
-    elif not in_a_cluster(os.environ):
+    elif scheduled is None:
         return
+    else:
+        _say_waiting(scheduled)
+        if scheduled.scheduler == "SLURM":  # JAX would take the job's number for the step's
+            arguments = {"num_processes": scheduled.num_processes}
+    import jax
+
     try:
-        jax.distributed.initialize(
-            **given,
-            initialization_timeout=JOIN_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the processes of this job did not come together: {reason}") from error
+        with job.holding_errors():
+            jax.distributed.initialize(
+                **arguments,
+                initialization_timeout=JOIN_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            )
+    except Exception as error:  # of a scheduler's client too
+        raise InputError(job.not_together(error)) from error
+
+
+def _say_waiting(scheduled: job.Scheduled) -> None:
+    line = job.waiting_line(scheduled, seconds=JOIN_SECONDS)
+    print(f"jaxvae: {line}", file=sys.stderr, flush=True)
 
 
 def _check_port(coordinator: str) -> None:

@@ -88,6 +88,8 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
 def is_local(dataset_name: str) -> bool:
     """Whether a data set is a file rather than the embedded corpus or one on the Hub."""
     path = Path(dataset_name)
+    if dataset_name.startswith("~"):
+        return True
     return path.suffix.lower() in SUFFIXES or path.is_absolute() or len(path.parts) > 2
 
 

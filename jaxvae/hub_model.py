@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxvae import hub_folder
 from jaxvae.errors import InputError
 from jaxvae.hub_access import held_offline, one_line, quiet, unreachable
+from jaxvae.paths import user_path
 
 PREFIX = "hf://"
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -25,7 +26,7 @@ def is_address(path: object) -> bool:
 
 def refuse_published(path: str, command: str) -> None:
     """Raises InputError for a published model, by address or folder, where a run is needed."""
-    if is_address(path) or hub_folder.is_published(Path(path).expanduser()):
+    if is_address(path) or hub_folder.is_published(user_path(path)):
         raise InputError(
             f"{path}: {command} reads a run's folder; a published model has neither rows nor "
             f"history. Give the folder of the run that trained it"

@@ -97,7 +97,8 @@ def _write_parquet(path: Path, latents: Latents) -> None:
     table = pa.table(
         {"row": latents.row, "mean": lists(latents.mean), "logvar": lists(latents.logvar)}
     )
-    parquet.write_table(table, path)
+    with path.open("wb") as file:  # of a name that is no UTF-8 the library makes nothing
+        parquet.write_table(table, file)
 
 
 def _write_npz(path: Path, latents: Latents) -> None:

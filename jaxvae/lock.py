@@ -154,7 +154,7 @@ def _identity() -> str:
 def _boot() -> str:
     """Of this start of the machine: after a reboot, a process number means another process."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 

@@ -13,6 +13,7 @@ from jaxvae.ensemble import Ensemble
 from jaxvae.errors import InputError
 from jaxvae.hub_model import fetch, is_address
 from jaxvae.model import VAE
+from jaxvae.paths import run_path, user_path
 from jaxvae.record import environment, write_json
 from jaxvae.run import Run
 from jaxvae.state import best_of, create_state
@@ -34,7 +35,7 @@ def load_many(path: str | Path | Sequence[str | Path]) -> Run | Ensemble:
     if isinstance(path, str | Path):
         if is_address(path):
             return load(path)
-        folder = Path(path).expanduser()
+        folder = user_path(path)
         within = sorted(each.parent for each in folder.glob("*/config.json"))
         if (folder / "config.json").exists() or not within:
             return load(folder)
@@ -61,7 +62,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     compiled.keep_programs()
     if is_address(path):
         return _load_published(str(path), checkpoint, taxonomy_path)
-    folder = Path(path).expanduser().resolve()
+    folder = user_path(path).resolve()
     if folder.suffix in EXPORTED and not folder.is_dir():
         _refuse_last(path, checkpoint)
         params, batch_stats, taxonomy, config = export.read_model(folder, taxonomy_path)
@@ -70,9 +71,10 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     if hub_folder.is_published(folder):
         return _load_published(path, checkpoint, taxonomy_path)
     _refuse_taxonomy(path, taxonomy_path)
-    run_folder.check_is_run(Path(path).expanduser())  # as it was typed
+    run_folder.check_is_run(user_path(path))  # as it was typed
     if checkpoint not in CHECKPOINTS:
         raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
+    run_path(folder)
     config = run_folder.read_config(folder)
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
     if checkpoint == "best":
@@ -89,7 +91,7 @@ def _load_published(path: str | Path, checkpoint: str, taxonomy_path: str | None
     _refuse_taxonomy(path, taxonomy_path)
     _refuse_last(path, checkpoint)
     origin = {}
-    folder = Path(path).expanduser().resolve()
+    folder = user_path(path).resolve()
     if is_address(path):
         folder, commit = fetch(str(path))
         origin = {"source": str(path), "commit": commit}
@@ -120,7 +122,7 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
     """
     if is_address(path):
         raise InputError(f"{path}: commands take it as it is; import is for a file")
-    path, folder = Path(path), Path(output).resolve()
+    path, folder = user_path(path), run_path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--output {output}: exists already; name a new folder")
     params, batch_stats, taxonomy, config = export.read_model(path, taxonomy_path)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxvae import interrupt, settings
 from jaxvae.errors import InputError
+from jaxvae.paths import run_path
 
 AT_ONCE = 16
 _MOST = 10_000
@@ -57,7 +58,7 @@ def parse(
     at_least_one(options, "at_once")
     config, overrides, _ = settings.parse(["jaxvae", *rest], define=lambda values: None)
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder = Path(options.workdir or f"outputs/{name}/{now}").expanduser().resolve()
+    folder = run_path(options.workdir or f"outputs/{name}/{now}")
     return config, overrides, folder
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from jaxvae import events
 from jaxvae.errors import InputError, json_fault
+from jaxvae.escapes import ERRORS
 from jaxvae.regular_file import open_regular
 
 _LINE_EVERY_SECONDS = 5.0
@@ -34,7 +35,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes text in one step, as `write_json` does."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors=ERRORS))
 
 
 @contextlib.contextmanager
@@ -153,8 +154,8 @@ class EpochLog:
           kl_per_dimension: `[L]` nats on the validation split, for TensorBoard alone.
         """
         # Never made anew: where the folder is gone, and made again by someone, the run must end.
-        with naming(self._path), open(self._path, "a", opener=_open_existing) as file:
-            file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
+        with naming(self._path), open(self._path, "ab", opener=_open_existing) as file:
+            file.write((json.dumps(_finite(line), allow_nan=False) + "\n").encode())
         if self._events is not None:
             with naming(self._events.path):
                 self._events.append(line, kl_per_dimension)

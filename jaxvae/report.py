@@ -10,6 +10,7 @@ from jaxvae import judge, page, ranking
 from jaxvae.data_report import format_report
 from jaxvae.errors import InputError
 from jaxvae.metrics import ACTIVE_KL
+from jaxvae.paths import user_path
 from jaxvae.record import read_json, write_text
 from jaxvae.report_text import (
     SAMPLE_MEASURES,
@@ -46,7 +47,7 @@ def write_report(
     Raises:
       InputError: the run has no rows, or the file can't be written.
     """
-    path = run.folder / "report.html" if output is None else output
+    path = run.folder / "report.html" if output is None else user_path(output)
     run.rows(split)  # refused where there are none
     _check_place(path)
     judged = judge.judge(

@@ -15,6 +15,7 @@ from jaxvae.errors import InputError, did_you_mean
 from jaxvae.evaluate import to_multi_hot
 from jaxvae.kept_rows import KeptRows, load_kept_rows
 from jaxvae.likelihood import RowLikelihood, row_likelihood
+from jaxvae.paths import user_path
 from jaxvae.run_plots import Plots
 from jaxvae.tag_lists import quote_tag
 from jaxvae.tag_rows import tag_counts
@@ -300,7 +301,7 @@ class Run:
         """
         return Exported(
             *formats.write(
-                Path(output),
+                user_path(output),
                 formats.format_of(output, format),
                 self.network,
                 taxonomy=self.taxonomy,

@@ -9,10 +9,10 @@ import csv
 import json
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from jaxvae.errors import InputError
+from jaxvae.paths import user_path
 from jaxvae.tag_lists import format_tags, parse_tags, quote_tag
 
 FORMATS = ("text", "json", "csv")
@@ -228,13 +228,13 @@ def _complete(options: argparse.Namespace, rest: list[str]) -> int:
 def _encode(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.latent_table import SUFFIXES, encode_file, write_latents
 
-    output = Path(options.output)
+    output = user_path(options.output)
     if output.suffix not in SUFFIXES:
         raise InputError(f"--output {output}: the name must end in {', '.join(SUFFIXES)}")
-    if output.exists() and output.samefile(options.input):
+    if output.exists() and output.samefile(user_path(options.input)):
         raise InputError(f"--output {output}: is the input file too; name another")
     run = _load(options)
-    encoded = encode_file(run, Path(options.input), options.column)
+    encoded = encode_file(run, user_path(options.input), options.column)
     write_latents(output, encoded)
     print(
         f"{output}: {len(encoded.row):,} rows of {run.network.latent_dim} dimensions; "
@@ -287,7 +287,7 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
     run = _load(options)
     path = write_report(
         run,
-        output=Path(options.output) if options.output else None,
+        output=user_path(options.output) if options.output else None,
         split=options.split,
         num_importance_samples=options.num_importance_samples,
         seed=options.seed,
@@ -304,7 +304,7 @@ def _explore(options: argparse.Namespace, rest: list[str]) -> int:
 
     _check_page_name(options)
     run = _load(options)
-    path = write_explore(run, output=Path(options.output) if options.output else None)
+    path = write_explore(run, output=user_path(options.output) if options.output else None)
     print(path, flush=True)
     if not options.no_open:
         with contextlib.suppress(webbrowser.Error):  # the page is there, and its name is said
@@ -313,7 +313,7 @@ def _explore(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _check_page_name(options: argparse.Namespace) -> None:
-    if options.output and Path(options.output).suffix.lower() not in (".html", ".htm"):
+    if options.output and user_path(options.output).suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--output {options.output}: the name must end in .html")
 
 
@@ -323,7 +323,7 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> int:
 
     for folder in options.run_folders:
         refuse_published(folder, "compare")
-    groups = compare_runs([Path(folder) for folder in options.run_folders])
+    groups = compare_runs([user_path(folder) for folder in options.run_folders])
     if options.json:
         _print_json(groups)
     else:

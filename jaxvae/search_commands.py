@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxvae import interrupt, settings
 from jaxvae.errors import InputError, StudyLost, did_you_mean
+from jaxvae.paths import user_path, user_url
 from jaxvae.population_commands import (
     AT_ONCE,
     at_least_one,
@@ -56,7 +57,7 @@ def _search(options: argparse.Namespace, rest: list[str]) -> int:
     load_optuna()  # before anything takes time
     at_least_one(options, "trials", "at_once")
     if options.resume:
-        folder = Path(options.resume).expanduser().resolve()
+        folder = user_path(options.resume).resolve()
         config, facts = _resumed(options, rest, folder)
         space = folder / study_folder.SPACE
     else:
@@ -99,6 +100,7 @@ def _new_facts(
                 f"--{option} {chosen[option]}: must be one of {', '.join(known)}"
                 f"{did_you_mean(chosen[option], known)}"
             )
+    user_url(chosen["storage"])  # refused before anything takes time
     return {
         "command": rest,
         "overrides": overrides,
@@ -214,7 +216,7 @@ def _run_search(
     ):
         study = Study(
             name=facts["study"],
-            storage=facts["storage"] or sqlite_url(folder / study_folder.DATABASE),
+            storage=user_url(facts["storage"]) or sqlite_url(folder / study_folder.DATABASE),
             worker=facts["worker"],
             maximise=maximise,
             sampler=facts["sampler"],

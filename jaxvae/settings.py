@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxvae import field_hints, ranges
 from jaxvae.errors import InputError, did_you_mean
+from jaxvae.paths import user_path
 
 RETIRED = {
     "model.input_dim": "the width follows from the taxonomy: --config.data.taxonomy_path=FILE",
@@ -69,7 +70,7 @@ def find_file(name: str, *, flag: str = "config") -> Path:
     Raises:
       InputError: there is none.
     """
-    path = Path(name)
+    path = user_path(name)
     places = [path, *([_brought() / path] if path.parts[:1] == ("configs",) else [])]
     for place in places:
         if place.is_file():

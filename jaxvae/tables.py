@@ -223,7 +223,7 @@ def _read_parquet(path: Path, column: str) -> Cells:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
             check_column(column, file.schema_arrow.names, str(path))
             batches = file.iter_batches(batch_size=ARROW_BATCH, columns=[column])
             yield from arrow_cells(batches, column)

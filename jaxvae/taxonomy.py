@@ -19,6 +19,7 @@ from typing import Any
 
 from jaxvae.errors import InputError, did_you_mean, json_fault
 from jaxvae.file_kinds import stand_in
+from jaxvae.paths import user_path
 
 SHIPPED = Path(__file__).with_name("taxonomy.json")
 MAX_FILE_BYTES = 64 * 2**20
@@ -78,7 +79,7 @@ class Taxonomy:
         """
         if path is None:
             return cls.from_mapping(_read_json(SHIPPED), source="the shipped taxonomy")
-        return cls.from_mapping(_read_json(Path(path)), source=str(path))
+        return cls.from_mapping(_read_json(user_path(path)), source=str(path))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Iterable[str]], *, source: str) -> "Taxonomy":

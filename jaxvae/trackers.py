@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jaxvae import mlflow_tracker, record, trackio_tracker, wandb_tracker
 from jaxvae.errors import InputError
+from jaxvae.escapes import escaped
 
 FILE = "trackers.json"
 """In a run's folder: what its runs are called where they are tracked."""
@@ -230,7 +231,7 @@ def open_all(
         return untracked()
     logger, path = config["logger"], folder / FILE
     kept = record.read_json(path) if path.exists() else {}
-    kept.setdefault("name", run_name(config["model_name"], overrides))
+    kept.setdefault("name", escaped(run_name(config["model_name"], overrides)))
     # In another project it is another run.
     places = {name: f"{name}:{logger['project']}" for name in names}
     mine = {name: kept.setdefault(place, {}) for name, place in places.items()}
@@ -244,7 +245,7 @@ def open_all(
             opened[name] = _KINDS[name].open_run(
                 name=kept["name"],
                 key=mine[name]["key"],
-                config=config,
+                config=escaped(config),
                 folder=folder,
                 project=logger["project"],
                 offline=logger["offline"],

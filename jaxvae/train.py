@@ -36,6 +36,7 @@ from jaxvae.finish import finish
 from jaxvae.kept_rows import damage_to_repair
 from jaxvae.loop import Hook, TrainingFailed
 from jaxvae.losses import LossWeights
+from jaxvae.paths import run_path, user_path
 from jaxvae.progress import Progress
 from jaxvae.sharding import Sharding, check_vocabulary
 from jaxvae.taxonomy import Taxonomy
@@ -77,7 +78,7 @@ def train_and_evaluate(
     trainer = config.trainer
     compiled.keep_programs()
     devices.start(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
-    folder = Path(workdir).expanduser().resolve()
+    folder = run_path(workdir)
     # Under jax.distributed, a scheduler's SIGTERM is its business: all hosts must agree.
     ignore = (signal.SIGTERM,) if jax.distributed.is_initialized() else ()
     with contextlib.ExitStack() as held:
@@ -180,7 +181,7 @@ def train_and_evaluate(
                 weights=programs.numbers.loss_weights,
                 taxonomy=taxonomy,
                 dataset=dataset,
-                models_dir=Path(models_dir).expanduser().resolve(),
+                models_dir=user_path(models_dir).resolve(),
                 terminal=terminal,
                 tracked=tracked,
             )

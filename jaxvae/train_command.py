@@ -13,6 +13,7 @@ from absl import flags
 from jaxvae import __version__, interrupt, job, lock, settings
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
+from jaxvae.paths import run_path, user_path
 
 USAGE_ERROR = 2
 TRAINING_FAILED = 1
@@ -37,7 +38,8 @@ Flags:
   --workdir=FOLDER
       the run's folder; one that holds a run resumes it
   --coordinator=HOST:PORT --num_processes=N --process_id=I
-      one of several processes (on SLURM, Open MPI and TPU pods they are found without)
+      one of several processes (on SLURM, Open MPI, TPU pods and indexed
+      Kubernetes jobs they are found without; --num_processes=1 is a run by itself there)
   --print_config
       print the resolved config as JSON and exit
   --flagfile=FILE
@@ -85,9 +87,15 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     if not alone:
         job.follow_supervisor()
         interrupt.take_as_one(_FORWARDED_SECONDS)
-    workdir = Path(values.workdir) if values.workdir else _new_workdir()
+    workdir = user_path(values.workdir) if values.workdir else _new_workdir()
     if alone:  # before JAX is imported, which takes long
-        lock.refuse_if_held(workdir.expanduser().resolve())
+        lock.refuse_if_held(run_path(workdir))
+    if alone and values.num_processes != 1 and job.is_indexed_pod(os.environ):
+        print(
+            "jaxvae: this pod of a Kubernetes job trains by itself; pip install 'jax[k8s]', or "
+            "--coordinator, joins it to the others",
+            file=sys.stderr,
+        )
     quiet_libraries()
     at_once = "jaxvae: stopped at once; what was saved before stands"
     with interrupt.exit_at_second_signal(at_once):

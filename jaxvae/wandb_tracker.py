@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae.errors import InputError
+from jaxvae.paths import user_path
 
 _START_SECONDS = 30.0
 _FINISH_SECONDS = 60.0
@@ -76,7 +77,7 @@ def open_run(
     import wandb
 
     mode = "offline" if offline else os.environ.get("WANDB_MODE", "online")
-    place = Path(os.environ.get("WANDB_DIR") or folder)
+    place = user_path(os.environ.get("WANDB_DIR") or folder)
     was_there = (place / "wandb").exists()
     with _quiet():
         # It would ask at the terminal, and a run that waits for an answer trains nothing.

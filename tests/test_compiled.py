@@ -52,6 +52,25 @@ def test_a_folder_that_cannot_be_made_leaves_it_off(home):
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
+def test_the_users_own_folder_may_lie_in_their_home(home, monkeypatch):
+    monkeypatch.setenv("HOME", str(home))
+    jax.config.update("jax_compilation_cache_dir", "~/mine")
+    compiled.keep_programs()
+    assert jax.config.values["jax_compilation_cache_dir"] == str(home / "mine")
+    jax.config.update("jax_compilation_cache_dir", "gs://bucket/programs")  # a control
+    compiled.keep_programs()
+    assert jax.config.values["jax_compilation_cache_dir"] == "gs://bucket/programs"
+
+
+def test_without_a_home_folder_it_is_off_and_leaves_nothing(home, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "")
+    compiled.keep_programs()
+    assert jax.config.values["jax_compilation_cache_dir"] is None
+    assert not list(home.iterdir())
+
+
 @pytest.mark.parametrize(
     ("there", "flags", "after"),
     [
