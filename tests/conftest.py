@@ -61,6 +61,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker("torch")
 
 
+@pytest.fixture(scope="session")
+def compiling_as_users_do():
+    """Processes that tests start compile as a user's do; what was asked of XLA here stands."""
+    jax.devices()
+    flags, os.environ["XLA_FLAGS"] = (
+        os.environ["XLA_FLAGS"],
+        "--xla_force_host_platform_device_count=2",
+    )
+    yield
+    os.environ["XLA_FLAGS"] = flags
+
+
 def lacking(what: str, name: str = ""):
     """Skips where something is missing; in CI nothing may be but what JAXVAE_MAY_LACK names."""
     if IN_CI and name not in MAY_LACK:

@@ -5,6 +5,11 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiling_as_users_do(compiling_as_users_do):
+    """Here processes are what is tested."""
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:

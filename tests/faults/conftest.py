@@ -24,6 +24,11 @@ TIMINGS = ("seconds", "seconds_eval", "examples_per_second")
 EPOCHS = 30
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiling_as_users_do(compiling_as_users_do):
+    """Here processes are what is tested."""
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
