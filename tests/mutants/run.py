@@ -1,11 +1,13 @@
 """Gives the suite one fault after the other, and says which of them it does not notice.
 
 Each fault gets a fresh copy of the repository and a fresh process: first the tests that reach the
-function, until one fails; then, if none does, the whole command of the README.
+function, as many as take a minute, until one fails; then, if none does, the whole command of the
+README, which has the others.
 """
 
 import argparse
 import hashlib
+import itertools
 import signal
 import sys
 import tempfile
@@ -54,6 +56,12 @@ def attempt(tests: Sequence[str], *, limit: float, fault: Fault | None = None) -
         listed = Path(place) / "tests.txt"  # an argument a line, since there may be very many
         listed.write_text("".join(f"{test}\n" for test in tests), encoding="utf-8")
         return process.run_pytest(tree, ["-x", "-q", f"@{listed}"], limit=limit)
+
+
+def as_many_as_take(seconds: float, tests: Sequence[str], measured: dict[str, Any]) -> list[str]:
+    """The first of the tests, as many as take so long, and one at least."""
+    ends = itertools.accumulate(measured["tests"][test] for test in tests)
+    return [test for test, end in zip(tests, ends, strict=True) if end <= seconds] or [*tests[:1]]
 
 
 def judge(fault: Fault, tests: Sequence[str], measured: dict[str, Any], *, whole: bool) -> Result:
@@ -113,6 +121,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--jobs", type=int, default=1, metavar="N", help="faults at a time (1)")
     results = clone.ROOT / "build" / "mutants.jsonl"
     add("--results", type=Path, default=results, help="file (build/mutants.jsonl)")
+    add("--seconds", type=float, default=60.0, help="for the tests that reach a fault (60)")
     whole = argparse.BooleanOptionalAction
     add("--whole", action=whole, default=True, help="whether survivors get the whole suite (yes)")
     options = parser.parse_args(argv)
@@ -134,9 +143,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = coverage.kept(options.results.with_suffix(".coverage.json"), listed, sources)
     for test in measured["failed"]:
         print(f"left out, since it fails with marks in the sources: {test}")
-    tests = {
-        fault.name: coverage.covering(fault, modules[fault.name], measured) for fault in chosen
-    }
+    tests = {}
+    for fault in chosen:
+        reaching = coverage.covering(fault, modules[fault.name], measured)
+        tests[fault.name] = as_many_as_take(options.seconds, reaching, measured)
     results = Results(options.results, sources)
     reached = {test for names in tests.values() for test in names}
     measured_order = (test for test in measured["tests"] if test in reached)
