@@ -7,7 +7,7 @@ import tempfile
 
 # Before jax is imported: two simulated devices, no search for accelerators, and code that is made
 # in a fifth of the time (XLA's own choice of how to write it is for programs that run for long).
-os.environ["XLA_FLAGS"] = (
+os.environ["XLA_FLAGS"] = XLA_FLAGS = (
     "--xla_force_host_platform_device_count=2 "
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )

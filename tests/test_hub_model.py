@@ -15,7 +15,7 @@ import yaml
 import jaxvae
 from jaxvae import publish
 from jaxvae.errors import InputError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, XLA_FLAGS
 from tests.documents import python_block
 from tests.model_hub import TOKEN, ModelHub
 
@@ -73,7 +73,8 @@ def child(steps, *, endpoint, home, **extra):
     """Runs commands (lists), code (dictionaries) and opens models (addresses) in a fresh process."""
     keep = {k: v for k, v in os.environ.items() if not re.match(r"HF_|.*proxy$", k, re.I)}
     env = {**keep, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), **extra}
-    env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "XLA_FLAGS": ""}
+    env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    env["XLA_FLAGS"] = XLA_FLAGS  # whose results are compared with this process's to the bit
     command = [sys.executable, "-c", CHILD, json.dumps(steps)]
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=180, check=False
