@@ -17,6 +17,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+pytestmark = pytest.mark.ecosystem
+
 SHA = "0123456789abcdef0123456789abcdef01234567"
 CSV = b"id,aspect_list\n1,\"['rock', 'jazz']\"\n2,\n3,NA\n4,\"jazz, piano\"\n" + b"5,rock\n" * 40
 
