@@ -8,11 +8,11 @@ from importlib import metadata
 
 # Before jax is imported: two simulated devices, no search for accelerators, and code that is made
 # in a fifth of the time (XLA chooses how to write it for programs that run for long).
-_OLDER = tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11)
-os.environ["XLA_FLAGS"] = XLA_FLAGS = (
+os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=2 --xla_cpu_parallel_codegen_split_count=1"
-    + (" --xla_cpu_use_fusion_emitters=false" if _OLDER else "")  # newer ones have no other way
 )
+if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11):  # else the only way
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Equal programs are compiled once, here and in the processes that tests start.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxvae-tests-")
@@ -39,6 +39,7 @@ jax.config.update("jax_traceback_in_locations_limit", 0)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+XLA_FLAGS = os.environ["XLA_FLAGS"]
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = bool(os.environ.get("CI"))
 # What a lane of .ci/run goes without: "shared" in a public clone, "torch" on some versions.
