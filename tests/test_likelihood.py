@@ -253,3 +253,15 @@ def test_rows_are_encoded_alike_whatever_the_bucket():
         one_mean, one_logvar = inference.posterior(net, rows_of(sets[at : at + 1]))
         np.testing.assert_allclose(one_mean[0], mean[at], atol=1e-5)
         np.testing.assert_allclose(one_logvar[0], logvar[at], atol=1e-5)
+
+
+def test_the_rows_of_each_batch_have_draws_of_their_own(monkeypatch):
+    from jaxvae import likelihood
+
+    net = network(2)
+    monkeypatch.setattr(likelihood, "_ROWS", 8)
+    rows = rows_of(np.repeat(all_sets()[5:6], 24, axis=0))
+    alike = row_likelihood(net, rows, num_importance_samples=3, seed=0).log_likelihood
+    assert len(set(alike.tolist())) == 24
+    again = row_likelihood(net, rows, num_importance_samples=3, seed=0).log_likelihood
+    np.testing.assert_array_equal(again, alike)
