@@ -216,9 +216,12 @@ def leave(code: int) -> NoReturn:
     Args:
       code: exit code.
     """
-    if code:
-        for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # nobody reads it: nor will Python's own end
             with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if code:
         os._exit(code)
     sys.exit(code)

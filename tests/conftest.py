@@ -1,6 +1,7 @@
 """Strictness, set once for the whole suite, and the things that a machine may lack."""
 
 import gc
+import importlib
 import os
 import shutil
 import tempfile
@@ -81,6 +82,16 @@ def lacking(what: str, name: str = ""):
     if IN_CI and name not in MAY_LACK:
         pytest.fail(f"{what}: must be there in CI")
     pytest.skip(what)
+
+
+def for_a_module(name: str):
+    """A library that a whole test module needs; as `lacking`, where it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        if IN_CI and name.partition(".")[0] not in MAY_LACK:
+            raise
+        pytest.skip(f"{name} is not installed", allow_module_level=True)
 
 
 @pytest.fixture

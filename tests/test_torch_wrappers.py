@@ -9,12 +9,15 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from jaxvae import cli, export
 from jaxvae.errors import InputError
 from jaxvae.torch_file import read_pth
+from tests.conftest import for_a_module
+
+torch = for_a_module("torch")
+save_file = for_a_module("safetensors.torch").save_file
+pytestmark = pytest.mark.torch
 
 TAGS = {"genre": ["a", "b", "c", "d", "e", "f"]}
 
