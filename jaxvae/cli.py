@@ -4,7 +4,6 @@ Nothing slow is imported before the arguments are known to be right.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import sys
@@ -66,7 +65,7 @@ def _guarded(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        _drop_output()
+        interrupt.drop_output(sys.stdout)
         return 0  # the reader of our output went away, as `head` does
     except MemoryError:
         return _fail(_TOO_LARGE, USAGE_ERROR)
@@ -78,7 +77,7 @@ def _guarded(command: Callable[[], int]) -> int:
         name = error.object[:200]
         return _fail(f"{name}: {error.reason}; rename what is not UTF-8 text in it", USAGE_ERROR)
     except OSError as error:
-        _drop_output()
+        interrupt.drop_output(sys.stdout)
         if error.filename is None and _is_adrift():
             return _fail("the working directory no longer exists; change to another", USAGE_ERROR)
         return _fail(f"{error.filename or 'standard output'}: {error.strerror}", USAGE_ERROR)
@@ -91,12 +90,6 @@ def _is_adrift() -> bool:
     except FileNotFoundError:
         return True
     return False
-
-
-def _drop_output() -> None:
-    """Sends what is still buffered nowhere, or Python would try once more at exit, and complain."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: object, code: int) -> int:

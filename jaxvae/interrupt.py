@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_SECONDS = 0.05
@@ -206,6 +206,16 @@ def exit_at_second_signal(message: str) -> Iterator[None]:
         os.close(reader)
 
 
+def drop_output(stream: TextIO) -> None:
+    """Sends what a stream still holds nowhere, or Python would try once more at exit, and complain.
+
+    Args:
+      stream: standard output or standard error.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def leave(code: int) -> NoReturn:
     """Ends the process; if not well, without taking the interpreter apart.
 
@@ -220,8 +230,7 @@ def leave(code: int) -> NoReturn:
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):  # nobody reads it: nor will Python's own end
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            drop_output(stream)
     if code:
         os._exit(code)
     sys.exit(code)
