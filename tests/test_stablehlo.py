@@ -61,7 +61,8 @@ def test_another_process_computes_the_same(run, tmp_path):
         "assert 'jaxvae' not in sys.modules\n",
         tmp_path,
     )
-    found = np.load(tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as file:
+        found = dict(file)
     mean, logvar = inference.posterior(run.network, run.rows("test")[:33])
     np.testing.assert_allclose(found["mean"], mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["one"], mean[:1], rtol=1e-4, atol=1e-5)
