@@ -3,9 +3,9 @@
 import gc
 import importlib
 import os
-import shutil
-import tempfile
 from importlib import metadata
+
+from tests import programs
 
 # Before jax is imported: two simulated devices, no search for accelerators, and code that is made
 # in a fifth of the time (XLA chooses how to write it for programs that run for long).
@@ -15,8 +15,8 @@ os.environ["XLA_FLAGS"] = (
 if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11):  # else the only way
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Equal programs are compiled once, here and in the processes that tests start.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxvae-tests-")
+# Equal programs are compiled once, here, in the processes that tests start, and in later runs.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs.borrow())
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
@@ -55,7 +55,7 @@ def pytest_collection_finish():
 
 
 def pytest_sessionfinish():
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    programs.give_back(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
 
 def pytest_collection_modifyitems(items):

@@ -1,0 +1,43 @@
+"""Compiled programs that outlive a run of the tests: `build/programs` keeps them for the next one.
+
+JAX writes and reads its cache without a lock, so that one process may read half of what another is
+writing. Each process of the tests therefore has a folder of its own: it begins as a copy of what is
+kept, and what was compiled besides is kept at the end, file by file and whole.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+KEPT = Path(__file__).resolve().parent.parent / "build" / "programs"
+DAYS = 3.0  # then a program is compiled again: most are of code that has changed since
+
+
+def borrow(kept: Path = KEPT) -> Path:
+    """Makes a folder for JAX's cache, with all the programs that are kept and not too old."""
+    folder = Path(tempfile.mkdtemp(prefix="jaxvae-tests-"))
+    oldest = time.time() - DAYS * 86400
+    for program in kept.glob("*-cache"):
+        try:
+            if program.stat().st_mtime < oldest:
+                program.unlink()
+            else:
+                shutil.copy2(program, folder)
+        except FileNotFoundError:
+            continue  # another process has just removed it
+    return folder
+
+
+def give_back(folder: Path, kept: Path = KEPT) -> None:
+    """Keeps what is new in such a folder, and removes the folder."""
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        for program in folder.glob("*-cache"):
+            if not (kept / program.name).exists():
+                aside = kept / f".{os.getpid()}"
+                shutil.copy2(program, aside)
+                aside.replace(kept / program.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

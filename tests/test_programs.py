@@ -1,0 +1,35 @@
+"""What one run of the tests compiles is there for the next, and never half of it."""
+
+import os
+
+from tests import programs
+
+
+def test_the_next_run_has_what_this_one_compiled(tmp_path):
+    kept = tmp_path / "build" / "programs"
+    first = programs.borrow(kept)
+    (first / "step-cache").write_bytes(b"machine code")
+    assert not kept.exists()  # before the end nobody else sees it
+    programs.give_back(first, kept)
+    assert not first.exists()
+    assert [path.name for path in kept.iterdir()] == ["step-cache"]
+
+    second, third = programs.borrow(kept), programs.borrow(kept)
+    assert (second / "step-cache").read_bytes() == b"machine code"
+    (second / "step-cache").write_bytes(b"")  # its own affair
+    programs.give_back(second, kept)
+    assert (kept / "step-cache").read_bytes() == b"machine code"
+    assert (third / "step-cache").read_bytes() == b"machine code"
+    programs.give_back(third, kept)
+
+
+def test_an_old_program_is_compiled_again(tmp_path):
+    for name, days in (("old-cache", programs.DAYS + 1), ("new-cache", programs.DAYS - 1)):
+        path = tmp_path / name
+        path.write_bytes(b"")
+        age = path.stat().st_mtime - days * 86400
+        os.utime(path, (age, age))
+    folder = programs.borrow(tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["new-cache"]
+    programs.give_back(folder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["new-cache"]
