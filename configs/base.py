@@ -85,8 +85,10 @@ def get_config(presets: str = "") -> ConfigDict:
     c.trainer.lr_scheduler.name = "constant"  # "constant" or "cosine", after warm-up
     c.trainer.lr_scheduler.warmup_epochs = 0.0  # epochs of linear warm-up from zero
     c.trainer.lr_scheduler.final_fraction = 0.0  # share of lr that the cosine ends at
-    c.trainer.early_stopping_patience = 0  # validations without a better val/loss; 0: off
-    c.trainer.early_stopping_min_delta = 0.0  # nats by which val/loss must fall to count as better
+    c.trainer.monitor = "val/loss"  # chooses the epoch that is kept: also "val/elbo", "val/nll_iw"
+    c.trainer.monitor_mode = "min"  # "min" or "max": which way trainer.monitor is better
+    c.trainer.early_stopping_patience = 0  # validations without a better trainer.monitor; 0: off
+    c.trainer.early_stopping_min_delta = 0.0  # by how much it must be better to count as such
     c.trainer.checkpoint_every_seconds = 30.0  # seconds between checkpoints; 0.0: every epoch
 
     c.inference = ConfigDict()

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxvae.model import dropout_values
 
-_ORDER, _NOISE, _EVAL = 0, 1, 2  # streams of the root key
+_ORDER, _NOISE, _EVAL, _BOUND = 0, 1, 2, 3  # streams of the root key
 
 
 def epoch_order(
@@ -115,3 +115,9 @@ def use_uniforms(
 def eval_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Standard normal noise of an evaluation pass, the same in every pass of a run."""
     return jax.random.normal(jax.random.fold_in(key, _EVAL), shape)
+
+
+def bound_noise(key: jax.Array, block: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal noise of a block of rows whose likelihood is bounded during training."""
+    key = jax.random.fold_in(jax.random.fold_in(key, _BOUND), block)
+    return jax.random.normal(key, shape)

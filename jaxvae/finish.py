@@ -13,6 +13,7 @@ from jaxvae import epoch, evaluate, events, export, projector, record, sample, s
 from jaxvae.checkpoints import save_params
 from jaxvae.dataset import Dataset
 from jaxvae.losses import LossWeights, Objective
+from jaxvae.monitor import Monitor
 from jaxvae.taxonomy import Taxonomy
 
 _INFORMATION_ROWS = 5000
@@ -216,9 +217,12 @@ def _copy(folder: Path, models_dir: Path, name: str) -> str:
 def _announce(terminal, folder: Path, stages, summary, copies: str) -> None:
     test = stages["test"]
     independent = test.get("test/independent_nll")
+    trainer = summary["config"]["trainer"]
+    chosen = Monitor(trainer["monitor"], trainer["monitor_mode"])
     unit = "nats" if independent is not None else "squared error and nats"
     rows = {
-        "best epoch": f"{summary['best_epoch']} of {summary['epochs']} (lowest val/loss)",
+        "best epoch": f"{summary['best_epoch']} of {summary['epochs']} "
+        f"({chosen.direction} {chosen.name})",
         "test loss": f"{test['test/loss']:.3f} = reconstruction {test['test/bce']:.3f}, "
         f"KL {test['test/kld']:.3f} ({unit} per row, before weights)",
         "test Jaccard, Hamming": f"{test['test/jaccard_index']:.3f}, "

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae import devices, evaluate, hosts, interrupt, record
+from jaxvae import devices, evaluate, hosts, interrupt, monitor, record
 from jaxvae.checkpoints import Checkpoint, Checkpoints, set_aside_whole
 from jaxvae.errors import InputError
 from jaxvae.metrics import Losses
@@ -44,6 +44,8 @@ class Programs:
     """Optimizer steps of an epoch."""
     gather: Callable
     """Brings a tree of the state's arrays to where it can be written."""
+    likelihood_bound: Callable | None = None
+    """The mean bound on -log p(x) of some validation rows, nats, where it chooses the epoch."""
 
 
 def train(
@@ -125,13 +127,13 @@ def train(
             kl_per_dimension = None
             if plan.validates(progress.epoch):
                 started = time.perf_counter()
-                values, kl_per_dimension = _validate(programs, state)
+                values, kl_per_dimension = _validate(programs, state, plan.monitor)
                 line |= {f"val/{name}": value for name, value in values.items()}
                 line["seconds_eval"] = time.perf_counter() - started
                 if not math.isfinite(values["loss"]):
                     progress.fail(int(state.step), values)
                     break
-                if progress.observe(values["loss"], plan):
+                if progress.observe(line[plan.monitor.name], plan):
                     best = _copy(best_of(state))
             if log is not None:
                 check_held()
@@ -157,7 +159,7 @@ def train(
     if progress.stopped_early:
         terminal.say(
             f"Stopped early at epoch {progress.epoch}: {progress.stale_validations} validations "
-            f"without a lower loss"
+            f"without a better {plan.monitor.name}"
         )
     return best, progress
 
@@ -180,7 +182,9 @@ def training_line(epoch: int, step: int, sums: Losses, seconds: float) -> dict[s
     }
 
 
-def _validate(programs: Programs, state: TrainState) -> tuple[dict, list[float]]:
+def _validate(
+    programs: Programs, state: TrainState, watched: monitor.Monitor
+) -> tuple[dict, list[float]]:
     # The same noise at every validation: epochs differ by their parameters, not by luck.
     judged = best_of(state)
     total, mean, _ = programs.validate(
@@ -193,7 +197,12 @@ def _validate(programs: Programs, state: TrainState) -> tuple[dict, list[float]]
     )
     seen = programs.labelled_rows
     total, mean = jax.device_get((total, mean[: len(seen)]))
-    return evaluate.split_metrics(total, mean, seen), total.latent.kl_per_dimension()
+    values = evaluate.split_metrics(total, mean, seen)
+    values |= monitor.added_values(watched, values)
+    if programs.likelihood_bound is not None:
+        bound = programs.likelihood_bound(judged["params"], judged["batch_stats"], state.key)
+        values["nll_iw"] = float(bound)
+    return values, total.latent.kl_per_dimension()
 
 
 @jax.jit
@@ -228,7 +237,7 @@ def _resume(
                 f"training starts from the first"
             )
         return state, best, Progress()
-    progress = Progress(**found.facts)
+    progress = Progress.from_facts(found.facts)
     if progress.nonfinite_step >= 0:
         raise TrainingFailed(_nonfinite(progress, folder))
     terminal.say(f"Resuming after epoch {progress.epoch}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxvae import interrupt
+from jaxvae import interrupt, monitor
 from jaxvae.loop import training_line
 from jaxvae.population import Population
 from jaxvae.progress import Plan, Progress
@@ -135,7 +135,7 @@ def _advance(slots: Population, members: dict[int, Member], watch: Watch) -> Non
 
 def _validate(slots: Population, members: dict[int, Member], due: np.ndarray) -> None:
     started = time.perf_counter()
-    totals = slots.validate(due)
+    totals, bounds = slots.validate(due)
     improved = np.zeros(len(due), bool)
     for slot, member in members.items():
         if not due[slot]:
@@ -146,8 +146,12 @@ def _validate(slots: Population, members: dict[int, Member], due: np.ndarray) ->
             member.progress.epoch -= 1
             member.lines.pop()
             continue
-        member.lines[-1] |= {f"val/{name}": value for name, value in values.items()}
-        improved[slot] = member.progress.observe(values["loss"], member.plan)
+        values |= monitor.added_values(member.plan.monitor, values)
+        if member.plan.monitor.name == "val/nll_iw":
+            values["nll_iw"] = float(bounds[slot])
+        line = member.lines[-1]
+        line |= {f"val/{name}": value for name, value in values.items()}
+        improved[slot] = member.progress.observe(line[member.plan.monitor.name], member.plan)
     slots.keep(improved)
     seconds = (time.perf_counter() - started) / due.sum()
     for slot, member in members.items():

@@ -33,6 +33,8 @@ class Population:
       slots: how many, a multiple of the devices.
       train_rows: `[N + 1, K]`, the training rows and the empty one.
       val_rows: the same of the validation split.
+      likelihood_bound: as `likelihood.make_likelihood_bound` makes it, where it chooses epochs.
+      bound_rows: `[M, K]`, the rows that it bounds.
       together: whether a device takes its members at once; None: unless it is a CPU.
     """
 
@@ -45,13 +47,19 @@ class Population:
         slots: int,
         train_rows: np.ndarray,
         val_rows: np.ndarray,
+        likelihood_bound: Callable | None = None,
+        bound_rows: np.ndarray | None = None,
         together: bool | None = None,
     ):
         self._members = NamedSharding(mesh, _MEMBERS)
-        self._rows = jax.device_put((train_rows, val_rows), NamedSharding(mesh, _WHOLE))
+        self._train_rows, *self._val_rows = jax.device_put(
+            (train_rows, val_rows, bound_rows), NamedSharding(mesh, _WHOLE)
+        )
         if together is None:
             together = mesh.devices.flat[0].platform != "cpu"
-        self._train, self._validate = _programs(train_epoch, validate, mesh, together)
+        self._train, self._validate = _programs(
+            train_epoch, validate, likelihood_bound, mesh, together
+        )
         self._stacked: tuple[TrainState, Numbers, dict] | None = None
         self._slots, self._devices = slots, mesh.size
         self.taken = np.zeros(slots, bool)
@@ -87,12 +95,16 @@ class Population:
           (sums of the losses, steps taken, first step that was not finite or -1), each `[slots]`.
         """
         state, numbers, best = self._parts()
-        state, sums = self._train(state, numbers, self._rows[0], self.taken)
+        state, sums = self._train(state, numbers, self._train_rows, self.taken)
         self._stacked = state, numbers, best
         return jax.device_get((sums, state.step, state.bad_step))
 
-    def validate(self, due: np.ndarray) -> metrics.SplitMetrics:
-        """Judges the members that are due `[slots]`: their sums, each `[slots, ...]`."""
+    def validate(self, due: np.ndarray) -> tuple[metrics.SplitMetrics, np.ndarray]:
+        """Judges the members that are due `[slots]`.
+
+        Returns:
+          (their sums, each `[slots, ...]`; their likelihood bounds `[slots]`, NaN without one).
+        """
         state, numbers, _ = self._parts()
         judged = best_of(state)
         found = self._validate(
@@ -100,7 +112,7 @@ class Population:
             judged["batch_stats"],
             numbers.loss_weights,
             state.key,
-            self._rows[1],
+            self._val_rows,
             due,
         )
         return jax.device_get(found)
@@ -131,7 +143,11 @@ class Population:
 
 
 def _programs(
-    train_epoch: Callable, validate: Callable, mesh: Mesh, together: bool
+    train_epoch: Callable,
+    validate: Callable,
+    likelihood_bound: Callable | None,
+    mesh: Mesh,
+    together: bool,
 ) -> tuple[Callable, Callable]:
     """The members' epoch and validation, compiled; members that rest are left out."""
 
@@ -150,8 +166,13 @@ def _programs(
         return over_members(one, states, numbers, active)
 
     def judge(params, batch_stats, weights, keys, rows, due):
+        val_rows, bound_rows = rows
+
         def pass_over(params, batch_stats, weights, key):
-            return validate(params, batch_stats, weights, np.float32(0.5), key, rows)[0]
+            total = validate(params, batch_stats, weights, np.float32(0.5), key, val_rows)[0]
+            if likelihood_bound is None:
+                return total, jnp.full((), jnp.nan)
+            return total, likelihood_bound(params, batch_stats, key, bound_rows)
 
         def one(params, batch_stats, weights, key, due):
             like = jax.eval_shape(pass_over, params, batch_stats, weights, key)

@@ -178,7 +178,8 @@ def _ending(member) -> str:
             f"{progress.nonfinite_terms}"
         )
     return (
-        f"best val/loss {progress.best_loss:.3f} at epoch {progress.best_epoch} of {progress.epoch}"
+        f"best {member.plan.monitor.name} {progress.best_value:.3f} at epoch "
+        f"{progress.best_epoch} of {progress.epoch}"
     )
 
 

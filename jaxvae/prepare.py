@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import devices, epoch, evaluate, loop, schedule, tag_rows
+from jaxvae import devices, epoch, evaluate, likelihood, loop, monitor, schedule, tag_rows
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
 from jaxvae.hidden_layers import widths_of
@@ -171,6 +171,34 @@ def validation_of(
     )
 
 
+def likelihood_bound_of(
+    config: ConfigDict, graphdef: nnx.GraphDef, *, val_rows: np.ndarray, num_tags: int
+) -> tuple[Callable | None, np.ndarray]:
+    """The bound that chooses a config's epochs, if one does: see `make_likelihood_bound`.
+
+    Args:
+      config: every field of `configs/base.py`.
+      graphdef: the model's static graph.
+      val_rows: `[N, K]`, of the validation split.
+      num_tags: V.
+
+    Returns:
+      (the compiled bound or None, the rows it is called with, spread evenly over the split).
+    """
+    chosen = np.linspace(0, len(val_rows) - 1, min(len(val_rows), monitor.MAX_ROWS)).astype(int)
+    rows = val_rows[chosen]
+    if config.trainer.monitor != "val/nll_iw":
+        return None, rows
+    bound = likelihood.make_likelihood_bound(
+        graphdef,
+        num_rows=len(rows),
+        num_tags=num_tags,
+        latent_dim=config.model.latent_dim,
+        num_draws=monitor.NUM_DRAWS,
+    )
+    return bound, rows
+
+
 def programs_of(
     config: ConfigDict,
     graphdef: nnx.GraphDef,
@@ -183,6 +211,9 @@ def programs_of(
     train, val = dataset.splits["train"], dataset.splits["val"]
     num_tags = taxonomy.num_tags
     steps = schedule.steps_of(config, num_rows=len(train), growth=growth)
+    bound, bound_rows = likelihood_bound_of(
+        config, graphdef, val_rows=dataset.rows[val], num_tags=num_tags
+    )
     # A program for one device need not know of the others.
     several = sharding if sharding.mesh.size > 1 else None
     return loop.Programs(
@@ -204,6 +235,7 @@ def programs_of(
         steps=steps,
         # One process writes what it has, wherever it lies.
         gather=sharding.gather if not sharding.is_here else lambda tree: tree,
+        likelihood_bound=bound and functools.partial(bound, rows=bound_rows),
     )
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from jaxvae.monitor import Monitor
 
 
 class Plan(NamedTuple):
@@ -14,8 +16,9 @@ class Plan(NamedTuple):
       warmup_epochs: epochs until the loss has its final weights; early stopping waits for them.
       check_val_every_n_epoch: epochs between validations.
       patience: validations without a gain that end the run; 0 never does.
-      min_delta: nats that count as a gain.
+      min_delta: how much of a gain counts, in the monitor's unit.
       checkpoint_every_seconds: between checkpoints; 0 saves every epoch.
+      monitor: the number of a validation by which epochs are compared.
     """
 
     max_epochs: int
@@ -25,6 +28,7 @@ class Plan(NamedTuple):
     patience: int
     min_delta: float
     checkpoint_every_seconds: float
+    monitor: Monitor = Monitor()
 
     def validates(self, epoch: int) -> bool:
         """Whether the finished epoch of this number is followed by a validation."""
@@ -41,8 +45,8 @@ class Progress:
 
     Attributes:
       epoch: finished epochs.
-      best_epoch: the epoch of the lowest validation loss, 0 before the first.
-      best_loss: that loss, nats.
+      best_epoch: the epoch of the best validation, 0 before the first.
+      best_value: what the monitor was then.
       stale_validations: validations in a row without a gain that counts.
       stopped_early: whether patience ran out.
       nonfinite_step: the first step whose loss was not finite, -1 while there is none.
@@ -51,30 +55,39 @@ class Progress:
 
     epoch: int = 0
     best_epoch: int = 0
-    best_loss: float = math.inf
+    best_value: float = math.inf
     stale_validations: int = 0
     stopped_early: bool = False
     nonfinite_step: int = -1
     nonfinite_terms: str = ""
 
-    def observe(self, loss: float, plan: Plan) -> bool:
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> "Progress":
+        """The counters of a checkpoint; one from before there were monitors has a `best_loss`."""
+        renamed = {"best_loss": "best_value"}
+        return cls(**{renamed.get(name, name): value for name, value in facts.items()})
+
+    def observe(self, value: float, plan: Plan) -> bool:
         """Takes in a validation.
 
         Args:
-          loss: its loss, nats.
+          value: of the plan's monitor.
           plan: the run's: while its warm-up lasts, patience waits.
 
         Returns:
           Whether it is the best so far (by however little).
         """
-        gain = self.best_loss - loss
+        if math.isnan(value):
+            gain = -math.inf
+        else:
+            gain = plan.monitor.gain(value, self.best_value) if self.best_epoch else math.inf
         warming = self.epoch < plan.warmup_epochs
         counts = gain > plan.min_delta or warming
         self.stale_validations = 0 if counts else self.stale_validations + 1
         self.stopped_early = plan.patience > 0 and self.stale_validations >= plan.patience
         if gain <= 0:
             return False
-        self.best_loss, self.best_epoch = loss, self.epoch
+        self.best_value, self.best_epoch = value, self.epoch
         return True
 
     def fail(self, step: int, values: dict[str, float]) -> None:

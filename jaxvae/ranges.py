@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.hidden_layers import MOST, are_widths
+from jaxvae.monitor import check_monitor
 
 
 def _at_least(low):
@@ -157,6 +158,7 @@ def check(config: ConfigDict, values: dict[str, Any]) -> None:
             f"within --config.trainer.max_epochs={epochs}"
         )
     _validate_objective(config)
+    check_monitor(values)
     names = config.logger.name
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
         raise InputError(

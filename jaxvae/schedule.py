@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from jaxvae import epoch
 from jaxvae.errors import InputError
+from jaxvae.monitor import Monitor
 from jaxvae.progress import Plan
 from jaxvae.state import Numbers, make_numbers
 
@@ -41,6 +42,7 @@ def plan_of(config: ConfigDict, *, steps: int) -> Plan:
         patience=trainer.early_stopping_patience,
         min_delta=trainer.early_stopping_min_delta,
         checkpoint_every_seconds=trainer.checkpoint_every_seconds,
+        monitor=Monitor(trainer.monitor, trainer.monitor_mode),
     )
 
 

@@ -139,6 +139,9 @@ class Trials:
     def _population(self, shape: Hashable) -> Population:
         config, made = self._shapes[shape]
         num_tags = self.taxonomy.num_tags
+        bound, bound_rows = prepare.likelihood_bound_of(
+            config, made.graphdef, val_rows=self._val, num_tags=num_tags
+        )
         return Population(
             train_epoch=prepare.train_epoch_of(
                 config,
@@ -154,6 +157,8 @@ class Trials:
             slots=-(-self.at_once // self.mesh.size) * self.mesh.size,
             train_rows=sharding.append_empty_rows(self._train, num_tags=num_tags),
             val_rows=sharding.append_empty_rows(self._val, num_tags=num_tags),
+            likelihood_bound=bound,
+            bound_rows=bound_rows,
         )
 
     def likelihood(self, trees: dict[str, Any]) -> likelihood.RowLikelihood:

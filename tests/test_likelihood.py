@@ -2,13 +2,16 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxvae import complete as completion
 from jaxvae import inference
+from jaxvae.draws import bound_noise
 from jaxvae.export import make_network
-from jaxvae.likelihood import log_prob_empty, row_likelihood
+from jaxvae.likelihood import log_prob_empty, make_likelihood_bound, row_likelihood
 from jaxvae.model import VAE
 from jaxvae.sample import sample_prior
 from jaxvae.state import create_state
@@ -265,3 +268,48 @@ def test_the_rows_of_each_batch_have_draws_of_their_own(monkeypatch):
     assert len(set(alike.tolist())) == 24
     again = row_likelihood(net, rows, num_importance_samples=3, seed=0).log_likelihood
     np.testing.assert_array_equal(again, alike)
+
+
+@pytest.mark.parametrize("prior", [{}, LEARNED["mixture"]])
+@pytest.mark.parametrize("logits", [2**23, 160])  # all rows at once, and in blocks of two
+def test_the_bound_between_epochs_is_the_mean_over_its_own_draws(prior, logits, monkeypatch):
+    monkeypatch.setattr("jaxvae.likelihood._LOGITS", logits)
+    make_likelihood_bound.cache_clear()
+    net = network(2, **prior)
+    rows = np.array([[0, 4, 4], [1, 2, 4], [0, 1, 3], [4, 4, 4], [2, 4, 4]], np.uint8)
+    draws, key = 20, jax.random.key(5)
+    bound = make_likelihood_bound(
+        net.graphdef, num_rows=5, num_tags=TAGS, latent_dim=2, num_draws=draws
+    )
+    found = float(bound(net.params, net.batch_stats, key, rows))
+    make_likelihood_bound.cache_clear()
+
+    # The same draws by hand, in float64: log of the mean weight, row by row.
+    model = nnx.merge(net.graphdef, net.params, net.batch_stats)
+    size = 5 if logits == 2**23 else 2
+    expected = []
+    for number, row in enumerate(rows):
+        x = np.zeros((1, TAGS), np.float32)
+        x[0, row[row < TAGS]] = 1.0
+        mean, logvar = (np.asarray(part, np.float64)[0] for part in model.encode(x))
+        noise = bound_noise(key, number // size, (draws, size, 2))[:, number % size]
+        z = mean + np.exp(0.5 * logvar) * np.asarray(noise, np.float64)
+        p = 1.0 / (1.0 + np.exp(-np.asarray(model.decode(z.astype(np.float32)), np.float64)))
+        log_p = (x * np.log(p) + (1 - x) * np.log1p(-p)).sum(-1)
+        log_q = (-0.5 * (np.asarray(noise) ** 2 + logvar + np.log(2 * np.pi))).sum(-1)
+        log_prior = np.asarray(model.log_prior(z.astype(np.float32)), np.float64)
+        expected.append(-np.log(np.exp(log_p + log_prior - log_q).mean()))
+    assert found == pytest.approx(np.mean(expected), rel=2e-5)
+    assert np.std(expected) > 0.1  # the rows differ, so that none stands for another
+
+
+def test_the_bound_between_epochs_is_the_likelihood_that_evaluation_finds():
+    net = network(2)
+    rows = np.array([[0, 4, 4], [1, 2, 4], [0, 1, 3], [4, 4, 4]], np.uint8)
+    bound = make_likelihood_bound(
+        net.graphdef, num_rows=4, num_tags=TAGS, latent_dim=2, num_draws=5000
+    )
+    found = float(bound(net.params, net.batch_stats, jax.random.key(0), rows))
+    judged = row_likelihood(net, rows, num_importance_samples=5000, seed=0)
+    spread = np.sqrt(2 * judged.variance.sum()) / len(rows)
+    assert abs(found + judged.log_likelihood.mean()) < 4 * spread

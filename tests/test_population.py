@@ -14,6 +14,7 @@ from jaxvae.dataset import Dataset, load_dataset
 from jaxvae.members import Watch
 from jaxvae.open_run import load
 from jaxvae.population import Population
+from jaxvae.record import read_epochs
 from jaxvae.sharding import Sharding
 from jaxvae.taxonomy import Taxonomy
 from jaxvae.train import train_and_evaluate
@@ -173,6 +174,22 @@ def test_patience_is_each_members_own(data):
     assert done[0][0].progress.stopped_early
     assert done[0][0].progress.epoch == 2
     assert not done[1][0].progress.stopped_early
+
+
+def test_a_member_keeps_the_epoch_of_its_monitor_as_it_would_alone(data, tmp_path):
+    changes = {"trainer.monitor": "val/nll_iw", "trainer.optimizer.lr": 0.05}
+    configs = [config_of(seed=seed, **changes) for seed in (1, 2)]
+    done, _ = train(data, configs)
+    train_and_evaluate(configs[0], tmp_path / "alone", models_dir=tmp_path / "models")
+    mine, its = done[0][0].lines, read_epochs(tmp_path / "alone")
+    for name in ("val/nll_iw", "val/loss"):
+        assert [line[name] for line in mine] == pytest.approx(
+            [line[name] for line in its], rel=1e-5
+        )
+    progress = done[0][0].progress
+    values = [line["val/nll_iw"] for line in mine]
+    assert (progress.best_value, progress.best_epoch) == (min(values), 1 + int(np.argmin(values)))
+    assert values != [line["val/nll_iw"] for line in done[1][0].lines]
 
 
 def test_a_member_becomes_a_run_like_any_other(data, tmp_path):

@@ -1,5 +1,10 @@
 """Best epoch and patience, by hand."""
 
+import math
+
+import pytest
+
+from jaxvae.monitor import MODES, Monitor
 from jaxvae.progress import Plan, Progress
 
 
@@ -31,7 +36,7 @@ def watch(values, **options):
 def test_the_best_is_the_lowest():
     progress, best = watch([3.0, 1.0, 2.0, 1.0])
     assert best == [True, True, False, False]
-    assert (progress.best_epoch, progress.best_loss) == (2, 1.0)
+    assert (progress.best_epoch, progress.best_value) == (2, 1.0)
     assert not progress.stopped_early
 
 
@@ -63,7 +68,7 @@ def test_a_gain_too_small_to_count_is_still_the_best():
     progress, best = watch([3.0, 2.9, 2.8], patience=2, min_delta=0.5)
     assert best == [True, True, True]
     assert progress.stopped_early
-    assert progress.best_loss == 2.8
+    assert progress.best_value == 2.8
 
 
 def test_the_last_epoch_is_always_validated():
@@ -76,3 +81,28 @@ def test_a_failure_names_the_term_that_overflowed():
     assert progress.nonfinite_step == 7
     assert "KL" in progress.nonfinite_terms
     assert "reconstruction" not in progress.nonfinite_terms
+
+
+@pytest.mark.parametrize(("mode", "epoch", "value"), [("min", 2, 1.0), ("max", 1, 3.0)])
+def test_the_monitor_says_which_way_is_better(mode, epoch, value):
+    progress, best = watch([3.0, 1.0, 2.0], monitor=Monitor("val/x", mode))
+    assert (progress.best_epoch, progress.best_value) == (epoch, value)
+    assert best[0]  # whatever it is, nothing was better before
+
+
+def test_patience_goes_by_the_monitor():
+    rising = [0.1, 0.2, 0.3, 0.4]
+    assert not watch(rising, patience=2, monitor=Monitor("val/x", "max"))[0].stopped_early
+    assert watch(rising, patience=2, monitor=Monitor("val/x", "min"))[0].epoch == 3
+
+
+def test_what_is_no_number_is_never_better():
+    assert watch([math.nan, 2.0, math.nan, 1.0])[1] == [False, True, False, True]
+
+
+def test_counters_of_a_checkpoint_from_before_monitors_are_read():
+    old = {"epoch": 5, "best_epoch": 3, "best_loss": 1.5}
+    new = {"epoch": 5, "best_epoch": 3, "best_value": 1.5}
+    assert Progress.from_facts(old) == Progress.from_facts(new)
+    assert Progress.from_facts(old).best_value == 1.5
+    assert set(MODES.values()) == {"min", "max"}

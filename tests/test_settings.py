@@ -11,6 +11,7 @@ from absl import flags
 import jaxvae
 from jaxvae import cli, ranges, settings
 from jaxvae.errors import InputError
+from jaxvae.monitor import MODES
 from tests.conftest import ROOT
 
 CONFIGS = sorted(
@@ -126,6 +127,33 @@ def test_choices_that_do_not_go_together_are_refused(overrides, parts):
     assert all(part in str(caught.value) for part in parts)
     validate_control = config_of(MEDIUM)
     settings.validate(validate_control)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ({"monitor": "val/los"}, ["trainer.monitor=val/los", "val/loss", "val/nll_iw"]),
+        ({"monitor": "train/loss"}, ["trainer.monitor=train/loss", "val/elbo"]),
+        ({"monitor_mode": "max"}, ["trainer.monitor_mode=max", "val/loss", "'min'"]),
+        ({"monitor_mode": "lowest"}, ["trainer.monitor_mode=lowest", "'min'"]),
+        ({"monitor": "val/jaccard_index"}, ["trainer.monitor_mode=min", "more is", "'max'"]),
+        (
+            {"monitor": "val/nll_iw", "use_binary_cross_entropy": False},
+            ["trainer.monitor=val/nll_iw", "use_binary_cross_entropy=False", "val/loss"],
+        ),
+    ],
+)
+def test_a_monitor_that_can_not_choose_is_refused(overrides, parts):
+    config = config_of(MEDIUM)
+    for name, value in overrides.items():
+        config["trainer" if name.startswith("monitor") else "loss"][name] = value
+    with pytest.raises(InputError) as caught:
+        settings.validate(config)
+    assert all(part in str(caught.value) for part in parts), caught.value
+    for name, mode in MODES.items():  # the control
+        control = config_of(MEDIUM)
+        control.trainer.monitor, control.trainer.monitor_mode = name, mode
+        settings.validate(control)
 
 
 @pytest.mark.parametrize(

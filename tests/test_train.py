@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae import epoch, interrupt, lock, manifest, run_folder, settings
+from jaxvae import epoch, interrupt, lock, manifest, monitor, run_folder, settings
 from jaxvae.corpus import build_corpus
 from jaxvae.errors import InputError
 from jaxvae.open_run import load
@@ -241,6 +241,8 @@ EFFECTS = {
     "trainer.lr_scheduler.name": ("cosine", "training"),
     "trainer.lr_scheduler.warmup_epochs": (1.0, "training"),
     "trainer.lr_scheduler.final_fraction": (0.5, "training with a cosine"),
+    "trainer.monitor": ("val/elbo", "own test"),
+    "trainer.monitor_mode": ("max", "own test"),
     "trainer.early_stopping_patience": (1, "own test"),
     "trainer.early_stopping_min_delta": (0.1, "own test"),
     "trainer.checkpoint_every_seconds": (0.0, "own test"),
@@ -514,6 +516,74 @@ def test_early_stopping_waits_for_its_patience(clips):
     assert json.loads((folder / "summary.json").read_text())["best_epoch"] > 1
     _, free = run(clips, "free", trainer__max_epochs=5, trainer__early_stopping_min_delta=100.0)
     assert len(read_epochs(free)) == 5
+
+
+@pytest.mark.parametrize("name", monitor.MODES)
+def test_the_epoch_that_is_kept_is_the_monitors(clips, name):
+    # A weight of the KL under which the loss prefers another epoch than the likelihood does.
+    options = {
+        "trainer__monitor": name,
+        "trainer__monitor_mode": monitor.MODES[name],
+        "loss__kld_weight": 20.0,
+        "trainer__optimizer__lr": 3e-2,
+        "trainer__max_epochs": 6,
+    }
+    seen = {}
+
+    def remember(epoch, metrics, state):
+        seen[epoch] = np.asarray(state.params["fc4"]["bias"])
+
+    _, folder = run(clips, hooks=[remember], **options)
+    values = [line[name] for line in read_epochs(folder)]
+    best = 1 + int(np.argmin(values) if monitor.MODES[name] == "min" else np.argmax(values))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["best_epoch"] == best
+    assert np.array_equal(parameters(folder)["fc4.bias"], seen[best])
+    if name == "val/elbo":
+        for line in read_epochs(folder):
+            assert line[name] == pytest.approx(line["val/bce"] + line["val/kld"], rel=1e-6)
+    else:
+        assert ("val/nll_iw" in read_epochs(folder)[0]) == (name == "val/nll_iw")
+
+
+def test_monitors_choose_different_epochs_and_end_runs_by_themselves(clips):
+    options = {
+        "loss__kld_weight": 20.0,
+        "trainer__optimizer__lr": 3e-2,
+        "trainer__max_epochs": 8,
+        "trainer__early_stopping_patience": 2,
+    }
+    ends = {}
+    for name in ("val/loss", "val/jaccard_index"):
+        chosen = {"trainer__monitor": name, "trainer__monitor_mode": monitor.MODES[name]}
+        _, folder = run(clips, name.replace("/", "-"), **chosen, **options)
+        lines = read_epochs(folder)
+        ends[name] = len(lines)
+        assert json.loads((folder / "summary.json").read_text())["best_epoch"] in (
+            ends[name] - 2,
+            8,
+        )
+    # So heavy a KL leaves tags without a probability above a half: Jaccard never gains again.
+    assert ends["val/jaccard_index"] < ends["val/loss"]
+
+
+def test_a_bound_that_chooses_is_the_same_however_training_went(clips):
+    """Stopped and resumed, and on two devices."""
+    options = {"trainer__monitor": "val/nll_iw", "trainer__max_epochs": 3}
+    _, whole = run(clips, "whole", **options)
+
+    def leave(epoch, metrics, state):
+        raise Killed
+
+    with pytest.raises(Killed):
+        run(clips, "resumed", hooks=[leave], trainer__checkpoint_every_seconds=0.0, **options)
+    _, resumed = run(clips, "resumed", trainer__checkpoint_every_seconds=0.0, **options)
+    assert timeless(resumed) == timeless(whole)
+    _, two = run(clips, "two", trainer__devices=2, **options)
+    for line, other in zip(read_epochs(whole), read_epochs(two), strict=True):
+        assert line["val/nll_iw"] == pytest.approx(other["val/nll_iw"], rel=1e-5)
+        # 50 draws bound the likelihood more tightly than one.
+        assert line["val/nll_iw"] < line["val/bce"] + line["val/kld"]
 
 
 def test_a_run_that_stopped_early_stays_stopped(clips):

@@ -1,0 +1,75 @@
+"""Which number of a validation chooses the epoch that is kept, and which way it should go."""
+
+from typing import Any, NamedTuple
+
+from jaxvae.errors import InputError, did_you_mean
+
+MODES = {
+    "val/loss": "min",
+    "val/elbo": "min",
+    "val/nll_iw": "min",
+    "val/bce": "min",
+    "val/hamming_loss": "min",
+    "val/jaccard_index": "max",
+}
+"""The numbers that may choose an epoch, and the better direction of each."""
+NUM_DRAWS = 50
+"""Importance samples a row of `val/nll_iw` during training."""
+MAX_ROWS = 2000
+"""The most validation rows that `val/nll_iw` is estimated on during training."""
+
+
+class Monitor(NamedTuple):
+    """The number of a validation by which epochs are compared.
+
+    Attributes:
+      name: its name in metrics.jsonl.
+      mode: "min" where less is better, "max" where more is.
+    """
+
+    name: str = "val/loss"
+    mode: str = "min"
+
+    @property
+    def direction(self) -> str:
+        """The word for the best value, "lowest" or "highest"."""
+        return "lowest" if self.mode == "min" else "highest"
+
+    def gain(self, now: float, before: float) -> float:
+        """Returns by how much a value is better than an earlier one; negative if it is worse."""
+        return before - now if self.mode == "min" else now - before
+
+
+def added_values(monitor: Monitor, values: dict[str, float]) -> dict[str, float]:
+    """Returns what a monitor adds to the numbers of a validation pass.
+
+    Args:
+      monitor: the run's.
+      values: of the pass, by name without `val/`.
+    """
+    return {"elbo": values["bce"] + values["kld"]} if monitor.name == "val/elbo" else {}
+
+
+def check_monitor(values: dict[str, Any]) -> None:
+    """Raises InputError for a monitor that does not exist, or can't be had or meant.
+
+    Args:
+      values: the config's fields by dotted name.
+    """
+    name, mode = values["trainer.monitor"], values["trainer.monitor_mode"]
+    if name not in MODES:
+        raise InputError(
+            f"--config.trainer.monitor={name}: must be one of {', '.join(MODES)}"
+            f"{did_you_mean(str(name), MODES)}"
+        )
+    if mode != MODES[name]:
+        better = "less" if MODES[name] == "min" else "more"
+        raise InputError(
+            f"--config.trainer.monitor_mode={mode}: of {name} {better} is better, so it must be "
+            f"'{MODES[name]}'"
+        )
+    if name in ("val/elbo", "val/nll_iw") and not values["loss.use_binary_cross_entropy"]:
+        raise InputError(
+            f"--config.trainer.monitor={name} is of a likelihood, and --config.loss."
+            f"use_binary_cross_entropy=False has none; take val/loss"
+        )
