@@ -145,18 +145,23 @@ class Mixture:
         Returns:
           (the best iterate, its mean log-likelihood of `val`).
         """
+        from scipy.sparse import csr_matrix
+
         rng = np.random.default_rng(seed)
         # Equal rows have equal responsibilities: do each once, weighted.
         _, first, counts = np.unique(
             np.packbits(train, axis=1), axis=0, return_index=True, return_counts=True
         )
-        hot, weight = train[first].astype(np.float32), counts.astype(np.float32)
-        start = rng.dirichlet(np.full(components, 0.1), len(hot)).astype(np.float32)
+        # A row has few of the tags: products of sparse matrices are several times faster.
+        hot, weight = csr_matrix(train[first], dtype=np.float32), counts.astype(np.float32)
+        rows_of_tags = csr_matrix(hot.T)
+        start = rng.dirichlet(np.full(components, 0.1), len(first)).astype(np.float32)
         best, best_score, stale = None, -np.inf, 0
         share = start * weight[:, None]
         for iteration in range(_ITERATIONS):
             total = share.sum(axis=0, dtype=np.float64)
-            probs = (share.T @ hot + smoothing) / (total[:, None] + 2.0 * smoothing)
+            present = np.asarray(rows_of_tags @ share).T
+            probs = (present + smoothing) / (total[:, None] + 2.0 * smoothing)
             weights = (total + smoothing) / (total.sum() + smoothing * components)
             model = cls(weights, probs.astype(np.float64))
             if iteration % _EVERY == _EVERY - 1:
