@@ -61,7 +61,10 @@ def json_fault(error: Exception) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Returns ``" (did you mean 'a' or 'b'?)"`` with the nearest known spellings, or ``""``."""
-    near = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.6)
-    if not near:
-        return ""
-    return f" (did you mean {' or '.join(repr(word) for word in near)}?)"
+    return suggest(difflib.get_close_matches(name, list(known), n=limit, cutoff=0.6))
+
+
+def suggest(near: Iterable[str]) -> str:
+    """Returns ``" (did you mean 'a' or 'b'?)"`` with the words given, or ``""`` where none is."""
+    words = " or ".join(map(repr, near))
+    return f" (did you mean {words}?)" if words else ""

@@ -3,11 +3,14 @@
 A taxonomy file is JSON, ``{concept: [tag, ...]}``. The order of the file is the order of the
 columns, so two files with the same tags in another order are different vocabularies: their digests
 differ, and a model trained with one must not be read with the other.
+
+Tags are compared folded, as `normalize` writes them, and shown as the file spells them.
 """
 
 import difflib
 import functools
 import hashlib
+import itertools
 import json
 import operator
 import re
@@ -17,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxvae.errors import InputError, did_you_mean, json_fault
+from jaxvae.errors import InputError, json_fault, suggest
 from jaxvae.file_kinds import stand_in
 from jaxvae.paths import user_path
 
@@ -52,17 +55,21 @@ class Taxonomy:
     """An ordered vocabulary of tags in concepts; column v of a row is ``tags[v]``.
 
     Built by `load` or `from_mapping`, which validate. Two taxonomies are equal when their concepts
-    and ordered tags are, wherever they came from.
+    and ordered tags are, wherever they came from and however they spell them.
 
     Attributes:
-        tags: the V tags, normalised, in column order.
+        tags: the V tags, normalised, in column order: what is compared.
         concepts: pairs of a concept's name and the range of its columns, in column order.
+        spellings: the V tags as the taxonomy spells them, in column order: what is shown and
+            written. Of several spellings of a tag the first counts; invisible characters and
+            needless white space are dropped.
         source: where it came from, for messages and run records.
         merged: tags, as written, that repeat an earlier tag of their concept and were left out.
     """
 
     tags: tuple[str, ...]
     concepts: tuple[tuple[str, range], ...]
+    spellings: tuple[str, ...] = field(compare=False)
     source: str = field(default="memory", compare=False)
     merged: tuple[str, ...] = field(default=(), compare=False)
 
@@ -98,6 +105,7 @@ class Taxonomy:
         if not mapping:
             raise InputError(f"{source}: the taxonomy is empty; it needs at least one concept")
         owner: dict[str, str] = {}
+        spellings: dict[str, str] = {}
         seen: dict[str, str] = {}
         concepts: list[tuple[str, range]] = []
         merged: list[str] = []
@@ -113,17 +121,31 @@ class Taxonomy:
                 tag = _checked_tag(raw, f"{where}, tag {position}")
                 if tag not in owner:
                     owner[tag] = concept
+                    spellings[tag] = _spelling(raw, tag)
                 elif owner[tag] == concept:
                     merged.append(raw)
                 else:
                     both = f"{_quote(owner[tag])} and {_quote(concept)}"
-                    raise InputError(f"{source}: tag {_quote(tag)} is in two concepts, {both}")
+                    name = _quote(spellings[tag])
+                    raise InputError(f"{source}: tag {name} is in two concepts, {both}")
             concepts.append((concept, range(start, len(owner))))
-        return cls(tuple(owner), tuple(concepts), source, tuple(merged))
+        return cls(
+            tags=tuple(spellings),
+            concepts=tuple(concepts),
+            spellings=tuple(spellings.values()),
+            source=source,
+            merged=tuple(merged),
+        )
 
     def to_mapping(self) -> dict[str, list[str]]:
-        """Returns ``{concept: [tag, ...]}``, from which `from_mapping` makes an equal taxonomy."""
-        return {name: [self.tags[v] for v in columns] for name, columns in self.concepts}
+        """Returns ``{concept: [tag, ...]}``, spelled as the taxonomy spells its tags.
+
+        `from_mapping` makes an equal taxonomy of it, with the same spellings.
+        """
+        return self._by_concept(self.spellings)
+
+    def _by_concept(self, names: tuple[str, ...]) -> dict[str, list[str]]:
+        return {concept: [names[v] for v in columns] for concept, columns in self.concepts}
 
     @property
     def num_tags(self) -> int:
@@ -132,13 +154,14 @@ class Taxonomy:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 (hexadecimal) of the concepts and their tags, in order."""
-        text = json.dumps(list(self.to_mapping().items()), ensure_ascii=True)
+        """SHA-256 (hexadecimal) of the concepts and their normalised tags, in order."""
+        text = json.dumps(list(self._by_concept(self.tags).items()), ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     @functools.cached_property
     def _column_of(self) -> dict[str, int]:
-        return {tag: column for column, tag in enumerate(self.tags)}
+        names = (self.spellings, self.tags)
+        return {tag: column for each in names for column, tag in enumerate(each)}
 
     def column(self, tag: str) -> int:
         """Returns the column of a tag in any spelling that normalises to it.
@@ -151,13 +174,13 @@ class Taxonomy:
         """
         column = self._find(tag)
         if column is None:
-            spelled = normalize(tag)[:MAX_QUOTED]
-            # Of a tag that holds commas, a list has perhaps left the first part.
-            longer = [known for known in self.tags if known.startswith(spelled + ",")]
-            near = did_you_mean(spelled, self.tags)
-            if longer and not near:
-                near = f" (did you mean {_quote(longer[0])}?)"
-            raise InputError(f"unknown tag {_quote(tag)}{near}: not in {self.source}")
+            near = self.nearest(tag)
+            if not near:
+                # Of a tag that holds commas, a list has perhaps left the first part.
+                start = normalize(tag)[:MAX_QUOTED] + ","
+                longer = (v for v, known in enumerate(self.tags) if known.startswith(start))
+                near = [_cut(self.spellings[v]) for v in itertools.islice(longer, 1)]
+            raise InputError(f"unknown tag {_quote(tag)}{suggest(near)}: not in {self.source}")
         return column
 
     def columns(self, tags: Iterable[str], on_unknown: str = "error") -> list[int]:
@@ -179,7 +202,7 @@ class Taxonomy:
         return sorted({column for tag in tags if (column := find(tag)) is not None})
 
     def names(self, columns: Iterable[int]) -> list[str]:
-        """Returns the tags of columns, in the order given.
+        """Returns the tags of columns in the taxonomy's spelling, in the order given.
 
         Args:
             columns: column numbers, 0 to V - 1.
@@ -187,7 +210,7 @@ class Taxonomy:
         Raises:
             InputError: a number is outside that range.
         """
-        return [self.tags[self._checked_column(column)] for column in columns]
+        return [self.spellings[self._checked_column(column)] for column in columns]
 
     def concept_of(self, column: int) -> str:
         """Returns the name of the concept that a column belongs to.
@@ -202,13 +225,14 @@ class Taxonomy:
         return next(name for name, columns in self.concepts if column in columns)
 
     def nearest(self, tag: str, limit: int = 3) -> list[str]:
-        """Returns the known tags whose spelling is closest, best first; perhaps none.
+        """Returns the known tags that are most like a text, best first; perhaps none.
 
         Args:
             tag: a text to compare, in any spelling.
             limit: the greatest number of tags to return.
         """
-        return difflib.get_close_matches(normalize(tag)[:MAX_QUOTED], self.tags, n=limit)
+        near = difflib.get_close_matches(normalize(tag)[:MAX_QUOTED], self.tags, n=limit)
+        return self.names(self._column_of[known] for known in near)
 
     def _find(self, tag: str) -> int | None:
         if not isinstance(tag, str):
@@ -282,9 +306,20 @@ def _checked_tag(raw: object, where: str) -> str:
     return tag
 
 
+def _spelling(raw: str, tag: str) -> str:
+    """Returns a tag as it was written, on one line and without invisible characters."""
+    spelling = " ".join(_INVISIBLE.sub("", raw).split())
+    # Whoever reads the spelling back must find the tag: joiners keep some accents apart.
+    return spelling if normalize(spelling) == tag else tag
+
+
 def _quote(text: str) -> str:
     """Quotes a user's text on one line, cut where it is very long."""
-    return repr(text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…")
+    return repr(_cut(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…"
 
 
 def _kind(value: object) -> str:

@@ -94,7 +94,8 @@ def test_spellings_of_one_tag_in_one_concept_merge_and_are_listed():
     taxonomy = Taxonomy.from_mapping(
         {"a": ["Rock", "jazz", "rock ", "ROCK"], "b": ["x", "X"]}, source="s"
     )
-    assert taxonomy.to_mapping() == {"a": ["rock", "jazz"], "b": ["x"]}
+    assert taxonomy.tags == ("rock", "jazz", "x")
+    assert taxonomy.to_mapping() == {"a": ["Rock", "jazz"], "b": ["x"]}
     assert taxonomy.merged == ("rock ", "ROCK", "X")
 
 
@@ -110,6 +111,41 @@ def test_the_digest_is_that_of_concepts_and_ordered_tags():
     ]
     digests = {Taxonomy.from_mapping(variant, source="v").digest for variant in variants}
     assert len(digests | {digest}) == 5
+
+
+SPELLED = {"Way": ["Straße", "R&B"], "mood": ["Ünïcode  Rock", "hip\u200b Hop", "ｒｏｃｋ"]}
+FOLDED = {"Way": ["strasse", "r&b"], "mood": ["ünïcode rock", "hip hop", "rock"]}
+
+
+def test_a_tag_is_shown_as_it_is_spelled_and_compared_folded():
+    taxonomy = Taxonomy.from_mapping(SPELLED, source="spelled")
+    folded = Taxonomy.from_mapping(FOLDED, source="folded")
+    assert taxonomy.spellings == ("Straße", "R&B", "Ünïcode Rock", "hip Hop", "ｒｏｃｋ")
+    assert taxonomy.tags == folded.tags == folded.spellings
+    assert taxonomy == folded
+    assert hash(taxonomy) == hash(folded)
+    assert taxonomy.digest == folded.digest
+    assert taxonomy.to_mapping() != folded.to_mapping() == FOLDED
+    for spelled in ("Straße", "strasse", "STRASSE"):
+        assert taxonomy.column(spelled) == folded.column(spelled) == 0
+    assert taxonomy.names([1, 0]) == ["R&B", "Straße"]
+    assert taxonomy.nearest("STRASE") == ["Straße"]
+    with pytest.raises(InputError, match=r"unknown tag 'strase' \(did you mean 'Straße'\?\)"):
+        taxonomy.column("strase")
+    twice = {"a": ["Straße"], "b": ["STRASSE"]}
+    with pytest.raises(InputError, match="tag 'Straße' is in two concepts, 'a' and 'b'"):
+        Taxonomy.from_mapping(twice, source="twice")
+    # The concepts are spelled once: they are part of the digest.
+    other = {"way": FOLDED["Way"], "mood": FOLDED["mood"]}
+    assert Taxonomy.from_mapping(other, source="other").digest != taxonomy.digest
+
+
+def test_a_spelling_that_would_read_back_as_another_tag_is_not_kept():
+    written, without_joiner = "α\u0345\u200d\u0301", "α\u0345\u0301"
+    assert normalize(written) != normalize(without_joiner)
+    assert Taxonomy.from_mapping({"a": [written]}, source="s").spellings == (normalize(written),)
+    kept = Taxonomy.from_mapping({"a": [without_joiner]}, source="s")
+    assert kept.spellings == (without_joiner,)
 
 
 names = st.text(min_size=1, max_size=8).filter(lambda text: normalize(text) != "")
@@ -130,6 +166,33 @@ def test_any_valid_mapping_round_trips(tags, data):
     assert [taxonomy.column(tag) for tag in taxonomy.names(range(len(tags)))] == list(
         range(len(tags))
     )
+
+
+awkward = st.sampled_from("aAßſİıσςΣ ﬁＡ\t\n\u200b\u200d\u00ad\u0301\u0307\u0345ΐά①")
+spelled = st.text(awkward | st.characters(exclude_categories=["Cs"]), max_size=8)
+spelled = st.lists(spelled.filter(normalize), min_size=1, max_size=8)
+
+
+@settings(deadline=None)
+@given(spelled)
+def test_what_is_written_has_the_same_tags_spellings_and_digest(tags):
+    taxonomy = Taxonomy.from_mapping({"c": tags}, source="one")
+    text = json.dumps(taxonomy.to_mapping())
+    again = Taxonomy.from_mapping(json.loads(text), source="two")
+    assert again.tags == taxonomy.tags
+    assert again.spellings == taxonomy.spellings
+    assert again.merged == ()
+    # An older run's file, and an older version's reading of this one.
+    folded = Taxonomy.from_mapping({"c": list(taxonomy.tags)}, source="three")
+    assert folded.spellings == taxonomy.tags
+    assert folded.digest == again.digest == taxonomy.digest
+    # Of several spellings the first counts, and every one is found.
+    firsts = {normalize(tag): tag for tag in reversed(tags)}
+    assert {*map(normalize, taxonomy.spellings)} == {*firsts}
+    for tag, spelling in zip(taxonomy.tags, taxonomy.spellings, strict=True):
+        assert taxonomy.column(firsts[tag]) == taxonomy.column(spelling) == taxonomy.column(tag)
+        if firsts[tag].isascii() and firsts[tag].isprintable():
+            assert spelling == " ".join(firsts[tag].split())
 
 
 @settings(deadline=None)
