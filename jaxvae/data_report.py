@@ -29,7 +29,7 @@ def describe_rows(
         taxonomy: the V tags that columns stand for.
     """
     counts = tag_counts(columns, taxonomy.num_tags)
-    rows_per_tag = dict(zip(taxonomy.tags, counts.tolist(), strict=True))
+    rows_per_tag = dict(zip(taxonomy.spellings, counts.tolist(), strict=True))
     never = [tag for tag, count in rows_per_tag.items() if not count]
     compare = taxonomy.num_tags <= MAX_TAGS_FOR_NEAREST
     return {

@@ -118,7 +118,7 @@ def write(
             difference = export.write_model(path, *arrays, probe=probe, **meaning)
         if format_name == "torch_module":
             name = str(config.get("model_name", "vae"))
-            text = torch_module.module_source(network, name=name, tags=taxonomy.tags)
+            text = torch_module.module_source(network, name=name, tags=taxonomy.spellings)
             write_text(stage / torch_module.SOURCE, text)
         return _move(stage, folder), difference
 

@@ -185,7 +185,7 @@ def read_taxonomy(folder: Path, content: dict[str, Any], name: str) -> Taxonomy:
     taxonomy = Taxonomy.load(folder / TAXONOMY)
     if taxonomy.digest != content.get("taxonomy_digest"):
         raise InputError(f"{name}: {TAXONOMY} is not the one the model was trained with")
-    for text in (*taxonomy.tags, *(concept for concept, _ in taxonomy.concepts)):
+    for text in (*taxonomy.spellings, *(concept for concept, _ in taxonomy.concepts)):
         if not _is_plain(text):
             raise InputError(f"{name}: {TAXONOMY}: {text[:80]!r} holds control characters")
     return taxonomy

@@ -198,7 +198,7 @@ def _samples(run, sets, train, independent: Independent, seed) -> dict[str, Any]
         sets,
         train,
         independent.sample(NUM_SAMPLES, seed=seed),
-        tags=run.taxonomy.tags,
+        tags=run.taxonomy.spellings,
         seed=seed,
     )
     values = {
@@ -216,7 +216,7 @@ def compare_decodes(run: Run, judged: dict[str, Any]) -> dict[str, dict]:
         if decode != "bernoulli"
     }
     compared = sample_quality.compare_sets(
-        others, run.sets(split), run.sets("train"), tags=run.taxonomy.tags, seed=seed
+        others, run.sets(split), run.sets("train"), tags=run.taxonomy.spellings, seed=seed
     )
     known = {
         name.removeprefix("samples/"): value
@@ -249,7 +249,7 @@ def name_dimensions(run: Run) -> list[dict]:
         mean,
         run.sets("train")[:_INFORMATION_ROWS],
         kl,
-        tags=run.taxonomy.tags,
+        tags=run.taxonomy.spellings,
         concepts=dict(run.taxonomy.concepts),
     )
 

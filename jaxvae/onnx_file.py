@@ -53,7 +53,7 @@ def write_onnx(
     """
     onnx = _import_onnx()
     metadata = {
-        "tags": json.dumps(taxonomy.tags, ensure_ascii=False),
+        "tags": json.dumps(taxonomy.spellings, ensure_ascii=False),
         "taxonomy": json.dumps(taxonomy.to_mapping(), ensure_ascii=False),
         "taxonomy_digest": taxonomy.digest,
         **facts,

@@ -36,7 +36,7 @@ def write_projector(folder: Path, mean: np.ndarray, rows: np.ndarray, taxonomy: 
     for row in rows.tolist():
         columns = [column for column in row if column < taxonomy.num_tags]
         owners = [concepts[column] for column in columns]
-        tags = [taxonomy.tags[column] for column in columns]
+        tags = taxonomy.names(columns)
         # Of concepts with as many tags, the first.
         cells = (", ".join(tags), str(len(tags)), max(owners, key=owners.count), tags[0])
         labels.append("\t".join(" ".join(cell.split()) for cell in cells))

@@ -61,7 +61,7 @@ class Run:
     """A trained model with everything needed to use it; get one by `jaxvae.load`.
 
     Tag sets are lists of lists of tags in any spelling, or a boolean array `[N, V]`. An unknown tag
-    is an error unless `on_unknown="ignore"`.
+    is an error unless `on_unknown="ignore"`. Tags are returned in the taxonomy's spelling.
 
     Attributes:
       folder: where it lies.
@@ -340,7 +340,7 @@ def complete_tags(
     tags = {}
     for concept, columns in taxonomy.concepts:
         ranked = sorted(free & {*columns}, key=lambda v: -found.marginals[v])
-        tags[concept] = [(taxonomy.tags[v], float(found.marginals[v])) for v in ranked]
+        tags[concept] = [(taxonomy.spellings[v], float(found.marginals[v])) for v in ranked]
     return Completed(
         [taxonomy.names(np.flatnonzero(row)) for row in found.sets],
         found.probability.tolist(),

@@ -266,7 +266,10 @@ def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
         steps.append(
             {
                 "z": value,
-                "tags": [{"tag": run.taxonomy.tags[v], "probability": float(p[v])} for v in best],
+                "tags": [
+                    {"tag": tag, "probability": float(p[v])}
+                    for v, tag in zip(best, run.taxonomy.names(best), strict=True)
+                ],
             }
         )
     if options.format == "json":

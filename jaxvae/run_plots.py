@@ -82,7 +82,7 @@ class Plots:
         origin = run.encode(sets).mean(axis=0)
         _, probabilities = latents.traverse(run.network, origin, dim)
         moved = np.argsort(-np.ptp(probabilities, axis=0))[:6]
-        names = [run.taxonomy.tags[v] for v in moved]
+        names = run.taxonomy.names(moved)
         return plots.traversal(latents.STEPS, probabilities[:, moved], names, dim)
 
     def _kl(self, split: str) -> np.ndarray:
