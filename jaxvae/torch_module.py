@@ -20,6 +20,7 @@ model.names(model.sample(5))
 
 import json
 import math
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -28,6 +29,13 @@ from torch import nn
 NUM_TAGS = {num_tags}
 {widths}
 LATENT_DIM = {latent_dim}
+
+
+def fold(tag):
+    """The spelling that tags are compared by: "Jazz" and "jazz" are one tag."""
+    while (text := " ".join(unicodedata.normalize("NFKC", tag).casefold().split())) != tag:
+        tag = text
+    return tag
 
 
 def normal_log_prob(z):
@@ -166,10 +174,11 @@ class VAE(nn.Module):
         return sets
 
     def rows(self, tag_sets):
-        """Lists of tags as multi-hot rows."""
+        """Lists of tags, in any case, as multi-hot rows."""
+        column_of = {{fold(tag): column for column, tag in enumerate(self.tags)}}
         x = torch.zeros(len(tag_sets), NUM_TAGS, device=self.fc4.weight.device)
         for row, tags in zip(x, tag_sets, strict=True):
-            row[[self.tags.index(tag) for tag in tags]] = 1.0
+            row[[column_of[fold(tag)] for tag in tags]] = 1.0
         return x
 
     def names(self, sets):
