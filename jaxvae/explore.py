@@ -57,7 +57,8 @@ def make_page(run: Run) -> str:
         "checkpoint": run.facts.get("checkpoint"),
         "epoch": run.facts.get("epoch"),
         "prior_name": network.prior,
-        "tags": run.taxonomy.tags,
+        "tags": run.taxonomy.spellings,
+        "folded": run.taxonomy.tags,
         "concepts": [
             {"name": concept, "start": columns.start, "stop": columns.stop}
             for concept, columns in run.taxonomy.concepts
@@ -97,7 +98,7 @@ def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
         mean,
         to_multi_hot(rows, network.num_tags),
         kl,
-        tags=run.taxonomy.tags,
+        tags=run.taxonomy.spellings,
         concepts=dict(run.taxonomy.concepts),
     )
     return [

@@ -1,5 +1,6 @@
 """The page to click on tags in: what is in it, and in a browser what it says and does."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,6 +11,7 @@ import jaxvae
 from jaxvae import cli, explore, explore_data, inference, settings
 from jaxvae import complete as completion
 from jaxvae.errors import InputError
+from jaxvae.taxonomy import Taxonomy
 from jaxvae.train import train_and_evaluate
 from tests.conftest import ROOT, lacking
 from tests.networks import DEEPER, make_run
@@ -222,6 +224,33 @@ def test_clicks_search_and_links(opened):
     opened.page.keyboard.press("Enter")
     assert all("upright" in tag for tag in opened.state()["with"])
     assert len(opened.state()["with"]) == 1
+
+
+@in_a_browser
+def test_a_tag_is_found_as_it_is_spelled_and_folded(browser, tmp_path):
+    tags = {"genre": ["Straße", "R&B", "JAZZ", "rock"], "mood": ["calm", "Ünïcode Rock", "a,b"]}
+    taxonomy = Taxonomy.from_mapping(tags, source="spelled")
+    run = dataclasses.replace(make_run("normal", False, False, tmp_path), taxonomy=taxonomy)
+    page = Page(browser, explore.write_explore(run, output=tmp_path / "page.html"))
+    assert tuple(page.state()["probabilities"]) == taxonomy.spellings
+    link = page.page.url
+    for hash_, chosen in (
+        ("with=Stra%C3%9Fe,jazz", ["Straße", "JAZZ"]),
+        ("with=strasse,JAZZ", ["Straße", "JAZZ"]),
+        ("with=Jazz", []),  # neither
+    ):
+        page.page.goto("about:blank")
+        page.page.goto(f"{link}#{hash_}")
+        assert page.state()["with"] == chosen
+        assert ("does not have" in page.page.inner_text("#unknown")) == (not chosen)
+    for typed, found in (("STRASS", ["Straße"]), ("straß", ["Straße"]), ("ROCK", ["rock"])):
+        page.page.locator("#clear").click()
+        page.page.locator("#search").fill(typed)
+        page.page.keyboard.press("Enter")
+        assert page.state()["with"] == found
+        shown = page.page.locator("#concepts button.tag:visible .name").all_inner_texts()
+        assert shown == (["rock", "Ünïcode Rock"] if typed == "ROCK" else found)
+    page.page.close()
 
 
 @pytest.fixture(scope="module")
