@@ -17,10 +17,9 @@ def start(*, accelerator: str, deterministic: bool) -> None:
       accelerator: "auto", "cpu", "gpu" or "tpu"; anything but "auto" is all JAX will look for.
       deterministic: refuses GPU kernels whose results vary between runs (others never vary).
     """
-    if deterministic:
-        os.environ["XLA_FLAGS"] = (
-            f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
-        )
+    flags, wanted = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"
+    if deterministic and wanted not in flags.split():
+        os.environ["XLA_FLAGS"] = f"{flags} {wanted}".strip()
     if accelerator == "cpu":
         # Without this a GPU's start-up, and its memory, are paid for a run that won't use it.
         jax.config.update("jax_platforms", "cpu")

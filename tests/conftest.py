@@ -77,6 +77,14 @@ def compiling_as_users_do():
     os.environ["XLA_FLAGS"] = flags
 
 
+@pytest.fixture(autouse=True)
+def _flags_of_one_test_are_its_own():
+    """A deterministic run asks XLA for more; programs that follow would count as others."""
+    flags = os.environ["XLA_FLAGS"]
+    yield
+    os.environ["XLA_FLAGS"] = flags
+
+
 def lacking(what: str, name: str = ""):
     """Skips where something is missing; in CI nothing may be but what JAXVAE_MAY_LACK names."""
     if IN_CI and name not in MAY_LACK:
