@@ -159,7 +159,7 @@ def _check_space(apply, config: ConfigDict) -> set[str]:
     return always
 
 
-def _hold_to_terms(study, terms: dict[str, Any], name: str) -> None:
+def _hold_to_terms(study, terms: dict[str, Any], name: str, *, alone: bool) -> None:
     """Stores a new study's terms, or checks that this process has those of the study.
 
     Raises:
@@ -176,14 +176,13 @@ def _hold_to_terms(study, terms: dict[str, Any], name: str) -> None:
                 f"better, and of --metric {terms['metric']} {'more' if maximise else 'less'} is; "
                 f"give its metric, or another --study"
             )
-        if begun:
+        stored = study.agree_on_terms(terms, alone=alone)
+        if begun and stored == terms:
             say(
                 f"jaxvae: study {name!r} does not say of which data, config and metric its trials "
                 f"are; from now on it is of this process's: {terms['data']['source']}, "
                 f"{terms['metric']}"
             )
-        study.set_terms(terms)
-        stored, _ = study.terms()
     defaults = settings.load_config("configs/base.py")
     if differing := differences(stored, terms, defaults):
         raise InputError(
@@ -233,7 +232,8 @@ def _run_search(
             space=(space or folder / study_folder.SPACE).read_text(encoding="utf-8"),
             always_drawn=always_drawn,
         )
-        _hold_to_terms(study, terms, facts["study"])
+        # The folder is held, and with it a database of its own.
+        _hold_to_terms(study, terms, facts["study"], alone=not facts["storage"])
         if space is None:
             study_folder.write(folder, config, facts)
         else:

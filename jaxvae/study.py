@@ -6,6 +6,7 @@ Nothing here knows what a trial is made of: fields are drawn by name, and values
 import contextlib
 import json
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ PRUNERS = ("median", "hyperband", "none")
 _STARTUP_TRIALS = 10
 _MEASURES, _DRAWN, _WORKER, _REASON = "measures", "drawn", "worker", "reason"
 _TERMS = "terms"
+_OPEN_AGAIN = 20
+_OPEN_AGAIN_SECONDS = 0.1
 
 
 class Outcome(NamedTuple):
@@ -71,15 +74,15 @@ class Study:
         self._optuna = optuna = load_optuna()
         self._worker, self._place = worker, _place(storage)
         try:
-            kept = _open(optuna, storage)
-            if begun and name not in {each.study_name for each in kept.get_all_studies()}:
+            self._storage = _open(optuna, storage)
+            if begun and name not in {each.study_name for each in self._storage.get_all_studies()}:
                 raise InputError(
                     f"{self._place}: has no study {name!r} any more, and with it every trial is "
                     f"gone; begin another"
                 )
             self._study = optuna.create_study(
                 study_name=name,
-                storage=kept,
+                storage=self._storage,
                 direction="maximize" if maximise else "minimize",
                 pruner=_pruner(optuna, pruner),
                 load_if_exists=True,
@@ -119,10 +122,37 @@ class Study:
             stored = self._study.user_attrs.get(_TERMS)
             return stored, bool(self._study.get_trials(deepcopy=False))
 
-    def set_terms(self, terms: dict[str, Any]) -> None:
-        """Stores what all trials must have in common."""
+    def agree_on_terms(self, terms: dict[str, Any], *, alone: bool) -> dict[str, Any]:
+        """Stores what all trials must have in common, unless another process was first.
+
+        Args:
+          terms: this process's.
+          alone: whether no other process can begin the study now.
+
+        Returns:
+          The first process's terms, which each process gets, whenever it asks.
+        """
         with self._reaching_storage():
-            self._study.set_user_attr(_TERMS, terms)
+            stored = self._study.user_attrs.get(_TERMS)
+            if stored is None:
+                stored = terms if alone else self._first_terms(terms)
+                self._study.set_user_attr(_TERMS, stored)
+            return stored
+
+    def _first_terms(self, terms: dict[str, Any]) -> dict[str, Any]:
+        """Returns the terms of the first of all processes that call this.
+
+        The last process to set an attribute overwrites it, but the storage numbers trials one after
+        the other: each process adds its terms as a trial of a study beside this one.
+        """
+        beside = self._optuna.create_study(
+            study_name=f"{self._study.study_name} (terms)",
+            storage=self._storage,
+            load_if_exists=True,
+        )
+        failed = self._optuna.trial.TrialState.FAIL
+        beside.add_trial(self._optuna.trial.create_trial(state=failed, user_attrs={_TERMS: terms}))
+        return min(beside.get_trials(), key=lambda trial: trial.number).user_attrs[_TERMS]
 
     @property
     def maximises(self) -> bool:
@@ -287,13 +317,26 @@ def _cause(error: BaseException) -> str:
 
 def _open(optuna, storage: str):
     if not storage.startswith("journal:"):
-        from sqlalchemy.pool import NullPool
-
-        # A connection for each use: none is left open when the command ends.
-        return optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
+        return _open_database(optuna, storage)
     path = storage.removeprefix("journal:").removeprefix("//")
     backend = optuna.storages.journal.JournalFileBackend(path)
     return optuna.storages.JournalStorage(backend)
+
+
+def _open_database(optuna, url: str):
+    from sqlalchemy.exc import DatabaseError, IntegrityError
+    from sqlalchemy.pool import NullPool
+
+    for left in reversed(range(_OPEN_AGAIN)):
+        try:
+            # A connection for each use: none is left open when the command ends.
+            return optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+        except DatabaseError as error:
+            # Another process is making the tables of a new database.
+            half_made = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if not half_made or not left:
+                raise
+            time.sleep(_OPEN_AGAIN_SECONDS)
 
 
 def _sampler(optuna, name: str, seed: int):

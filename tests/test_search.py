@@ -1,15 +1,18 @@
 """search, seeds and frontier from the shell, with kills, against single runs."""
 
+import concurrent.futures
 import contextlib
 import json
 import shutil
 import sqlite3
+import threading
 
 import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, frontier, settings, study_plots
+from jaxvae import cli, frontier, search_commands, settings, study_plots
+from jaxvae import study as study_module
 from jaxvae.errors import InputError, StudyLost
 from jaxvae.likelihood import row_likelihood
 from jaxvae.search import config_file
@@ -251,6 +254,70 @@ def test_other_rows_of_the_same_tags_are_other_data():
     assert in_a_line(six).endswith("config.3, and 2 more")
 
 
+def begin(storage, worker, metric):
+    """Begins or joins a study with terms that differ by their metric; whether they were its own."""
+    config = settings.load_config("configs/base.py")
+    terms = terms_of(
+        config, data=("aaaa", "clips.csv"), taxonomy=("dddd", 8), metric=metric, maximise=False,
+        space="x", always_drawn=set(),
+    )  # fmt: skip
+    study = Study(name="s", storage=storage, worker=worker, maximise=False, sampler="random",
+                  pruner="none", seed=0)  # fmt: skip
+    try:
+        search_commands._hold_to_terms(study, terms, "s", alone=False)
+    except InputError as error:
+        return "study 's' is of another metric (" not in str(error)
+    return True
+
+
+STORAGES = ("sqlite:///{}/s.db", "journal:///{}/s.log")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(
+    "before", [(Study, "terms"), (optuna.Study, "add_trial"), (optuna.Study, "set_user_attr")]
+)
+def test_a_process_that_begins_while_another_does_does_not_overwrite_its_terms(
+    tmp_path, monkeypatch, storage, before
+):
+    storage, (place, name) = storage.format(tmp_path), before
+    function = getattr(place, name)
+    others = []
+
+    def late(self, *arguments):
+        """The second process's call, and the whole beginning of the first one before it counts."""
+        value = function(self, *arguments) if name == "terms" else None
+        monkeypatch.setattr(place, name, function)
+        others.append(begin(storage, "first", "val/loss"))
+        return value if name == "terms" else function(self, *arguments)
+
+    monkeypatch.setattr(place, name, late)
+    # By the time it only writes down what was agreed on, the second one was the first.
+    second = begin(storage, "second", "val/rate")
+    assert [second, *others] == ([True, False] if name == "set_user_attr" else [False, True])
+    # Whoever joins later is of the same mind, and equal terms go on as one.
+    assert begin(storage, "third", "val/rate") is second
+    assert begin(storage, "fourth", "val/loss") is not second
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_of_processes_that_begin_at_once_those_of_one_mind_go_on(tmp_path, monkeypatch, storage):
+    storage = storage.format(tmp_path)
+    optuna.create_study(study_name="s", storage=study_module._open(optuna, storage))
+    together, terms = threading.Barrier(4), Study.terms
+
+    def all_read_first(self):
+        value = terms(self)
+        together.wait(60)
+        return value
+
+    monkeypatch.setattr(Study, "terms", all_read_first)
+    metrics = ["val/loss", "val/rate"] * 2
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        went_on = list(threads.map(lambda at: begin(storage, str(at), metrics[at]), range(4)))
+    assert went_on in ([True, False] * 2, [False, True] * 2)
+
+
 def test_a_trial_that_overflows_fails_alone(tmp_path, capsys):
     space = tmp_path / "space.py"
     space.write_text(
@@ -406,6 +473,30 @@ def test_a_storage_that_is_lost_is_one_line(tmp_path):
         study.ask(9)
     with pytest.raises(StudyLost):
         study.outcomes()
+
+
+@pytest.mark.parametrize(
+    ("words", "opens"),
+    [("table studies already exists", 2), ("unable to open database file", 1)],
+)
+def test_a_database_whose_tables_another_process_makes_is_opened_again(
+    tmp_path, monkeypatch, words, opens
+):
+    from sqlalchemy.exc import OperationalError
+
+    open_database, errors, opened = optuna.storages.RDBStorage.__init__, [words], []
+
+    def fails_once(self, url, **options):
+        opened.append(url)
+        if errors:
+            raise OperationalError("CREATE TABLE", {}, Exception(errors.pop()))
+        open_database(self, url, **options)
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "__init__", fails_once)
+    with pytest.raises(InputError, match=words) if opens == 1 else contextlib.nullcontext():
+        Study(name="s", storage=f"sqlite:///{tmp_path / 'study.db'}", worker="me", maximise=False,
+              sampler="random", pruner="none", seed=0)  # fmt: skip
+    assert len(opened) == opens
 
 
 def test_a_password_is_not_told():
