@@ -1,13 +1,16 @@
 """Variables that people have set for other programs: a command gives its result, or one line."""
 
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.model_hub import TOKEN, ModelHub
 from tests.test_train import run, write_clips
 
 VARIABLES = {
@@ -46,27 +49,46 @@ COMMANDS = [
     ["import", "model.pth", "--taxonomy", "words.json", "--output", "imported"],
     ["seeds", *SMALL, "--num", "2", "--workdir=seeds"],
     ["frontier", *SMALL, "--kld_weights", "0.5,1", "--workdir=frontier"],
+    ["push", "run", "someone/tags", "--folder", "published"],
+    ["push", "run", "someone/tags"],
 ]
+if importlib.util.find_spec("optuna"):
+    COMMANDS.append(["search", *SMALL, "--space=space.py", "--trials", "2", "--workdir=search"])
+SPACE = """
+def get_space(s):
+    s.log("trainer.optimizer.lr", 1e-4, 1e-2)
+"""
 # In one process, since starting one takes longer than most of them.
 CHILD = """
 import json, sys
 from jaxvae import cli
 codes = {}
 for command in json.loads(sys.argv[1]):
-    codes[command[0]] = cli.main(command)
+    codes[" ".join(command)] = cli.main(command)
 with open("codes.json", "w") as file:
     json.dump(codes, file)
 """
 
 
+@pytest.fixture
+def hub():
+    """What a process must know to reach a Hub on the loopback interface, and nothing else."""
+    hub = ModelHub()
+    yield {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
+           "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}  # fmt: skip
+    hub.close()
+
+
 def codes_of(commands, place, **variables):
-    """The exit code of each command, by its name."""
+    """The exit code of each command, and what all of them said."""
     write_clips(place)
+    (place / "space.py").write_text(SPACE)
     run(place, trainer__max_epochs=1)
+    kept = {name: value for name, value in os.environ.items() if not re.match("HF_", name)}
     done = subprocess.run(
         [sys.executable, "-c", CHILD, json.dumps(commands)],
         cwd=place,
-        env={**os.environ, "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        env={**kept, "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
              "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
@@ -76,17 +98,18 @@ def codes_of(commands, place, **variables):
     return json.loads((place / "codes.json").read_text()), done.stderr
 
 
-def test_every_command_works_with_all_variables_at_once(tmp_path):
-    codes, said = codes_of(COMMANDS, tmp_path, **VARIABLES)
+def test_every_command_works_with_all_variables_at_once(hub, tmp_path):
+    codes, said = codes_of(COMMANDS, tmp_path, **hub, **VARIABLES)
     assert set(codes.values()) == {0}, (codes, said)
-    for name in ("report.html", "explore.html"):
-        assert (tmp_path / "run" / name).is_file()
+    for name in ("run/report.html", "run/explore.html", "published/README.md"):
+        assert (tmp_path / name).is_file()
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", [None, *VARIABLES])
-def test_every_command_works_with_each_variable(name, tmp_path):
-    codes, said = codes_of(COMMANDS, tmp_path, **({name: VARIABLES[name]} if name else {}))
+def test_every_command_works_with_each_variable(name, hub, tmp_path):
+    variables = {name: VARIABLES[name]} if name else {}
+    codes, said = codes_of(COMMANDS, tmp_path, **hub, **variables)
     assert set(codes.values()) == {0}, (codes, said)
 
 
