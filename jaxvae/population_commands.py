@@ -123,12 +123,18 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def interrupted(error: interrupt.Interrupted, resume: list[str]) -> int:
+def interrupted(error: interrupt.Interrupted, outcome: str) -> int:
     """Says what a signal left and how to go on; the exit code."""
-    command = shlex.join(["python", "-m", "jaxvae", *resume])
     signal_name = str(error).removeprefix("stopped by ").partition(":")[0]
-    say(f"jaxvae: stopped by {signal_name}; what is finished is kept; go on with: {command}")
+    say(f"jaxvae: stopped by {signal_name}; {outcome}")
     return 128 + error.signum
+
+
+def typed(command: list[str], options: argparse.Namespace, *names: str) -> str:
+    """Returns a command with some of its options, those that have a value, as a shell takes it."""
+    values = {name: getattr(options, name) for name in names}
+    given = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return shlex.join(["python", "-m", "jaxvae", *command, *given])
 
 
 def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
@@ -156,8 +162,9 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
                 ended=lambda seed, member: say(f"seed {seed}: {_ending(member)}"),
             )
     except interrupt.Interrupted as error:
-        own = ["--num", str(options.num), "--workdir", str(folder)]
-        return interrupted(error, ["seeds", *rest, *own])
+        options.workdir = folder
+        again = typed(["seeds", *rest], options, "num", "at_once", "workdir")
+        return interrupted(error, f"what is finished is kept; go on with: {again}")
     if not found:
         raise InputError("no run stayed finite; try a lower --config.trainer.optimizer.lr")
     record.write_json(folder / "seeds.json", found)
@@ -203,7 +210,9 @@ def _frontier(options: argparse.Namespace, rest: list[str]) -> int:
                 ended=lambda w, seed, member: say(f"{w:g}, seed {seed}: {_ending(member)}"),
             )
     except interrupt.Interrupted as error:
-        return interrupted(error, ["frontier", *rest, f"--kld_weights={options.kld_weights}"])
+        options.workdir = folder
+        again = typed(["frontier", *rest], options, "kld_weights", "seeds", "at_once", "workdir")
+        return interrupted(error, f"a frontier keeps nothing before its end; begin again: {again}")
     if not points:
         raise InputError("no run stayed finite; try a lower --config.trainer.optimizer.lr")
     advice = recommend(points)

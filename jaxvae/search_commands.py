@@ -19,6 +19,7 @@ from jaxvae.population_commands import (
     parse,
     prepared_trials,
     say,
+    typed,
 )
 
 _DEFAULTS = {
@@ -70,18 +71,25 @@ def _search(options: argparse.Namespace, rest: list[str]) -> int:
         facts = _new_facts(options, rest, overrides, folder)
     apply = load_space(space)
     always_drawn = _check_space(apply, config)
-    again = ["search", "--resume", str(folder)]
     try:
         return _run_search(
             config, facts, folder, apply, None if options.resume else space, always_drawn
         )
     except interrupt.Interrupted as error:
-        return interrupted(error, again)
+        return interrupted(error, _how_to_go_on(folder, options))
     except StudyLost as error:
-        command = shlex.join(["python", "-m", "jaxvae", *again])
         raise InputError(
-            f"{error}; what is finished is kept, and {command} goes on when that is mended"
+            f"{error}; when that is mended: {_how_to_go_on(folder, options)}"
         ) from error
+
+
+def _how_to_go_on(folder: Path, options: argparse.Namespace) -> str:
+    from jaxvae import study_folder
+
+    if not (folder / study_folder.STUDY).exists():
+        return "the study had not begun, and the same command begins it"
+    again = typed(["search", "--resume", str(folder)], options, "trials", "at_once")
+    return f"what is finished is kept; go on with: {again}"
 
 
 def _new_facts(

@@ -3,7 +3,10 @@
 import concurrent.futures
 import contextlib
 import json
+import os
+import shlex
 import shutil
+import signal
 import sqlite3
 import threading
 
@@ -11,7 +14,15 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, frontier, search_commands, settings, study_plots
+from jaxvae import (
+    cli,
+    frontier,
+    interrupt,
+    population_commands,
+    search_commands,
+    settings,
+    study_plots,
+)
 from jaxvae import study as study_module
 from jaxvae.errors import InputError, StudyLost
 from jaxvae.likelihood import row_likelihood
@@ -559,6 +570,92 @@ def test_seeds_are_runs_and_their_spread(tmp_path, capsys):
         capsys, "seeds", *SMALL, "--config.loss.kld_weight=2.0", "--workdir", tmp_path / "s"
     )
     assert "loss.kld_weight (was 1.0, now 2.0)" in told
+
+
+def interrupted(capsys, *arguments):
+    """What a command says last that is stopped by a signal."""
+    assert cli.main([str(argument) for argument in arguments]) == 128 + signal.SIGINT
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("jaxvae: stopped by SIGINT; ")
+    return line
+
+
+def command_in(line):
+    """The command, after `python -m jaxvae`, with which a line says how to go on."""
+    words = shlex.split(line.partition(": python -m jaxvae ")[2])
+    assert words
+    return words
+
+
+def stop_before(monkeypatch, place, name):
+    """From now on a signal comes before a function does anything."""
+
+    def stopped(*arguments, **options):
+        raise interrupt.Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(place, name, stopped)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "outcome"),
+    [
+        ("seeds", ["--num=3", "--at_once=2"], "what is finished is kept; go on with"),
+        (
+            "frontier",
+            ["--kld_weights=0.5,1", "--seeds=3", "--at_once=2"],
+            "a frontier keeps nothing before its end; begin again",
+        ),
+    ],
+)
+def test_how_to_go_on_has_every_option(tmp_path, monkeypatch, capsys, name, given, outcome):
+    stop_before(monkeypatch, population_commands, "prepared_trials")
+    given = [*SMALL, *given, f"--workdir={tmp_path / 'a b'}"]
+    line = interrupted(capsys, name, *given)
+    assert line.startswith(f"jaxvae: stopped by SIGINT; {outcome}: ")
+    again = command_in(line)
+    assert again[0] == name
+    assert set(again[1:]) == set(given)
+    assert interrupted(capsys, *again) == line
+
+
+def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatch, capsys):
+    said = population_commands.say
+
+    def stop(text):
+        said(text)
+        if text.startswith("seed 0:"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(population_commands, "say", stop)
+        line = interrupted(
+            capsys, "seeds", *SMALL, "--num=2", "--at_once=1", "--workdir", tmp_path / "s"
+        )
+    kept = (tmp_path / "s" / "seed_0" / "model.pth").stat().st_mtime_ns
+    _, err = shell(capsys, *command_in(line))
+    assert "1 runs at once" in err
+    assert (tmp_path / "s" / "seed_0" / "model.pth").stat().st_mtime_ns == kept
+    assert (
+        len(json.loads((tmp_path / "s" / "seeds.json").read_text())["test"]["test/loss"]["values"])
+        == 2
+    )
+
+
+def test_a_search_that_was_stopped_says_how_to_go_on(found, space, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        stop_before(patched, search_commands, "prepared_trials")
+        line = interrupted(
+            capsys, "search", *SMALL, "--space", space, "--workdir", tmp_path / "new"
+        )
+        assert line.endswith("the study had not begun, and the same command begins it")
+        # Of a study that has begun its folder knows all but what may change.
+        folder = copied(found, tmp_path)
+        given = ["search", "--resume", str(folder), "--trials=9", "--at_once=2"]
+        line = interrupted(capsys, *given)
+        assert line.startswith("jaxvae: stopped by SIGINT; what is finished is kept; go on with: ")
+        assert command_in(line) == given
+    shell(capsys, *command_in(line))
+    assert len(states(folder)) == 9
 
 
 def test_the_spread_leaves_out_what_is_not_a_number():
