@@ -8,7 +8,7 @@ import numpy as np
 from jaxvae.dataset import Dataset, fingerprint_rows
 from jaxvae.errors import InputError, Unreadable, did_you_mean
 from jaxvae.record import read_json, replacing
-from jaxvae.regular_file import is_missing
+from jaxvae.regular_file import refuse_unreadable
 from jaxvae.splits import SPLITS
 from jaxvae.taxonomy import Taxonomy
 
@@ -130,9 +130,7 @@ def _read(path: Path) -> KeptRows:
     except InputError:
         raise
     except Exception as error:
-        missing = isinstance(error, OSError) and is_missing(error)
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and not missing):
-            raise Unreadable(path, error) from error
+        refuse_unreadable(path, error)
         raise InputError(f"{path}: damaged: {str(error)[:200]}") from error
     if split.shape != rows.shape[:1] or split.max(initial=0) >= len(SPLITS):
         raise InputError(f"{path}: damaged: does not put each of {len(rows):,} rows in one split")

@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from jaxvae.errors import InputError, Unreadable
-from jaxvae.regular_file import is_missing, open_regular
+from jaxvae.errors import InputError
+from jaxvae.regular_file import open_regular, refuse_unreadable
 
 NAME = "SHA256SUMS"
 
@@ -71,12 +71,8 @@ def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
     except FileNotFoundError:
         yield f"{folder} is not whole: it has no {NAME}, which is written last"
         return
-    except OSError as error:
-        if not is_missing(error):
-            raise Unreadable(path, error) from error
-        yield f"{path} is damaged: {str(error)[:120]}"
-        return
-    except UnicodeError as error:
+    except (OSError, UnicodeError) as error:
+        refuse_unreadable(path, error)
         yield f"{path} is damaged: {str(error)[:120]}"
         return
     if own != _digest_of(lines) + "\n":
@@ -90,8 +86,7 @@ def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
             if file_digest(folder / name) != digest:
                 yield f"{folder / name} is not what was written (its SHA-256 differs)"
         except OSError as error:
-            if not is_missing(error):
-                raise Unreadable(folder / name, error) from error
+            refuse_unreadable(folder / name, error)
             yield f"{folder / name} can't be read: {error.strerror}"
 
 

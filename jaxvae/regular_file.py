@@ -6,6 +6,8 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
+from jaxvae.errors import Unreadable
+
 
 def open_regular(path: Path) -> BufferedReader:
     """Opens a file to read its bytes.
@@ -21,12 +23,24 @@ def open_regular(path: Path) -> BufferedReader:
     return open(descriptor, "rb")
 
 
-def is_missing(error: OSError) -> bool:
-    """Whether an error of `open_regular` says what is there: nothing, or no regular file.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EISDIR, errno.ELOOP)
+"""Errors of `open_regular` that say what is there: nothing, or no regular file."""
 
-    Any other (EACCES, EIO, ESTALE …) says that it can't be read as things are.
+
+def refuse_unreadable(path: object, error: BaseException) -> None:
+    """Returns where an error in reading a file says something about the file, and else raises.
+
+    Args:
+      path: of the file.
+      error: that was raised when it was read.
+
+    Raises:
+      Unreadable: the file can't be read as things are (EACCES, EIO, ESTALE …, or no memory).
     """
-    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EISDIR, errno.ELOOP)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno not in _MISSING
+    ):
+        raise Unreadable(path, error) from error
 
 
 def irregular(path: Path) -> bool:

@@ -11,7 +11,7 @@ from jaxvae.checkpoints import Checkpoints, load_params
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.kept_rows import load_kept_rows
 from jaxvae.record import read_epochs, read_json
-from jaxvae.regular_file import irregular, is_missing
+from jaxvae.regular_file import irregular, refuse_unreadable
 from jaxvae.safetensors_file import read_safetensors
 from jaxvae.taxonomy import Taxonomy
 from jaxvae.torch_file import read_pth
@@ -46,8 +46,7 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
         except InputError as error:
             lines = [str(error)]
         except OSError as error:
-            if not is_missing(error):
-                raise Unreadable(error.filename, error) from error
+            refuse_unreadable(error.filename, error)
             lines = [f"{error.filename}: {error.strerror}"]
         if lines:
             wrong += lines

@@ -13,7 +13,7 @@ ROOMS = {
     "errors": set(),
     "paths": {"errors"},
     "escapes": set(),
-    "regular_file": set(),
+    "regular_file": {"errors"},
     "hidden_layers": set(),
     "taxonomy": {"errors", "file_kinds", "paths"},
     "corpus_tables": set(),

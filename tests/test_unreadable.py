@@ -15,6 +15,7 @@ import pytest
 from jaxvae import cli, devices, manifest
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.record import read_epochs
+from jaxvae.regular_file import open_regular, refuse_unreadable
 from tests.test_train import Killed, run, timeless, write_clips
 
 CAUSES = {
@@ -228,6 +229,22 @@ def test_a_platform_that_does_not_start_is_one_line(folder, clips, monkeypatch, 
         assert not (clips / "new").exists()
     for command in commands:
         assert cli.main(command) == 0
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_an_error_that_says_nothing_about_a_file_is_unreadable(cause):
+    with pytest.raises(Unreadable, match=r"^a can't be read now: ") as caught:
+        refuse_unreadable("a", CAUSES[cause])
+    assert caught.value.__cause__ is CAUSES[cause]
+
+
+def test_an_error_that_says_what_a_file_is_is_not(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("none", "pipe", "", "pipe/below"):
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            open_regular(tmp_path / name)
+        refuse_unreadable(tmp_path / name, caught.value)
+    refuse_unreadable("a", UnicodeDecodeError("utf-8", b"", 0, 1, "no text"))
 
 
 def test_what_is_missing_or_no_file_is_said_of_the_folder_itself(tmp_path):
