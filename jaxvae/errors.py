@@ -46,10 +46,23 @@ class StudyLost(RuntimeError):
     """The storage no longer takes or gives what a study is: a full disk, a folder that is gone."""
 
 
-def one_line(error: BaseException) -> str:
-    """What an exception says; of a long one the end, where the operating system's word is."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:80]} ... {text[-200:]}"
+def one_line(error: object, *, kind: bool = False) -> str:
+    """What an exception says; of a long one the end, where the operating system's word is.
+
+    Args:
+      error: the exception, or what a library gives for one.
+      kind: whether the exception's type comes first.
+
+    Returns:
+      One line without a full stop, of some 300 characters at most.
+    """
+    name = type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".")
+    if len(text) > 300:
+        text = f"{text[:80]} ... {text[-200:]}"
+    if not text:
+        return name
+    return f"{name}: {text}" if kind else text
 
 
 def json_fault(error: Exception) -> str:

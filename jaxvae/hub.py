@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jaxvae.errors import InputError
-from jaxvae.hub_access import held_offline, one_line, quiet, unreachable
+from jaxvae.errors import InputError, one_line
+from jaxvae.hub_access import held_offline, quiet, unreachable
 from jaxvae.tables import ARROW_BATCH, Cells, arrow_cells, check_column
 
 WAYS_OUT = (
@@ -113,7 +113,7 @@ def _explain(name: str, split: str, error: Exception, trouble: str) -> str:
         return f"cannot load split {split!r} of {name!r}: {reason}; set data.dataset_split"
     if trouble:
         return f"cannot load {name!r}: {trouble}, and no cached copy was found; {WAYS_OUT}"
-    if "gated" in reason.lower():
+    if "gated" in str(error).lower():
         login = "accept its terms on its page on the hub, then log in (hf auth login, or HF_TOKEN)"
         return f"cannot load {name!r}: the data set is gated; {login}"
     if type(error).__name__ == "DatasetNotFoundError":
@@ -121,4 +121,4 @@ def _explain(name: str, split: str, error: Exception, trouble: str) -> str:
         return f"cannot load {name!r}: no such data set on the hub, or it is private; {login}"
     if isinstance(error, ConnectionError):
         return f"cannot load {name!r}: {reason}; {WAYS_OUT}"
-    return f"cannot load {name!r}: {type(error).__name__}: {reason}; {WAYS_OUT}"
+    return f"cannot load {name!r}: {one_line(error, kind=True)}; {WAYS_OUT}"

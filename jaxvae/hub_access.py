@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, one_line
 
 PROBE_SECONDS = 3.0
 
@@ -91,9 +91,3 @@ def quiet(*names: str) -> Iterator[None]:
             logger.setLevel(level)
         if shown:
             utils.enable_progress_bars()
-
-
-def one_line(error: object) -> str:
-    """What an error says, on one line of at most 300 characters."""
-    text = " ".join(str(error).split())
-    return (text if len(text) <= 300 else text[:300] + "...").rstrip(".")

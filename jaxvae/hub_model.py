@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 from jaxvae import hub_folder
-from jaxvae.errors import InputError
-from jaxvae.hub_access import held_offline, one_line, quiet, unreachable
+from jaxvae.errors import InputError, one_line
+from jaxvae.hub_access import held_offline, quiet, unreachable
 from jaxvae.paths import user_path
 
 PREFIX = "hf://"
@@ -176,4 +176,4 @@ def _explain(hub, error: Exception, repository: str, revision: str | None, troub
         return f"the Hub knows no such token; {_LOGIN}"
     if status == 403:
         return f"the token may not do this with {repository}; {_LOGIN} with one that may"
-    return f"{type(error).__name__}: {one_line(error)}"
+    return one_line(error, kind=True)

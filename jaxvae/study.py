@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxvae.errors import InputError, StudyLost
+from jaxvae.errors import InputError, StudyLost, one_line
 from jaxvae.space import Dimension, Draw
 
 SAMPLERS = ("tpe", "random", "qmc")
@@ -90,7 +90,9 @@ class Study:
         except InputError:
             raise
         except Exception as error:  # of whatever database driver
-            raise InputError(f"{self._place}: can't be opened: {_cause(error)}") from error
+            raise InputError(
+                f"{self._place}: can't be opened: {one_line(_first_cause(error))}"
+            ) from error
         # A resumed sampler must not draw its first numbers once more.
         done = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = _sampler(optuna, sampler, seed + done)
@@ -111,7 +113,7 @@ class Study:
         try:
             yield
         except broken as error:
-            raise StudyLost(f"{self._place}: {_cause(error)}") from error
+            raise StudyLost(f"{self._place}: {one_line(_first_cause(error))}") from error
 
     def terms(self) -> tuple[dict[str, Any] | None, bool]:
         """Terms that all trials have in common (see `study_terms`), and whether there is a trial.
@@ -307,12 +309,11 @@ def _place(storage: str) -> str:
     return "--storage=" + re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
 
 
-def _cause(error: BaseException) -> str:
-    """What went wrong in the end, in a line: drivers wrap it in statements and links."""
+def _first_cause(error: BaseException) -> BaseException:
+    """What went wrong in the end: drivers wrap it in statements and links."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+    return error
 
 
 def _open(optuna, storage: str):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jaxvae import mlflow_tracker, record, trackio_tracker, wandb_tracker
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, one_line
 from jaxvae.escapes import escaped
 
 FILE = "trackers.json"
@@ -197,7 +197,9 @@ class Tracked:
             with contextlib.suppress(Exception):  # its threads and processes end, if they still can
                 if tracker is not None:
                     tracker.close()
-            self._say(f"{name} failed, and the run goes on without it: {_reason(error)}")
+            self._say(
+                f"{name} failed, and the run goes on without it: {one_line(error, kind=True)}"
+            )
 
 
 def untracked() -> Tracked:
@@ -259,7 +261,7 @@ def open_all(
         if not isinstance(error, Exception) or isinstance(error, InputError):
             raise
         raise InputError(
-            f"--config.logger.name={name}: it can't be opened: {_reason(error)}"
+            f"--config.logger.name={name}: it can't be opened: {one_line(error, kind=True)}"
         ) from error
     return Tracked(opened, say=say, kept=mine, keep=lambda: record.write_json(path, kept))
 
@@ -271,8 +273,3 @@ def _numbers(values: Mapping[str, Any], leave_out: Sequence[str] = ()) -> dict[s
         for name, value in values.items()
         if isinstance(value, int | float) and math.isfinite(value) and name not in leave_out
     }
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
