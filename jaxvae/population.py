@@ -103,7 +103,7 @@ class Population:
         """Judges the members that are due `[slots]`.
 
         Returns:
-          (their sums, each `[slots, ...]`; their likelihood bounds `[slots]`, NaN without one).
+          (their sums, each `[slots, ...]`; their likelihood bounds `[slots]`, 0 without one).
         """
         state, numbers, _ = self._parts()
         judged = best_of(state)
@@ -171,7 +171,7 @@ def _programs(
         def pass_over(params, batch_stats, weights, key):
             total = validate(params, batch_stats, weights, np.float32(0.5), key, val_rows)[0]
             if likelihood_bound is None:
-                return total, jnp.full((), jnp.nan)
+                return total, jnp.zeros(())
             return total, likelihood_bound(params, batch_stats, key, bound_rows)
 
         def one(params, batch_stats, weights, key, due):
