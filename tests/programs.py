@@ -2,7 +2,8 @@
 
 JAX writes and reads its cache without a lock, so that one process may read half of what another is
 writing. Each process of the tests therefore has a folder of its own: it begins as a copy of what is
-kept, and what was compiled besides is kept at the end, file by file and whole.
+kept, and what was compiled besides is kept at the end, file by file and whole. JAXVAE_KEPT_PROGRAMS names another folder than
+`build/programs`, for runs in copies of the repository.
 """
 
 import os
@@ -11,7 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-KEPT = Path(__file__).resolve().parent.parent / "build" / "programs"
+ENVIRONMENT = "JAXVAE_KEPT_PROGRAMS"
+KEPT = Path(
+    os.environ.get(ENVIRONMENT) or Path(__file__).resolve().parent.parent / "build" / "programs"
+)
 DAYS = 3.0  # then a program is compiled again: most are of code that has changed since
 
 

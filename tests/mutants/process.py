@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import clone
+from tests import clone, programs
 
 REPORTS = "JAXVAE_MUTANTS_REPORTS"
 _PLUGIN = ("-p", "tests.mutants.process")
@@ -122,6 +122,8 @@ def run_pytest(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     if "JAXVAE_SHARED" in inherited:
         inherited["JAXVAE_SHARED"] = os.path.abspath(inherited["JAXVAE_SHARED"])
+    # Most of what a copy compiles is what the last one did.
+    inherited[programs.ENVIRONMENT] = str(programs.KEPT)
     variables = {**inherited, "TMPDIR": str(scratch), REPORTS: str(reports), **environment}
     started = time.monotonic()
     with printed.open("wb") as output:
