@@ -44,7 +44,8 @@ find_python() {
 }
 
 # prepare FILE [CONSTRAINTS]: makes the environment if it is missing, and installs the requirements
-# in FILE in versions that the file CONSTRAINTS allows.
+# in FILE in versions that the file CONSTRAINTS allows; by uv where JAXVAE_UV names it, which takes a
+# tenth of pip's time.
 prepare() {
     local requirements=$1 constraints=${2:-} stamp
     if ! "$venv/bin/python" -c 'pass' 2>/dev/null; then
@@ -58,9 +59,10 @@ prepare() {
     stamp=$venv/.installed-$(cat requirements*.txt "$@" | cksum | cut -d ' ' -f 1)-$(basename "$requirements" .txt)
     if [ ! -e "$stamp" ]; then
         echo "Installing $requirements (once)" >&2
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" \
-            ${constraints:+-c "$constraints"} ||
-            die "the requirements could not be installed; see pip's message above"
+        local installer=("$venv/bin/python" -m pip install --disable-pip-version-check)
+        [ -z "${JAXVAE_UV:-}" ] || installer=("$JAXVAE_UV" pip install --python "$venv/bin/python")
+        "${installer[@]}" --quiet -r "$requirements" ${constraints:+-c "$constraints"} ||
+            die "the requirements could not be installed; see the message above"
         touch "$stamp"
     fi
 }

@@ -7,10 +7,12 @@ from importlib import metadata
 
 from tests import programs
 
-# Before jax is imported: two simulated devices, no search for accelerators, and code that is made
-# in a fifth of the time (XLA chooses how to write it for programs that run for long).
+# Before jax is imported: two simulated devices, no search for accelerators, code that is made in a
+# fifth of the time (XLA chooses how to write it for programs that run for long), and products that
+# stay on one core, since the other has tests of its own.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=2 --xla_cpu_parallel_codegen_split_count=1"
+    " --xla_cpu_multi_thread_eigen=false"
 )
 if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11):  # else the only way
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
