@@ -18,4 +18,5 @@ def get_config(presets: str = ""):
     c.loss.kld_weight = 4.0
     c.loss.objective = "free_bits"
     c.loss.free_bits = 0.25
+    c.trainer.monitor = "val/nll_iw"  # val/loss weighs the KL by beta, so judges no epoch
     return base.with_presets(c, presets)

@@ -18,4 +18,5 @@ def get_config(presets: str = ""):
     c.loss.kld_weight = 10.0
     c.loss.objective = "capacity"
     c.loss.capacity = 8.0
+    c.trainer.monitor = "val/nll_iw"  # val/loss weighs the KL by beta, so judges no epoch
     return base.with_presets(c, presets)
