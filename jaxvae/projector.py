@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxvae import record
+from jaxvae.tag_lists import quote_tag
 from jaxvae.taxonomy import Taxonomy
 
 _CONFIG = """embeddings {{
@@ -37,8 +38,9 @@ def write_projector(folder: Path, mean: np.ndarray, rows: np.ndarray, taxonomy: 
         columns = [column for column in row if column < taxonomy.num_tags]
         owners = [concepts[column] for column in columns]
         tags = taxonomy.names(columns)
+        line_of_tags = ", ".join(map(quote_tag, tags))
         # Of concepts with as many tags, the first.
-        cells = (", ".join(tags), str(len(tags)), max(owners, key=owners.count), tags[0])
+        cells = (line_of_tags, str(len(tags)), max(owners, key=owners.count), tags[0])
         labels.append("\t".join(" ".join(cell.split()) for cell in cells))
     record.write_text(folder / "tensors.tsv", tensors + "\n")
     record.write_text(folder / "metadata.tsv", "\n".join(labels) + "\n")

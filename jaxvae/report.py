@@ -21,6 +21,7 @@ from jaxvae.report_text import (
     verdict,
 )
 from jaxvae.run import Run
+from jaxvae.tag_lists import quote_tag
 
 _TRAVERSED = 3
 
@@ -142,9 +143,9 @@ def _dimensions(run: Run) -> str:
             str(each["dim"]),
             f"{each['kl']:.2f}",
             each["concept"] or "-",
-            ", ".join(tag for tag, _ in each["rises"]),
-            ", ".join(tag for tag, _ in each["falls"]),
-            ", ".join(f"{tag} {nats:.2f}" for tag, nats in each["informs"][:3]),
+            ", ".join(quote_tag(tag) for tag, _ in each["rises"]),
+            ", ".join(quote_tag(tag) for tag, _ in each["falls"]),
+            ", ".join(f"{quote_tag(tag)} {nats:.2f}" for tag, nats in each["informs"][:3]),
         ]
         for each in active[:20]
     ]

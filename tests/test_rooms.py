@@ -92,7 +92,7 @@ ROOMS = {
         "trackio_tracker",
         "wandb_tracker",
     },
-    "projector": {"record", "taxonomy"},
+    "projector": {"record", "tag_lists", "taxonomy"},
     "loop": {
         "checkpoints",
         "devices",
@@ -262,6 +262,7 @@ ROOMS = {
         "record",
         "report_text",
         "run",
+        "tag_lists",
     },
     "compare": {"errors", "manifest", "record", "run_folder", "settings"},
     "explore_data": {"export", "hidden_layers", "inference"},

@@ -158,6 +158,8 @@ def test_pages_show_the_spelling(spelled, opened, capsys, monkeypatch):
         page = file.read()
     assert "Straße" in page
     assert "R&amp;B" in page
+    informs = [tag for each in judge.name_dimensions(opened) for tag, _ in each["informs"][:3]]
+    assert ("&quot;Dark, cold&quot; " in page) == ("Dark, cold" in informs)
     assert "strasse" not in page
     data = page_data(opened)
     assert (tuple(data["tags"]), tuple(data["folded"])) == (TAGS, opened.taxonomy.tags)
@@ -187,6 +189,13 @@ def test_the_projector_shows_the_spelling(tmp_path, opened):
     firsts = {line.split("\t")[3] for line in lines}
     assert "Straße" in firsts
     assert firsts <= {*TAGS}
+    # A line of tags reads back, though one of them has a comma.
+    for line, row in zip(lines, rows, strict=True):
+        columns = [column for column in row if column < opened.taxonomy.num_tags]
+        known = [opened.taxonomy.tags[column] for column in columns]
+        found = parse_tags(line.split("\t")[0], opened.taxonomy, option="--with")
+        assert [normalize(tag) for tag in found] == known
+    assert any('"Dark, cold"' in line for line in lines)
 
 
 @pytest.mark.parametrize("name", ["m.pth", "m.safetensors", "m.stablehlo"])
