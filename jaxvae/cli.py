@@ -6,6 +6,7 @@ Nothing slow is imported before the arguments are known to be right.
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -29,6 +30,7 @@ from jaxvae.paths import user_path
 USAGE_ERROR = 2
 DAMAGED = 1
 INTERRUPTED = 130
+_JAX_VARIABLE = re.compile(r"for JAX flag (jax_\w+)|environment '(JAX_\w+)'")
 _TOO_LARGE = (
     "the memory of this machine or device is not enough; take a smaller --config.data.batch_size, "
     "--config.model.hidden_dim or latent_dim"
@@ -76,6 +78,13 @@ def _guarded(command: Callable[[], int]) -> int:
     except UnicodeEncodeError as error:  # of a library, about a name that is no UTF-8
         name = error.object[:200]
         return _fail(f"{name}: {error.reason}; rename what is not UTF-8 text in it", USAGE_ERROR)
+    except ValueError as error:  # JAX reads its variables when it is imported
+        variable = _JAX_VARIABLE.search(str(error))
+        if variable is None:
+            raise
+        name = (variable[1] or variable[2]).upper()
+        value = os.environ.get(name, "")
+        return _fail(f"{name}={value}: JAX knows no such value; unset {name}", USAGE_ERROR)
     except OSError as error:
         interrupt.drop_output(sys.stdout)
         if error.filename is None and _is_adrift():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxvae.errors import InputError
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _FILE_URL = re.compile(r"(sqlite(?:\+\w+)?:///|journal:(?:///?)?)(~.*)", re.DOTALL)
 
 
@@ -32,8 +33,14 @@ def run_path(text: str | os.PathLike[str]) -> Path:
     """The absolute path of a folder that will hold a run.
 
     Raises:
-      InputError: as `user_path` does; or the path is not UTF-8 text, which checkpoints need.
+      InputError: as `user_path` does; the path is a URL; or it is not UTF-8 text, which checkpoints
+        need.
     """
+    if _URL.match(os.fspath(text)):
+        raise InputError(
+            f"{text}: a run lies in a folder of this machine, not behind a URL; copy it there when "
+            f"it is finished, or type ./{text} for a folder of that name"
+        )
     path = user_path(text).resolve()
     try:
         os.fspath(path).encode()

@@ -18,7 +18,7 @@ from rich.table import Table
 from jaxvae import events
 from jaxvae.errors import InputError, json_fault
 from jaxvae.escapes import ERRORS
-from jaxvae.regular_file import open_regular
+from jaxvae.regular_file import open_regular, refuse_unreadable
 
 _LINE_EVERY_SECONDS = 5.0
 _PACKAGES = ("jaxvae", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
@@ -78,6 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
         with open_regular(path) as file:
             value = json.loads(file.read().decode())
     except (OSError, ValueError, RecursionError) as error:
+        refuse_unreadable(path, error)
         raise InputError(f"{path}: missing or not JSON: {json_fault(error)}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object")

@@ -1,6 +1,7 @@
 """A run's folder: how it was made, and whether a command may go on in it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
 from jaxvae.hidden_layers import are_widths
 from jaxvae.kept_rows import write_rows
+from jaxvae.regular_file import open_regular, refuse_unreadable
 from jaxvae.taxonomy import Taxonomy
 
 MAY_CHANGE = (
@@ -203,6 +205,19 @@ def _tag_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
     return "; ".join(parts)
 
 
+def _refuse_unreadable_files(folder: Path) -> None:
+    for name in ("checkpoints", "final"):
+        for place, _, files in os.walk(
+            folder / name, onerror=lambda error: refuse_unreadable(error.filename, error)
+        ):
+            for file in files:
+                try:
+                    with open_regular(Path(place, file)) as opened:
+                        opened.read(1)
+                except OSError as error:
+                    refuse_unreadable(Path(place, file), error)
+
+
 def write_start(
     folder: Path,
     *,
@@ -212,7 +227,12 @@ def write_start(
     taxonomy: Taxonomy,
     dataset: Dataset,
 ) -> None:
-    """Writes what is known before training: config, environment, taxonomy and rows."""
+    """Writes what is known before training: config, environment, taxonomy and rows.
+
+    Raises:
+      Unreadable: what the run will go on from, or replace, can't be read; nothing is written.
+    """
+    _refuse_unreadable_files(folder)
     (folder / manifest.NAME).unlink(missing_ok=True)  # finished once, and now going on
     record.write_json(folder / "overrides.json", overrides)
     record.write_json(folder / "environment.json", record.environment(devices))

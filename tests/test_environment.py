@@ -121,3 +121,15 @@ def test_a_platform_that_is_not_here_is_one_line(tmp_path):
     assert len(lines) == len(commands)
     for line in lines:
         assert line.startswith("jaxvae: JAX can't start on JAX_PLATFORMS=cuda: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("JAX_DEFAULT_MATMUL_PRECISION", "silly"), ("JAX_DEBUG_NANS", "perhaps")]
+)
+def test_a_value_that_jax_does_not_know_is_one_line(name, value, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxvae", "verify", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, name: value},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"jaxvae: {name}={value}: JAX knows no such value; unset {name}\n"

@@ -11,7 +11,7 @@ import pytest
 import jaxvae
 from jaxvae import cli
 from jaxvae.errors import InputError
-from jaxvae.paths import user_path, user_url
+from jaxvae.paths import run_path, user_path, user_url
 from jaxvae.settings import load_config
 from jaxvae.taxonomy import Taxonomy
 from tests.conftest import ROOT
@@ -219,3 +219,12 @@ def test_nobodys_home_is_one_line_in_every_command(capsys, home, folder, argumen
         pytest.importorskip("optuna", reason="search needs the extra optuna")
     arguments = [argument.replace("RUN", str(folder)) for argument in arguments]
     assert "no-such-user" in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/run", "file:///tmp/run", "S3://b"])
+def test_a_run_does_not_lie_behind_a_url(url):
+    with pytest.raises(InputError, match="not behind a URL") as caught:
+        run_path(url)
+    assert f"type ./{url}" in str(caught.value)
+    for name in (f"./{url}", "gs:/bucket", "a://b"[1:], "1a://b"):  # the controls
+        assert run_path(name).is_absolute()

@@ -286,6 +286,7 @@ ROOMS = {
         "kept_rows",
         "manifest",
         "record",
+        "regular_file",
         "settings",
         "taxonomy",
     },

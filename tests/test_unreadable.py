@@ -14,7 +14,7 @@ import pytest
 
 from jaxvae import cli, devices, manifest
 from jaxvae.errors import InputError, Unreadable
-from jaxvae.record import read_epochs
+from jaxvae.record import read_epochs, read_json
 from jaxvae.regular_file import open_regular, refuse_unreadable
 from tests.test_train import Killed, run, timeless, write_clips
 
@@ -161,6 +161,50 @@ def test_another_users_files(clips):
     finally:
         os.seteuid(0)
     assert [line["epoch"] for line in read_epochs(folder)] == [1, 2, 3]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's files")
+@pytest.mark.parametrize("what", ["checkpoints/3", "checkpoints", "final"])
+def test_a_finished_run_that_can_not_go_on_is_left_finished(clips, what):
+    folder = run(clips, **OPTIONS)[1]
+    for path in (clips, *clips.rglob("*")):
+        os.chown(path, 65534, 65534)
+    path = folder / what
+    os.chown(path, 0, 0)
+    path.chmod(0o700)
+    before = files(folder)
+    os.chmod(os.environ["JAX_COMPILATION_CACHE_DIR"], 0o777)
+    more = {**OPTIONS, "trainer__max_epochs": OPTIONS["trainer__max_epochs"] + 1}
+    os.seteuid(65534)
+    try:
+        with pytest.raises(Unreadable, match=f"{path}.*Permission denied"):
+            run(clips, **more)
+    finally:
+        os.seteuid(0)
+    assert files(folder) == before  # its seal and its config among them
+    path.chmod(0o755)
+    os.chown(path, 65534, 65534)
+    os.seteuid(65534)
+    try:
+        run(clips, **more)
+    finally:
+        os.seteuid(0)
+    assert len(read_epochs(folder)) == more["trainer__max_epochs"]
+
+
+def test_a_config_that_can_not_be_read_is_not_called_missing(tmp_path, monkeypatch):
+    path = tmp_path / "config.json"
+    with pytest.raises(InputError, match="missing or not JSON"):  # the control
+        read_json(path)
+    path.write_text("{}")
+    assert read_json(path) == {}
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("jaxvae.record.open_regular", refused)
+    with pytest.raises(Unreadable, match=f"{path} can't be read now: Permission denied"):
+        read_json(path)
 
 
 def test_epochs_whose_checkpoints_were_all_set_aside_are_not_trained_again_unasked(clips, capsys):
