@@ -198,10 +198,10 @@ def _validate(
     seen = programs.labelled_rows
     total, mean = jax.device_get((total, mean[: len(seen)]))
     values = evaluate.split_metrics(total, mean, seen)
-    values |= monitor.added_values(watched, values)
+    bound = 0.0
     if programs.likelihood_bound is not None:
         bound = programs.likelihood_bound(judged["params"], judged["batch_stats"], state.key)
-        values["nll_iw"] = float(bound)
+    values |= monitor.added_values(watched, values, bound=bound)
     return values, total.latent.kl_per_dimension()
 
 

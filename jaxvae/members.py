@@ -146,9 +146,7 @@ def _validate(slots: Population, members: dict[int, Member], due: np.ndarray) ->
             member.progress.epoch -= 1
             member.lines.pop()
             continue
-        values |= monitor.added_values(member.plan.monitor, values)
-        if member.plan.monitor.name == "val/nll_iw":
-            values["nll_iw"] = float(bounds[slot])
+        values |= monitor.added_values(member.plan.monitor, values, bound=bounds[slot])
         line = member.lines[-1]
         line |= {f"val/{name}": value for name, value in values.items()}
         improved[slot] = member.progress.observe(line[member.plan.monitor.name], member.plan)

@@ -40,14 +40,17 @@ class Monitor(NamedTuple):
         return before - now if self.mode == "min" else now - before
 
 
-def added_values(monitor: Monitor, values: dict[str, float]) -> dict[str, float]:
+def added_values(monitor: Monitor, values: dict[str, float], *, bound: float) -> dict[str, float]:
     """Returns what a monitor adds to the numbers of a validation pass.
 
     Args:
       monitor: the run's.
       values: of the pass, by name without `val/`.
+      bound: the mean bound on -log p(x), nats; looked at where it is the monitor.
     """
-    return {"elbo": values["bce"] + values["kld"]} if monitor.name == "val/elbo" else {}
+    if monitor.name == "val/elbo":
+        return {"elbo": values["bce"] + values["kld"]}
+    return {"nll_iw": float(bound)} if monitor.name == "val/nll_iw" else {}
 
 
 def check_monitor(values: dict[str, Any]) -> None:

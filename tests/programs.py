@@ -2,8 +2,8 @@
 
 JAX writes and reads its cache without a lock, so that one process may read half of what another is
 writing. Each process of the tests therefore has a folder of its own: it begins as a copy of what is
-kept, and what was compiled besides is kept at the end, file by file and whole. JAXVAE_KEPT_PROGRAMS names another folder than
-`build/programs`, for runs in copies of the repository.
+kept, and what was compiled besides is kept at the end, file by file and whole. JAXVAE_KEPT_PROGRAMS
+names another folder than `build/programs`, for runs in copies of the repository.
 """
 
 import os

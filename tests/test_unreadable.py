@@ -42,6 +42,17 @@ def files(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in paths}
 
 
+@contextlib.contextmanager
+def as_nobody():
+    """A user whom root's files refuse; compiled programs are everyone's."""
+    os.chmod(os.environ["JAX_COMPILATION_CACHE_DIR"], 0o777)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 def stop_after(epoch):
     def stop(finished, metrics, state):
         if finished == epoch:
@@ -145,21 +156,13 @@ def test_another_users_files(clips):
         os.chown(path, 0, 0)
         path.chmod(0o600)
     before = files(folder)
-    os.chmod(os.environ["JAX_COMPILATION_CACHE_DIR"], 0o777)
-    os.seteuid(65534)
-    try:
-        with pytest.raises(Unreadable, match="Permission denied"):
-            run(clips, **OPTIONS)
-    finally:
-        os.seteuid(0)
+    with as_nobody(), pytest.raises(Unreadable, match="Permission denied"):
+        run(clips, **OPTIONS)
     assert files(folder) == before
     for path in theirs:
         path.chmod(0o644)
-    os.seteuid(65534)
-    try:
+    with as_nobody():
         run(clips, **OPTIONS)
-    finally:
-        os.seteuid(0)
     assert [line["epoch"] for line in read_epochs(folder)] == [1, 2, 3]
 
 
@@ -173,22 +176,14 @@ def test_a_finished_run_that_can_not_go_on_is_left_finished(clips, what):
     os.chown(path, 0, 0)
     path.chmod(0o700)
     before = files(folder)
-    os.chmod(os.environ["JAX_COMPILATION_CACHE_DIR"], 0o777)
     more = {**OPTIONS, "trainer__max_epochs": OPTIONS["trainer__max_epochs"] + 1}
-    os.seteuid(65534)
-    try:
-        with pytest.raises(Unreadable, match=f"{path}.*Permission denied"):
-            run(clips, **more)
-    finally:
-        os.seteuid(0)
+    with as_nobody(), pytest.raises(Unreadable, match=f"{path}.*Permission denied"):
+        run(clips, **more)
     assert files(folder) == before  # its seal and its config among them
     path.chmod(0o755)
     os.chown(path, 65534, 65534)
-    os.seteuid(65534)
-    try:
+    with as_nobody():
         run(clips, **more)
-    finally:
-        os.seteuid(0)
     assert len(read_epochs(folder)) == more["trainer__max_epochs"]
 
 
