@@ -88,8 +88,9 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
         job.follow_supervisor()
         interrupt.take_as_one(_FORWARDED_SECONDS)
     workdir = user_path(values.workdir) if values.workdir else _new_workdir()
+    folder = run_path(values.workdir or workdir)  # as it was typed: a Path is no URL any more
     if alone:  # before JAX is imported, which takes long
-        lock.refuse_if_held(run_path(workdir))
+        lock.refuse_if_held(folder)
     if alone and values.num_processes != 1 and job.is_indexed_pod(os.environ):
         print(
             "jaxvae: this pod of a Kubernetes job trains by itself; pip install 'jax[k8s]', or "

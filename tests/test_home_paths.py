@@ -228,3 +228,10 @@ def test_a_run_does_not_lie_behind_a_url(url):
     assert f"type ./{url}" in str(caught.value)
     for name in (f"./{url}", "gs:/bucket", "a://b"[1:], "1a://b"):  # the controls
         assert run_path(name).is_absolute()
+
+
+@pytest.mark.parametrize("command", ["train", "seeds"])
+def test_a_command_refuses_a_url_before_it_trains(home, capsys, command):
+    arguments = [command, f"--config={ROOT}/configs/small.py", "--workdir=gs://bucket/run"]
+    assert "gs://bucket/run: a run lies in a folder" in refused(capsys, *arguments)
+    assert not Path("gs:").exists()
