@@ -11,12 +11,17 @@ import re
 import warnings
 from typing import Any
 
+from jaxvae.tag_lists import NO_TAG, split_tags
+from jaxvae.taxonomy import Taxonomy
+
 MAX_CELL = 65_536
 MAX_DEPTH = 2
-MISSING = frozenset(("", "nan", "none", "null"))
+MISSING = frozenset(("", "nan", "none", "null", NO_TAG))
 
 _ERRORS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 _BRACKET = re.compile(r"[\[\](){}]")
+# What a tag may hold and a list's notation has a meaning for.
+_SPECIAL = re.compile(r"[\[\](){}\"]")
 # What may stand between strings. Python 2 wrote u'rock'; no other prefix makes a text.
 _BETWEEN = re.compile(r"\s*(?:([\[({])|([\])}])|(,)|u?(['\"]))")
 # Possessive, so that an unclosed quote costs one pass.
@@ -35,21 +40,23 @@ class UnreadableCell(ValueError):
     """A cell is no set of tags; the message is the reason, on one line."""
 
 
-def parse_tags(cell: object) -> list[str]:
+def parse_tags(cell: object, taxonomy: Taxonomy | None = None) -> list[str]:
     """Returns the tags a cell holds, as written there, blank ones left out.
 
     A cell may be a list, tuple or array of texts; a text that holds such a list as JSON or as a
     Python literal; tags separated by commas; or a single tag. None, NaN and the texts '', 'nan',
-    'none' and 'null' in any case mean no tags.
+    'none', 'null' and '(no tag)' in any case mean no tags.
 
     Args:
         cell: a value as a table reader gives it.
+        taxonomy: known tags, which may hold commas, quotes and brackets in a text without a list's
+            notation; what commands print is such a text. None where nothing is known of tags.
 
     Raises:
         UnreadableCell: the cell is over `MAX_CELL` characters, nested, like code, or anything
             else than text or a list of texts.
     """
-    tags = _parse_text(cell) if isinstance(cell, str) else _parse_native(cell)
+    tags = _parse_text(cell, taxonomy) if isinstance(cell, str) else _parse_native(cell, taxonomy)
     size = 0
     for position, tag in enumerate(tags, start=1):
         if not isinstance(tag, str):
@@ -62,7 +69,7 @@ def parse_tags(cell: object) -> list[str]:
     return [tag for tag in tags if tag and not tag.isspace()]
 
 
-def _parse_native(cell: object) -> list:
+def _parse_native(cell: object, taxonomy: Taxonomy | None) -> list:
     """Makes a list of a cell that a typed format holds."""
     for method in ("tolist", "to_pylist", "as_py"):  # NumPy, then Arrow arrays and scalars
         if hasattr(cell, method):
@@ -71,13 +78,13 @@ def _parse_native(cell: object) -> list:
     if cell is None or (isinstance(cell, float) and cell != cell):
         return []
     if isinstance(cell, str):
-        return _parse_text(cell)
+        return _parse_text(cell, taxonomy)
     if isinstance(cell, list | tuple):
         return list(cell)
     raise UnreadableCell(f"expected text or a list of texts, found {_kind(cell)}")
 
 
-def _parse_text(text: str) -> list:
+def _parse_text(text: str, taxonomy: Taxonomy | None) -> list:
     """Makes a list of a cell's text."""
     if len(text) > MAX_CELL:
         raise UnreadableCell(f"{len(text):,} characters long; the limit is {MAX_CELL:,}")
@@ -88,6 +95,21 @@ def _parse_text(text: str) -> list:
         raise UnreadableCell("holds a NUL character")
     if _PLAIN_LIST.fullmatch(text):
         return [tag[1:-1] for tag in _PLAIN_TAG.findall(text)]
+    if taxonomy is None or not _SPECIAL.search(text):
+        return _parse_notation(text, taxonomy)
+    tags = split_tags(text, taxonomy)
+    if not all(map(taxonomy.knows, tags)):
+        return _parse_notation(text, taxonomy)
+    if text[0] != "[":
+        return tags
+    try:
+        return _parse_notation(text, taxonomy)  # a list, before a tag that begins like one
+    except UnreadableCell:
+        return tags
+
+
+def _parse_notation(text: str, taxonomy: Taxonomy | None) -> list:
+    """Makes a list of a text that may be a list's notation, and is tags between commas if not."""
     if text[0] in "[({":
         _scan(text)
         return _parse_literal(text)
@@ -104,7 +126,7 @@ def _parse_text(text: str) -> list:
             text = tags[0]  # A quoted text is the text it holds.
     if _BRACKET.search(text):
         raise UnreadableCell(f"brackets in text that is no list of quoted tags: {_excerpt(text)}")
-    return text.split(",")
+    return text.split(",") if taxonomy is None else split_tags(text, taxonomy)
 
 
 def _scan(text: str) -> None:

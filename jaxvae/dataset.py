@@ -211,7 +211,7 @@ def _encode(
     unreadable: list[dict] = []
     flat, counts, positions = Growing(dtype), Growing(np.uint32), Growing(np.int64)
     num_read = num_unreadable = num_kept = 0
-    for block in tag_rows.blocks(cells):
+    for block in tag_rows.blocks(cells, taxonomy):
         columns, lengths, unknown_here = tag_rows.number_tags(block, column_of, taxonomy.num_tags)
         unknown.update(unknown_here)
         for row, line, reason in block.unreadable[: SHOWN - len(unreadable)]:

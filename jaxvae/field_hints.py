@@ -12,6 +12,24 @@ from typing import Any
 from jaxvae.errors import did_you_mean
 
 _PRESETS = ("data", "trainer")
+_RESUMES = "the --workdir=FOLDER of a run resumes it"
+_DEVICES = "use --config.trainer.devices=N, and --config.trainer.accelerator=gpu"
+_WORKDIR = "use --workdir=FOLDER"
+_SWEEPS = "several runs are made by the commands seeds, frontier and search"
+_CONFIG = "name the config's file, such as --config=configs/medium.py"
+# Options of Lightning's, Hydra's and other trainers, with dashes or underscores.
+_OTHER_PROGRAMS = {
+    **dict.fromkeys(("ckpt_path", "resume", "resume_from", "resume_from_checkpoint"), _RESUMES),
+    **dict.fromkeys(("gpus", "gpu", "num_gpus", "n_gpus", "tpu_cores", "cuda"), _DEVICES),
+    **dict.fromkeys(("multirun", "m", "sweep"), _SWEEPS),
+    **dict.fromkeys(("config_name", "config_path", "config_dir", "cn", "cp", "cd"), _CONFIG),
+    **dict.fromkeys(("logdir", "log_dir", "output_dir", "default_root_dir", "save_dir"), _WORKDIR),
+    **dict.fromkeys(("hydra.run.dir", "hydra.sweep.dir"), _WORKDIR),
+    "cfg": "--print_config prints the config",
+    "fast_dev_run": "the preset --config=FILE.py:trainer=quick_test is a short run",
+    "limit_train_batches": "every epoch has every row once; use --config.trainer.max_steps=N",
+    "num_workers": "rows live on the device and need no workers; leave it out",
+}
 
 
 def field_hint(name: str, known: Iterable[str]) -> str:
@@ -40,12 +58,17 @@ def leftover(argument: str, known: Mapping[str, Any], retired: Mapping[str, str]
         retired: what replaced fields that are no more.
     """
     name, equals, value = argument.lstrip("+~").partition("=")
+    if argument.startswith("~"):
+        return (
+            f"leftover argument {argument!r}: no field can be taken away; leave it at its default, "
+            f"or set another value by --config.FIELD=VALUE"
+        )
     if not equals:
         return (
             f"leftover argument {argument!r}: write values with an equals sign, "
             f"such as --config.data.shuffle=False"
         )
-    hint = _retired_or_preset(name, value, retired)
+    hint = _otherwise(name, value, retired)
     if not hint and (field := _meant(name, known)):
         hint = f"name the field --config.{field}={value}"
     if not hint:
@@ -65,7 +88,7 @@ def unknown_flag(
         known: the fields' values by name.
         retired: what replaced fields that are no more.
     """
-    if hint := _retired_or_preset(name, value, retired):
+    if hint := _otherwise(name, value, retired):
         return f"--{name}: no such flag; {hint}"
     assigned = f"={value}" if value else ""
     field = _meant(name, known)
@@ -106,7 +129,9 @@ def swallowed(arguments: list[str], takes_value: Iterable[str], known: Mapping[s
     return ""
 
 
-def _retired_or_preset(name: str, value: str, retired: Mapping[str, str]) -> str:
+def _otherwise(name: str, value: str, retired: Mapping[str, str]) -> str:
+    if name.replace("-", "_") in _OTHER_PROGRAMS:
+        return _OTHER_PROGRAMS[name.replace("-", "_")]
     last = name.rpartition(".")[2]
     for field, replacement in retired.items():
         if name == field or (last == name and field.rpartition(".")[2] == last != "name"):

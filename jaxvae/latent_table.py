@@ -51,7 +51,7 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     num_tags = run.network.num_tags
     parts = []
     unknown = unreadable = 0
-    for block in tag_rows.blocks(tables.read_file(path, column)):
+    for block in tag_rows.blocks(tables.read_file(path, column), run.taxonomy):
         *part, unknown_here = tag_rows.number_tags(block, column_of, num_tags)
         parts.append(part)
         unknown += unknown_here.total()

@@ -1,7 +1,8 @@
 """Lists of tags as people type them on a command line, and as commands print them.
 
 A tag may hold a comma, as Discogs' "Folk, World, & Country" does, so a comma alone does not say
-where a tag ends: the taxonomy does, or quotes do. `format_tags` writes what `parse_tags` reads.
+where a tag ends: the taxonomy does, or quotes do. `format_tags` writes what `parse_tags` reads, and
+what `cells.parse_tags` reads where the taxonomy is known.
 """
 
 import json
@@ -40,8 +41,8 @@ def parse_tags(text: str, taxonomy: Taxonomy, *, option: str) -> list[str]:
             return _from_json(json.loads(text), option)
         except (json.JSONDecodeError, RecursionError) as error:
             fault = getattr(error, "msg", "nested too deeply")
-    tags = _from_text(text, taxonomy)
-    if fault and not _known(tags[0], taxonomy):
+    tags = split_tags(text, taxonomy)
+    if fault and not taxonomy.knows(tags[0]):
         excerpt = repr(text if len(text) <= 80 else text[:80] + "…")
         raise InputError(
             f"{option} {excerpt}: begins like a JSON list and is none ({fault}); "
@@ -60,7 +61,7 @@ def format_tags(tags: Sequence[str], taxonomy: Taxonomy) -> str:
     if not tags:
         return NO_TAG
     for text in (_joined(map(quote_tag, tags)), _joined(map(_in_quotes, tags))):
-        if text.isprintable() and _from_text(text, taxonomy) == list(tags):
+        if text.isprintable() and split_tags(text, taxonomy) == list(tags):
             return text
     return json.dumps(list(tags))
 
@@ -89,9 +90,15 @@ def _from_json(items: list, option: str) -> list[str]:
     return [tag for tag in items if tag.strip()]
 
 
-def _from_text(text: str, taxonomy: Taxonomy) -> list[str]:
-    """Reads tags between commas."""
-    most_commas = max((tag.count(",") for tag in taxonomy.tags), default=0)
+def split_tags(text: str, taxonomy: Taxonomy) -> list[str]:
+    """Splits a text at its commas, but for those inside quotes or inside a known tag.
+
+    Args:
+        text: tags between commas, each perhaps in double quotes; the longest known tag wins.
+        taxonomy: the known tags. Unknown ones end at the next comma.
+    """
+    if not taxonomy.most_commas and '"' not in text:
+        return [tag.strip() for tag in text.split(",") if tag.strip()]
     tags: list[str] = []
     position = 0
     while position < len(text):
@@ -99,23 +106,23 @@ def _from_text(text: str, taxonomy: Taxonomy) -> list[str]:
         if quoted:
             tag, position = quoted[1].replace('""', '"'), quoted.end()
         else:
-            tag, position = _plain_tag(text, position, most_commas, taxonomy)
+            tag, position = _plain_tag(text, position, taxonomy)
         if tag.strip():
             tags.append(tag)
     return tags
 
 
-def _plain_tag(text: str, start: int, most_commas: int, taxonomy: Taxonomy) -> tuple[str, int]:
+def _plain_tag(text: str, start: int, taxonomy: Taxonomy) -> tuple[str, int]:
     """Returns the longest known tag at a position, or else what is before the next comma."""
     stop = _next_comma(text, start)
     tag, end = text[start:stop].strip(), stop + 1
-    for _ in range(most_commas):
+    for _ in range(taxonomy.most_commas):
         # What stands in quotes is a tag by itself.
         if stop == len(text) or _QUOTED.match(text, stop + 1):
             break
         stop = _next_comma(text, stop + 1)
         longer = text[start:stop].strip()
-        if _known(longer, taxonomy):
+        if taxonomy.knows(longer):
             tag, end = longer, stop + 1
     return tag, end
 
@@ -123,7 +130,3 @@ def _plain_tag(text: str, start: int, most_commas: int, taxonomy: Taxonomy) -> t
 def _next_comma(text: str, start: int) -> int:
     """Returns where the next comma is, or the end."""
     return len(text) if (comma := text.find(",", start)) < 0 else comma
-
-
-def _known(tag: str, taxonomy: Taxonomy) -> bool:
-    return bool(taxonomy.columns([tag], on_unknown="ignore"))

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxvae.cells import MAX_CELL, UnreadableCell, parse_tags
 from jaxvae.growing import Growing
+from jaxvae.taxonomy import Taxonomy
 
 BLOCK = 65_536
 _PADDED = _COUNTED = 2**22
@@ -36,11 +37,12 @@ class TagBlock:
     unreadable: list[tuple[int, int | None, str]]
 
 
-def blocks(cells: Iterable) -> Iterator[TagBlock]:
+def blocks(cells: Iterable, taxonomy: Taxonomy | None = None) -> Iterator[TagBlock]:
     """Gathers cells into blocks, in their order.
 
     Args:
         cells: pairs of a line number and a cell, or Arrow arrays of many cells, mixed at will.
+        taxonomy: known tags, for `cells.parse_tags`.
 
     Raises:
         InputError: where drawing a cell does.
@@ -51,12 +53,12 @@ def blocks(cells: Iterable) -> Iterator[TagBlock]:
         if single:
             pending.append(item)
         if pending and (not single or len(pending) == BLOCK):
-            yield _from_cells(pending)
+            yield _from_cells(pending, taxonomy)
             pending = []
         if not single:
-            yield _from_array(item)
+            yield _from_array(item, taxonomy)
     if pending:
-        yield _from_cells(pending)
+        yield _from_cells(pending, taxonomy)
 
 
 def number_tags(
@@ -127,14 +129,14 @@ def tag_counts(
     return counts
 
 
-def _from_cells(cells: list[tuple]) -> TagBlock:
+def _from_cells(cells: list[tuple], taxonomy: Taxonomy | None) -> TagBlock:
     words: dict[str, int] = {}
     word: list[int] = []
     lengths = np.zeros(len(cells), np.int64)
     unreadable = []
     for row, (line, cell) in enumerate(cells):
         try:
-            tags = parse_tags(cell)
+            tags = parse_tags(cell, taxonomy)
         except UnreadableCell as error:
             unreadable.append((row, line, str(error)))
             continue
@@ -144,7 +146,7 @@ def _from_cells(cells: list[tuple]) -> TagBlock:
     return TagBlock(len(cells), list(words), np.array(word, np.int64), row_of, unreadable)
 
 
-def _from_array(array) -> TagBlock:
+def _from_array(array, taxonomy: Taxonomy | None) -> TagBlock:
     """Reads an Arrow array; what is no list of texts goes the way of single cells."""
     import pyarrow as pa
     from pyarrow import compute
@@ -155,7 +157,7 @@ def _from_array(array) -> TagBlock:
     item = array.type.value_type if listed else array.type
     numbered = pa.types.is_dictionary(item)
     if not listed or not any(is_text(item.value_type if numbered else item) for is_text in texts):
-        return _from_cells([(None, cell) for cell in array.to_pylist()])
+        return _from_cells([(None, cell) for cell in array.to_pylist()], taxonomy)
     lengths = compute.list_value_length(array).fill_null(0).to_numpy()
     flat = compute.list_flatten(array)
     # A dictionary of the file's may hold a word twice, or none for a gap; one made here does not.

@@ -163,6 +163,15 @@ class Taxonomy:
         names = (self.spellings, self.tags)
         return {tag: column for each in names for column, tag in enumerate(each)}
 
+    @functools.cached_property
+    def most_commas(self) -> int:
+        """The greatest number of commas in a tag."""
+        return max((tag.count(",") for tag in self.tags), default=0)
+
+    def knows(self, tag: str) -> bool:
+        """Returns whether a tag, in any spelling, is in the taxonomy."""
+        return self._find(tag) is not None
+
     def column(self, tag: str) -> int:
         """Returns the column of a tag in any spelling that normalises to it.
 

@@ -18,7 +18,6 @@ ROOMS = {
     "taxonomy": {"errors", "file_kinds", "paths"},
     "corpus_tables": set(),
     "corpus": {"corpus_tables", "taxonomy"},
-    "cells": set(),
     "file_kinds": {"regular_file"},
     "json_values": {"errors"},
     "tables": {"errors", "file_kinds", "json_values"},
@@ -28,7 +27,8 @@ ROOMS = {
     "data_report": {"tag_rows", "taxonomy"},
     "growing": {"errors"},
     "tag_lists": {"errors", "taxonomy"},
-    "tag_rows": {"cells", "growing"},
+    "cells": {"tag_lists", "taxonomy"},
+    "tag_rows": {"cells", "growing", "taxonomy"},
     "dataset": {
         "corpus",
         "data_report",

@@ -292,6 +292,17 @@ def test_a_wrong_argument_is_refused_in_one_line(argument, parts):
         ("--beta=4.0", "model.beta is retired"),
         ("--device=cuda", "device is retired"),
         ("--wrokdir=x", "workdir"),
+        ("--ckpt_path=last.ckpt", "--workdir=FOLDER of a run resumes it"),
+        ("--resume", "--workdir=FOLDER of a run resumes it"),
+        ("--gpus=1", "--config.trainer.devices=N"),
+        ("--multirun", "seeds, frontier and search"),
+        ("-m", "seeds, frontier and search"),
+        ("--config-name=medium", "--config=configs/medium.py"),
+        ("--fast_dev_run", "trainer=quick_test"),
+        ("--num-workers=4", "rows live on the device"),
+        ("--cfg=job", "--print_config"),
+        ("hydra.run.dir=x", "--workdir=FOLDER"),
+        ("~trainer.max_epochs", "leave it at its default"),
     ],
 )
 def test_a_field_that_is_named_otherwise_is_found(argument, meant):

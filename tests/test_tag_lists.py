@@ -1,12 +1,14 @@
 """Lists of tags that are typed and printed, where tags hold commas, quotes and brackets."""
 
+import csv
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvae import cli
+from jaxvae import cells, cli
 from jaxvae.errors import InputError
 from jaxvae.tag_lists import NO_TAG, format_tags, parse_tags, quote_tag
 from jaxvae.taxonomy import Taxonomy
@@ -80,6 +82,34 @@ def test_what_is_written_reads_back(tags, known):
     assert parse_tags(format_tags(tags, longer), longer, option="--with") == tags
 
 
+@given(st.lists(TAGS.map(str.strip), min_size=1, max_size=5), st.lists(TAGS, max_size=3))
+def test_what_is_written_reads_back_from_a_cell(tags, known):
+    taxonomy = Taxonomy.from_mapping({"all": [*known, *tags]}, source="test")
+    assert cells.parse_tags(format_tags(tags, taxonomy), taxonomy) == tags
+
+
+@pytest.mark.parametrize(
+    ("cell", "tags"),
+    [
+        (NO_TAG, []),
+        ("Folk, World, & Country, jazz", ["Folk, World, & Country", "jazz"]),
+        ('jazz, "Folk, World, & Country"', ["jazz", "Folk, World, & Country"]),
+        ("[live]", ["[live]"]),
+        ("['Folk, World, & Country', 'jazz']", ["Folk, World, & Country", "jazz"]),
+        ('"folk, world"', ["folk", "world"]),  # a cell that is quoted as a whole
+        ("folk, jazz", ["folk", "jazz"]),
+    ],
+)
+def test_a_cell_may_hold_what_a_command_takes(cell, tags):
+    assert cells.parse_tags(cell, TAXONOMY) == tags
+
+
+@pytest.mark.parametrize("cell", ["[live], jazz", "(live) folk", "['folk' 'world']", "folk (uk"])
+def test_brackets_of_no_known_tag_stay_refused(cell):
+    with pytest.raises(cells.UnreadableCell):
+        cells.parse_tags(cell, TAXONOMY)
+
+
 def test_only_tags_that_need_quotes_have_them():
     assert format_tags(["hip hop", "rock'n'roll"], TAXONOMY) == "hip hop, rock'n'roll"
     assert format_tags([FOLK, "hip hop"], TAXONOMY) == f'"{FOLK}", hip hop'
@@ -118,13 +148,25 @@ def test_traverse_goes_round_a_tag_with_a_comma(capsys, model):
     assert '"a,b" 0.' in text
 
 
-def test_the_text_of_sample_and_complete_reads_back(capsys, model):
+def test_the_text_of_sample_and_complete_reads_back(capsys, model, tmp_path):
     run = make_run("normal", False, False, None)
     options = ("--num", "40", "--decode", "threshold")
     sets = json.loads(printed(capsys, "sample", model, *options, "--format", "json"))
     lines = printed(capsys, "sample", model, *options).splitlines()
     assert any("a,b" in tags for tags in sets)
     assert [parse_tags(line, run.taxonomy, option="--with") for line in lines] == sets
+
+    rows = tmp_path / "rows.csv"
+    with rows.open("w", newline="") as file:
+        csv.writer(file).writerows([["aspect_list"], *([line] for line in lines)])
+    told = printed(
+        capsys, "encode", model, "--input", str(rows), "--output", str(tmp_path / "latents.csv")
+    )
+    assert "unknown" not in told
+    with (tmp_path / "latents.csv").open(newline="") as file:
+        means = [float(row["mean_0"]) for row in csv.DictReader(file)]
+    expected = np.where([len(tags) > 0 for tags in sets], run.encode(sets)[:, 0], np.nan)
+    np.testing.assert_allclose(means, expected, rtol=1e-5, atol=1e-6)
 
     sets = json.loads(printed(capsys, "complete", model, "--with", "a,b", "--format", "json"))
     lines = printed(capsys, "complete", model, "--with", "a,b").splitlines()[1 : 1 + len(sets)]
