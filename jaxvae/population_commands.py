@@ -143,7 +143,9 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     _check_last_seed(config, "--num", options.num)
     from jaxvae import record, run_folder, seeds
 
-    for made in folder.glob("seed_*"):
+    for made in sorted(folder.glob("seed_*")):
+        for line in run_folder.keep_older_values(made, config, typed=overrides):
+            say(f"jaxvae: {line}")
         plain = json.loads(config.to_json())
         given = dict(settings.fields(plain)) | {"seed": int(made.name.removeprefix("seed_"))}
         run_folder.refuse_other_settings(made, given)

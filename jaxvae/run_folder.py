@@ -2,8 +2,11 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from jaxvae import manifest, record, settings
 from jaxvae.dataset import Dataset
@@ -122,6 +125,34 @@ def _fields_of(folder: Path) -> dict[str, Any]:
     base = settings.load_config(str(settings.find_file("configs/base.py")))
     kept = record.read_json(folder / "config.json")
     return dict(settings.fields(json.loads(base.to_json()))) | dict(settings.fields(kept))
+
+
+def keep_older_values(folder: Path, config: ConfigDict, *, typed: Collection[str]) -> list[str]:
+    """Sets fields that a run is too old to know to what it did, where nobody asks for another.
+
+    Args:
+      folder: the run's folder; one without a `config.json` is new, and changes nothing.
+      config: every field; changed in place.
+      typed: dotted names of the fields that the user set.
+
+    Returns:
+      A line for each field that a preset has another value of.
+    """
+    if not (folder / "config.json").exists():
+        return []
+    recorded = dict(settings.fields(record.read_json(folder / "config.json")))
+    before = _fields_of(folder)
+    lines = []
+    for name, value in settings.fields(json.loads(config.to_json())):
+        if name in recorded or name in typed or before.get(name) == value:
+            continue
+        with config.unlocked():
+            config.update_from_flattened_dict({name: before[name]})
+        lines.append(
+            f"the run is older than --config.{name} and goes on as it began; from now on give "
+            f"--config.{name}={before[name]}"
+        )
+    return lines
 
 
 _ASIDE = (

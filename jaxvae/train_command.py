@@ -100,9 +100,11 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     quiet_libraries()
     at_once = "jaxvae: stopped at once; what was saved before stands"
     with interrupt.exit_at_second_signal(at_once):
-        from jaxvae import hosts
+        from jaxvae import hosts, run_folder
         from jaxvae.train import TrainingFailed, train_and_evaluate
 
+        for line in run_folder.keep_older_values(folder, config, typed=overrides):
+            print(f"jaxvae: {line}", file=sys.stderr)
         try:
             hosts.join(**flagged)
             with hosts.first_leaves_last():

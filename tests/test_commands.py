@@ -209,6 +209,28 @@ def test_overrides_and_a_relative_workdir(tmp_path):
     assert "data.batch_size (was 64, now 32)" in done.stderr
 
 
+def test_a_preset_that_has_changed_since_does_not_stop_an_older_run(tmp_path):
+    """A field that the run is too old to know keeps doing what was done, until someone asks."""
+    command = (f"--config={ROOT}/configs/beta_default.py", "--workdir=run")
+    small = ("--config.trainer.max_epochs=1", "--config.data.batch_size=64")
+    launched(*command, *small, "--config.trainer.monitor=val/loss", cwd=tmp_path)
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    del config["trainer"]["monitor"]
+    path.write_text(json.dumps(config))
+    longer = ("--config.trainer.max_epochs=2", small[1])
+    asked = "--config.trainer.monitor=val/nll_iw"
+    done = launched(*command, *longer, asked, cwd=tmp_path, expect=2)
+    assert "trainer.monitor (was val/loss, now val/nll_iw)" in done.stderr
+    done = launched(*command, *longer, cwd=tmp_path)
+    line = "goes on as it began; from now on give --config.trainer.monitor=val/loss"
+    assert done.stderr.count(line) == 1
+    again = json.loads(path.read_text())
+    assert (again["trainer"]["monitor"], again["trainer"]["max_epochs"]) == ("val/loss", 2)
+    done = launched(*command, *longer, "--config.trainer.monitor=val/loss", cwd=tmp_path)
+    assert "is finished and whole" in done.stdout
+
+
 def test_print_config_prints_it_and_trains_nothing(tmp_path):
     done = launch(
         f"--config={ROOT}/configs/medium.py:data=musiccaps", "--print_config", cwd=tmp_path
