@@ -4,14 +4,16 @@
 one alone writes, prints and judges. No file system need be shared.
 """
 
+import concurrent.futures
 import contextlib
 import hashlib
 import json
 import os
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,10 +66,12 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
 
     try:
         with job.holding_errors():
-            jax.distributed.initialize(
-                **arguments,
-                initialization_timeout=JOIN_SECONDS,
-                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            _while_listening(
+                lambda: jax.distributed.initialize(
+                    **arguments,
+                    initialization_timeout=JOIN_SECONDS,
+                    heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                )
             )
     except Exception as error:  # of a scheduler's client too
         raise InputError(job.not_together(error)) from error
@@ -76,6 +80,25 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
 def _say_waiting(scheduled: job.Scheduled) -> None:
     line = job.waiting_line(scheduled, seconds=JOIN_SECONDS)
     print(f"jaxvae: {line}", file=sys.stderr, flush=True)
+
+
+def _while_listening(call: Callable[[], None]) -> None:
+    """Runs a call that waits outside Python in a thread, so that signals are heard in this one.
+
+    Raises:
+      Exception: what the call raises.
+    """
+    ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            call()
+            ended.set_result(None)
+        except BaseException as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    ended.result()
 
 
 def _check_port(coordinator: str) -> None:

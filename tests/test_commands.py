@@ -228,7 +228,7 @@ def test_a_preset_that_has_changed_since_does_not_stop_an_older_run(tmp_path):
     again = json.loads(path.read_text())
     assert (again["trainer"]["monitor"], again["trainer"]["max_epochs"]) == ("val/loss", 2)
     done = launched(*command, *longer, "--config.trainer.monitor=val/loss", cwd=tmp_path)
-    assert "is finished and whole" in done.stdout
+    assert "is finished and whole" in done.stderr
 
 
 def test_print_config_prints_it_and_trains_nothing(tmp_path):

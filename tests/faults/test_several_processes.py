@@ -1,8 +1,10 @@
 """Several processes of one run: what ends one ends all in good order, and the job goes on."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxvae.hosts import JOIN_SECONDS
 from jaxvae.record import read_epochs
 from tests.conftest import ROOT
 from tests.faults.conftest import TIMINGS, arguments, steps_in, wait_for
@@ -103,6 +106,24 @@ def train_as_one(num, devices, clips, alone, folder):
 @pytest.mark.parametrize(("num", "devices"), [(2, 1), (2, 2), (4, 1)])
 def test_processes_train_as_one(num, devices, clips, alone, tmp_path):
     train_as_one(num, devices, clips, alone, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_waits_for_the_others_can_be_stopped(number, clips, tmp_path):
+    port = free_port()
+    processes = launch(clips, tmp_path, 2, port=port, start=[0])
+
+    def waits() -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return True
+        return False
+
+    wait_for(waits, processes[0])
+    processes[0].send_signal(number)
+    (error,) = end(processes, expect=128 + number, timeout=JOIN_SECONDS / 2)
+    assert error.endswith(f"jaxvae: stopped by {number.name}\n")
+    assert list((tmp_path / "host0").iterdir()) == []
 
 
 def test_two_processes_stream_the_rows_that_one_does(clips, tmp_path):
