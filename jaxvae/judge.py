@@ -15,6 +15,7 @@ from jaxvae.dataset import fingerprint_rows, generator_of
 from jaxvae.disentanglement import disentanglement
 from jaxvae.export import Network
 from jaxvae.fitted_baselines import Baselines, kept_baselines
+from jaxvae.kept_evaluation import question
 from jaxvae.metrics import ACTIVE_KL, ACTIVE_VARIANCE
 from jaxvae.run import Run
 from jaxvae.sample import DECODES
@@ -64,13 +65,9 @@ def judge(
         run.network, run.rows("train")[:_INFORMATION_ROWS]
     )
     return {
-        "split": split,
+        **question(run, split=split, num_importance_samples=num_importance_samples, seed=seed),
         "rows": len(rows),
         "rows_in_split": rows_in_split,
-        "num_importance_samples": num_importance_samples,
-        "seed": seed,
-        "checkpoint": run.facts.get("checkpoint"),
-        "epoch": run.facts.get("epoch"),
         "kld_weight": run.config.get("loss", {}).get("kld_weight"),
         **_likelihood(found),
         **_latent(run.network, found, mean, train_mean, train_logvar, seed),

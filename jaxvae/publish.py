@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxvae import hub_folder, hub_model, model_card, plots
 from jaxvae.errors import InputError
+from jaxvae.kept_evaluation import evaluation_path
 from jaxvae.record import naming, read_json, write_json, write_text
 from jaxvae.run import Run
 
@@ -96,7 +97,7 @@ def judged_of(run: Run) -> dict[str, Any] | None:
       InputError: a file of it is damaged.
     """
     for split in ("test", "val"):
-        path = run.folder / f"evaluation_{split}.json"
+        path = evaluation_path(run.folder, split)
         if path.is_file():
             judged = model_card.check_judged(read_json(path), path)
             same = [judged.get(key) == run.facts.get(key) for key in ("checkpoint", "epoch")]

@@ -9,6 +9,7 @@ from typing import Any
 from jaxvae import judge, page, ranking
 from jaxvae.data_report import format_report
 from jaxvae.errors import InputError
+from jaxvae.kept_evaluation import evaluation_path, kept_answer
 from jaxvae.metrics import ACTIVE_KL
 from jaxvae.paths import user_path
 from jaxvae.record import read_json, write_text
@@ -35,7 +36,7 @@ def write_report(
     seed: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Judges a run and writes its report.
+    """Writes a run's report; judges the run first, unless an evaluation of it is kept.
 
     Args:
       run: with its rows.
@@ -51,9 +52,13 @@ def write_report(
     path = run.folder / "report.html" if output is None else user_path(output)
     run.rows(split)  # refused where there are none
     _check_place(path)
-    judged = judge.judge(
-        run, split=split, num_importance_samples=num_importance_samples, seed=seed, say=say
-    )
+    judged = kept_answer(run, split=split, num_importance_samples=num_importance_samples, seed=seed)
+    if judged:
+        say(f"taking what is kept in {evaluation_path(run.folder, split)}")
+    else:
+        judged = judge.judge(
+            run, split=split, num_importance_samples=num_importance_samples, seed=seed, say=say
+        )
     run = judge.with_rows_enough(run)
     name = run.config.get("model_name", "vae")
     sections = [

@@ -123,6 +123,7 @@ def _on_unknown(options: argparse.Namespace) -> str:
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.ensemble import Ensemble
     from jaxvae.judge import judge
+    from jaxvae.kept_evaluation import evaluation_path
     from jaxvae.record import write_json
     from jaxvae.report_text import evaluation_table
 
@@ -137,7 +138,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
         say=_say,
     )
     with contextlib.suppress(OSError):  # a run that may only be read is judged all the same
-        write_json(run.folder / f"evaluation_{options.split}.json", judged)
+        write_json(evaluation_path(run.folder, options.split), judged)
     if options.json:
         _print_json(judged)
     else:

@@ -14,7 +14,7 @@ import pytest
 import sklearn.ensemble
 
 import jaxvae
-from jaxvae import cli, fitted_baselines, judge, sample_quality
+from jaxvae import cli, fitted_baselines, judge, kept_evaluation, sample_quality
 from jaxvae.dataset import fingerprint_rows
 from jaxvae.errors import InputError
 from jaxvae.fitted_baselines import fit_baselines, load_baselines
@@ -75,6 +75,33 @@ def test_evaluate_prints_one_flat_object(capsys, folder):
     key = " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
     kept = load_baselines(folder / "baselines.npz", key=key)
     assert kept.facts["mixture_components"] == 20
+
+
+def test_a_report_takes_an_evaluation_of_the_same(capsys, folder, monkeypatch, tmp_path):
+    run = jaxvae.load(folder)
+    asked = {"split": "val", "num_importance_samples": 20, "seed": 0}
+    judged = kept_evaluation.kept_answer(run, **asked)
+    if judged is None:  # this test runs alone
+        shell(capsys, "evaluate", folder, "--split", "val", "--num-importance-samples", 20)
+        judged = kept_evaluation.kept_answer(run, **asked)
+    assert judged["nll_iw"] > 0.0
+    for other in ({"split": "test"}, {"num_importance_samples": 21}, {"seed": 1}):
+        assert kept_evaluation.kept_answer(run, **asked | other) is None
+
+    copy = shutil.copytree(folder, tmp_path / "run")
+    command = ("report", copy, "--split", "val", "--num-importance-samples", 20)
+    monkeypatch.setattr(judge, "judge", lambda *given, **named: sys.exit("judged"))
+    page = Path(shell(capsys, *command).strip()).read_text(encoding="utf-8")
+    assert f"{judged['nll_iw']:.3f}" in page
+    path = kept_evaluation.evaluation_path(copy, "val")
+    for text in (
+        *(json.dumps(judged | {name: "0"}) for name in ("parameters", "version", "epoch")),
+        json.dumps(judged)[:-9],
+        "[]",
+    ):
+        path.write_text(text)
+        with pytest.raises(SystemExit, match="judged"):
+            cli.main([str(part) for part in command])
 
 
 def test_of_many_rows_some_are_judged(capsys, folder, monkeypatch, tmp_path):
