@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.problems import machine
 from jaxvae.epoch import make_train_epoch
-from jaxvae.layers import FLOAT32
-from jaxvae.model import VAE
+from jaxvae.models.layers import FLOAT32
+from jaxvae.models.vae import VAE
 from jaxvae.sharding import append_empty_rows
 from jaxvae.state import create_state, make_numbers
 

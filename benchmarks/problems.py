@@ -13,7 +13,7 @@ from flax import nnx
 from jaxvae.dataset import load_dataset
 from jaxvae.epoch import steps_per_epoch
 from jaxvae.evaluate import to_multi_hot
-from jaxvae.model import VAE
+from jaxvae.models.vae import VAE
 from jaxvae.taxonomy import Taxonomy
 
 SIZES = {"small": (32, 128), "medium": (64, 256), "large": (128, 512)}

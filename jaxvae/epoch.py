@@ -15,7 +15,7 @@ from flax import nnx
 from jaxvae import draws, losses, metrics
 from jaxvae.forward import forward
 from jaxvae.losses import ELBO, Objective
-from jaxvae.model import multi_hot
+from jaxvae.models.vae import multi_hot
 from jaxvae.sharding import Sharding
 from jaxvae.state import Numbers, TrainState, apply_gradients
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxvae import inference
 from jaxvae.export import Network
-from jaxvae.hidden_layers import decoder_layers, encoder_layers
+from jaxvae.models.layer_names import decoder_layers, encoder_layers
 
 _BANK = 8192
 _BANK_BYTES = 2**20

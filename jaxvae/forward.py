@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from jaxvae import losses, priors
+from jaxvae import losses
 from jaxvae.losses import Objective, Terms
-from jaxvae.model import VAE, WIDE, multi_hot, reparameterize
+from jaxvae.models import priors
+from jaxvae.models.vae import VAE, WIDE, multi_hot, reparameterize
 
 
 def forward(

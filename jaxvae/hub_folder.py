@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxvae import export, torch_file
 from jaxvae.errors import InputError, json_fault
-from jaxvae.hidden_layers import are_widths, widths_of
+from jaxvae.models.layer_names import are_widths, widths_of
 from jaxvae.record import write_json
 from jaxvae.safetensors_file import MAX_READ, read_safetensors, write_safetensors
 from jaxvae.tables import SUFFIXES

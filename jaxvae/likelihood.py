@@ -13,8 +13,8 @@ from jaxvae import draws as random_draws
 from jaxvae.export import Network
 from jaxvae.inference import pad_rows, rows_at_once
 from jaxvae.losses import standardised_kl
-from jaxvae.model import VAE, multi_hot, reparameterize
-from jaxvae.priors import gaussian_log_prob
+from jaxvae.models.priors import gaussian_log_prob
+from jaxvae.models.vae import VAE, multi_hot, reparameterize
 
 _DRAWS = 50  # of one step for a whole batch: enough to fill the cores, few enough to fit a cache
 _ROWS = 512

@@ -13,7 +13,7 @@ import numpy as np
 from jaxvae import export, inference
 from jaxvae.errors import InputError
 from jaxvae.export import Network
-from jaxvae.hidden_layers import HiddenLayer, decoder_layers, encoder_layers
+from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
 from jaxvae.taxonomy import Taxonomy
 
 PARTS = ("encoder", "decoder", "prior")

@@ -12,7 +12,7 @@ from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.ensemble import Ensemble
 from jaxvae.errors import InputError
 from jaxvae.hub_model import fetch, is_address
-from jaxvae.model import VAE
+from jaxvae.models.vae import VAE
 from jaxvae.paths import run_path, user_path
 from jaxvae.record import environment, write_json
 from jaxvae.run import Run

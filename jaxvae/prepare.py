@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from jaxvae import devices, epoch, evaluate, likelihood, loop, monitor, schedule, tag_rows
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
-from jaxvae.hidden_layers import widths_of
 from jaxvae.losses import Objective
-from jaxvae.model import VAE
+from jaxvae.models.layer_names import widths_of
+from jaxvae.models.vae import VAE
 from jaxvae.row_stream import RowStream
 from jaxvae.sharding import Sharding
 from jaxvae.state import TrainState, make_initial

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.hidden_layers import MOST, are_widths
+from jaxvae.models.layer_names import MOST, are_widths
 from jaxvae.monitor import check_monitor
 
 

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from jaxvae import manifest, record, settings
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
-from jaxvae.hidden_layers import are_widths
 from jaxvae.kept_rows import write_rows
+from jaxvae.models.layer_names import are_widths
 from jaxvae.regular_file import open_regular, refuse_unreadable
 from jaxvae.taxonomy import Taxonomy
 

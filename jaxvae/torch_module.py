@@ -6,7 +6,7 @@ Only what the model has is written, so that the file can be read in one go.
 from collections.abc import Sequence
 
 from jaxvae.export import Network
-from jaxvae.hidden_layers import HiddenLayer, decoder_layers, encoder_layers
+from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
 
 WEIGHTS, MEANING, SOURCE = "model.pth", "model.json", "model.py"
 

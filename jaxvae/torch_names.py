@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.hidden_layers import decoder_layers, depth_of, encoder_layers
+from jaxvae.models.layer_names import decoder_layers, depth_of, encoder_layers
 
 _LINEAR = {"kernel": "weight", "bias": "bias"}
 _NORM = {

@@ -19,7 +19,7 @@ import numpy as np
 from jaxvae import devices
 from jaxvae.epoch import make_eval_pass, make_train_epoch
 from jaxvae.losses import LossWeights
-from jaxvae.model import VAE
+from jaxvae.models.vae import VAE
 from jaxvae.sharding import Sharding, append_empty_rows
 from jaxvae.state import create_state, make_numbers
 

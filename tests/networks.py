@@ -5,7 +5,7 @@ import numpy as np
 from flax import nnx
 
 from jaxvae import export
-from jaxvae.model import VAE
+from jaxvae.models.vae import VAE
 from jaxvae.run import Run
 from jaxvae.taxonomy import Taxonomy
 

@@ -13,7 +13,7 @@ import pytest
 from jaxvae import manifest
 from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.errors import InputError
-from jaxvae.model import VAE
+from jaxvae.models.vae import VAE
 from jaxvae.state import create_state
 
 # Orbax drops its coroutines unawaited when a file is damaged, which Python reports when they are

@@ -10,8 +10,8 @@ import jaxvae
 from jaxvae import publish
 from jaxvae.errors import InputError
 from jaxvae.export import to_tensors
-from jaxvae.hidden_layers import widths_of
-from jaxvae.model import VAE
+from jaxvae.models.layer_names import widths_of
+from jaxvae.models.vae import VAE
 from jaxvae.open_run import import_model
 from jaxvae.torch_file import from_torch, to_torch
 from jaxvae.verify import verify
@@ -147,7 +147,7 @@ def test_the_table_of_names_knows_further_layers(tmp_path):
 def test_a_tied_kernel_gets_the_gradients_of_both_its_uses(monkeypatch, wide):
     """As an untied model with the same kernels has them, one after the other; rows are looked up
     in a table, or multiplied."""
-    monkeypatch.setattr("jaxvae.model.WIDE", wide)
+    monkeypatch.setattr("jaxvae.models.vae.WIDE", wide)
     graphdef, params, _ = split(build(tied_weights=True))
     apart, both, _ = split(build())
     assert params.keys() == both.keys()

@@ -15,7 +15,7 @@ from jaxvae.epoch import (
     make_train_epoch,
     steps_per_epoch,
 )
-from jaxvae.model import dropout_values, multi_hot, reparameterize
+from jaxvae.models.vae import dropout_values, multi_hot, reparameterize
 from jaxvae.state import apply_gradients, make_numbers
 from tests.test_parity import LATENT, LONGEST, ROWS, TAGS, build, random_rows
 from tests.test_parity import with_empty_row as padded
@@ -85,7 +85,7 @@ def test_a_wide_vocabulary_trains_alike(monkeypatch):
     rows = padded(random_rows()[0])
     found = []
     for wide in (TAGS + 1, TAGS):
-        monkeypatch.setattr("jaxvae.model.WIDE", wide)
+        monkeypatch.setattr("jaxvae.models.vae.WIDE", wide)
         monkeypatch.setattr("jaxvae.forward.WIDE", wide)
         graphdef, state = build(False)
         state, sums = trainer(graphdef)(state, numbers(), rows)

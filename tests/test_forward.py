@@ -9,7 +9,7 @@ from scipy import stats
 from jaxvae import losses
 from jaxvae.forward import forward
 from jaxvae.losses import Objective
-from jaxvae.model import VAE, multi_hot
+from jaxvae.models.vae import VAE, multi_hot
 
 TAGS, LATENT, ROWS, DRAWS = 5, 2, 3, 4
 # Tag numbers padded with TAGS.

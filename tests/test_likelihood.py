@@ -12,7 +12,7 @@ from jaxvae import inference
 from jaxvae.draws import bound_noise
 from jaxvae.export import make_network
 from jaxvae.likelihood import log_prob_empty, make_likelihood_bound, row_likelihood
-from jaxvae.model import VAE
+from jaxvae.models.vae import VAE
 from jaxvae.sample import sample_prior
 from jaxvae.state import create_state
 

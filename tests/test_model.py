@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, uniform
 
-from jaxvae.layers import BatchNorm
-from jaxvae.model import VAE, dropout_values, multi_hot, reparameterize
+from jaxvae.models.layers import BatchNorm
+from jaxvae.models.vae import VAE, dropout_values, multi_hot, reparameterize
 
 
 def build(**changes):
@@ -90,7 +90,7 @@ def test_looking_rows_up_is_multiplying_their_multi_hot(monkeypatch, use_batch_n
 
     found = []
     for wide in (41, 40):
-        monkeypatch.setattr("jaxvae.model.WIDE", wide)
+        monkeypatch.setattr("jaxvae.models.vae.WIDE", wide)
         found.append(jax.value_and_grad(total, has_aux=True)(params))
 
     def close(a, b):
@@ -104,7 +104,7 @@ def test_looking_rows_up_is_multiplying_their_multi_hot(monkeypatch, use_batch_n
 @pytest.mark.parametrize("prior", ["normal", "mixture", "vamp", "flow"])
 def test_every_product_keeps_the_digits_of_float32(monkeypatch, prior, wide):
     """Values and gradients; what a device would make of products by itself does not matter."""
-    monkeypatch.setattr("jaxvae.model.WIDE", wide)
+    monkeypatch.setattr("jaxvae.models.vae.WIDE", wide)
     graphdef, params = nnx.split(build(prior=prior, num_components=3), nnx.Param)
     columns = jnp.asarray([[0, 7, 39], [12, 40, 40]], jnp.uint8)
 

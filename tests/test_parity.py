@@ -9,8 +9,8 @@ from scipy.special import erfinv
 
 from jaxvae import epoch, losses
 from jaxvae.forward import forward
-from jaxvae.layers import BatchNorm
-from jaxvae.model import VAE
+from jaxvae.models.layers import BatchNorm
+from jaxvae.models.vae import VAE
 from jaxvae.state import create_state, make_numbers
 
 TAGS, LATENT, HIDDEN, ROWS, LONGEST = 30, 4, 16, 40, 6

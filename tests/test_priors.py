@@ -9,8 +9,8 @@ from jax.test_util import check_grads
 from scipy import stats
 from scipy.special import logsumexp
 
-from jaxvae import priors
-from jaxvae.model import VAE
+from jaxvae.models import priors
+from jaxvae.models.vae import VAE
 
 LATENT, TAGS = 3, 7
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxvae import sample
-from jaxvae.model import VAE
+from jaxvae.models.vae import VAE
 from jaxvae.sample import Samples, describe, sample_prior
 from jaxvae.state import create_state
 

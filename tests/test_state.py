@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxvae.model import VAE
+from jaxvae.models.vae import VAE
 from jaxvae.state import apply_gradients, best_of, create_state, learning_rate_at, make_numbers
 
 STEPS = np.arange(0, 120)

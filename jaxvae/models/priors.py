@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxvae.layers import FLOAT32
+from jaxvae.models.layers import FLOAT32
 
 PRIORS = ("normal", "mixture", "vamp", "flow")
 _MOMENT_DRAWS = 4096

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxvae import layers, priors
-from jaxvae.hidden_layers import HiddenLayer, decoder_layers, encoder_layers, widths_of
+from jaxvae.models import layers, priors
+from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers, widths_of
 
 WIDE = 1024
 """Vocabulary from which rows are looked up in tables instead of multiplied as multi-hot vectors."""
