@@ -19,13 +19,13 @@ from jaxvae import (
     population_commands,
     run_commands,
     search_commands,
-    settings,
     train_command,
 )
+from jaxvae.config import parsing
+from jaxvae.config.paths import user_path
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.escapes import escape_output
-from jaxvae.paths import user_path
 
 USAGE_ERROR = 2
 DAMAGED = 1
@@ -172,14 +172,14 @@ def _data(options: argparse.Namespace, rest: list[str]) -> int:
             "of the taxonomy, unknown tags with their nearest known ones, repeats across splits."
         )
         return 0 if rest else USAGE_ERROR
-    config, _, values = settings.parse(["jaxvae", *rest], define=_define_data_flags)
+    config, _, values = parsing.parse(["jaxvae", *rest], define=_define_data_flags)
 
     from jaxvae.data_report import format_report
     from jaxvae.dataset import load_dataset
     from jaxvae.taxonomy import Taxonomy
 
     taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
-    dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
+    dataset = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config))
     print(json.dumps(dataset.report, indent=2) if values.json else format_report(dataset.report))
     return 0
 

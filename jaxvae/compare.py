@@ -6,7 +6,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from jaxvae import manifest, run_folder, settings
+from jaxvae import manifest, run_folder
+from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.record import read_json
 
@@ -48,7 +49,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
         if manifest.is_sealed(folder):
             manifest.check(folder, ["metrics.json", "summary.json"])
-        fields = dict(settings.fields(run_folder.read_config(folder)))
+        fields = dict(parsing.fields(run_folder.read_config(folder)))
         test = read_json(folder / "metrics.json").get("test", {})
         if not isinstance(test, dict):
             raise InputError(f"{folder / 'metrics.json'}: damaged: test is no object")

@@ -11,8 +11,8 @@ import time
 
 import jax
 
+from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
-from jaxvae.paths import user_path
 
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
 MAX_AGE = 30 * 24 * 3600.0

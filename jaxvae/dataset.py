@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxvae import tables, tag_rows
+from jaxvae.config.paths import user_path
 from jaxvae.corpus import Corpus, build_corpus
 from jaxvae.data_report import (
     SHOWN,
@@ -27,7 +28,6 @@ from jaxvae.data_report import (
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.growing import Growing
 from jaxvae.hub import read_hub
-from jaxvae.paths import user_path
 from jaxvae.splits import count_twins, group_rows, split_rows
 from jaxvae.taxonomy import Taxonomy, normalize
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from jaxvae.arguments import check_count, check_seed
+from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
-from jaxvae.paths import user_path
 from jaxvae.run import Completed, Run, TagSets, complete_tags
 from jaxvae.sample import Samples
 from jaxvae.taxonomy import Taxonomy

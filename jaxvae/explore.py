@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvae import explore_data, inference, latents
+from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
 from jaxvae.evaluate import to_multi_hot
 from jaxvae.losses import standardised_kl
 from jaxvae.metrics import ACTIVE_KL
-from jaxvae.paths import user_path
 from jaxvae.record import write_text
 from jaxvae.run import Run
 

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
+from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
-from jaxvae.paths import user_path
 
 
 def add_to(commands) -> None:

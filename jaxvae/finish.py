@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import epoch, evaluate, events, export, projector, record, sample, settings, sharding
+from jaxvae import epoch, evaluate, events, export, projector, record, sample, sharding
 from jaxvae.checkpoints import save_params
+from jaxvae.config import parsing
+from jaxvae.config.monitor import Monitor
 from jaxvae.dataset import Dataset
 from jaxvae.losses import LossWeights, Objective
-from jaxvae.monitor import Monitor
 from jaxvae.taxonomy import Taxonomy
 
 _INFORMATION_ROWS = 5000
@@ -131,7 +132,7 @@ def finish(
                 folder / "tensorboard",
                 fields={
                     name: value
-                    for name, value in settings.fields(config)
+                    for name, value in parsing.fields(config)
                     if not name.startswith(("logger.", "inference."))
                 },
                 metrics={**stages["test"], **stages.get("inference", {})},

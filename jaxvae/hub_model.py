@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 from jaxvae import hub_folder
+from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError, one_line
 from jaxvae.hub_access import held_offline, quiet, unreachable
-from jaxvae.paths import user_path
 
 PREFIX = "hf://"
 _COMMIT = re.compile("[0-9a-f]{40}")

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae import devices, evaluate, hosts, interrupt, monitor, record
+from jaxvae import devices, evaluate, hosts, interrupt, record
 from jaxvae.checkpoints import Checkpoint, Checkpoints, set_aside_whole
+from jaxvae.config import monitor
 from jaxvae.errors import InputError
 from jaxvae.metrics import Losses
 from jaxvae.progress import Plan, Progress

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxvae import interrupt, monitor
+from jaxvae import interrupt
+from jaxvae.config import monitor
 from jaxvae.loop import training_line
 from jaxvae.population import Population
 from jaxvae.progress import Plan, Progress

@@ -12,9 +12,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import interrupt, settings
+from jaxvae import interrupt
+from jaxvae.config import parsing
+from jaxvae.config.paths import run_path
 from jaxvae.errors import InputError
-from jaxvae.paths import run_path
 
 AT_ONCE = 16
 _MOST = 10_000
@@ -56,7 +57,7 @@ def parse(
 ) -> tuple[ConfigDict, dict[str, Any], Path]:
     """The config, what was overridden, and the folder to write."""
     at_least_one(options, "at_once")
-    config, overrides, _ = settings.parse(["jaxvae", *rest], define=lambda values: None)
+    config, overrides, _ = parsing.parse(["jaxvae", *rest], define=lambda values: None)
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = run_path(options.workdir or f"outputs/{name}/{now}")
     return config, overrides, folder
@@ -104,7 +105,7 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
         )
         mesh = share_devices(config.trainer.accelerator, at_once)
         taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
-        dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
+        dataset = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config))
         if not len(dataset.splits["val"]):
             raise InputError(
                 f"--config.data.val_fraction={config.data.val_fraction}: leaves no validation row "
@@ -147,7 +148,7 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
         for line in run_folder.keep_older_values(made, config, typed=overrides):
             say(f"jaxvae: {line}")
         plain = json.loads(config.to_json())
-        given = dict(settings.fields(plain)) | {"seed": int(made.name.removeprefix("seed_"))}
+        given = dict(parsing.fields(plain)) | {"seed": int(made.name.removeprefix("seed_"))}
         run_folder.refuse_other_settings(made, given)
     try:
         with prepared_trials(config, folder, min(options.at_once, options.num)) as (

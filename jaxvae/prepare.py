@@ -13,7 +13,8 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import devices, epoch, evaluate, likelihood, loop, monitor, schedule, tag_rows
+from jaxvae import devices, epoch, evaluate, likelihood, loop, schedule, tag_rows
+from jaxvae.config import monitor
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
 from jaxvae.losses import Objective

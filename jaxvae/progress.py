@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-from jaxvae.monitor import Monitor
+from jaxvae.config.monitor import Monitor
 
 
 class Plan(NamedTuple):

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae import judge, page, ranking
+from jaxvae.config.paths import user_path
 from jaxvae.data_report import format_report
 from jaxvae.errors import InputError
 from jaxvae.kept_evaluation import evaluation_path, kept_answer
 from jaxvae.metrics import ACTIVE_KL
-from jaxvae.paths import user_path
 from jaxvae.record import read_json, write_text
 from jaxvae.report_text import (
     SAMPLE_MEASURES,

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
-from jaxvae.paths import user_path
 from jaxvae.tag_lists import format_tags, parse_tags, quote_tag
 
 FORMATS = ("text", "json", "csv")

@@ -8,7 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import manifest, record, settings
+from jaxvae import manifest, record
+from jaxvae.config import parsing
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
 from jaxvae.kept_rows import write_rows
@@ -122,9 +123,9 @@ def _fields_of(folder: Path) -> dict[str, Any]:
 
     That is what was done then: a new field is off unless it is asked for.
     """
-    base = settings.load_config(str(settings.find_file("configs/base.py")))
+    base = parsing.load_config(str(parsing.find_file("configs/base.py")))
     kept = record.read_json(folder / "config.json")
-    return dict(settings.fields(json.loads(base.to_json()))) | dict(settings.fields(kept))
+    return dict(parsing.fields(json.loads(base.to_json()))) | dict(parsing.fields(kept))
 
 
 def keep_older_values(folder: Path, config: ConfigDict, *, typed: Collection[str]) -> list[str]:
@@ -140,10 +141,10 @@ def keep_older_values(folder: Path, config: ConfigDict, *, typed: Collection[str
     """
     if not (folder / "config.json").exists():
         return []
-    recorded = dict(settings.fields(record.read_json(folder / "config.json")))
+    recorded = dict(parsing.fields(record.read_json(folder / "config.json")))
     before = _fields_of(folder)
     lines = []
-    for name, value in settings.fields(json.loads(config.to_json())):
+    for name, value in parsing.fields(json.loads(config.to_json())):
         if name in recorded or name in typed or before.get(name) == value:
             continue
         with config.unlocked():

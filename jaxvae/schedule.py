@@ -5,8 +5,8 @@ import math
 from ml_collections import ConfigDict
 
 from jaxvae import epoch
+from jaxvae.config.monitor import Monitor
 from jaxvae.errors import InputError
-from jaxvae.monitor import Monitor
 from jaxvae.progress import Plan
 from jaxvae.state import Numbers, make_numbers
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import interrupt, settings
+from jaxvae import interrupt
+from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.members import Member, Watch
 from jaxvae.space import Dimension, Draw, Space
@@ -31,7 +32,7 @@ def is_higher_better(metric: str) -> bool:
 
 def as_given(config: ConfigDict) -> Draw:
     """Draws what a config has, or what a dimension has that is nearest to it."""
-    fields = dict(settings.fields(config))
+    fields = dict(parsing.fields(config))
 
     def draw(field: str, dimension: Dimension) -> Any:
         value = fields[field]
@@ -190,10 +191,10 @@ def config_file(base: ConfigDict, origin: ConfigDict, best: Outcome, title: str)
       best: the best trial.
       title: what the file's docstring says.
     """
-    wanted = {**dict(settings.fields(base)), **best.drawn}
+    wanted = {**dict(parsing.fields(base)), **best.drawn}
     lines = [f'"""{title}"""', "", "from configs import base", "", ""]
     lines += ['def get_config(presets: str = ""):', "    c = base.get_config()"]
-    for name, value in settings.fields(origin):
+    for name, value in parsing.fields(origin):
         value_wanted = wanted[name]
         if isinstance(value, tuple):
             value_wanted = tuple(value_wanted)

@@ -8,9 +8,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import interrupt, settings
+from jaxvae import interrupt
+from jaxvae.config import parsing
+from jaxvae.config.paths import user_path, user_url
 from jaxvae.errors import InputError, StudyLost, did_you_mean
-from jaxvae.paths import user_path, user_url
 from jaxvae.population_commands import (
     AT_ONCE,
     at_least_one,
@@ -67,7 +68,7 @@ def _search(options: argparse.Namespace, rest: list[str]) -> int:
         config, overrides, folder = parse(options, rest, "search")
         if (folder / study_folder.STUDY).exists():
             raise InputError(f"{folder} holds a study: go on with it by --resume {folder}")
-        space = settings.find_file(options.space, flag="space")
+        space = parsing.find_file(options.space, flag="space")
         facts = _new_facts(options, rest, overrides, folder)
     apply = load_space(space)
     always_drawn = _check_space(apply, config)
@@ -191,7 +192,7 @@ def _hold_to_terms(study, terms: dict[str, Any], name: str, *, alone: bool) -> N
                 f"are; from now on it is of this process's: {terms['data']['source']}, "
                 f"{terms['metric']}"
             )
-    defaults = settings.load_config("configs/base.py")
+    defaults = parsing.load_config("configs/base.py")
     if differing := differences(stored, terms, defaults):
         raise InputError(
             f"study {name!r} is of another {in_a_line(differing)}; its trials would not be "
@@ -314,7 +315,7 @@ def _write_best_config(folder: Path, config: ConfigDict, best, metric: str) -> N
     from jaxvae.search import config_file
 
     title = f"Trial {best.number} of a search: {metric} {best.value:.4f} on validation."
-    origin = settings.load_config("configs/base.py")
+    origin = parsing.load_config("configs/base.py")
     write_text(folder / "best.py", config_file(config, origin, best, title))
 
 

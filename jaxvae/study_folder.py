@@ -7,7 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import record, run_folder, settings
+from jaxvae import record, run_folder
+from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.manifest import file_digest
 from jaxvae.verify import verify
@@ -49,7 +50,7 @@ def read(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"--resume {folder}: holds no study (no {STUDY})")
     kept = record.read_json(path)
-    config = settings.load_config("configs/base.py")
+    config = parsing.load_config("configs/base.py")
     try:
         config.update(kept["config"])
         facts = dict(kept["search"])
@@ -79,11 +80,11 @@ def what_is_wrong(folder: Path, config: ConfigDict) -> str:
       config: what it must have been trained with.
     """
     try:
-        kept = dict(settings.fields(run_folder.read_config(folder)))
+        kept = dict(parsing.fields(run_folder.read_config(folder)))
         wrong = verify(folder)[1]
     except InputError as error:
         return str(error)
-    wanted = dict(settings.fields(json.loads(config.to_json())))
+    wanted = dict(parsing.fields(json.loads(config.to_json())))
     differing = sorted(name for name in {*kept, *wanted} if kept.get(name) != wanted.get(name))
     if differing:
         return f"its config is another ({', '.join(differing[:3])})"

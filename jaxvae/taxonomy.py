@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError, json_fault, suggest
 from jaxvae.file_kinds import stand_in
-from jaxvae.paths import user_path
 
 SHIPPED = Path(__file__).with_name("taxonomy.json")
 MAX_FILE_BYTES = 64 * 2**20

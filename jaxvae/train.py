@@ -26,17 +26,17 @@ from jaxvae import (
     record,
     run_folder,
     schedule,
-    settings,
     trackers,
 )
 from jaxvae.checkpoints import Checkpoints
+from jaxvae.config import parsing
+from jaxvae.config.paths import run_path, user_path
 from jaxvae.data_report import format_report
 from jaxvae.dataset import Dataset, load_dataset
 from jaxvae.finish import finish
 from jaxvae.kept_rows import damage_to_repair
 from jaxvae.loop import Hook, TrainingFailed
 from jaxvae.losses import LossWeights
-from jaxvae.paths import run_path, user_path
 from jaxvae.progress import Progress
 from jaxvae.sharding import Sharding, check_vocabulary
 from jaxvae.taxonomy import Taxonomy
@@ -74,7 +74,7 @@ def train_and_evaluate(
       TrainingFailed: the loss stopped being finite; the best parameters so far are kept.
       Interrupted: SIGINT or SIGTERM came; during training, after the epoch it came in was saved.
     """
-    settings.validate(config)
+    parsing.validate(config)
     trainer = config.trainer
     compiled.keep_programs()
     devices.start(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
@@ -96,17 +96,17 @@ def train_and_evaluate(
             with requests.defer():  # a folder that is made is held, or gone again
                 check_held = claimed.enter_context(lock.claim(folder)) if first else _nothing
             if first:
-                run_folder.refuse_other_settings(folder, dict(settings.fields(plain)))
+                run_folder.refuse_other_settings(folder, dict(parsing.fields(plain)))
             mesh = devices.make_mesh(
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
             )
             taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
             check_vocabulary(mesh, num_tags=taxonomy.num_tags)
-            dataset = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config))
+            dataset = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config))
             if first:
                 run_folder.refuse_other_data(folder, taxonomy, dataset)
         hosts.agree(_what_all_must_share(plain, taxonomy, dataset))
-        asked = dict(settings.fields(plain))
+        asked = dict(parsing.fields(plain))
         whole = first and run_folder.is_what_is_asked(folder, asked) and not verify(folder)[1]
         if hosts.from_the_first(whole, [])[0]:
             requests.clean = None
@@ -219,7 +219,7 @@ def _nothing() -> None:
 def _what_all_must_share(plain: dict, taxonomy: Taxonomy, dataset: Dataset) -> dict[str, str]:
     """What processes compare before they train: paths may differ, what lies there may not."""
     paths = {"data.dataset_name", "data.taxonomy_path"}
-    fields = {name: value for name, value in settings.fields(plain) if name not in paths}
+    fields = {name: value for name, value in parsing.fields(plain) if name not in paths}
     return {
         "config": json.dumps(fields, sort_keys=True),
         "taxonomy": taxonomy.digest,

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxvae import __version__, interrupt, job, lock, settings
+from jaxvae import __version__, interrupt, job, lock
+from jaxvae.config import parsing
+from jaxvae.config.paths import run_path, user_path
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
-from jaxvae.paths import run_path, user_path
 
 USAGE_ERROR = 2
 TRAINING_FAILED = 1
@@ -72,7 +73,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     if any(argument in ("-version", "--version") for argument in arguments):
         print(f"jaxvae {__version__}")
         return 0
-    config, overrides, values = settings.parse(argv, define=_define_flags)
+    config, overrides, values = parsing.parse(argv, define=_define_flags)
     if values.print_config:
         print(config.to_json(indent=2))
         return 0
@@ -151,11 +152,11 @@ def _how_to_resume(command: Sequence[str], workdir: Path) -> str:
 
 
 def _help(program: Sequence[str], argv: Sequence[str]) -> str:
-    base = settings.find_file("configs/base.py")
+    base = parsing.find_file("configs/base.py")
     try:
-        config = settings.load_config(settings.take_config(argv[1:])[0])
+        config = parsing.load_config(parsing.take_config(argv[1:])[0])
     except InputError:
-        config = settings.load_config(str(base))
+        config = parsing.load_config(str(base))
     source = base.read_text(encoding="utf-8")
     opening = _DESCRIPTION.strip().format(program=shlex.join(["python", *program]))
-    return f"{opening}\n{settings.field_help(source, config)}"
+    return f"{opening}\n{parsing.field_help(source, config)}"

@@ -24,11 +24,11 @@ from jaxvae import (
     record,
     run_folder,
     schedule,
-    settings,
     sharding,
     trackers,
 )
 from jaxvae.checkpoints import Checkpoints
+from jaxvae.config import parsing
 from jaxvae.dataset import Dataset
 from jaxvae.errors import InputError
 from jaxvae.members import Member, Watch, train_members
@@ -67,7 +67,7 @@ def shape_of(config: ConfigDict) -> str:
     """What a config's compiled program depends on: configs of equal shapes share it."""
     kept = {
         name: bool(value) if name in _ON_OR_OFF else value
-        for name, value in settings.fields(config)
+        for name, value in parsing.fields(config)
         if not any(name == own or name.startswith(own + ".") for own in OWN_NUMBERS)
     }
     return json.dumps(kept, sort_keys=True)
@@ -75,7 +75,7 @@ def shape_of(config: ConfigDict) -> str:
 
 def refuse_alone(config: ConfigDict) -> None:
     """Raises InputError for a field that only a run by itself can have."""
-    values = dict(settings.fields(config))
+    values = dict(parsing.fields(config))
     shared = "here devices share the models, not a batch or a layer"
     for field, neutral, why in (
         ("trainer.scale_batch_with_devices", False, shared),

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
-from jaxvae.paths import user_path
 
 _START_SECONDS = 30.0
 _FINISH_SECONDS = 60.0

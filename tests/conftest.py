@@ -146,7 +146,7 @@ def torch():
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
     """A finished run on the embedded corpus; its copies are in `models` beside it."""
-    from jaxvae.settings import load_config
+    from jaxvae.config.parsing import load_config
     from jaxvae.train import train_and_evaluate
 
     config = load_config(str(ROOT / "configs" / "small.py"))

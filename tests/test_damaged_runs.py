@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, manifest, settings
+from jaxvae import cli, manifest
+from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.fitted_baselines import Baselines, load_baselines, save_baselines
 from jaxvae.train import train_and_evaluate
@@ -35,7 +36,7 @@ def refused(capsys, *arguments):
 
 
 def resume(folder, **changes):
-    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config = parsing.load_config(f"{ROOT}/configs/small.py")
     config.trainer.max_epochs = 2
     config.logger.name = ()
     config.update_from_flattened_dict(changes)

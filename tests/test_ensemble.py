@@ -7,7 +7,7 @@ import pytest
 
 import jaxvae
 from jaxvae import complete as completion
-from jaxvae import settings
+from jaxvae.config import parsing
 from jaxvae.ensemble import Ensemble, judge_ensemble
 from jaxvae.errors import InputError
 from jaxvae.train import train_and_evaluate
@@ -40,7 +40,7 @@ def members(tmp_path_factory):
     """A folder of three short runs that differ by their seed."""
     place = tmp_path_factory.mktemp("members")
     for seed in range(3):
-        config = settings.load_config(f"{ROOT}/configs/small.py")
+        config = parsing.load_config(f"{ROOT}/configs/small.py")
         config.seed, config.trainer.max_epochs, config.logger.name = seed, 1 + seed, ()
         config.data.test_fraction = 0.8  # so that few rows train
         train_and_evaluate(config, place / f"seed_{seed}", models_dir=place / "models")
@@ -101,14 +101,14 @@ def test_runs_that_do_not_mix(members, tmp_path):
     taxonomy.write_text(json.dumps({"genre": ["jazz", "rock"], "mood": ["sad", "happy"]}))
     rows = "".join(f'"jazz, sad"\n"rock, happy"\n"jazz{" " * n}"\n' for n in range(40))
     (tmp_path / "clips.csv").write_text("tags\n" + rows)
-    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config = parsing.load_config(f"{ROOT}/configs/small.py")
     config.trainer.max_epochs, config.logger.name = 1, ()
     config.data.dataset_name = str(tmp_path / "clips.csv")
     config.data.taxonomy_path, config.data.aspect_column = str(taxonomy), "tags"
     train_and_evaluate(config, tmp_path / "other", models_dir=tmp_path / "models")
     with pytest.raises(InputError, match="other taxonomies"):
         jaxvae.load_many([members / "seed_0", tmp_path / "other"])
-    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config = parsing.load_config(f"{ROOT}/configs/small.py")
     config.trainer.max_epochs, config.logger.name, config.data.split_seed = 1, (), 7
     train_and_evaluate(config, tmp_path / "split", models_dir=tmp_path / "models")
     with pytest.raises(InputError, match="other test rows"):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, explore, explore_data, inference, settings
+from jaxvae import cli, explore, explore_data, inference
 from jaxvae import complete as completion
+from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.taxonomy import Taxonomy
 from jaxvae.train import train_and_evaluate
@@ -30,7 +31,7 @@ def test_the_page_is_one_file_and_the_same_each_time(run):
 
 
 def test_medium_is_under_three_megabytes(tmp_path):
-    config = settings.load_config(f"{ROOT}/configs/medium.py")
+    config = parsing.load_config(f"{ROOT}/configs/medium.py")
     config.trainer.max_epochs, config.logger.name = 1, ()
     train_and_evaluate(config, tmp_path / "run", models_dir=tmp_path / "models")
     path = explore.write_explore(jaxvae.load(tmp_path / "run"), output=None)
@@ -80,7 +81,7 @@ def hostile(tmp_path_factory):
     rng = np.random.default_rng(0)
     rows = [[tag for tag in HOSTILE if rng.random() < 0.5] or [HOSTILE[0]] for _ in range(300)]
     (place / "clips.json").write_text(json.dumps([{"tags": row} for row in rows]))
-    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config = parsing.load_config(f"{ROOT}/configs/small.py")
     config.trainer.max_epochs, config.logger.name = 2, ()
     config.data.dataset_name, config.data.aspect_column = str(place / "clips.json"), "tags"
     config.data.taxonomy_path = str(place / "taxonomy.json")
@@ -256,7 +257,7 @@ def test_a_tag_is_found_as_it_is_spelled_and_folded(browser, tmp_path):
 @pytest.fixture(scope="module")
 def active(tmp_path_factory):
     """A model with active dimensions: the short one of the other tests may have none."""
-    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config = parsing.load_config(f"{ROOT}/configs/small.py")
     config.trainer.max_epochs, config.logger.name, config.loss.kld_weight = 6, (), 0.01
     config.trainer.optimizer.lr = 5e-3
     place = tmp_path_factory.mktemp("active")

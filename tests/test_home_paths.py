@@ -10,9 +10,9 @@ import pytest
 
 import jaxvae
 from jaxvae import cli
+from jaxvae.config.parsing import load_config
+from jaxvae.config.paths import run_path, user_path, user_url
 from jaxvae.errors import InputError
-from jaxvae.paths import run_path, user_path, user_url
-from jaxvae.settings import load_config
 from jaxvae.taxonomy import Taxonomy
 from tests.conftest import ROOT
 

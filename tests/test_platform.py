@@ -44,7 +44,7 @@ def test_a_command_is_refused_in_one_line(arguments, start):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{LINE}\n")
 
 
-@pytest.mark.parametrize("what", ["jaxvae", "jaxvae.lock", "jaxvae.settings"])
+@pytest.mark.parametrize("what", ["jaxvae", "jaxvae.lock", "jaxvae.config.parsing"])
 def test_an_import_is_refused_in_one_line(what, start):
     code = f"try:\n    import {what}\nexcept ImportError as error:\n    print(error)"
     done = start("-c", code)

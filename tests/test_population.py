@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae import cli, devices, interrupt, lock, population_commands, prepare, settings, trials
+from jaxvae import cli, devices, interrupt, lock, population_commands, prepare, trials
+from jaxvae.config import parsing
 from jaxvae.dataset import Dataset, load_dataset
 from jaxvae.members import Watch
 from jaxvae.open_run import load
@@ -25,7 +26,7 @@ EPOCHS = 3
 
 
 def config_of(**changes):
-    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config = parsing.load_config(f"{ROOT}/configs/small.py")
     config.update_from_flattened_dict(
         {
             "trainer.max_epochs": EPOCHS,
@@ -43,7 +44,7 @@ def config_of(**changes):
 @pytest.fixture(scope="module")
 def data() -> tuple[Taxonomy, Dataset]:
     taxonomy = Taxonomy.load(None)
-    whole = load_dataset(taxonomy=taxonomy, **settings.data_arguments(config_of()))
+    whole = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config_of()))
     return taxonomy, whole
 
 
@@ -123,7 +124,7 @@ def test_another_program_is_another_shape(field, value):
 
 
 def test_every_field_is_either_a_members_own_or_part_of_its_shape():
-    fields = dict(settings.fields(config_of()))
+    fields = dict(parsing.fields(config_of()))
     assert not [own for own in trials.OWN_NUMBERS if not any(f.startswith(own) for f in fields)]
 
 

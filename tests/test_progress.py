@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jaxvae.monitor import MODES, Monitor
+from jaxvae.config.monitor import MODES, Monitor
 from jaxvae.progress import Plan, Progress
 
 

@@ -14,16 +14,9 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import (
-    cli,
-    frontier,
-    interrupt,
-    population_commands,
-    search_commands,
-    settings,
-    study_plots,
-)
+from jaxvae import cli, frontier, interrupt, population_commands, search_commands, study_plots
 from jaxvae import study as study_module
+from jaxvae.config import parsing
 from jaxvae.errors import InputError, StudyLost
 from jaxvae.likelihood import row_likelihood
 from jaxvae.search import config_file
@@ -117,7 +110,7 @@ def test_a_search_leaves_its_best_trial_as_a_run(found):
     assert first["trainer.optimizer.lr"] == 5e-4
     assert first["model.dropout_p"] == 0.3
     # The best one as a config: the same fields as the run's.
-    config = settings.load_config(str(found / "best.py"))
+    config = parsing.load_config(str(found / "best.py"))
     kept = json.loads((folder / "config.json").read_text())
     assert json.loads(config.to_json()) == kept
     page = (found / "study.html").read_text()
@@ -235,7 +228,7 @@ def test_a_study_from_before_says_so_and_takes_the_first_process(joining, space,
 
 
 def test_other_rows_of_the_same_tags_are_other_data():
-    config = settings.load_config("configs/base.py")
+    config = parsing.load_config("configs/base.py")
 
     def terms(rows="aaaa", tags="dddd", **changed):
         own = config.copy_and_resolve_references()
@@ -267,7 +260,7 @@ def test_other_rows_of_the_same_tags_are_other_data():
 
 def begin(storage, worker, metric):
     """Begins or joins a study with terms that differ by their metric; whether they were its own."""
-    config = settings.load_config("configs/base.py")
+    config = parsing.load_config("configs/base.py")
     terms = terms_of(
         config, data=("aaaa", "clips.csv"), taxonomy=("dddd", 8), metric=metric, maximise=False,
         space="x", always_drawn=set(),
@@ -727,16 +720,16 @@ def test_what_is_recommended():
 
 
 def test_a_config_file_has_what_differs(tmp_path):
-    base = settings.load_config(f"{ROOT}/configs/medium.py")
-    origin = settings.load_config(f"{ROOT}/configs/base.py")
+    base = parsing.load_config(f"{ROOT}/configs/medium.py")
+    origin = parsing.load_config(f"{ROOT}/configs/base.py")
     best = Outcome(3, "complete", 1.0, {"trainer.optimizer.betas": [0.5, 0.9], "seed": 7}, {})
     path = tmp_path / "best.py"
     path.write_text(config_file(base, origin, best, "A title."))
-    config = settings.load_config(str(path))
+    config = parsing.load_config(str(path))
     assert (config.seed, config.trainer.optimizer.betas) == (7, (0.5, 0.9))
     assert (config.model.latent_dim, config.model_name) == (64, "vae_medium")
     assert config.trainer.optimizer.lr == base.trainer.optimizer.lr
-    assert settings.load_config(f"{path}:data=musiccaps").data.dataset_name == "google/MusicCaps"
+    assert parsing.load_config(f"{path}:data=musiccaps").data.dataset_name == "google/MusicCaps"
 
 
 def test_a_history_says_what_it_does_not_show():

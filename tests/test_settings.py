@@ -9,9 +9,10 @@ import pytest
 from absl import flags
 
 import jaxvae
-from jaxvae import cli, ranges, settings
+from jaxvae import cli
+from jaxvae.config import parsing, validation
+from jaxvae.config.monitor import MODES
 from jaxvae.errors import InputError
-from jaxvae.monitor import MODES
 from tests.conftest import ROOT
 
 CONFIGS = sorted(
@@ -25,7 +26,7 @@ def parse(*arguments):
         flags.DEFINE_string("workdir", "", "", flag_values=values)
         flags.DEFINE_bool("print_config", False, "", flag_values=values)
 
-    return settings.parse(["launch.py", *arguments], define=define)
+    return parsing.parse(["launch.py", *arguments], define=define)
 
 
 def config_of(*arguments):
@@ -100,8 +101,8 @@ def test_the_tuned_preset_leaves_the_architecture():
     assert for_likelihood.model == tuned.model
     assert for_likelihood.trainer.ema_decay == tuned.trainer.ema_decay
     wide = config_of(f"--config={ROOT}/configs/large.py:trainer=tuned_iw_wide")
-    before = dict(settings.fields(for_likelihood))
-    changed = {name for name, value in settings.fields(wide) if value != before[name]}
+    before = dict(parsing.fields(for_likelihood))
+    changed = {name for name, value in parsing.fields(wide) if value != before[name]}
     assert changed == {
         *("model_name", "model.latent_dim", "model.hidden_dim", "model.use_batch_norm"),
         *("model.hidden_dropout_p", "loss.num_importance_samples"),
@@ -123,10 +124,10 @@ def test_choices_that_do_not_go_together_are_refused(overrides, parts):
     for name, value in overrides.items():
         config["model" if name == "prior" else "loss"][name] = value
     with pytest.raises(InputError) as caught:
-        settings.validate(config)
+        parsing.validate(config)
     assert all(part in str(caught.value) for part in parts)
     validate_control = config_of(MEDIUM)
-    settings.validate(validate_control)
+    parsing.validate(validate_control)
 
 
 @pytest.mark.parametrize(
@@ -148,12 +149,12 @@ def test_a_monitor_that_can_not_choose_is_refused(overrides, parts):
     for name, value in overrides.items():
         config["trainer" if name.startswith("monitor") else "loss"][name] = value
     with pytest.raises(InputError) as caught:
-        settings.validate(config)
+        parsing.validate(config)
     assert all(part in str(caught.value) for part in parts), caught.value
     for name, mode in MODES.items():  # the control
         control = config_of(MEDIUM)
         control.trainer.monitor, control.trainer.monitor_mode = name, mode
-        settings.validate(control)
+        parsing.validate(control)
 
 
 @pytest.mark.parametrize(
@@ -430,20 +431,20 @@ def test_a_broken_config_file_is_one_line(tmp_path):
 
 def test_every_field_has_a_help_text():
     source = (ROOT / "configs" / "base.py").read_text()
-    config = settings.load_config(str(ROOT / "configs" / "base.py"))
-    text = settings.field_help(source, config)
-    for name, _ in settings.fields(config):
+    config = parsing.load_config(str(ROOT / "configs" / "base.py"))
+    text = parsing.field_help(source, config)
+    for name, _ in parsing.fields(config):
         assert re.search(rf"--config\.{re.escape(name)}=.*\n      \S", text), name
 
 
 def test_every_ranged_field_exists():
-    config = settings.load_config(str(ROOT / "configs" / "base.py"))
-    assert set(ranges.RANGES) <= dict(settings.fields(config)).keys()
+    config = parsing.load_config(str(ROOT / "configs" / "base.py"))
+    assert set(validation.RANGES) <= dict(parsing.fields(config)).keys()
 
 
 def test_retired_names_are_not_fields():
-    config = settings.load_config(str(ROOT / "configs" / "base.py"))
-    assert not set(settings.RETIRED) & dict(settings.fields(config)).keys()
+    config = parsing.load_config(str(ROOT / "configs" / "base.py"))
+    assert not set(parsing.RETIRED) & dict(parsing.fields(config)).keys()
 
 
 @pytest.mark.parametrize("gone", [True, False])

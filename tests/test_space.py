@@ -2,14 +2,14 @@
 
 import pytest
 
-from jaxvae import settings
+from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.space import load_space
 from tests.conftest import ROOT
 
 
 def config():
-    return settings.load_config(f"{ROOT}/configs/small.py")
+    return parsing.load_config(f"{ROOT}/configs/small.py")
 
 
 def least(field, dimension):
@@ -105,4 +105,4 @@ def test_the_shipped_space_fits_the_shipped_configs():
     for name in ("small", "medium", "large", "best"):
         apply = load_space(ROOT / "configs" / "search" / "default.py")
         for draw in (least, greatest):
-            apply(settings.load_config(f"{ROOT}/configs/{name}.py"), draw)
+            apply(parsing.load_config(f"{ROOT}/configs/{name}.py"), draw)

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae import settings, trackers
+from jaxvae import trackers
+from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.kept_rows import load_kept_rows
 from jaxvae.open_run import load
@@ -196,7 +197,7 @@ def test_wrong_options_are_refused(argument, part):
 @pytest.mark.parametrize("typed", ["wandb,mlflow", "('wandb', 'mlflow')"])
 def test_names_can_be_typed_without_quotes(typed):
     argv = ["launch.py", MEDIUM, f"--config.logger.name={typed}"]
-    config, _, _ = settings.parse(argv, define=lambda flags: None)
+    config, _, _ = parsing.parse(argv, define=lambda flags: None)
     assert config.logger.name == ("wandb", "mlflow")
 
 

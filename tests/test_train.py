@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae import epoch, interrupt, lock, manifest, monitor, run_folder, settings
+from jaxvae import epoch, interrupt, lock, manifest, run_folder
+from jaxvae.config import monitor, parsing
 from jaxvae.corpus import build_corpus
 from jaxvae.errors import InputError
 from jaxvae.open_run import load
@@ -56,7 +57,7 @@ def write_clips(folder):
 
 def small(clips, **overrides):
     """A config of the smallest model on the clips."""
-    config = settings.load_config(str(ROOT / "configs" / "small.py"))
+    config = parsing.load_config(str(ROOT / "configs" / "small.py"))
     values = {
         "model.latent_dim": 2,
         "model.hidden_dim": 8,
@@ -115,7 +116,7 @@ def some_of_the_corpus(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_shipped_config_trains(name, tmp_path, some_of_the_corpus):
-    config = settings.load_config(str(ROOT / "configs" / f"{name}.py"))
+    config = parsing.load_config(str(ROOT / "configs" / f"{name}.py"))
     config.trainer.max_epochs = 2
     config.trainer.lr_scheduler.warmup_epochs = min(1.0, config.trainer.lr_scheduler.warmup_epochs)
     config.inference.num_samples = 100
@@ -261,8 +262,8 @@ EFFECTS = {
 
 
 def test_every_field_has_an_effect_to_show():
-    config = settings.load_config(str(ROOT / "configs" / "base.py"))
-    assert dict(settings.fields(config)).keys() == EFFECTS.keys()
+    config = parsing.load_config(str(ROOT / "configs" / "base.py"))
+    assert dict(parsing.fields(config)).keys() == EFFECTS.keys()
 
 
 class Killed(Exception):

@@ -244,10 +244,10 @@ def test_the_reference_is_the_programs_own(site):
     fields = (site / "reference/fields.html").read_text()
     from ml_collections import ConfigDict
 
-    from jaxvae import settings
+    from jaxvae.config import parsing
 
-    config: ConfigDict = settings.load_config("configs/base.py")
-    for name, _ in settings.fields(config):
+    config: ConfigDict = parsing.load_config("configs/base.py")
+    for name, _ in parsing.fields(config):
         assert f"<code>{name}</code>" in fields, name
     helped = subprocess.run(
         [sys.executable, "-m", "jaxvae", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

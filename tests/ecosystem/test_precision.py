@@ -14,7 +14,7 @@ def test_a_run_in_bfloat16_exports_float32(tmp_path):
     import onnx
     from jax import export
 
-    from jaxvae.settings import load_config
+    from jaxvae.config.parsing import load_config
     from jaxvae.train import train_and_evaluate
 
     config = load_config(str(ROOT / "configs" / "small.py"))

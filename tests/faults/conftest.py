@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae import manifest, prepare, settings
+from jaxvae import manifest, prepare
 from jaxvae.checkpoints import Checkpoints
+from jaxvae.config import parsing
 from jaxvae.record import read_epochs
 from jaxvae.state import best_of
 from jaxvae.taxonomy import Taxonomy
@@ -98,7 +99,7 @@ def whole_steps_in(folder: Path) -> list[int]:
 
 def state_of(folder: Path):
     """(tree of the last whole checkpoint, its facts)."""
-    config = settings.load_config(f"{ROOT}/configs/small.py")
+    config = parsing.load_config(f"{ROOT}/configs/small.py")
     config.update(json.loads((folder / "config.json").read_text()))
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
     # Only the structure is wanted: no row has a say in it.

@@ -13,8 +13,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jaxvae import settings
 from jaxvae.cells import UnreadableCell, parse_tags
+from jaxvae.config import parsing
 from jaxvae.dataset import load_dataset
 from jaxvae.errors import InputError
 from jaxvae.taxonomy import Taxonomy
@@ -176,12 +176,12 @@ def test_hostile_files(watch, suffix, tmp_path):
 
 def test_hostile_settings(watch):
     base = f"--config={ROOT}/configs/small.py"
-    known = list(dict(settings.fields(settings.load_config(f"{ROOT}/configs/small.py"))))
+    known = list(dict(parsing.fields(parsing.load_config(f"{ROOT}/configs/small.py"))))
     name = st.one_of(st.sampled_from(known), st.text(max_size=12))
     value = st.one_of(text, st.integers().map(str), st.floats().map(str), plain.map(str))
 
     def parse(arguments):
-        return settings.parse(["launch.py", base, *arguments], define=lambda flags: None)
+        return parsing.parse(["launch.py", base, *arguments], define=lambda flags: None)
 
     @many
     @hypothesis.given(st.lists(st.tuples(name, value), min_size=1, max_size=3))

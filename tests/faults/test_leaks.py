@@ -69,7 +69,7 @@ def test_a_name_can_not_leave_its_folder(name, clips, tmp_path):
 LONG = """
 import json, os, sys
 from pathlib import Path
-from jaxvae import settings
+from jaxvae.config import parsing
 from jaxvae.train import train_and_evaluate
 
 page = os.sysconf("SC_PAGE_SIZE")

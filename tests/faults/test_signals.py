@@ -110,7 +110,7 @@ def test_a_second_start_names_the_first_before_it_loads_anything(clips, tmp_path
 UNDER_A_CLUSTER = """
 import sys
 import jax
-from jaxvae import settings
+from jaxvae.config import parsing
 from jaxvae.interrupt import Interrupted
 from jaxvae.train import train_and_evaluate
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxvae.config.monitor import check_monitor
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.models.layer_names import MOST, are_widths
-from jaxvae.monitor import check_monitor
 
 
 def _at_least(low):

@@ -13,9 +13,9 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxvae import field_hints, ranges
+from jaxvae.config import hints, validation
+from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.paths import user_path
 
 RETIRED = {
     "model.input_dim": "the width follows from the taxonomy: --config.data.taxonomy_path=FILE",
@@ -141,18 +141,18 @@ def parse(
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
     define(values)
     own = [name for name in values if not name.startswith("config") and not values[name].boolean]
-    if text := field_hints.swallowed(arguments, own, known):
+    if text := hints.swallowed(arguments, own, known):
         raise InputError(text)
     try:
         rest = values(command)[1:]
     except flags.UnrecognizedFlagError as error:
         value = str(error.flagvalue or "").partition("=")[2]
-        hint = field_hints.unknown_flag(error.flagname, value, known, RETIRED)
+        hint = hints.unknown_flag(error.flagname, value, known, RETIRED)
         raise InputError(hint or _explain(str(error), known)) from error
     except flags.Error as error:
         raise InputError(_explain(str(error), known)) from error
     if rest:
-        raise InputError(field_hints.leftover(rest[0], known, RETIRED))
+        raise InputError(hints.leftover(rest[0], known, RETIRED))
     config = values["config"].value
     _split_names(config)
     validate(config)
@@ -222,7 +222,7 @@ def _check_name(argument: str, known: dict[str, Any]) -> None:
     inside = [field for field in known if field.startswith(name + ".")]
     if inside:
         raise InputError(f"--config.{name} is a group; set a field of it: {', '.join(inside)}")
-    hint = field_hints.field_hint(name, known)
+    hint = hints.field_hint(name, known)
     raise InputError(f"--config.{name}: no such field{hint}; --help lists them")
 
 
@@ -242,7 +242,7 @@ def validate(config: ConfigDict) -> None:
     Raises:
       InputError: naming the field, the value and what it must be.
     """
-    ranges.check(config, dict(fields(config)))
+    validation.check(config, dict(fields(config)))
 
 
 def field_help(source: str, config: ConfigDict) -> str:

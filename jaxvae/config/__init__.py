@@ -1,0 +1,1 @@
+"""From `--config=FILE` and its overrides to a checked `ConfigDict`; JAX is not imported here."""
