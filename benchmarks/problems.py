@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae.dataset import load_dataset
+from jaxvae.data.dataset import load_dataset
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.epoch import steps_per_epoch
 from jaxvae.evaluate import to_multi_hot
 from jaxvae.models.vae import VAE
-from jaxvae.taxonomy import Taxonomy
 
 SIZES = {"small": (32, 128), "medium": (64, 256), "large": (128, 512)}
 """Latent and hidden size of the configs."""

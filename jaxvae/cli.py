@@ -174,9 +174,9 @@ def _data(options: argparse.Namespace, rest: list[str]) -> int:
         return 0 if rest else USAGE_ERROR
     config, _, values = parsing.parse(["jaxvae", *rest], define=_define_data_flags)
 
-    from jaxvae.data_report import format_report
-    from jaxvae.dataset import load_dataset
-    from jaxvae.taxonomy import Taxonomy
+    from jaxvae.data.dataset import load_dataset
+    from jaxvae.data.summary import format_report
+    from jaxvae.data.taxonomy import Taxonomy
 
     taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
     dataset = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config))

@@ -13,10 +13,10 @@ import numpy as np
 
 from jaxvae.arguments import check_count, check_seed
 from jaxvae.config.paths import user_path
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.run import Completed, Run, TagSets, complete_tags
 from jaxvae.sample import Samples
-from jaxvae.taxonomy import Taxonomy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import math
 import numpy as np
 
 from jaxvae.baselines import Independent
+from jaxvae.data.encoding import tag_counts
 from jaxvae.metrics import SplitMetrics
-from jaxvae.tag_rows import tag_counts
 
 COLLAPSE_NATS = 1.0
 """Aggregate information I(x; z) under which a model has collapsed."""

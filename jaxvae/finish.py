@@ -13,9 +13,9 @@ from jaxvae import epoch, evaluate, events, export, projector, record, sample, s
 from jaxvae.checkpoints import save_params
 from jaxvae.config import parsing
 from jaxvae.config.monitor import Monitor
-from jaxvae.dataset import Dataset
+from jaxvae.data.dataset import Dataset
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.losses import LossWeights, Objective
-from jaxvae.taxonomy import Taxonomy
 
 _INFORMATION_ROWS = 5000
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxvae import tag_rows
+from jaxvae.data import encoding
 from jaxvae.export import Network
 from jaxvae.losses import standardised_kl
 
@@ -43,7 +43,7 @@ def to_rows(columns: list[list[int]], num_tags: int) -> np.ndarray:
     """Lists of column numbers as rows `[N, K]` padded with `num_tags`, K at least one."""
     lengths = np.fromiter(map(len, columns), np.int64, len(columns))
     flat = np.fromiter(itertools.chain.from_iterable(columns), np.int32, lengths.sum())
-    return tag_rows.pad(flat, lengths, fill=num_tags, dtype=np.int32)
+    return encoding.pad(flat, lengths, fill=num_tags, dtype=np.int32)
 
 
 def posterior(network: Network, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

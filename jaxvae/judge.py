@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxvae import complete, evaluate, inference, latents, likelihood, ranking, sample_quality
 from jaxvae.baselines import Independent
-from jaxvae.dataset import fingerprint_rows, generator_of
+from jaxvae.data.dataset import fingerprint_rows, generator_of
 from jaxvae.disentanglement import disentanglement
 from jaxvae.export import Network
 from jaxvae.fitted_baselines import Baselines, kept_baselines

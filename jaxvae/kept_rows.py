@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae.dataset import Dataset, fingerprint_rows
+from jaxvae.data.dataset import Dataset, fingerprint_rows
+from jaxvae.data.splits import SPLITS
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable, did_you_mean
 from jaxvae.record import read_json, replacing
 from jaxvae.regular_file import refuse_unreadable
-from jaxvae.splits import SPLITS
-from jaxvae.taxonomy import Taxonomy
 
 _IN_NONE = 255
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvae import inference, tables, tag_rows
-from jaxvae.dataset import make_lookup
+from jaxvae import inference, tables
+from jaxvae.data import encoding
+from jaxvae.data.dataset import make_lookup
 from jaxvae.errors import InputError
 from jaxvae.run import Run
 
@@ -51,15 +52,15 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     num_tags = run.network.num_tags
     parts = []
     unknown = unreadable = 0
-    for block in tag_rows.blocks(tables.read_file(path, column), run.taxonomy):
-        *part, unknown_here = tag_rows.number_tags(block, column_of, num_tags)
+    for block in encoding.blocks(tables.read_file(path, column), run.taxonomy):
+        *part, unknown_here = encoding.number_tags(block, column_of, num_tags)
         parts.append(part)
         unknown += unknown_here.total()
         unreadable += len(block.unreadable)
     if not parts:
         raise InputError(f"{path}: there are column names but no rows")
     columns, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
-    rows = tag_rows.pad(columns, lengths, fill=num_tags, dtype=np.int32)
+    rows = encoding.pad(columns, lengths, fill=num_tags, dtype=np.int32)
     has = lengths > 0
     if not has.any():
         raise InputError(

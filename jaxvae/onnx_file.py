@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxvae import export, inference
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.export import Network
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
-from jaxvae.taxonomy import Taxonomy
 
 PARTS = ("encoder", "decoder", "prior")
 _OPSET = 17

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxvae import compiled, export, hub_folder, run_folder
 from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.config.paths import run_path, user_path
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.ensemble import Ensemble
 from jaxvae.errors import InputError
 from jaxvae.hub_model import fetch, is_address
@@ -17,7 +18,6 @@ from jaxvae.models.vae import VAE
 from jaxvae.record import environment, write_json
 from jaxvae.run import Run
 from jaxvae.state import best_of, create_state
-from jaxvae.taxonomy import Taxonomy
 
 CHECKPOINTS = ("best", "last")
 EXPORTED = (".pth", ".safetensors")

@@ -85,8 +85,8 @@ def _check_last_seed(config: ConfigDict, option: str, num: int) -> None:
 def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[Any]:
     """What trains members on a config's data, with the folder claimed: (trials, requests)."""
     from jaxvae import compiled, devices, lock
-    from jaxvae.dataset import load_dataset
-    from jaxvae.taxonomy import Taxonomy
+    from jaxvae.data.dataset import load_dataset
+    from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.trials import Trials, refuse_alone, share_devices
 
     refuse_alone(config)

@@ -13,9 +13,11 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import devices, epoch, evaluate, likelihood, loop, schedule, tag_rows
+from jaxvae import devices, epoch, evaluate, likelihood, loop, schedule
 from jaxvae.config import monitor
-from jaxvae.dataset import Dataset
+from jaxvae.data import encoding
+from jaxvae.data.dataset import Dataset
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.losses import Objective
 from jaxvae.models.layer_names import widths_of
@@ -23,7 +25,6 @@ from jaxvae.models.vae import VAE
 from jaxvae.row_stream import RowStream
 from jaxvae.sharding import Sharding
 from jaxvae.state import TrainState, make_initial
-from jaxvae.taxonomy import Taxonomy
 
 
 class Blueprint(NamedTuple):
@@ -102,7 +103,7 @@ def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np
     """What the rows say of a fresh model."""
     inputs = {}
     if config.model.decoder_bias == "log_odds":
-        present = tag_rows.tag_counts(rows, num_tags) + 0.5
+        present = encoding.tag_counts(rows, num_tags) + 0.5
         log_odds = np.log(present) - np.log(len(rows) + 1.0 - present)
         inputs["log_odds"] = log_odds.astype(np.float32)
     if config.model.prior == "vamp":

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxvae import record
-from jaxvae.tag_lists import quote_tag
-from jaxvae.taxonomy import Taxonomy
+from jaxvae.data.tag_lists import quote_tag
+from jaxvae.data.taxonomy import Taxonomy
 
 _CONFIG = """embeddings {{
   tensor_name: "posterior means"

@@ -8,7 +8,8 @@ from typing import Any
 
 from jaxvae import judge, page, ranking
 from jaxvae.config.paths import user_path
-from jaxvae.data_report import format_report
+from jaxvae.data.summary import format_report
+from jaxvae.data.tag_lists import quote_tag
 from jaxvae.errors import InputError
 from jaxvae.kept_evaluation import evaluation_path, kept_answer
 from jaxvae.metrics import ACTIVE_KL
@@ -22,7 +23,6 @@ from jaxvae.report_text import (
     verdict,
 )
 from jaxvae.run import Run
-from jaxvae.tag_lists import quote_tag
 
 _TRAVERSED = 3
 

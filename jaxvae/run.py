@@ -12,14 +12,14 @@ from jaxvae import complete as completion
 from jaxvae import export, formats, inference, sample
 from jaxvae.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.config.paths import user_path
+from jaxvae.data.encoding import tag_counts
+from jaxvae.data.tag_lists import quote_tag
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.evaluate import to_multi_hot
 from jaxvae.kept_rows import KeptRows, load_kept_rows
 from jaxvae.likelihood import RowLikelihood, row_likelihood
 from jaxvae.run_plots import Plots
-from jaxvae.tag_lists import quote_tag
-from jaxvae.tag_rows import tag_counts
-from jaxvae.taxonomy import Taxonomy
 
 TagSets = Sequence[Iterable[str]] | np.ndarray
 _RATE_PSEUDO_ROWS = 20.0

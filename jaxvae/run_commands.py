@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from jaxvae.config.paths import user_path
+from jaxvae.data.tag_lists import format_tags, parse_tags, quote_tag
 from jaxvae.errors import InputError
-from jaxvae.tag_lists import format_tags, parse_tags, quote_tag
 
 FORMATS = ("text", "json", "csv")
 _LIST = '"jazz, upright bass"; a tag with a comma in double quotes; or a JSON list'

@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 
 from jaxvae import manifest, record
 from jaxvae.config import parsing
-from jaxvae.dataset import Dataset
+from jaxvae.data.dataset import Dataset
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.kept_rows import write_rows
 from jaxvae.models.layer_names import are_widths
 from jaxvae.regular_file import open_regular, refuse_unreadable
-from jaxvae.taxonomy import Taxonomy
 
 MAY_CHANGE = (
     "model_name",

@@ -31,15 +31,15 @@ from jaxvae import (
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.config import parsing
 from jaxvae.config.paths import run_path, user_path
-from jaxvae.data_report import format_report
-from jaxvae.dataset import Dataset, load_dataset
+from jaxvae.data.dataset import Dataset, load_dataset
+from jaxvae.data.summary import format_report
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.finish import finish
 from jaxvae.kept_rows import damage_to_repair
 from jaxvae.loop import Hook, TrainingFailed
 from jaxvae.losses import LossWeights
 from jaxvae.progress import Progress
 from jaxvae.sharding import Sharding, check_vocabulary
-from jaxvae.taxonomy import Taxonomy
 from jaxvae.verify import verify
 
 __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]

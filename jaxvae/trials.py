@@ -29,12 +29,12 @@ from jaxvae import (
 )
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.config import parsing
-from jaxvae.dataset import Dataset
+from jaxvae.data.dataset import Dataset
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.members import Member, Watch, train_members
 from jaxvae.metrics import ACTIVE_KL
 from jaxvae.population import Population
-from jaxvae.taxonomy import Taxonomy
 from jaxvae.train import conclude
 
 OWN_NUMBERS = (

@@ -5,9 +5,9 @@ import numpy as np
 from flax import nnx
 
 from jaxvae import export
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.models.vae import VAE
 from jaxvae.run import Run
-from jaxvae.taxonomy import Taxonomy
 
 ARCHITECTURES = [
     (prior, *norms)

@@ -7,9 +7,9 @@ import pytest
 
 from jaxvae import baselines as b
 from jaxvae import fitted_baselines
-from jaxvae.dataset import load_dataset
+from jaxvae.data.dataset import load_dataset
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.evaluate import to_multi_hot
-from jaxvae.taxonomy import Taxonomy
 
 
 def clusters(num, seed=0):

@@ -6,8 +6,15 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxvae.corpus import MOODS, OUTSIDE_ONLY, OUTSIDE_TOO, STYLES, Corpus, build_corpus
-from jaxvae.taxonomy import Taxonomy
+from jaxvae.data.embedded_corpus import (
+    MOODS,
+    OUTSIDE_ONLY,
+    OUTSIDE_TOO,
+    STYLES,
+    Corpus,
+    build_corpus,
+)
+from jaxvae.data.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_mapping({"genre": ["a", "b", "c"], "mood": ["d", "e"]}, source="tiny")
 PRIOR = np.array([0.1, 0.2, 0.0, 0.15, 0.25, 0.3])
@@ -91,7 +98,7 @@ def test_rows_may_be_narrow_integers_in_any_order_and_padded_anywhere():
 def test_more_rows_than_one_batch_score_as_each_alone(monkeypatch):
     rows = pad(subsets(), 5, 5)
     whole = tiny().log_likelihood(rows)
-    monkeypatch.setattr("jaxvae.corpus._SCORED_AT_ONCE", 7)
+    monkeypatch.setattr("jaxvae.data.embedded_corpus._SCORED_AT_ONCE", 7)
     np.testing.assert_allclose(tiny().log_likelihood(rows), whole, rtol=1e-14)
 
 

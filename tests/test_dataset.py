@@ -17,14 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxvae import cells as cells_room
-from jaxvae import cli, data_report
-from jaxvae import dataset as dataset_room
-from jaxvae.cells import MAX_CELL, UnreadableCell, parse_tags
-from jaxvae.dataset import Dataset, format_report, load_dataset
+from jaxvae import cli
+from jaxvae.data import dataset as dataset_room
+from jaxvae.data import summary
+from jaxvae.data import tag_parser as cells_room
+from jaxvae.data.dataset import Dataset, format_report, load_dataset
+from jaxvae.data.splits import group_rows, split_rows
+from jaxvae.data.tag_parser import MAX_CELL, UnreadableCell, parse_tags
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.splits import group_rows, split_rows
-from jaxvae.taxonomy import Taxonomy
 from tests.conftest import ROOT
 
 TAGS = ("rock", "jazz", "piano", "soft female vocal", "007", "na", "1980")
@@ -510,10 +511,10 @@ def test_a_row_that_makes_all_others_wide_is_said(tmp_path, monkeypatch):
     narrow = [[tag] for tag in TAGS[:4]] * 30
     report = load(write_table(tmp_path / "wide.csv", [*narrow, TAGS[:5]])).report
     assert "leave out" not in format_report(report)
-    monkeypatch.setattr(data_report, "_MUCH", 600)
-    monkeypatch.setattr(data_report, "_LONG", 4)
+    monkeypatch.setattr(summary, "_MUCH", 600)
+    monkeypatch.setattr(summary, "_LONG", 4)
     assert "  every row takes the place of 5 tags, 605 in all: leave out" in format_report(report)
-    monkeypatch.setattr(data_report, "_LONG", 5)
+    monkeypatch.setattr(summary, "_LONG", 5)
     assert "leave out" not in format_report(report)
 
 

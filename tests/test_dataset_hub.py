@@ -41,9 +41,9 @@ def looked_up(host, *args, **kwargs):
         raise socket.gaierror("refused by the test")
     return lookup(host, *args, **kwargs)
 socket.getaddrinfo = looked_up
-from jaxvae.dataset import load_dataset
+from jaxvae.data.dataset import load_dataset
 from jaxvae.errors import InputError
-from jaxvae.taxonomy import Taxonomy
+from jaxvae.data.taxonomy import Taxonomy
 import datasets
 taxonomy = Taxonomy.from_mapping({"all": ["rock", "jazz", "piano"]}, source="test")
 start = time.monotonic()

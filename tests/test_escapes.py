@@ -13,10 +13,10 @@ import pytest
 
 import jaxvae
 from jaxvae import cli, record
-from jaxvae.dataset import load_dataset
+from jaxvae.data.dataset import load_dataset
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.escapes import ERRORS, escaped
-from jaxvae.taxonomy import Taxonomy
 from tests.conftest import ROOT
 
 TAGS = {"ジャンル": ["ジャズ", "café"], "mood": ["mellow", "🎷 loud"]}

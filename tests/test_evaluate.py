@@ -10,7 +10,8 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.metrics import silhouette_score
 
-from jaxvae import evaluate, tag_rows
+from jaxvae import evaluate
+from jaxvae.data import encoding
 
 
 def random_sets(count=50, tags=7, seed=0):
@@ -25,11 +26,11 @@ def test_rows_become_multi_hot():
 
 def test_tags_are_counted_in_parts_too(monkeypatch):
     rows = np.array([[0, 2, 3], [1, 3, 3], [3, 3, 3], [2, 3, 3]], np.uint8)
-    assert tag_rows.tag_counts(rows, 3).tolist() == [1, 1, 2]
-    monkeypatch.setattr(tag_rows, "_COUNTED", 9)
-    assert tag_rows.tag_counts(rows, 3).tolist() == [1, 1, 2]
+    assert encoding.tag_counts(rows, 3).tolist() == [1, 1, 2]
+    monkeypatch.setattr(encoding, "_COUNTED", 9)
+    assert encoding.tag_counts(rows, 3).tolist() == [1, 1, 2]
     four = np.array([3, 1, 2, 3])
-    assert tag_rows.tag_counts(rows, 3, positions=four).tolist() == [0, 1, 2]
+    assert encoding.tag_counts(rows, 3, positions=four).tolist() == [0, 1, 2]
 
 
 def test_rows_become_a_sparse_incidence():

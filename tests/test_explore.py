@@ -11,8 +11,8 @@ import jaxvae
 from jaxvae import cli, explore, explore_data, inference
 from jaxvae import complete as completion
 from jaxvae.config import parsing
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.taxonomy import Taxonomy
 from jaxvae.train import train_and_evaluate
 from tests.conftest import ROOT, lacking
 from tests.networks import DEEPER, make_run

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxvae import growing
-from jaxvae.dataset import load_dataset
-from jaxvae.growing import Growing
-from jaxvae.taxonomy import Taxonomy
+from jaxvae.data import spill_array
+from jaxvae.data.dataset import load_dataset
+from jaxvae.data.spill_array import Growing
+from jaxvae.data.taxonomy import Taxonomy
 from tests.conftest import ROOT
 
 
@@ -32,7 +32,7 @@ def files() -> int:
     dtype=st.sampled_from([np.uint8, np.uint32, np.int64]),
 )
 def test_it_holds_what_was_added(parts, most, dtype, monkeypatch):
-    monkeypatch.setattr(growing, "IN_MEMORY", most)
+    monkeypatch.setattr(spill_array, "IN_MEMORY", most)
     parts = [np.array(part, np.int64).astype(dtype) for part in parts]
     grown = Growing(dtype)
     for part in parts:
@@ -45,8 +45,8 @@ def test_it_holds_what_was_added(parts, most, dtype, monkeypatch):
 
 @pytest.mark.usefixtures("quick_collection")
 def test_a_file_goes_with_its_array(monkeypatch, tmp_path):
-    monkeypatch.setattr(growing, "IN_MEMORY", 100)
-    monkeypatch.setattr(growing.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(spill_array, "IN_MEMORY", 100)
+    monkeypatch.setattr(spill_array.tempfile, "tempdir", str(tmp_path))
     before = files()
     grown = Growing(np.int64)
     grown.extend(np.arange(6).reshape(2, 3))
@@ -63,7 +63,7 @@ def test_a_file_goes_with_its_array(monkeypatch, tmp_path):
 def test_data_are_the_same_in_memory_and_in_files(monkeypatch):
     options = {"taxonomy": Taxonomy.load(), "split_by": "set"}
     one = load_dataset(**options)
-    monkeypatch.setattr(growing, "IN_MEMORY", 1000)
+    monkeypatch.setattr(spill_array, "IN_MEMORY", 1000)
     other = load_dataset(**options)
     assert not other.rows.flags.writeable
     assert one.fingerprint == other.fingerprint
@@ -76,7 +76,7 @@ FULL = """
 import resource, signal, sys
 sys.path.insert(0, {root!r})
 import numpy as np
-from jaxvae import growing
+from jaxvae.data import spill_array
 growing.IN_MEMORY = 1000
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then it is an error like that of a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))

@@ -12,8 +12,8 @@ import jaxvae
 from jaxvae import cli
 from jaxvae.config.parsing import load_config
 from jaxvae.config.paths import run_path, user_path, user_url
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.taxonomy import Taxonomy
 from tests.conftest import ROOT
 
 NOBODY = "~no-such-user/x"

@@ -488,7 +488,7 @@ def resealed(change):
 
 def rewrite_taxonomy(change):
     def edit(folder):
-        from jaxvae.taxonomy import Taxonomy
+        from jaxvae.data.taxonomy import Taxonomy
 
         path = folder / "taxonomy.json"
         taxonomy = json.loads(path.read_text())

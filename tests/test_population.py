@@ -11,13 +11,13 @@ import pytest
 
 from jaxvae import cli, devices, interrupt, lock, population_commands, prepare, trials
 from jaxvae.config import parsing
-from jaxvae.dataset import Dataset, load_dataset
+from jaxvae.data.dataset import Dataset, load_dataset
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.members import Watch
 from jaxvae.open_run import load
 from jaxvae.population import Population
 from jaxvae.record import read_epochs
 from jaxvae.sharding import Sharding
-from jaxvae.taxonomy import Taxonomy
 from jaxvae.train import train_and_evaluate
 from jaxvae.verify import verify
 from tests.conftest import ROOT

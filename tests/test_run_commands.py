@@ -15,7 +15,7 @@ import sklearn.ensemble
 
 import jaxvae
 from jaxvae import cli, fitted_baselines, judge, kept_evaluation, sample_quality
-from jaxvae.dataset import fingerprint_rows
+from jaxvae.data.dataset import fingerprint_rows
 from jaxvae.errors import InputError
 from jaxvae.fitted_baselines import fit_baselines, load_baselines
 from jaxvae.record import read_epochs

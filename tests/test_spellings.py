@@ -10,11 +10,11 @@ import pytest
 
 import jaxvae
 from jaxvae import cli, explore, hub_folder, judge, projector
+from jaxvae.data.tag_lists import parse_tags
+from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
 from jaxvae.open_run import import_model
 from jaxvae.record import read_epochs
-from jaxvae.tag_lists import parse_tags
-from jaxvae.taxonomy import Taxonomy, normalize
 from tests.networks import make_run
 from tests.test_train import Killed, parameters, same, small, timeless, train_and_evaluate
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvae import cells, cli
+from jaxvae import cli
+from jaxvae.data import tag_parser
+from jaxvae.data.tag_lists import NO_TAG, format_tags, parse_tags, quote_tag
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.tag_lists import NO_TAG, format_tags, parse_tags, quote_tag
-from jaxvae.taxonomy import Taxonomy
 from tests.networks import make_run
 
 FOLK = "folk, world, & country"
@@ -85,7 +86,7 @@ def test_what_is_written_reads_back(tags, known):
 @given(st.lists(TAGS.map(str.strip), min_size=1, max_size=5), st.lists(TAGS, max_size=3))
 def test_what_is_written_reads_back_from_a_cell(tags, known):
     taxonomy = Taxonomy.from_mapping({"all": [*known, *tags]}, source="test")
-    assert cells.parse_tags(format_tags(tags, taxonomy), taxonomy) == tags
+    assert tag_parser.parse_tags(format_tags(tags, taxonomy), taxonomy) == tags
 
 
 @pytest.mark.parametrize(
@@ -101,13 +102,13 @@ def test_what_is_written_reads_back_from_a_cell(tags, known):
     ],
 )
 def test_a_cell_may_hold_what_a_command_takes(cell, tags):
-    assert cells.parse_tags(cell, TAXONOMY) == tags
+    assert tag_parser.parse_tags(cell, TAXONOMY) == tags
 
 
 @pytest.mark.parametrize("cell", ["[live], jazz", "(live) folk", "['folk' 'world']", "folk (uk"])
 def test_brackets_of_no_known_tag_stay_refused(cell):
-    with pytest.raises(cells.UnreadableCell):
-        cells.parse_tags(cell, TAXONOMY)
+    with pytest.raises(tag_parser.UnreadableCell):
+        tag_parser.parse_tags(cell, TAXONOMY)
 
 
 def test_only_tags_that_need_quotes_have_them():

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvae import tag_rows
-from jaxvae.cells import MAX_CELL
+from jaxvae.data import encoding
+from jaxvae.data.tag_parser import MAX_CELL
 
 KNOWN = {"rock": 0, "jazz": 1, "dub": 2}
 TAGS = [
@@ -39,9 +39,9 @@ def column_of(tag: str) -> int:
 def read(cells) -> tuple:
     """Rows, unknown tags and unreadable rows of all blocks, rows counted through."""
     rows, unknown, unreadable = [], Counter(), []
-    for block in tag_rows.blocks(cells):
+    for block in encoding.blocks(cells):
         unreadable += [(len(rows) + row, line, why) for row, line, why in block.unreadable]
-        columns, lengths, unknown_here = tag_rows.number_tags(block, column_of, len(KNOWN))
+        columns, lengths, unknown_here = encoding.number_tags(block, column_of, len(KNOWN))
         assert len(lengths) == block.num_rows
         ends = np.cumsum(lengths)
         rows += [columns[end - n : end].tolist() for end, n in zip(ends, lengths, strict=True)]
@@ -85,22 +85,22 @@ def test_numbered_words_are_read_without_a_loop_over_cells(monkeypatch):
     array = pa.ListArray.from_arrays(pa.array([0, 3, 4, 5, 6]), words)
     expected = read([(None, cell) for cell in array.to_pylist()])
     assert expected[0] == [[0, 1], [], [], [2]]
-    monkeypatch.setattr(tag_rows, "_from_cells", lambda cells: pytest.fail("cell by cell"))
+    monkeypatch.setattr(encoding, "_from_cells", lambda cells: pytest.fail("cell by cell"))
     assert read([array]) == expected
 
 
 def test_many_cells_make_many_blocks(monkeypatch):
-    monkeypatch.setattr(tag_rows, "BLOCK", 4)
+    monkeypatch.setattr(encoding, "BLOCK", 4)
     cells = [(n, ["rock", "jazz"][: n % 3]) for n in range(10)]
-    assert [block.num_rows for block in tag_rows.blocks(cells)] == [4, 4, 2]
+    assert [block.num_rows for block in encoding.blocks(cells)] == [4, 4, 2]
     assert read(cells)[0] == [[0, 1][: n % 3] for n in range(10)]
 
 
 @pytest.mark.parametrize("block", [1, 2, 100])
 def test_padding(monkeypatch, block):
-    monkeypatch.setattr(tag_rows, "_PADDED", 3 * block)
-    rows = tag_rows.pad(np.array([5, 1, 2, 3]), np.array([1, 0, 3]), fill=9, dtype=np.uint8)
+    monkeypatch.setattr(encoding, "_PADDED", 3 * block)
+    rows = encoding.pad(np.array([5, 1, 2, 3]), np.array([1, 0, 3]), fill=9, dtype=np.uint8)
     assert rows.tolist() == [[5, 9, 9], [9, 9, 9], [1, 2, 3]]
     assert rows.dtype == np.uint8
-    empty = tag_rows.pad(np.array([], int), np.array([0, 0]), fill=9, dtype=np.uint16)
+    empty = encoding.pad(np.array([], int), np.array([0, 0]), fill=9, dtype=np.uint16)
     assert empty.tolist() == [[9], [9]]

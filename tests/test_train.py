@@ -15,11 +15,11 @@ import pytest
 
 from jaxvae import epoch, interrupt, lock, manifest, run_folder
 from jaxvae.config import monitor, parsing
-from jaxvae.corpus import build_corpus
+from jaxvae.data.embedded_corpus import build_corpus
+from jaxvae.data.splits import SPLITS
 from jaxvae.errors import InputError
 from jaxvae.open_run import load
 from jaxvae.record import read_epochs
-from jaxvae.splits import SPLITS
 from jaxvae.train import TrainingFailed, train_and_evaluate
 from tests.conftest import ROOT
 from tests.test_settings import CONFIGS

@@ -15,9 +15,9 @@ import pytest
 from jaxvae import manifest, prepare
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.config import parsing
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.record import read_epochs
 from jaxvae.state import best_of
-from jaxvae.taxonomy import Taxonomy
 from tests.conftest import ROOT
 from tests.test_train import logged, write_clips
 

@@ -22,9 +22,9 @@ import atheris
 with atheris.instrument_imports(include=["jaxvae", "pickletools"]):
     import pickletools  # noqa: F401  the machine reads a program by it
 
-    from jaxvae.cells import UnreadableCell, parse_tags
+    from jaxvae.data.tag_parser import UnreadableCell, parse_tags
+    from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.errors import InputError
-    from jaxvae.taxonomy import Taxonomy
     from jaxvae.torch_file import _write_zip, read_pth
     from jaxvae.torch_pickle import TensorEntry, encode
 

@@ -13,11 +13,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jaxvae.cells import UnreadableCell, parse_tags
 from jaxvae.config import parsing
-from jaxvae.dataset import load_dataset
+from jaxvae.data.dataset import load_dataset
+from jaxvae.data.tag_parser import UnreadableCell, parse_tags
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.taxonomy import Taxonomy
 from tests.conftest import ROOT
 from tests.test_dataset import check_sums
 

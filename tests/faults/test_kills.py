@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxvae.checkpoints import Checkpoints
-from jaxvae.taxonomy import Taxonomy
+from jaxvae.data.taxonomy import Taxonomy
 from tests.faults.conftest import (
     EPOCHS,
     arguments,

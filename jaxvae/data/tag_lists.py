@@ -2,15 +2,15 @@
 
 A tag may hold a comma, as Discogs' "Folk, World, & Country" does, so a comma alone does not say
 where a tag ends: the taxonomy does, or quotes do. `format_tags` writes what `parse_tags` reads, and
-what `cells.parse_tags` reads where the taxonomy is known.
+what `tag_parser.parse_tags` reads where the taxonomy is known.
 """
 
 import json
 import re
 from collections.abc import Iterable, Sequence
 
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.taxonomy import Taxonomy
 
 NO_TAG = "(no tag)"
 # A tag in double quotes, a quote in it doubled, up to the comma after it or the end.

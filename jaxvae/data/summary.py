@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from jaxvae.tag_rows import tag_counts
-from jaxvae.taxonomy import Taxonomy, normalize
+from jaxvae.data.encoding import tag_counts
+from jaxvae.data.taxonomy import Taxonomy, normalize
 
 _MUCH, _LONG = 10**8, 20
 SHOWN = 20

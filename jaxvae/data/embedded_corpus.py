@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxvae.corpus_tables import (
+from jaxvae.data.embedded_corpus_tables import (
     DETAIL,
     FAMILIES,
     MAX_PROBABILITY,
@@ -30,7 +30,7 @@ from jaxvae.corpus_tables import (
     TEMPO_GIVEN_MOOD,
     TEMPOS,
 )
-from jaxvae.taxonomy import Taxonomy
+from jaxvae.data.taxonomy import Taxonomy
 
 _DRAWN_AT_ONCE = 4096  # Part of what a seed means: changing it changes the rows.
 _SCORED_AT_ONCE = 512

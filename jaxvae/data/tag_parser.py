@@ -11,8 +11,8 @@ import re
 import warnings
 from typing import Any
 
-from jaxvae.tag_lists import NO_TAG, split_tags
-from jaxvae.taxonomy import Taxonomy
+from jaxvae.data.tag_lists import NO_TAG, split_tags
+from jaxvae.data.taxonomy import Taxonomy
 
 MAX_CELL = 65_536
 MAX_DEPTH = 2

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxvae.cells import MAX_CELL, UnreadableCell, parse_tags
-from jaxvae.growing import Growing
-from jaxvae.taxonomy import Taxonomy
+from jaxvae.data.spill_array import Growing
+from jaxvae.data.tag_parser import MAX_CELL, UnreadableCell, parse_tags
+from jaxvae.data.taxonomy import Taxonomy
 
 BLOCK = 65_536
 _PADDED = _COUNTED = 2**22
@@ -42,7 +42,7 @@ def blocks(cells: Iterable, taxonomy: Taxonomy | None = None) -> Iterator[TagBlo
 
     Args:
         cells: pairs of a line number and a cell, or Arrow arrays of many cells, mixed at will.
-        taxonomy: known tags, for `cells.parse_tags`.
+        taxonomy: known tags, for `tag_parser.parse_tags`.
 
     Raises:
         InputError: where drawing a cell does.

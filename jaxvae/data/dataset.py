@@ -14,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae import tables, tag_rows
+from jaxvae import tables
 from jaxvae.config.paths import user_path
-from jaxvae.corpus import Corpus, build_corpus
-from jaxvae.data_report import (
+from jaxvae.data import encoding
+from jaxvae.data.embedded_corpus import Corpus, build_corpus
+from jaxvae.data.spill_array import Growing
+from jaxvae.data.splits import count_twins, group_rows, split_rows
+from jaxvae.data.summary import (
     SHOWN,
     describe_rows,
     describe_unreadable,
@@ -25,11 +28,9 @@ from jaxvae.data_report import (
     list_tags,
     rank_unknown,
 )
+from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.growing import Growing
 from jaxvae.hub import read_hub
-from jaxvae.splits import count_twins, group_rows, split_rows
-from jaxvae.taxonomy import Taxonomy, normalize
 
 __all__ = [
     "Dataset",
@@ -211,8 +212,8 @@ def _encode(
     unreadable: list[dict] = []
     flat, counts, positions = Growing(dtype), Growing(np.uint32), Growing(np.int64)
     num_read = num_unreadable = num_kept = 0
-    for block in tag_rows.blocks(cells, taxonomy):
-        columns, lengths, unknown_here = tag_rows.number_tags(block, column_of, taxonomy.num_tags)
+    for block in encoding.blocks(cells, taxonomy):
+        columns, lengths, unknown_here = encoding.number_tags(block, column_of, taxonomy.num_tags)
         unknown.update(unknown_here)
         for row, line, reason in block.unreadable[: SHOWN - len(unreadable)]:
             at_line = {} if line is None else {"line": line}
@@ -248,7 +249,7 @@ def _encode(
             f"{source}: {num_kept:,} rows padded to the longest, {lengths.max():,} tags, exceed "
             f"{MAX_ROWS_BYTES >> 30} GiB; leave out the rows with the most tags"
         )
-    rows = tag_rows.pad(columns, lengths, fill=taxonomy.num_tags, dtype=dtype)
+    rows = encoding.pad(columns, lengths, fill=taxonomy.num_tags, dtype=dtype)
     report = {
         "rows_read": num_read,
         "rows_kept": len(rows),
