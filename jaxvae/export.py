@@ -11,9 +11,9 @@ import numpy as np
 from flax import nnx
 
 from jaxvae import torch_file
+from jaxvae.data.readers.file_kinds import stand_in
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, json_fault
-from jaxvae.file_kinds import stand_in
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, depth_of, encoder_layers
 from jaxvae.models.vae import VAE
 from jaxvae.record import write_json

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jaxvae import hub_folder
 from jaxvae.config.paths import user_path
+from jaxvae.data.readers.hub_client import held_offline, quiet, unreachable
 from jaxvae.errors import InputError, one_line
-from jaxvae.hub_access import held_offline, quiet, unreachable
 
 PREFIX = "hf://"
 _COMMIT = re.compile("[0-9a-f]{40}")

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from jaxvae.data.dataset import Dataset, fingerprint_rows
+from jaxvae.data.readers.regular_file import refuse_unreadable
 from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable, did_you_mean
 from jaxvae.record import read_json, replacing
-from jaxvae.regular_file import refuse_unreadable
 
 _IN_NONE = 255
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvae import inference, tables
+from jaxvae import inference
 from jaxvae.data import encoding
 from jaxvae.data.dataset import make_lookup
+from jaxvae.data.readers import tables
 from jaxvae.errors import InputError
 from jaxvae.run import Run
 

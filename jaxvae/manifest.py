@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.errors import InputError
-from jaxvae.regular_file import open_regular, refuse_unreadable
 
 NAME = "SHA256SUMS"
 

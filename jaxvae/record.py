@@ -16,9 +16,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxvae import events
+from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.errors import InputError, json_fault
 from jaxvae.escapes import ERRORS
-from jaxvae.regular_file import open_regular, refuse_unreadable
 
 _LINE_EVERY_SECONDS = 5.0
 _PACKAGES = ("jaxvae", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")

@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 from jaxvae import manifest, record
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset
+from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.kept_rows import write_rows
 from jaxvae.models.layer_names import are_widths
-from jaxvae.regular_file import open_regular, refuse_unreadable
 
 MAY_CHANGE = (
     "model_name",

@@ -340,8 +340,8 @@ def test_endpoint_that_is_no_web_address(tmp_path):
 def test_too_old_a_library_is_refused(monkeypatch):
     import datasets
 
+    from jaxvae.data.readers.hub_dataset import read_hub
     from jaxvae.errors import InputError
-    from jaxvae.hub import read_hub
 
     monkeypatch.setattr(datasets, "__version__", "3.6.0")
     start = time.monotonic()

@@ -6,9 +6,9 @@ import zipfile
 
 import pytest
 
+from jaxvae.data.readers.tables import SUFFIXES, read_file
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.tables import SUFFIXES, read_file
 
 TABLE = "id,tags\n1,rock\n2,jazz\n"
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"

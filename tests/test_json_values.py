@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxvae.data.readers.json_values import json_values
+from jaxvae.data.readers.tables import read_file
 from jaxvae.errors import InputError
-from jaxvae.json_values import json_values
-from jaxvae.tables import read_file
 
 ROWS = [{"id": n, "tags": [["dark"], ["rock", "jazz"]][n % 2]} for n in range(60)]
 TAGS = [row["tags"] for row in ROWS]
@@ -123,7 +123,7 @@ def test_what_is_not_json_is_said_to_be_none(tmp_path, text, message):
 
 def test_an_indented_file_is_not_read_as_often_as_it_has_lines(tmp_path, monkeypatch):
     """Each try takes twice as many lines; a try at each line would read 20,000 lines 20,000 times."""
-    from jaxvae import json_values as module
+    from jaxvae.data.readers import json_values as module
 
     path = tmp_path / "clips.json"
     path.write_text(json.dumps({str(n): 1 for n in range(20_000)}, indent=1))

@@ -13,9 +13,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jaxvae import cli, devices, manifest
+from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.record import read_epochs, read_json
-from jaxvae.regular_file import open_regular, refuse_unreadable
 from tests.test_train import Killed, run, timeless, write_clips
 
 CAUSES = {

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae import tables
 from jaxvae.config.paths import user_path
 from jaxvae.data import encoding
 from jaxvae.data.embedded_corpus import Corpus, build_corpus
+from jaxvae.data.readers import tables
+from jaxvae.data.readers.hub_dataset import read_hub
 from jaxvae.data.spill_array import Growing
 from jaxvae.data.splits import count_twins, group_rows, split_rows
 from jaxvae.data.summary import (
@@ -30,7 +31,6 @@ from jaxvae.data.summary import (
 )
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.hub import read_hub
 
 __all__ = [
     "Dataset",
@@ -93,7 +93,7 @@ def load_dataset(
         dataset_name: "embedded", a path to a file of one of `tables.SUFFIXES`, or the id of a data
             set on the Hugging Face hub, "user/name".
         dataset_split: the hub data set's split; other sources have "train" alone.
-        hub_streaming: read a hub data set as it comes and keep no copy of it: see `hub.read_hub`.
+        hub_streaming: read a hub data set as it comes and keep no copy of it: see `hub_dataset.read_hub`.
         aspect_column: the column that holds each row's tags; the embedded corpus needs none.
         val_fraction: share of the kept rows for validation, size rounded down.
         test_fraction: share of the kept rows for test, size rounded down.

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae.config.paths import user_path
+from jaxvae.data.readers.file_kinds import stand_in
 from jaxvae.errors import InputError, json_fault, suggest
-from jaxvae.file_kinds import stand_in
 
 SHIPPED = Path(__file__).with_name("taxonomy.json")
 MAX_FILE_BYTES = 64 * 2**20

@@ -7,7 +7,7 @@ table may be separated otherwise than its name says, or begin with something els
 import re
 from pathlib import Path
 
-from jaxvae.regular_file import open_regular
+from jaxvae.data.readers.regular_file import open_regular
 
 _START = 4096
 _UNPACK = "unpack it, and name what comes out"

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jaxvae.data.readers.file_kinds import recognise, wrong_header
+from jaxvae.data.readers.json_values import describe_json, is_row, json_values, main_member
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.file_kinds import recognise, wrong_header
-from jaxvae.json_values import describe_json, is_row, json_values, main_member
 
 Cells = Iterator[Any]
 """Pairs of the line a cell starts on (None if the file has no lines) and the cell; from typed

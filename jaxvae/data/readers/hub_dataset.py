@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jaxvae.data.readers.hub_client import held_offline, quiet, unreachable
+from jaxvae.data.readers.tables import ARROW_BATCH, Cells, arrow_cells, check_column
 from jaxvae.errors import InputError, one_line
-from jaxvae.hub_access import held_offline, quiet, unreachable
-from jaxvae.tables import ARROW_BATCH, Cells, arrow_cells, check_column
 
 WAYS_OUT = (
     "ways out: a copy cached earlier (HF_HUB_OFFLINE=1), a local file "

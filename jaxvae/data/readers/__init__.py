@@ -1,0 +1,1 @@
+"""Readers of tag columns: files of several formats, and data sets of the Hugging Face Hub."""
