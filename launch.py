@@ -6,12 +6,12 @@ python launch.py --config=configs/medium.py:data=musiccaps --config.loss.kld_wei
 import gc
 import sys
 
-from jaxvae import interrupt
+from jaxvae.runtime import signals
 
 if __name__ == "__main__":
-    interrupt.end_at_signals()  # before anything slow is imported
+    signals.end_at_signals()  # before anything slow is imported
     gc.set_threshold(100_000)  # libraries and traces stay; sifting them is a tenth of a start
 
     from jaxvae.cli import launch
 
-    interrupt.leave(launch(sys.argv))
+    signals.leave(launch(sys.argv))

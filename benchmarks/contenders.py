@@ -24,7 +24,7 @@ from jaxvae import losses
 from jaxvae.epoch import make_train_epoch
 from jaxvae.evaluate import to_multi_hot
 from jaxvae.models.vae import reparameterize
-from jaxvae.sharding import append_empty_rows
+from jaxvae.runtime.sharding import append_empty_rows
 from jaxvae.state import create_state, make_numbers
 
 Epoch = Callable[[], None]

@@ -21,8 +21,9 @@ import numpy as np
 
 from benchmarks.contenders import trainer
 from benchmarks.problems import load_problem, machine, source
-from jaxvae import devices, epoch, sharding
+from jaxvae import epoch
 from jaxvae.population import Population
+from jaxvae.runtime import devices, sharding
 from jaxvae.state import create_state, make_numbers
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -2,17 +2,17 @@
 
 import gc
 
-from jaxvae import interrupt
+from jaxvae.runtime import signals
 
 
 def main() -> None:
     """Runs the command of the command line, and ends the process."""
-    interrupt.end_at_signals()  # before anything slow is imported
+    signals.end_at_signals()  # before anything slow is imported
     gc.set_threshold(100_000)  # libraries and traces stay; sifting them is a tenth of a start
 
     from jaxvae import cli
 
-    interrupt.leave(cli.main())
+    signals.leave(cli.main())
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jaxvae import devices, manifest
+from jaxvae import manifest
 from jaxvae.errors import InputError, Unreadable, one_line
 from jaxvae.record import read_json
+from jaxvae.runtime import devices
 
 KEPT = 2
 _PLAIN = re.compile(r"[\w./ +,=@-]*")

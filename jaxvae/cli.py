@@ -15,7 +15,6 @@ from absl import flags
 from jaxvae import (
     __version__,
     export_commands,
-    interrupt,
     population_commands,
     run_commands,
     search_commands,
@@ -25,7 +24,8 @@ from jaxvae.config import parsing
 from jaxvae.config.paths import user_path
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
-from jaxvae.escapes import escape_output
+from jaxvae.runtime import signals
+from jaxvae.runtime.escapes import escape_output
 
 USAGE_ERROR = 2
 DAMAGED = 1
@@ -67,7 +67,7 @@ def _guarded(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        interrupt.drop_output(sys.stdout)
+        signals.drop_output(sys.stdout)
         return 0  # the reader of our output went away, as `head` does
     except MemoryError:
         return _fail(_TOO_LARGE, USAGE_ERROR)
@@ -86,7 +86,7 @@ def _guarded(command: Callable[[], int]) -> int:
         value = os.environ.get(name, "")
         return _fail(f"{name}={value}: JAX knows no such value; unset {name}", USAGE_ERROR)
     except OSError as error:
-        interrupt.drop_output(sys.stdout)
+        signals.drop_output(sys.stdout)
         if error.filename is None and _is_adrift():
             return _fail("the working directory no longer exists; change to another", USAGE_ERROR)
         return _fail(f"{error.filename or 'standard output'}: {error.strerror}", USAGE_ERROR)
@@ -154,7 +154,7 @@ def _dispatch(arguments: list[str]) -> int:
     if options.run not in (_data, _train):
         quiet_libraries()
     if not getattr(options, "takes_config", False):
-        interrupt.as_before()
+        signals.as_before()
     return options.run(options, rest)
 
 

@@ -16,7 +16,7 @@ from jaxvae import draws, losses, metrics
 from jaxvae.forward import forward
 from jaxvae.losses import ELBO, Objective
 from jaxvae.models.vae import multi_hot
-from jaxvae.sharding import Sharding
+from jaxvae.runtime.sharding import Sharding
 from jaxvae.state import Numbers, TrainState, apply_gradients
 
 _WASTE = 1 / 16

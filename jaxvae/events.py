@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae.escapes import escaped
+from jaxvae.runtime.escapes import escaped
 
 KL_PER_DIMENSION = "val/kl_per_dimension"
 _FORMAT = "brain.Event:2"

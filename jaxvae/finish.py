@@ -9,13 +9,14 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import epoch, evaluate, events, export, projector, record, sample, sharding
+from jaxvae import epoch, evaluate, events, export, projector, record, sample
 from jaxvae.checkpoints import save_params
 from jaxvae.config import parsing
 from jaxvae.config.monitor import Monitor
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.losses import LossWeights, Objective
+from jaxvae.runtime import sharding
 
 _INFORMATION_ROWS = 5000
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import interrupt
 from jaxvae.errors import InputError
 from jaxvae.members import Member, Watch
+from jaxvae.runtime import signals
 from jaxvae.trials import Trials, measures_of
 
 PURPOSES = {
@@ -62,7 +62,7 @@ def frontier(
     *,
     weights: list[float],
     num_seeds: int,
-    requests: interrupt.Requests,
+    requests: signals.Requests,
     ended: Callable[[float, int, Member], None],
 ) -> list[dict[str, Any]]:
     """Trains every weight with every seed and measures the validation split.

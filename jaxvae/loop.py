@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae import devices, evaluate, hosts, interrupt, record
+from jaxvae import evaluate, record
 from jaxvae.checkpoints import Checkpoint, Checkpoints, set_aside_whole
 from jaxvae.config import monitor
 from jaxvae.errors import InputError
 from jaxvae.metrics import Losses
 from jaxvae.progress import Plan, Progress
-from jaxvae.sharding import put
+from jaxvae.runtime import devices, multihost, signals
+from jaxvae.runtime.sharding import put
 from jaxvae.state import Numbers, TrainState, best_of
 from jaxvae.trackers import Tracked
 
@@ -60,7 +61,7 @@ def train(
     tensorboard: bool,
     tracked: Tracked,
     hooks: Sequence[Hook],
-    requests: interrupt.Requests,
+    requests: signals.Requests,
     check_held: Callable[[], None],
 ) -> tuple[dict, Progress]:
     """Trains to the end, or from where the checkpoints left off.
@@ -96,7 +97,7 @@ def train(
             f"scale_batch_with_devices); go on with as many as before, or in a new --workdir"
         )
     log = None
-    with hosts.together():
+    with multihost.together():
         if checkpoints is not None:
             log = record.EpochLog(folder, tensorboard=tensorboard, finished=progress.epoch)
             if log.note:
@@ -146,12 +147,12 @@ def train(
             stop = requests.signum or (signal.SIGTERM if devices.preempted(progress.epoch) else 0)
             due = time.monotonic() - saved_at >= plan.checkpoint_every_seconds
             # Clocks and signals differ between hosts, and saving is everyone's business.
-            stop, is_due = hosts.most(stop, due)
+            stop, is_due = multihost.most(stop, due)
             if is_due or stop or saved_epoch == 0:
                 save()
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
             if stop:
-                raise interrupt.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
+                raise signals.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
     # An epoch that is saved stays as it is: resumed, the run meets the same bad step again.
     if saved_epoch != progress.epoch:
         save()
@@ -218,7 +219,7 @@ def _resume(
     best = _copy(best_of(state))
     like = {"state": state, "best": best}
     found = None
-    with hosts.together():
+    with multihost.together():
         if checkpoints is not None:
             found, damaged = checkpoints.restore(like, set_aside=True)
             for line in damaged:
@@ -248,7 +249,7 @@ def _resume(
 
 def _shared(found: Checkpoint | None, like: dict) -> Checkpoint | None:
     """What the first process restored, in every process."""
-    if not hosts.several():
+    if not multihost.several():
         return found
 
     def is_key(leaf) -> bool:
@@ -260,11 +261,11 @@ def _shared(found: Checkpoint | None, like: dict) -> Checkpoint | None:
         shape = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
         return np.zeros(shape.shape, shape.dtype)
 
-    facts, _ = hosts.from_the_first(found and found.facts, [])
+    facts, _ = multihost.from_the_first(found and found.facts, [])
     if facts is None:
         return None
     tree = jax.tree.map(raw, found.tree if found else like)
-    _, leaves = hosts.from_the_first(None, jax.tree.leaves(tree))
+    _, leaves = multihost.from_the_first(None, jax.tree.leaves(tree))
     tree = jax.tree.unflatten(jax.tree.structure(like), leaves)
     wrap = jax.random.wrap_key_data
     return Checkpoint(

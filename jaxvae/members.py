@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxvae import interrupt
 from jaxvae.config import monitor
 from jaxvae.loop import training_line
 from jaxvae.population import Population
 from jaxvae.progress import Plan, Progress
+from jaxvae.runtime import signals
 from jaxvae.state import Numbers, TrainState
 
 
@@ -73,7 +73,7 @@ def train_members(
     *,
     at_once: int,
     watch: Watch,
-    requests: interrupt.Requests,
+    requests: signals.Requests,
 ) -> None:
     """Trains members until no more come; a slot that falls free takes the next one.
 
@@ -105,7 +105,7 @@ def train_members(
                 _advance(populations[shape], members, watch)
         watch.round(sum(map(len, running.values())))
         if requests.signum:
-            raise interrupt.Interrupted(requests.signum)
+            raise signals.Interrupted(requests.signum)
 
 
 def _advance(slots: Population, members: dict[int, Member], watch: Watch) -> None:

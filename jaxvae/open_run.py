@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from jaxvae import compiled, export, hub_folder, run_folder
+from jaxvae import export, hub_folder, run_folder
 from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.taxonomy import Taxonomy
@@ -17,6 +17,7 @@ from jaxvae.hub_model import fetch, is_address
 from jaxvae.models.vae import VAE
 from jaxvae.record import environment, write_json
 from jaxvae.run import Run
+from jaxvae.runtime import compilation_cache
 from jaxvae.state import best_of, create_state
 
 CHECKPOINTS = ("best", "last")
@@ -59,7 +60,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
       InputError: no run there, a half-written one, one of another taxonomy; or the Hub has none
         such or is out of reach.
     """
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     if is_address(path):
         return _load_published(str(path), checkpoint, taxonomy_path)
     folder = user_path(path).resolve()

@@ -12,10 +12,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import interrupt
 from jaxvae.config import parsing
 from jaxvae.config.paths import run_path
 from jaxvae.errors import InputError
+from jaxvae.runtime import signals
 
 AT_ONCE = 16
 _MOST = 10_000
@@ -84,22 +84,23 @@ def _check_last_seed(config: ConfigDict, option: str, num: int) -> None:
 @contextlib.contextmanager
 def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[Any]:
     """What trains members on a config's data, with the folder claimed: (trials, requests)."""
-    from jaxvae import compiled, devices, lock
+    from jaxvae import lock
     from jaxvae.data.dataset import load_dataset
     from jaxvae.data.taxonomy import Taxonomy
+    from jaxvae.runtime import compilation_cache, devices
     from jaxvae.trials import Trials, refuse_alone, share_devices
 
     refuse_alone(config)
     lock.refuse_if_held(folder)
     at_second = "jaxvae: stopped at once; what was saved before stands"
     with (
-        interrupt.exit_at_second_signal(at_second),
-        interrupt.requests() as requests,
+        signals.exit_at_second_signal(at_second),
+        signals.requests() as requests,
         contextlib.ExitStack() as held,
     ):
         with requests.defer():  # a folder that is made is held, or gone again
             held.enter_context(lock.claim(folder))
-        compiled.keep_programs()
+        compilation_cache.keep_programs()
         devices.start(
             accelerator=config.trainer.accelerator, deterministic=config.trainer.deterministic
         )
@@ -124,7 +125,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def interrupted(error: interrupt.Interrupted, outcome: str) -> int:
+def interrupted(error: signals.Interrupted, outcome: str) -> int:
     """Says what a signal left and how to go on; the exit code."""
     signal_name = str(error).removeprefix("stopped by ").partition(":")[0]
     say(f"jaxvae: stopped by {signal_name}; {outcome}")
@@ -164,7 +165,7 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
                 requests=requests,
                 ended=lambda seed, member: say(f"seed {seed}: {_ending(member)}"),
             )
-    except interrupt.Interrupted as error:
+    except signals.Interrupted as error:
         options.workdir = folder
         again = typed(["seeds", *rest], options, "num", "at_once", "workdir")
         return interrupted(error, f"what is finished is kept; go on with: {again}")
@@ -212,7 +213,7 @@ def _frontier(options: argparse.Namespace, rest: list[str]) -> int:
                 requests=requests,
                 ended=lambda w, seed, member: say(f"{w:g}, seed {seed}: {_ending(member)}"),
             )
-    except interrupt.Interrupted as error:
+    except signals.Interrupted as error:
         options.workdir = folder
         again = typed(["frontier", *rest], options, "kld_weights", "seeds", "at_once", "workdir")
         return interrupted(error, f"a frontier keeps nothing before its end; begin again: {again}")

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import devices, epoch, evaluate, likelihood, loop, schedule
+from jaxvae import epoch, evaluate, likelihood, loop, schedule
 from jaxvae.config import monitor
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
@@ -23,7 +23,8 @@ from jaxvae.losses import Objective
 from jaxvae.models.layer_names import widths_of
 from jaxvae.models.vae import VAE
 from jaxvae.row_stream import RowStream
-from jaxvae.sharding import Sharding
+from jaxvae.runtime import devices
+from jaxvae.runtime.sharding import Sharding
 from jaxvae.state import TrainState, make_initial
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from jaxvae import events
 from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.errors import InputError, json_fault
-from jaxvae.escapes import ERRORS
+from jaxvae.runtime.escapes import ERRORS
 
 _LINE_EVERY_SECONDS = 5.0
 _PACKAGES = ("jaxvae", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")

@@ -12,10 +12,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import interrupt
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.members import Member, Watch
+from jaxvae.runtime import signals
 from jaxvae.space import Dimension, Draw, Space
 from jaxvae.study import Outcome, Study
 from jaxvae.trials import Trials, measures_of
@@ -52,7 +52,7 @@ def search(
     *,
     num_trials: int,
     metric: str,
-    requests: interrupt.Requests,
+    requests: signals.Requests,
     ended: Callable[[Outcome], None],
 ) -> dict[int, tuple[Member, dict[str, Any]]]:
     """Trains trials until the study has as many as wanted.
@@ -153,7 +153,7 @@ def best_run(
     best: Outcome,
     leading: dict[int, tuple[Member, dict[str, Any]]],
     folder: Path,
-    requests: interrupt.Requests,
+    requests: signals.Requests,
 ) -> dict[str, dict[str, Any]]:
     """Makes the best trial a run; one that was trained elsewhere, or before a kill, trains again.
 

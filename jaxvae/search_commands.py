@@ -8,7 +8,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import interrupt
 from jaxvae.config import parsing
 from jaxvae.config.paths import user_path, user_url
 from jaxvae.errors import InputError, StudyLost, did_you_mean
@@ -22,6 +21,7 @@ from jaxvae.population_commands import (
     say,
     typed,
 )
+from jaxvae.runtime import signals
 
 _DEFAULTS = {
     "metric": "val/nll_iw",
@@ -76,7 +76,7 @@ def _search(options: argparse.Namespace, rest: list[str]) -> int:
         return _run_search(
             config, facts, folder, apply, None if options.resume else space, always_drawn
         )
-    except interrupt.Interrupted as error:
+    except signals.Interrupted as error:
         return interrupted(error, _how_to_go_on(folder, options))
     except StudyLost as error:
         raise InputError(

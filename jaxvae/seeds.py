@@ -11,8 +11,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import interrupt, manifest, record
+from jaxvae import manifest, record
 from jaxvae.members import Member, Watch
+from jaxvae.runtime import signals
 from jaxvae.trials import Trials
 
 
@@ -23,7 +24,7 @@ def train_seeds(
     *,
     num: int,
     overrides: dict[str, Any],
-    requests: interrupt.Requests,
+    requests: signals.Requests,
     ended: Callable[[int, Member], None],
 ) -> dict[str, dict[str, Any]]:
     """Trains runs that differ by their seed alone; those that `folder` has already stay.

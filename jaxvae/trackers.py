@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jaxvae import mlflow_tracker, record, trackio_tracker, wandb_tracker
 from jaxvae.errors import InputError, one_line
-from jaxvae.escapes import escaped
+from jaxvae.runtime.escapes import escaped
 
 FILE = "trackers.json"
 """In a run's folder: what its runs are called where they are tracked."""

@@ -15,19 +15,7 @@ import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxvae import (
-    compiled,
-    devices,
-    hosts,
-    interrupt,
-    lock,
-    loop,
-    prepare,
-    record,
-    run_folder,
-    schedule,
-    trackers,
-)
+from jaxvae import lock, loop, prepare, record, run_folder, schedule, trackers
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.config import parsing
 from jaxvae.config.paths import run_path, user_path
@@ -39,7 +27,8 @@ from jaxvae.kept_rows import damage_to_repair
 from jaxvae.loop import Hook, TrainingFailed
 from jaxvae.losses import LossWeights
 from jaxvae.progress import Progress
-from jaxvae.sharding import Sharding, check_vocabulary
+from jaxvae.runtime import compilation_cache, devices, multihost, signals
+from jaxvae.runtime.sharding import Sharding, check_vocabulary
 from jaxvae.verify import verify
 
 __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
@@ -76,21 +65,21 @@ def train_and_evaluate(
     """
     parsing.validate(config)
     trainer = config.trainer
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     devices.start(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
     folder = run_path(workdir)
     # Under jax.distributed, a scheduler's SIGTERM is its business: all hosts must agree.
     ignore = (signal.SIGTERM,) if jax.distributed.is_initialized() else ()
     with contextlib.ExitStack() as held:
-        requests = held.enter_context(interrupt.requests(ignore=ignore))
+        requests = held.enter_context(signals.requests(ignore=ignore))
         claimed = held.enter_context(contextlib.ExitStack())
         if not jax.distributed.is_initialized():  # others would not hear of it in good order
             requests.clean = claimed.close
-        held.enter_context(hosts.peers())
-        first = hosts.is_first()
+        held.enter_context(multihost.peers())
+        first = multihost.is_first()
         terminal = record.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
         plain = json.loads(config.to_json())
-        with hosts.together():
+        with multihost.together():
             if first:
                 trackers.refuse_missing(config.logger.name)
             with requests.defer():  # a folder that is made is held, or gone again
@@ -105,10 +94,10 @@ def train_and_evaluate(
             dataset = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config))
             if first:
                 run_folder.refuse_other_data(folder, taxonomy, dataset)
-        hosts.agree(_what_all_must_share(plain, taxonomy, dataset))
+        multihost.agree(_what_all_must_share(plain, taxonomy, dataset))
         asked = dict(parsing.fields(plain))
         whole = first and run_folder.is_what_is_asked(folder, asked) and not verify(folder)[1]
-        if hosts.from_the_first(whole, [])[0]:
+        if multihost.from_the_first(whole, [])[0]:
             requests.clean = None
             terminal.say(run_folder.finished_line(folder, asked))
             return _tell_trackers(folder, config, overrides or {}, terminal) if first else {}
@@ -120,7 +109,7 @@ def train_and_evaluate(
 
         tracked = trackers.untracked()
         requests.clean = None  # from here on the run writes, and has trackers to close
-        with hosts.together():
+        with multihost.together():
             if first:
                 tracked = trackers.open_all(
                     config.logger.name,
@@ -150,7 +139,7 @@ def train_and_evaluate(
         with contextlib.ExitStack() as training:
             training.enter_context(requests.defer())
             checkpoints = None
-            with hosts.together():
+            with multihost.together():
                 if first:
                     digest = taxonomy.digest
                     opened = Checkpoints(folder / "checkpoints", taxonomy_digest=digest)
@@ -185,7 +174,7 @@ def train_and_evaluate(
                 terminal=terminal,
                 tracked=tracked,
             )
-        hosts.wait_for_the_first()
+        multihost.wait_for_the_first()
         return stages
 
 

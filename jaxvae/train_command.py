@@ -10,11 +10,12 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxvae import __version__, interrupt, job, lock
+from jaxvae import __version__, lock
 from jaxvae.config import parsing
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
+from jaxvae.runtime import launcher, signals
 
 USAGE_ERROR = 2
 TRAINING_FAILED = 1
@@ -80,19 +81,19 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     flagged = {
         name: getattr(values, name) for name in ("coordinator", "num_processes", "process_id")
     }
-    job.check_flags(**flagged)
-    asked = values.coordinator or job.in_a_cluster(os.environ)
+    launcher.check_flags(**flagged)
+    asked = values.coordinator or launcher.in_a_cluster(os.environ)
     alone = not asked or values.num_processes == 1
-    if not alone and not job.is_supervised():
-        return job.supervise([*program, *arguments])
+    if not alone and not launcher.is_supervised():
+        return launcher.supervise([*program, *arguments])
     if not alone:
-        job.follow_supervisor()
-        interrupt.take_as_one(_FORWARDED_SECONDS)
+        launcher.follow_supervisor()
+        signals.take_as_one(_FORWARDED_SECONDS)
     workdir = user_path(values.workdir) if values.workdir else _new_workdir()
     folder = run_path(values.workdir or workdir)  # as it was typed: a Path is no URL any more
     if alone:  # before JAX is imported, which takes long
         lock.refuse_if_held(folder)
-    if alone and values.num_processes != 1 and job.is_indexed_pod(os.environ):
+    if alone and values.num_processes != 1 and launcher.is_indexed_pod(os.environ):
         print(
             "jaxvae: this pod of a Kubernetes job trains by itself; pip install 'jax[k8s]', or "
             "--coordinator, joins it to the others",
@@ -100,21 +101,22 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
         )
     quiet_libraries()
     at_once = "jaxvae: stopped at once; what was saved before stands"
-    with interrupt.exit_at_second_signal(at_once):
-        from jaxvae import hosts, run_folder
+    with signals.exit_at_second_signal(at_once):
+        from jaxvae import run_folder
+        from jaxvae.runtime import multihost
         from jaxvae.train import TrainingFailed, train_and_evaluate
 
         for line in run_folder.keep_older_values(folder, config, typed=overrides):
             print(f"jaxvae: {line}", file=sys.stderr)
         try:
-            hosts.join(**flagged)
-            with hosts.first_leaves_last():
+            multihost.join(**flagged)
+            with multihost.first_leaves_last():
                 train_and_evaluate(config, workdir, overrides=overrides)
         except TrainingFailed as error:
-            raise CommandEnded(error, TRAINING_FAILED if alone else job.TOLD) from error
-        except job.PeerLost as error:  # `supervise` says what that means
+            raise CommandEnded(error, TRAINING_FAILED if alone else launcher.TOLD) from error
+        except launcher.PeerLost as error:  # `supervise` says what that means
             raise CommandEnded(error.reason, TRAINING_FAILED) from error
-        except interrupt.Interrupted as error:
+        except signals.Interrupted as error:
             how = _how_to_resume([*program, *arguments], workdir)
             raise CommandEnded(f"{error}{how}", 128 + error.signum) from error
         except OSError as error:

@@ -14,19 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvae import (
-    devices,
-    export,
-    interrupt,
-    likelihood,
-    lock,
-    prepare,
-    record,
-    run_folder,
-    schedule,
-    sharding,
-    trackers,
-)
+from jaxvae import export, likelihood, lock, prepare, record, run_folder, schedule, trackers
 from jaxvae.checkpoints import Checkpoints
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset
@@ -35,6 +23,7 @@ from jaxvae.errors import InputError
 from jaxvae.members import Member, Watch, train_members
 from jaxvae.metrics import ACTIVE_KL
 from jaxvae.population import Population
+from jaxvae.runtime import devices, sharding, signals
 from jaxvae.train import conclude
 
 OWN_NUMBERS = (
@@ -131,7 +120,7 @@ class Trials:
         )
 
     def train(
-        self, ask: Callable[[], Member | None], watch: Watch, requests: interrupt.Requests
+        self, ask: Callable[[], Member | None], watch: Watch, requests: signals.Requests
     ) -> None:
         """Trains members until `ask` gives no more: see `members.train_members`."""
         train_members(ask, self._population, at_once=self.at_once, watch=watch, requests=requests)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae import devices, export, manifest, run_folder
+from jaxvae import export, manifest, run_folder
 from jaxvae.checkpoints import Checkpoints, load_params
 from jaxvae.data.readers.regular_file import irregular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.kept_rows import load_kept_rows
 from jaxvae.record import read_epochs, read_json
+from jaxvae.runtime import devices
 from jaxvae.safetensors_file import read_safetensors
 from jaxvae.torch_file import read_pth
 

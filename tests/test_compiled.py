@@ -5,7 +5,7 @@ import os
 import jax
 import pytest
 
-from jaxvae import compiled
+from jaxvae.runtime import compilation_cache
 
 SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -22,43 +22,46 @@ def home(tmp_path, monkeypatch):
 
 
 def test_it_is_on_by_default_in_the_users_cache_folder(home):
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     (folder,) = (home / "jaxvae").iterdir()
     assert jax.config.values["jax_compilation_cache_dir"] == str(folder)
 
 
 def test_old_programs_go_and_new_ones_stay(home):
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     (folder,) = (home / "jaxvae").iterdir()
-    for name, age in (("old", compiled.MAX_AGE + 60.0), ("new", compiled.MAX_AGE - 60.0)):
+    for name, age in (
+        ("old", compilation_cache.MAX_AGE + 60.0),
+        ("new", compilation_cache.MAX_AGE - 60.0),
+    ):
         (folder / name).touch()
         then = (folder / name).stat().st_mtime - age
         os.utime(folder / name, (then, then))
     jax.config.update("jax_compilation_cache_dir", None)
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     assert [path.name for path in folder.iterdir()] == ["new"]
 
 
 def test_the_users_own_folder_stands(home):
     jax.config.update("jax_compilation_cache_dir", str(home / "mine"))
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     assert jax.config.values["jax_compilation_cache_dir"] == str(home / "mine")
     assert not (home / "jaxvae").exists()
 
 
 def test_a_folder_that_cannot_be_made_leaves_it_off(home):
     (home / "jaxvae").touch()
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
 def test_the_users_own_folder_may_lie_in_their_home(home, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     jax.config.update("jax_compilation_cache_dir", "~/mine")
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     assert jax.config.values["jax_compilation_cache_dir"] == str(home / "mine")
     jax.config.update("jax_compilation_cache_dir", "gs://bucket/programs")  # a control
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     assert jax.config.values["jax_compilation_cache_dir"] == "gs://bucket/programs"
 
 
@@ -66,7 +69,7 @@ def test_without_a_home_folder_it_is_off_and_leaves_nothing(home, monkeypatch):
     monkeypatch.chdir(home)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "")
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     assert jax.config.values["jax_compilation_cache_dir"] is None
     assert not list(home.iterdir())
 
@@ -85,7 +88,7 @@ def test_on_a_gpu_no_kernel_is_chosen_by_the_clock(
 ):
     (tmp_path / "driver").touch()
     driver = tmp_path / ("driver" if there else "none")
-    monkeypatch.setattr(compiled, "_GPU_DRIVERS", (str(driver),))
+    monkeypatch.setattr(compilation_cache, "_GPU_DRIVERS", (str(driver),))
     monkeypatch.setenv("XLA_FLAGS", flags)
-    compiled.keep_programs()
+    compilation_cache.keep_programs()
     assert os.environ["XLA_FLAGS"] == after

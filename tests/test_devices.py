@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxvae import devices
 from jaxvae.errors import InputError
+from jaxvae.runtime import devices
 
 
 def test_one_two_and_all_devices():

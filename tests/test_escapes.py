@@ -16,7 +16,7 @@ from jaxvae import cli, record
 from jaxvae.data.dataset import load_dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.escapes import ERRORS, escaped
+from jaxvae.runtime.escapes import ERRORS, escaped
 from tests.conftest import ROOT
 
 TAGS = {"ジャンル": ["ジャズ", "café"], "mood": ["mellow", "🎷 loud"]}

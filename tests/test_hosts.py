@@ -6,8 +6,9 @@ import socket
 
 import pytest
 
-from jaxvae import cli, hosts, job
+from jaxvae import cli
 from jaxvae.errors import InputError
+from jaxvae.runtime import launcher, multihost
 from tests.conftest import ROOT
 from tests.faults.test_signals import free_port
 
@@ -23,17 +24,17 @@ INTERACTIVE = {
 
 
 def test_a_coordinator_that_nobody_is(monkeypatch):
-    monkeypatch.setattr(hosts, "JOIN_SECONDS", 1)
+    monkeypatch.setattr(multihost, "JOIN_SECONDS", 1)
     port = free_port()
     with pytest.raises(InputError, match=rf"--coordinator=127.0.0.1:{port}: nobody listens there"):
-        hosts.join(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=1)
+        multihost.join(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=1)
 
 
 def test_a_port_that_is_taken():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} can't be opened here: Address already"):
-            hosts.join(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=0)
+            multihost.join(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=0)
 
 
 @pytest.mark.parametrize(
@@ -51,15 +52,15 @@ def test_a_port_that_is_taken():
 def test_flags_that_name_no_job(flags, message):
     names = ("coordinator", "num_processes", "process_id")
     with pytest.raises(InputError, match=message) as error:
-        job.check_flags(**dict(zip(names, flags, strict=True)))
+        launcher.check_flags(**dict(zip(names, flags, strict=True)))
     assert "\n" not in str(error.value)
 
 
 def test_flags_that_do():
-    job.check_flags(coordinator="", num_processes=-1, process_id=-1)
-    job.check_flags(coordinator="", num_processes=1, process_id=-1)
-    job.check_flags(coordinator="host:7777", num_processes=2, process_id=1)
-    job.check_flags(coordinator="[::1]:7777", num_processes=1, process_id=0)
+    launcher.check_flags(coordinator="", num_processes=-1, process_id=-1)
+    launcher.check_flags(coordinator="", num_processes=1, process_id=-1)
+    launcher.check_flags(coordinator="host:7777", num_processes=2, process_id=1)
+    launcher.check_flags(coordinator="[::1]:7777", num_processes=1, process_id=0)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_flags_that_do():
     ],
 )
 def test_a_scheduler_is_recognised(environment, expected):
-    assert job.in_a_cluster(environment) is expected
+    assert launcher.in_a_cluster(environment) is expected
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_a_scheduler_is_recognised(environment, expected):
 )
 def test_who_waits_says_for_how_many_and_where(environment, line):
     first, rest = line.split(" .* ")
-    text = job.waiting_line(job.scheduled(environment), seconds=120)
+    text = launcher.waiting_line(launcher.scheduled(environment), seconds=120)
     assert text.startswith(first)
     assert f"{rest} at most 120 s; --num_processes=1" in text
 
@@ -123,16 +124,16 @@ def test_the_step_and_not_the_job_says_how_many(monkeypatch, capsys, waits):
         calls.append(arguments)
 
     monkeypatch.setattr("jax.distributed.initialize", initialize)
-    hosts.join()
+    multihost.join()
     assert [arguments["num_processes"] for arguments in calls] == [2] * waits
     assert capsys.readouterr().err == ""
 
 
 def test_flags_are_said_before_the_wait(monkeypatch, capsys):
-    monkeypatch.setattr(hosts, "JOIN_SECONDS", 0)
+    monkeypatch.setattr(multihost, "JOIN_SECONDS", 0)
     place = f"127.0.0.1:{free_port()}"
     with pytest.raises(InputError, match="nobody listens there"):
-        hosts.join(coordinator=place, num_processes=3, process_id=2)
+        multihost.join(coordinator=place, num_processes=3, process_id=2)
     assert f"process 2 of 3 waits for the others at {place}," in capsys.readouterr().err
 
 
@@ -143,11 +144,13 @@ POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"}
 def test_kubernetes_is_recognised_as_jax_does(monkeypatch, installed):
     spec = importlib.util.find_spec("json") if installed else None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    assert job.in_a_cluster(POD) is installed
-    assert not job.in_a_cluster({"JOB_COMPLETION_INDEX": "2"})
-    assert not job.in_a_cluster({"KUBERNETES_SERVICE_HOST": "10.0.0.1"})  # JAX has no number there
+    assert launcher.in_a_cluster(POD) is installed
+    assert not launcher.in_a_cluster({"JOB_COMPLETION_INDEX": "2"})
+    assert not launcher.in_a_cluster(
+        {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    )  # JAX has no number there
     if installed:
-        line = job.waiting_line(job.scheduled(POD), seconds=120)
+        line = launcher.waiting_line(launcher.scheduled(POD), seconds=120)
         assert line.startswith("process 2 of a job (Kubernetes says so) waits for the others,")
 
 
@@ -173,7 +176,7 @@ def test_a_scheduler_that_refuses_is_one_line(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("jax.distributed.initialize", refuse)
     with pytest.raises(InputError, match=r"403 - Forbidden; start the same .*--num_processes=1"):
-        hosts.join()
+        multihost.join()
 
 
 @pytest.mark.parametrize(
@@ -192,12 +195,12 @@ def test_a_scheduler_that_refuses_is_one_line(monkeypatch):
 def test_words_of_xla_while_joining_are_held_back(tmp_path, capfd, end, code, said):
     program = tmp_path / "program.py"
     program.write_text(
-        f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom jaxvae import job\n"
+        f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom jaxvae.runtime import launcher\n"
         f"with job.holding_errors():\n    {end}\n"
     )
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        assert job.supervise([str(program)]) == code
+        assert launcher.supervise([str(program)]) == code
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)
@@ -207,15 +210,15 @@ def test_words_of_xla_while_joining_are_held_back(tmp_path, capfd, end, code, sa
 
 
 def test_one_process_asks_nobody():
-    assert hosts.is_first()
-    assert not hosts.several()
-    assert hosts.most(2, 3) == (2, 3)
-    assert hosts.from_the_first({"a": 1}, [])[0] == {"a": 1}
-    hosts.agree({"config": "x"})
-    hosts.wait_for_the_first()
-    with pytest.raises(InputError, match="wrong"), hosts.together():
+    assert multihost.is_first()
+    assert not multihost.several()
+    assert multihost.most(2, 3) == (2, 3)
+    assert multihost.from_the_first({"a": 1}, [])[0] == {"a": 1}
+    multihost.agree({"config": "x"})
+    multihost.wait_for_the_first()
+    with pytest.raises(InputError, match="wrong"), multihost.together():
         raise InputError("wrong")
-    with pytest.raises(RuntimeError, match="gloo"), hosts.peers():
+    with pytest.raises(RuntimeError, match="gloo"), multihost.peers():
         raise RuntimeError("gloo: an error of one process alone stays what it is")
 
 
@@ -227,7 +230,7 @@ LOST = "jaxvae: another process of this job has ended (or did not come in time);
     [
         ("sys.exit(0)", 0, ""),
         ("sys.exit(2)", 2, ""),
-        (f"os._exit({job.TOLD})", 1, ""),
+        (f"os._exit({launcher.TOLD})", 1, ""),
         ("os._exit(1)", 1, LOST),
         ("os.abort()", 1, LOST),
         ("os.kill(os.getpid(), signal.SIGKILL)", 137, "jaxvae: ended by SIGKILL"),
@@ -242,7 +245,7 @@ def test_how_a_supervised_program_ended_is_said_last(end, code, said, tmp_path, 
     )
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        assert job.supervise([str(program)]) == code
+        assert launcher.supervise([str(program)]) == code
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)

@@ -12,26 +12,26 @@ import weakref
 
 import pytest
 
-from jaxvae import interrupt
+from jaxvae.runtime import signals
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("signum", interrupt.SIGNALS)
+@pytest.mark.parametrize("signum", signals.SIGNALS)
 def test_a_signal_raises_where_nothing_can_be_lost(signum):
-    with pytest.raises(interrupt.Interrupted) as caught, interrupt.requests():
+    with pytest.raises(signals.Interrupted) as caught, signals.requests():
         signal.raise_signal(signum)
     assert caught.value.signum == signum
     assert isinstance(caught.value, KeyboardInterrupt)
 
 
-@pytest.mark.parametrize("signum", interrupt.SIGNALS)
+@pytest.mark.parametrize("signum", signals.SIGNALS)
 def test_a_loop_hears_of_it_when_it_asks(signum):
     def loop():
-        with interrupt.requests() as asked, asked.defer():
+        with signals.requests() as asked, asked.defer():
             assert asked.signum == 0
             signal.raise_signal(signum)
             assert asked.signum == signum
-            with pytest.raises(interrupt.Interrupted):
+            with pytest.raises(signals.Interrupted):
                 signal.raise_signal(signum)  # the second one does not wait
             raise KeyError  # what the loop itself raises goes first
 
@@ -40,12 +40,12 @@ def test_a_loop_hears_of_it_when_it_asks(signum):
 
 
 def test_signals_that_come_together_are_one_where_that_is_asked_for(monkeypatch):
-    monkeypatch.setattr(interrupt, "_as_one_seconds", 0.0)
-    interrupt.take_as_one(0.2)
+    monkeypatch.setattr(signals, "_as_one_seconds", 0.0)
+    signals.take_as_one(0.2)
     reached = []
 
     def loop():
-        with interrupt.requests() as asked, asked.defer():
+        with signals.requests() as asked, asked.defer():
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
             reached.append("one")
@@ -53,7 +53,7 @@ def test_signals_that_come_together_are_one_where_that_is_asked_for(monkeypatch)
             signal.raise_signal(signal.SIGTERM)
             reached.append("two")
 
-    with pytest.raises(interrupt.Interrupted):
+    with pytest.raises(signals.Interrupted):
         loop()
     assert reached == ["one"]
 
@@ -62,13 +62,13 @@ def test_a_loop_that_does_not_ask_any_more_is_interrupted_at_its_end():
     reached = []
 
     def loop():
-        with interrupt.requests() as asked:
+        with signals.requests() as asked:
             with asked.defer():
                 signal.raise_signal(signal.SIGTERM)
                 reached.append("end")
             reached.append("after")
 
-    with pytest.raises(interrupt.Interrupted):
+    with pytest.raises(signals.Interrupted):
         loop()
     assert reached == ["end"]
 
@@ -106,7 +106,7 @@ def test_a_signal_that_a_collector_swallows_is_raised_after_it(raised_in, second
     reached = []
 
     def program():
-        with interrupt.requests():
+        with signals.requests():
             raised_in()
             reached.append("collected")
             until = time.monotonic() + seconds
@@ -114,7 +114,7 @@ def test_a_signal_that_a_collector_swallows_is_raised_after_it(raised_in, second
                 time.sleep(0.01)
         reached.append("end")
 
-    with pytest.raises(interrupt.Interrupted) as caught:
+    with pytest.raises(signals.Interrupted) as caught:
         program()
     assert caught.value.signum == signal.SIGTERM
     assert reached == ["collected"]
@@ -128,21 +128,21 @@ def test_what_else_a_collector_swallows_is_told_as_ever(monkeypatch):
 
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
-    with interrupt.requests():
+    with signals.requests():
         Broken()
     assert [type(each.exc_value) for each in told] == [KeyError]
 
 
 def test_handlers_are_put_back():
-    before = [signal.getsignal(number) for number in interrupt.SIGNALS]
-    with interrupt.requests():
-        assert [signal.getsignal(number) for number in interrupt.SIGNALS] != before
-    assert [signal.getsignal(number) for number in interrupt.SIGNALS] == before
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    with signals.requests():
+        assert [signal.getsignal(number) for number in signals.SIGNALS] != before
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
 def test_a_signal_that_someone_else_takes_care_of_is_left_to_them():
     before = signal.getsignal(signal.SIGTERM)
-    with interrupt.requests(ignore=(signal.SIGTERM,)):
+    with signals.requests(ignore=(signal.SIGTERM,)):
         assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -150,7 +150,7 @@ def test_in_another_thread_nothing_is_installed():
     seen = []
 
     def work():
-        with interrupt.requests() as asked:
+        with signals.requests() as asked:
             seen.append((asked.signum, signal.getsignal(signal.SIGTERM)))
 
     before = signal.getsignal(signal.SIGTERM)
@@ -163,7 +163,7 @@ def test_in_another_thread_nothing_is_installed():
 # One long call into C that never looks at Python's signals, as a compilation is.
 BUSY = """
 import hashlib
-from jaxvae import interrupt
+from jaxvae.runtime import signals
 interrupt.take_as_one({as_one})
 try:
     with interrupt.exit_at_second_signal("at once"), interrupt.requests() as asked, asked.defer():
@@ -226,7 +226,7 @@ def test_nor_does_one_that_is_told_twice_and_then_again():
 # Foreign code may swallow what a handler raises, as the import of an extension module may.
 SWALLOWED = """
 import signal
-from jaxvae import interrupt
+from jaxvae.runtime import signals
 {start}
 try:
     signal.raise_signal({signum})
@@ -236,7 +236,7 @@ print("went on", flush=True)
 """
 
 
-@pytest.mark.parametrize("signum", interrupt.SIGNALS)
+@pytest.mark.parametrize("signum", signals.SIGNALS)
 @pytest.mark.parametrize(
     "start",
     [

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae import cli, devices, interrupt, lock, population_commands, prepare, trials
+from jaxvae import cli, lock, population_commands, prepare, trials
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.taxonomy import Taxonomy
@@ -17,7 +17,8 @@ from jaxvae.members import Watch
 from jaxvae.open_run import load
 from jaxvae.population import Population
 from jaxvae.record import read_epochs
-from jaxvae.sharding import Sharding
+from jaxvae.runtime import devices, signals
+from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import train_and_evaluate
 from jaxvae.verify import verify
 from tests.conftest import ROOT
@@ -54,7 +55,7 @@ def train(data, configs, *, at_once=4, num_devices=2, epoch=lambda member: None)
     several = trials.Trials(*data, mesh, at_once)
     waiting = [several.member(name, config) for name, config in enumerate(configs)]
     done = {}
-    with interrupt.requests() as requests:
+    with signals.requests() as requests:
         several.train(
             lambda: waiting.pop(0) if waiting else None,
             Watch(epoch, lambda member, trees: done.update({member.name: (member, trees)})),
@@ -233,9 +234,9 @@ def test_a_signal_ends_after_the_round(data):
     mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
     several = trials.Trials(*data, mesh, 1)
     member = several.member("only", config_of())
-    asked = interrupt.Requests()
+    asked = signals.Requests()
     waiting = [member]
-    with pytest.raises(interrupt.Interrupted):
+    with pytest.raises(signals.Interrupted):
         several.train(
             lambda: waiting.pop() if waiting else None,
             Watch(lambda member: setattr(asked, "signum", 15), lambda member, trees: None),
@@ -253,7 +254,7 @@ def test_a_signal_while_the_folder_is_made_leaves_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lock, "_take", stopped)
     prepared = population_commands.prepared_trials(config_of(), tmp_path / "new", 1)
-    with pytest.raises(interrupt.Interrupted), prepared:
+    with pytest.raises(signals.Interrupted), prepared:
         pytest.fail("began")
     assert not (tmp_path / "new").exists()
 

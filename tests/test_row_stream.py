@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvae import devices, schedule
+from jaxvae import schedule
 from jaxvae.errors import InputError
 from jaxvae.record import read_epochs
 from jaxvae.row_stream import RowStream
+from jaxvae.runtime import devices
 from tests.test_train import parameters, run, same, small, timeless, write_clips
 
 

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, frontier, interrupt, population_commands, search_commands, study_plots
+from jaxvae import cli, frontier, population_commands, search_commands, study_plots
 from jaxvae import study as study_module
 from jaxvae.config import parsing
 from jaxvae.errors import InputError, StudyLost
 from jaxvae.likelihood import row_likelihood
+from jaxvae.runtime import signals
 from jaxvae.search import config_file
 from jaxvae.seeds import spread
 from jaxvae.study import PRUNERS, SAMPLERS, Outcome, Study
@@ -584,7 +585,7 @@ def stop_before(monkeypatch, place, name):
     """From now on a signal comes before a function does anything."""
 
     def stopped(*arguments, **options):
-        raise interrupt.Interrupted(signal.SIGINT)
+        raise signals.Interrupted(signal.SIGINT)
 
     monkeypatch.setattr(place, name, stopped)
 

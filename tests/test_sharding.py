@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae import devices
 from jaxvae.errors import InputError
-from jaxvae.sharding import Sharding, append_empty_rows, check_vocabulary
+from jaxvae.runtime import devices
+from jaxvae.runtime.sharding import Sharding, append_empty_rows, check_vocabulary
 from tests.conftest import ROOT
 from tests.eight_devices import CASES, FEW, MESHES, NUM_ROWS, collectives
 

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae import epoch, interrupt, lock, manifest, run_folder
+from jaxvae import epoch, lock, manifest, run_folder
 from jaxvae.config import monitor, parsing
 from jaxvae.data.embedded_corpus import build_corpus
 from jaxvae.data.splits import SPLITS
 from jaxvae.errors import InputError
 from jaxvae.open_run import load
 from jaxvae.record import read_epochs
+from jaxvae.runtime import signals
 from jaxvae.train import TrainingFailed, train_and_evaluate
 from tests.conftest import ROOT
 from tests.test_settings import CONFIGS
@@ -359,7 +360,7 @@ def test_an_interrupted_run_resumes_to_the_same_end(clips, when, rows_per_epoch)
             raise Killed
 
     with pytest.raises(Killed):
-        run(clips, "halves", hooks=[interrupt], **options)
+        run(clips, "halves", hooks=[signals], **options)
     assert len(read_epochs(clips / "halves")) == when
     _, halves = run(clips, "halves", **options)
     assert timeless(halves) == timeless(whole)
@@ -740,7 +741,7 @@ def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(clips, seconds):
 
     for stop in (3, 4):
         with pytest.raises(Killed):
-            run(clips, "parts", hooks=[interrupt], **options)
+            run(clips, "parts", hooks=[signals], **options)
         assert [epoch for epoch, _ in logged(clips / "parts", "train/loss")] == [1, 2, 3, 4][:stop]
     _, parts = run(clips, "parts", **options)
     assert logged(parts, "train/loss") == expected
@@ -850,7 +851,7 @@ def test_a_signal_while_the_folder_is_made_leaves_a_run_or_nothing(
         return before(*arguments)
 
     monkeypatch.setattr(room, writes, stopped)
-    with pytest.raises(interrupt.Interrupted):
+    with pytest.raises(signals.Interrupted):
         run(clips)
     if room is lock:
         assert not (clips / "run").exists()

@@ -12,10 +12,11 @@ from pathlib import Path
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxvae import cli, devices, manifest
+from jaxvae import cli, manifest
 from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.record import read_epochs, read_json
+from jaxvae.runtime import devices
 from tests.test_train import Killed, run, timeless, write_clips
 
 CAUSES = {

@@ -111,7 +111,7 @@ UNDER_A_CLUSTER = """
 import sys
 import jax
 from jaxvae.config import parsing
-from jaxvae.interrupt import Interrupted
+from jaxvae.runtime.signals import Interrupted
 from jaxvae.train import train_and_evaluate
 
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", num_processes=1, process_id=0)

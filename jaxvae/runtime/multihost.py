@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae import job
 from jaxvae.errors import InputError
-from jaxvae.job import PeerLost
+from jaxvae.runtime import launcher
+from jaxvae.runtime.launcher import PeerLost
 
 JOIN_SECONDS = 120
 HEARTBEAT_SECONDS = 30
@@ -44,14 +44,14 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
     if num_processes == 1:
         return
     arguments: dict[str, Any] = {}
-    scheduled = job.scheduled(os.environ)
+    scheduled = launcher.scheduled(os.environ)
     if coordinator:
         arguments = {
             "coordinator_address": coordinator,
             "num_processes": num_processes,
             "process_id": process_id,
         }
-        _say_waiting(job.Scheduled("", num_processes, process_id, coordinator))
+        _say_waiting(launcher.Scheduled("", num_processes, process_id, coordinator))
         if process_id:
             _reach(coordinator)
         else:
@@ -65,7 +65,7 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
     import jax
 
     try:
-        with job.holding_errors():
+        with launcher.holding_errors():
             _while_listening(
                 lambda: jax.distributed.initialize(
                     **arguments,
@@ -74,11 +74,11 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
                 )
             )
     except Exception as error:  # of a scheduler's client too
-        raise InputError(job.not_together(error)) from error
+        raise InputError(launcher.not_together(error)) from error
 
 
-def _say_waiting(scheduled: job.Scheduled) -> None:
-    line = job.waiting_line(scheduled, seconds=JOIN_SECONDS)
+def _say_waiting(scheduled: launcher.Scheduled) -> None:
+    line = launcher.waiting_line(scheduled, seconds=JOIN_SECONDS)
     print(f"jaxvae: {line}", file=sys.stderr, flush=True)
 
 

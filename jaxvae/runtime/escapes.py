@@ -10,7 +10,7 @@ import contextlib
 import sys
 from typing import Any
 
-ERRORS = "jaxvae.escapes"
+ERRORS = "jaxvae.runtime.escapes"
 """For `errors=` of whatever encodes."""
 
 
