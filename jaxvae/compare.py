@@ -6,10 +6,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from jaxvae import manifest, run_folder
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
-from jaxvae.record import read_json
+from jaxvae.storage import manifest, run_dir
+from jaxvae.storage.atomic_files import read_json
 
 MIN_DRAWS = 1000
 """Importance samples of a kept likelihood; from fewer the bound is looser, and not comparable."""
@@ -41,7 +41,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
     groups: dict[str, dict[str, Any]] = {}
     seen: set[Path] = set()
     for folder in folders:
-        run_folder.check_is_run(folder)
+        run_dir.check_is_run(folder)
         if folder.resolve() in seen:
             raise InputError(f"{folder}: is named twice, and would count as two runs")
         seen.add(folder.resolve())
@@ -49,7 +49,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
         if manifest.is_sealed(folder):
             manifest.check(folder, ["metrics.json", "summary.json"])
-        fields = dict(parsing.fields(run_folder.read_config(folder)))
+        fields = dict(parsing.fields(run_dir.read_config(folder)))
         test = read_json(folder / "metrics.json").get("test", {})
         if not isinstance(test, dict):
             raise InputError(f"{folder / 'metrics.json'}: damaged: test is no object")

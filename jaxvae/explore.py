@@ -17,8 +17,8 @@ from jaxvae.errors import InputError
 from jaxvae.evaluate import to_multi_hot
 from jaxvae.losses import standardised_kl
 from jaxvae.metrics import ACTIVE_KL
-from jaxvae.record import write_text
 from jaxvae.run import Run
+from jaxvae.storage.atomic_files import write_text
 
 TEMPLATE = Path(__file__).with_name("explore.html")
 MAP_POINTS = 2000

@@ -16,8 +16,8 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, json_fault
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, depth_of, encoder_layers
 from jaxvae.models.vae import VAE
-from jaxvae.record import write_json
 from jaxvae.safetensors_file import read_safetensors, write_safetensors
+from jaxvae.storage.atomic_files import write_json
 from jaxvae.torch_names import cut_wrappers
 
 _STATISTICS = ("mean", "var", "count")

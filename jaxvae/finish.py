@@ -9,14 +9,15 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import epoch, evaluate, events, export, projector, record, sample
-from jaxvae.checkpoints import save_params
+from jaxvae import epoch, evaluate, events, export, projector, sample
 from jaxvae.config import parsing
 from jaxvae.config.monitor import Monitor
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.losses import LossWeights, Objective
 from jaxvae.runtime import sharding
+from jaxvae.storage import atomic_files
+from jaxvae.storage.checkpoints import save_params
 
 _INFORMATION_ROWS = 5000
 
@@ -38,7 +39,7 @@ def finish(
     config: dict,
     inference: dict,
     models_dir: Path | None,
-    terminal: record.Terminal,
+    terminal: atomic_files.Terminal,
     tensorboard: bool,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates the best model, samples from it, exports it and writes the final files.
@@ -128,7 +129,7 @@ def finish(
         "largest_logit_difference": difference,
     }
     if tensorboard and events.is_installed():
-        with record.naming(folder / "tensorboard"):
+        with atomic_files.naming(folder / "tensorboard"):
             events.write_final(
                 folder / "tensorboard",
                 fields={
@@ -140,8 +141,8 @@ def finish(
                 epochs=epochs,
             )
         projector.write_projector(folder / "tensorboard", mean, some_rows, taxonomy)
-    record.write_json(folder / "metrics.json", stages)
-    record.write_json(folder / "summary.json", summary)
+    atomic_files.write_json(folder / "metrics.json", stages)
+    atomic_files.write_json(folder / "summary.json", summary)
     copies = _copy(folder, models_dir, config["model_name"]) if models_dir else ""
     _announce(terminal, folder, stages, summary, copies)
     if collapse is not None:
@@ -168,7 +169,7 @@ def _decode(graphdef, params, batch_stats, z: np.ndarray, num_tags: int, thresho
 
 
 def _train_losses(folder: Path, best_epoch: int) -> dict[str, Any]:
-    lines = {line["epoch"]: line for line in record.read_epochs(folder)}
+    lines = {line["epoch"]: line for line in atomic_files.read_epochs(folder)}
     line = lines.get(best_epoch, {})
     return {name: value for name, value in line.items() if name.startswith("train/")}
 
@@ -196,7 +197,7 @@ def _sample(
         "seed": inference["seed"],
     }
     sets = [taxonomy.names(np.flatnonzero(row)) for row in samples.multi_hot]
-    record.write_json(folder / "samples.json", sets)
+    atomic_files.write_json(folder / "samples.json", sets)
     return {f"inference/{name}": value for name, value in values.items()}
 
 
@@ -211,7 +212,7 @@ def _copy(folder: Path, models_dir: Path, name: str) -> str:
     }
     replaced = copies["model.pth"].exists()
     for source, target in copies.items():
-        with (folder / source).open("rb") as file, record.replacing(target) as copy:
+        with (folder / source).open("rb") as file, atomic_files.replacing(target) as copy:
             shutil.copyfileobj(file, copy)
     return f"{copies['model.pth']}" + (" (replaced an older one)" if replaced else "")
 

@@ -14,8 +14,8 @@ from jaxvae import export, onnx_file, stablehlo_file, torch_module
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.export import Network
-from jaxvae.record import naming, write_text
 from jaxvae.safetensors_file import read_safetensors, write_safetensors
+from jaxvae.storage.atomic_files import naming, write_text
 
 FORMATS = {
     "pth": ".pth",

@@ -15,8 +15,8 @@ from jaxvae.data.readers.tables import SUFFIXES
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, json_fault
 from jaxvae.models.layer_names import are_widths, widths_of
-from jaxvae.record import write_json
 from jaxvae.safetensors_file import MAX_READ, read_safetensors, write_safetensors
+from jaxvae.storage.atomic_files import write_json
 
 CONFIG, TAXONOMY, WEIGHTS = "config.json", "taxonomy.json", "model.safetensors"
 LIMITS = {CONFIG: 2**20, TAXONOMY: 2**26, WEIGHTS: MAX_READ}

@@ -10,8 +10,8 @@ import numpy as np
 from jaxvae import __version__
 from jaxvae.errors import InputError
 from jaxvae.export import Network
-from jaxvae.record import read_json
 from jaxvae.run import Run
+from jaxvae.storage.atomic_files import read_json
 
 
 def evaluation_path(folder: Path, split: str) -> Path:

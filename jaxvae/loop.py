@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae import evaluate, record
-from jaxvae.checkpoints import Checkpoint, Checkpoints, set_aside_whole
+from jaxvae import evaluate
 from jaxvae.config import monitor
 from jaxvae.errors import InputError
 from jaxvae.metrics import Losses
@@ -21,6 +20,8 @@ from jaxvae.progress import Plan, Progress
 from jaxvae.runtime import devices, multihost, signals
 from jaxvae.runtime.sharding import put
 from jaxvae.state import Numbers, TrainState, best_of
+from jaxvae.storage import atomic_files
+from jaxvae.storage.checkpoints import Checkpoint, Checkpoints, set_aside_whole
 from jaxvae.trackers import Tracked
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]
@@ -57,7 +58,7 @@ def train(
     folder: Path,
     *,
     plan: Plan,
-    terminal: record.Terminal,
+    terminal: atomic_files.Terminal,
     tensorboard: bool,
     tracked: Tracked,
     hooks: Sequence[Hook],
@@ -99,10 +100,10 @@ def train(
     log = None
     with multihost.together():
         if checkpoints is not None:
-            log = record.EpochLog(folder, tensorboard=tensorboard, finished=progress.epoch)
+            log = atomic_files.EpochLog(folder, tensorboard=tensorboard, finished=progress.epoch)
             if log.note:
                 terminal.say(log.note)
-            tracked.catch_up(record.read_epochs(folder))
+            tracked.catch_up(atomic_files.read_epochs(folder))
     saved_at, saved_epoch = time.monotonic(), progress.epoch
     total = plan.max_epochs
 
@@ -214,7 +215,10 @@ def _copy(tree):
 
 
 def _resume(
-    state: TrainState, checkpoints: Checkpoints | None, folder: Path, terminal: record.Terminal
+    state: TrainState,
+    checkpoints: Checkpoints | None,
+    folder: Path,
+    terminal: atomic_files.Terminal,
 ) -> tuple[TrainState, dict, Progress]:
     best = _copy(best_of(state))
     like = {"state": state, "best": best}
@@ -226,7 +230,7 @@ def _resume(
                 terminal.say(line)
     found = _shared(found, like)
     if found is None:
-        if checkpoints is not None and record.has_epochs(folder):
+        if checkpoints is not None and atomic_files.has_epochs(folder):
             if aside := set_aside_whole(checkpoints.folder):
                 raise InputError(
                     f"{folder}: its epochs are in metrics.jsonl, but each checkpoint was set aside "

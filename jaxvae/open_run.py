@@ -7,18 +7,19 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from jaxvae import export, hub_folder, run_folder
-from jaxvae.checkpoints import Checkpoints, load_params, save_params
+from jaxvae import export, hub_folder
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.ensemble import Ensemble
 from jaxvae.errors import InputError
 from jaxvae.hub_model import fetch, is_address
 from jaxvae.models.vae import VAE
-from jaxvae.record import environment, write_json
 from jaxvae.run import Run
 from jaxvae.runtime import compilation_cache
 from jaxvae.state import best_of, create_state
+from jaxvae.storage import run_dir
+from jaxvae.storage.atomic_files import environment, write_json
+from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
 
 CHECKPOINTS = ("best", "last")
 EXPORTED = (".pth", ".safetensors")
@@ -72,11 +73,11 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     if hub_folder.is_published(folder):
         return _load_published(path, checkpoint, taxonomy_path)
     _refuse_taxonomy(path, taxonomy_path)
-    run_folder.check_is_run(user_path(path))  # as it was typed
+    run_dir.check_is_run(user_path(path))  # as it was typed
     if checkpoint not in CHECKPOINTS:
         raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
     run_path(folder)
-    config = run_folder.read_config(folder)
+    config = run_dir.read_config(folder)
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
     if checkpoint == "best":
         params, batch_stats, facts = load_params(folder / "final")
@@ -147,7 +148,7 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
         write_json(folder / "config.json", config)
         run = load(folder)
         run.export(folder / "model.pth")
-        run_folder.seal(folder)
+        run_dir.seal(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # or the same command would find it taken
         raise

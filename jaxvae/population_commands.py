@@ -84,10 +84,10 @@ def _check_last_seed(config: ConfigDict, option: str, num: int) -> None:
 @contextlib.contextmanager
 def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[Any]:
     """What trains members on a config's data, with the folder claimed: (trials, requests)."""
-    from jaxvae import lock
     from jaxvae.data.dataset import load_dataset
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.runtime import compilation_cache, devices
+    from jaxvae.storage import lock
     from jaxvae.trials import Trials, refuse_alone, share_devices
 
     refuse_alone(config)
@@ -143,14 +143,15 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     at_least_one(options, "num")
     config, overrides, folder = parse(options, rest, "seeds")
     _check_last_seed(config, "--num", options.num)
-    from jaxvae import record, run_folder, seeds
+    from jaxvae import seeds
+    from jaxvae.storage import atomic_files, run_dir
 
     for made in sorted(folder.glob("seed_*")):
-        for line in run_folder.keep_older_values(made, config, typed=overrides):
+        for line in run_dir.keep_older_values(made, config, typed=overrides):
             say(f"jaxvae: {line}")
         plain = json.loads(config.to_json())
         given = dict(parsing.fields(plain)) | {"seed": int(made.name.removeprefix("seed_"))}
-        run_folder.refuse_other_settings(made, given)
+        run_dir.refuse_other_settings(made, given)
     try:
         with prepared_trials(config, folder, min(options.at_once, options.num)) as (
             trials,
@@ -171,7 +172,7 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
         return interrupted(error, f"what is finished is kept; go on with: {again}")
     if not found:
         raise InputError("no run stayed finite; try a lower --config.trainer.optimizer.lr")
-    record.write_json(folder / "seeds.json", found)
+    atomic_files.write_json(folder / "seeds.json", found)
     for stage, metrics in found.items():
         for name, measure in metrics.items():
             if measure["sd"] == 0.0:  # a setting, or a count that no seed changed: in the file
@@ -196,7 +197,7 @@ def _ending(member) -> str:
 
 def _frontier(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.frontier import PURPOSES, frontier, recommend, weights_of
-    from jaxvae.record import write_json, write_text
+    from jaxvae.storage.atomic_files import write_json, write_text
 
     at_least_one(options, "seeds")
     weights = weights_of(options.kld_weights)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae import record
 from jaxvae.data.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.storage import atomic_files
 
 _CONFIG = """embeddings {{
   tensor_name: "posterior means"
@@ -42,8 +42,8 @@ def write_projector(folder: Path, mean: np.ndarray, rows: np.ndarray, taxonomy: 
         # Of concepts with as many tags, the first.
         cells = (line_of_tags, str(len(tags)), max(owners, key=owners.count), tags[0])
         labels.append("\t".join(" ".join(cell.split()) for cell in cells))
-    record.write_text(folder / "tensors.tsv", tensors + "\n")
-    record.write_text(folder / "metadata.tsv", "\n".join(labels) + "\n")
+    atomic_files.write_text(folder / "tensors.tsv", tensors + "\n")
+    atomic_files.write_text(folder / "metadata.tsv", "\n".join(labels) + "\n")
     # The config last: it names the other two.
     text = _CONFIG.format(rows=mean.shape[0], width=mean.shape[1])
-    record.write_text(folder / "projector_config.pbtxt", text)
+    atomic_files.write_text(folder / "projector_config.pbtxt", text)

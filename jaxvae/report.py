@@ -13,7 +13,6 @@ from jaxvae.data.tag_lists import quote_tag
 from jaxvae.errors import InputError
 from jaxvae.kept_evaluation import evaluation_path, kept_answer
 from jaxvae.metrics import ACTIVE_KL
-from jaxvae.record import read_json, write_text
 from jaxvae.report_text import (
     SAMPLE_MEASURES,
     SAMPLED,
@@ -23,6 +22,7 @@ from jaxvae.report_text import (
     verdict,
 )
 from jaxvae.run import Run
+from jaxvae.storage.atomic_files import read_json, write_text
 
 _TRAVERSED = 3
 

@@ -17,9 +17,9 @@ from jaxvae.data.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.evaluate import to_multi_hot
-from jaxvae.kept_rows import KeptRows, load_kept_rows
 from jaxvae.likelihood import RowLikelihood, row_likelihood
 from jaxvae.run_plots import Plots
+from jaxvae.storage.saved_rows import KeptRows, load_kept_rows
 
 TagSets = Sequence[Iterable[str]] | np.ndarray
 _RATE_PSEUDO_ROWS = 20.0

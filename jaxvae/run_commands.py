@@ -124,8 +124,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.ensemble import Ensemble
     from jaxvae.judge import judge
     from jaxvae.kept_evaluation import evaluation_path
-    from jaxvae.record import write_json
     from jaxvae.report_text import evaluation_table
+    from jaxvae.storage.atomic_files import write_json
 
     run = _load_any(options)
     if isinstance(run, Ensemble):
@@ -345,7 +345,7 @@ def _say(line: str) -> None:
 
 def _print_json(value) -> None:
     # NaN is no JSON: what can't be computed is null.
-    from jaxvae.record import to_json
+    from jaxvae.storage.atomic_files import to_json
 
     print(to_json(value))
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from jaxvae import complete, inference, latents, plots, ranking
 from jaxvae.errors import InputError
-from jaxvae.record import read_epochs
 from jaxvae.sample_quality import commonest_pairs
+from jaxvae.storage.atomic_files import read_epochs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxvae.errors import InputError
-from jaxvae.record import replacing
+from jaxvae.storage.atomic_files import replacing
 
 MAX_READ = 2**33
 MAX_TENSORS = 1024

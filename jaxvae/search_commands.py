@@ -210,9 +210,10 @@ def _run_search(
     always_drawn: set[str],
 ) -> int:
     """`space` is the file of a new study's space; None goes on with the study in the folder."""
-    from jaxvae import record, study_folder
+    from jaxvae import study_folder
     from jaxvae.search import as_given, is_higher_better, search
     from jaxvae.standings import standings
+    from jaxvae.storage import atomic_files
     from jaxvae.study import Study, sqlite_url
     from jaxvae.study_page import study_page
     from jaxvae.study_terms import terms_of
@@ -267,7 +268,7 @@ def _run_search(
         if best is not None:
             run_folder = folder / f"trial_{best.number:04d}"
             _make_best_run(trials, apply, config, best, leading, run_folder, requests)
-            test = record.read_json(run_folder / "metrics.json")["test"]
+            test = atomic_files.read_json(run_folder / "metrics.json")["test"]
             _write_best_config(folder, config, best, metric)
     again = shlex.join(["python", "launch.py", f"--config={_relative(folder / 'best.py')}"])
     page = study_page(
@@ -280,7 +281,7 @@ def _run_search(
         command=again,
         test={name: test[name] for name in ("test/loss", "test/bce", "test/kld") if name in test},
     )
-    record.write_text(folder / "study.html", page)
+    atomic_files.write_text(folder / "study.html", page)
     if best is None:
         raise InputError(f"{folder}: no trial was complete; study.html has their fields")
     print(f"trial {best.number}: {metric} {best.value:.4f}")
@@ -311,8 +312,8 @@ def _make_best_run(trials, apply, config: ConfigDict, best, leading, folder: Pat
 
 
 def _write_best_config(folder: Path, config: ConfigDict, best, metric: str) -> None:
-    from jaxvae.record import write_text
     from jaxvae.search import config_file
+    from jaxvae.storage.atomic_files import write_text
 
     title = f"Trial {best.number} of a search: {metric} {best.value:.4f} on validation."
     origin = parsing.load_config("configs/base.py")

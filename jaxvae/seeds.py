@@ -11,9 +11,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import manifest, record
 from jaxvae.members import Member, Watch
 from jaxvae.runtime import signals
+from jaxvae.storage import atomic_files, manifest
 from jaxvae.trials import Trials
 
 
@@ -68,7 +68,7 @@ def train_seeds(
         lambda: waiting.pop(0) if waiting else None, Watch(lambda member: None, end), requests
     )
     found = [path / "metrics.json" for path in folders.values() if manifest.is_sealed(path)]
-    return spread([record.read_json(path) for path in found])
+    return spread([atomic_files.read_json(path) for path in found])
 
 
 def spread(runs: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from jaxvae.record import PlainConsole
+from jaxvae.storage.atomic_files import PlainConsole
 from jaxvae.study import Outcome
 
 _SHOWN = 10

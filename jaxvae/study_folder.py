@@ -7,10 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import record, run_folder
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
-from jaxvae.manifest import file_digest
+from jaxvae.storage import atomic_files, run_dir
+from jaxvae.storage.manifest import file_digest
 from jaxvae.verify import verify
 
 STUDY, SPACE, DATABASE = "study.json", "space.py", "study.db"
@@ -36,7 +36,7 @@ def begin(folder: Path, config: ConfigDict, facts: dict[str, Any], space: Path) 
 def write(folder: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
     """Writes `study.json`."""
     value = {"config": json.loads(config.to_json()), "search": facts}
-    record.write_json(folder / STUDY, value)
+    atomic_files.write_json(folder / STUDY, value)
 
 
 def read(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
@@ -49,7 +49,7 @@ def read(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
     path = folder / STUDY
     if not path.is_file():
         raise InputError(f"--resume {folder}: holds no study (no {STUDY})")
-    kept = record.read_json(path)
+    kept = atomic_files.read_json(path)
     config = parsing.load_config("configs/base.py")
     try:
         config.update(kept["config"])
@@ -80,7 +80,7 @@ def what_is_wrong(folder: Path, config: ConfigDict) -> str:
       config: what it must have been trained with.
     """
     try:
-        kept = dict(parsing.fields(run_folder.read_config(folder)))
+        kept = dict(parsing.fields(run_dir.read_config(folder)))
         wrong = verify(folder)[1]
     except InputError as error:
         return str(error)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from jaxvae import mlflow_tracker, record, trackio_tracker, wandb_tracker
+from jaxvae import mlflow_tracker, trackio_tracker, wandb_tracker
 from jaxvae.errors import InputError, one_line
 from jaxvae.runtime.escapes import escaped
+from jaxvae.storage import atomic_files
 
 FILE = "trackers.json"
 """In a run's folder: what its runs are called where they are tracked."""
@@ -232,7 +233,7 @@ def open_all(
     if not names:
         return untracked()
     logger, path = config["logger"], folder / FILE
-    kept = record.read_json(path) if path.exists() else {}
+    kept = atomic_files.read_json(path) if path.exists() else {}
     kept.setdefault("name", escaped(run_name(config["model_name"], overrides)))
     # In another project it is another run.
     places = {name: f"{name}:{logger['project']}" for name in names}
@@ -242,7 +243,7 @@ def open_all(
     try:
         for name in names:
             mine[name].setdefault("key", uuid.uuid4().hex[:8])
-        record.write_json(path, kept)  # before: a run that is killed meanwhile is found again
+        atomic_files.write_json(path, kept)  # before: a run that is killed meanwhile is found again
         for name in names:
             opened[name] = _KINDS[name].open_run(
                 name=kept["name"],
@@ -253,7 +254,7 @@ def open_all(
                 offline=logger["offline"],
             )
             mine[name]["key"] = opened[name].key
-        record.write_json(path, kept)
+        atomic_files.write_json(path, kept)
     except BaseException as error:
         Tracked(opened, say=lambda text: None, kept={}, keep=lambda: None).close()
         if is_new:
@@ -263,7 +264,7 @@ def open_all(
         raise InputError(
             f"--config.logger.name={name}: it can't be opened: {one_line(error, kind=True)}"
         ) from error
-    return Tracked(opened, say=say, kept=mine, keep=lambda: record.write_json(path, kept))
+    return Tracked(opened, say=say, kept=mine, keep=lambda: atomic_files.write_json(path, kept))
 
 
 def _numbers(values: Mapping[str, Any], leave_out: Sequence[str] = ()) -> dict[str, float]:

@@ -15,20 +15,21 @@ import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxvae import lock, loop, prepare, record, run_folder, schedule, trackers
-from jaxvae.checkpoints import Checkpoints
+from jaxvae import loop, prepare, schedule, trackers
 from jaxvae.config import parsing
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.summary import format_report
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.finish import finish
-from jaxvae.kept_rows import damage_to_repair
 from jaxvae.loop import Hook, TrainingFailed
 from jaxvae.losses import LossWeights
 from jaxvae.progress import Progress
 from jaxvae.runtime import compilation_cache, devices, multihost, signals
 from jaxvae.runtime.sharding import Sharding, check_vocabulary
+from jaxvae.storage import atomic_files, lock, run_dir
+from jaxvae.storage.checkpoints import Checkpoints
+from jaxvae.storage.saved_rows import damage_to_repair
 from jaxvae.verify import verify
 
 __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
@@ -77,7 +78,7 @@ def train_and_evaluate(
             requests.clean = claimed.close
         held.enter_context(multihost.peers())
         first = multihost.is_first()
-        terminal = record.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
+        terminal = atomic_files.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
         plain = json.loads(config.to_json())
         with multihost.together():
             if first:
@@ -85,7 +86,7 @@ def train_and_evaluate(
             with requests.defer():  # a folder that is made is held, or gone again
                 check_held = claimed.enter_context(lock.claim(folder)) if first else _nothing
             if first:
-                run_folder.refuse_other_settings(folder, dict(parsing.fields(plain)))
+                run_dir.refuse_other_settings(folder, dict(parsing.fields(plain)))
             mesh = devices.make_mesh(
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
             )
@@ -93,13 +94,13 @@ def train_and_evaluate(
             check_vocabulary(mesh, num_tags=taxonomy.num_tags)
             dataset = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config))
             if first:
-                run_folder.refuse_other_data(folder, taxonomy, dataset)
+                run_dir.refuse_other_data(folder, taxonomy, dataset)
         multihost.agree(_what_all_must_share(plain, taxonomy, dataset))
         asked = dict(parsing.fields(plain))
-        whole = first and run_folder.is_what_is_asked(folder, asked) and not verify(folder)[1]
+        whole = first and run_dir.is_what_is_asked(folder, asked) and not verify(folder)[1]
         if multihost.from_the_first(whole, [])[0]:
             requests.clean = None
-            terminal.say(run_folder.finished_line(folder, asked))
+            terminal.say(run_dir.finished_line(folder, asked))
             return _tell_trackers(folder, config, overrides or {}, terminal) if first else {}
         train_split = dataset.splits["train"]
         made = prepare.blueprint(config, taxonomy, len(train_split))
@@ -127,7 +128,7 @@ def train_and_evaluate(
                 described = devices.describe(mesh.devices.flatten())
                 terminal.say(f"Training on {described}; run folder {folder}")
                 with requests.defer():  # a run folder or none
-                    run_folder.write_start(
+                    run_dir.write_start(
                         folder,
                         config=plain,
                         overrides=overrides or {},
@@ -179,10 +180,10 @@ def train_and_evaluate(
 
 
 def _tell_trackers(
-    folder: Path, config: ConfigDict, overrides: dict[str, Any], terminal: record.Terminal
+    folder: Path, config: ConfigDict, overrides: dict[str, Any], terminal: atomic_files.Terminal
 ) -> dict[str, dict[str, Any]]:
     """Gives trackers what they lack of a finished run; returns its final metrics."""
-    stages = record.read_json(folder / "metrics.json")
+    stages = atomic_files.read_json(folder / "metrics.json")
     tracked = trackers.open_all(
         config.logger.name,
         folder=folder,
@@ -191,12 +192,12 @@ def _tell_trackers(
         say=terminal.say,
     )
     with contextlib.closing(tracked):
-        tracked.catch_up(record.read_epochs(folder))
+        tracked.catch_up(atomic_files.read_epochs(folder))
         tracked.finish(
             stages,
             folder=folder,
             artifacts=config.logger.artifacts,
-            epoch=record.read_json(folder / "summary.json")["epochs"],
+            epoch=atomic_files.read_json(folder / "summary.json")["epochs"],
         )
     return stages
 
@@ -228,7 +229,7 @@ def conclude(
     taxonomy: Taxonomy,
     dataset: Dataset,
     models_dir: Path | None,
-    terminal: record.Terminal,
+    terminal: atomic_files.Terminal,
     tracked: trackers.Tracked,
 ) -> dict[str, dict[str, Any]]:
     """The tail of a trained run: judged, sampled, exported, and the folder sealed.
@@ -270,6 +271,6 @@ def conclude(
         terminal=terminal,
         tensorboard="tensorboard" in config.logger.name,
     )
-    run_folder.seal(folder)
+    run_dir.seal(folder)
     tracked.finish(stages, folder=folder, artifacts=config.logger.artifacts, epoch=progress.epoch)
     return stages

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxvae import __version__, lock
+from jaxvae import __version__
 from jaxvae.config import parsing
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import launcher, signals
+from jaxvae.storage import lock
 
 USAGE_ERROR = 2
 TRAINING_FAILED = 1
@@ -102,11 +103,11 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     quiet_libraries()
     at_once = "jaxvae: stopped at once; what was saved before stands"
     with signals.exit_at_second_signal(at_once):
-        from jaxvae import run_folder
         from jaxvae.runtime import multihost
+        from jaxvae.storage import run_dir
         from jaxvae.train import TrainingFailed, train_and_evaluate
 
-        for line in run_folder.keep_older_values(folder, config, typed=overrides):
+        for line in run_dir.keep_older_values(folder, config, typed=overrides):
             print(f"jaxvae: {line}", file=sys.stderr)
         try:
             multihost.join(**flagged)

@@ -14,8 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvae import export, likelihood, lock, prepare, record, run_folder, schedule, trackers
-from jaxvae.checkpoints import Checkpoints
+from jaxvae import export, likelihood, prepare, schedule, trackers
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
@@ -24,6 +23,8 @@ from jaxvae.members import Member, Watch, train_members
 from jaxvae.metrics import ACTIVE_KL
 from jaxvae.population import Population
 from jaxvae.runtime import devices, sharding, signals
+from jaxvae.storage import atomic_files, lock, run_dir
+from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.train import conclude
 
 OWN_NUMBERS = (
@@ -182,7 +183,7 @@ class Trials:
         plain = json.loads(config.to_json())
         with contextlib.ExitStack() as held:
             held.enter_context(lock.claim(folder))
-            run_folder.write_start(
+            run_dir.write_start(
                 folder,
                 config=plain,
                 overrides=overrides,
@@ -190,7 +191,7 @@ class Trials:
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
             )
-            log = record.EpochLog(
+            log = atomic_files.EpochLog(
                 folder, tensorboard="tensorboard" in config.logger.name, finished=0
             )
             for line in member.lines:
@@ -214,13 +215,13 @@ class Trials:
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
                 models_dir=None,
-                terminal=record.Terminal(silent=True),
+                terminal=atomic_files.Terminal(silent=True),
                 tracked=tracked,
             )
 
     def _tracked(self, folder: Path, config: dict, overrides: dict[str, Any]) -> trackers.Tracked:
         """A trained member in its trackers; it is not lost where one can't be opened by now."""
-        say = record.Terminal().say
+        say = atomic_files.Terminal().say
         try:
             return trackers.open_all(
                 config["logger"]["name"],

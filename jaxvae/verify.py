@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae import export, manifest, run_folder
-from jaxvae.checkpoints import Checkpoints, load_params
+from jaxvae import export
 from jaxvae.data.readers.regular_file import irregular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable
-from jaxvae.kept_rows import load_kept_rows
-from jaxvae.record import read_epochs, read_json
 from jaxvae.runtime import devices
 from jaxvae.safetensors_file import read_safetensors
+from jaxvae.storage import manifest, run_dir
+from jaxvae.storage.atomic_files import read_epochs, read_json
+from jaxvae.storage.checkpoints import Checkpoints, load_params
+from jaxvae.storage.saved_rows import load_kept_rows
 from jaxvae.torch_file import read_pth
 
 
@@ -31,7 +32,7 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
       InputError: it is no run's folder.
       Unreadable: a file of it can't be read now, which is no damage.
     """
-    run_folder.check_is_run(folder)
+    run_dir.check_is_run(folder)
     devices.check_backend()
     folder = folder.resolve()
     # Before any of them is opened: what is read by libraries would wait for a pipe's other end.

@@ -10,11 +10,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxvae import manifest
-from jaxvae.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.errors import InputError
 from jaxvae.models.vae import VAE
 from jaxvae.state import create_state
+from jaxvae.storage import manifest
+from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
 
 # Orbax drops its coroutines unawaited when a file is damaged, which Python reports when they are
 # collected: `reopened` collects them at once.

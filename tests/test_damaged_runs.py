@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, manifest
+from jaxvae import cli
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.fitted_baselines import Baselines, load_baselines, save_baselines
+from jaxvae.storage import manifest
 from jaxvae.train import train_and_evaluate
 from jaxvae.verify import verify
 from tests.conftest import ROOT

@@ -12,11 +12,12 @@ import sys
 import pytest
 
 import jaxvae
-from jaxvae import cli, record
+from jaxvae import cli
 from jaxvae.data.dataset import load_dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.runtime.escapes import ERRORS, escaped
+from jaxvae.storage import atomic_files
 from tests.conftest import ROOT
 
 TAGS = {"ジャンル": ["ジャズ", "café"], "mood": ["mellow", "🎷 loud"]}
@@ -111,8 +112,8 @@ def test_texts_for_libraries_are_utf_8():
 
 
 def test_files_are_utf_8_and_keep_names_that_are_not(tmp_path):
-    record.write_json(tmp_path / "a.json", {"name": ODD, "tag": "日本語"})
-    assert record.read_json(tmp_path / "a.json") == {"name": ODD, "tag": "日本語"}
+    atomic_files.write_json(tmp_path / "a.json", {"name": ODD, "tag": "日本語"})
+    assert atomic_files.read_json(tmp_path / "a.json") == {"name": ODD, "tag": "日本語"}
     assert "日本語" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 

@@ -10,16 +10,16 @@ import time
 
 import pytest
 
-from jaxvae import lock
 from jaxvae.errors import InputError
-from jaxvae.lock import claim, refuse_if_held
+from jaxvae.storage import lock
+from jaxvae.storage.lock import claim, refuse_if_held
 from tests.conftest import ROOT
 
 
 def test_a_folder_is_held_by_one_process(tmp_path):
     code = (
         "import sys, pathlib\n"
-        "from jaxvae.lock import claim\n"
+        "from jaxvae.storage.lock import claim\n"
         "with claim(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from jaxvae import manifest
 from jaxvae.errors import InputError
+from jaxvae.storage import manifest
 
 
 @pytest.fixture

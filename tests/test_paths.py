@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import jaxvae
-from jaxvae import checkpoints, cli
-from jaxvae.checkpoints import Checkpoints, load_params, save_params
+from jaxvae import cli
 from jaxvae.errors import InputError
-from jaxvae.record import PlainConsole, Terminal, read_epochs
 from jaxvae.standings import Standings
+from jaxvae.storage import checkpoints
+from jaxvae.storage.atomic_files import PlainConsole, Terminal, read_epochs
+from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.study import Outcome
 from tests.conftest import ROOT
 from tests.test_checkpoints import equal, make_state

@@ -44,7 +44,7 @@ def test_a_command_is_refused_in_one_line(arguments, start):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{LINE}\n")
 
 
-@pytest.mark.parametrize("what", ["jaxvae", "jaxvae.lock", "jaxvae.config.parsing"])
+@pytest.mark.parametrize("what", ["jaxvae", "jaxvae.storage.lock", "jaxvae.config.parsing"])
 def test_an_import_is_refused_in_one_line(what, start):
     code = f"try:\n    import {what}\nexcept ImportError as error:\n    print(error)"
     done = start("-c", code)
@@ -53,5 +53,5 @@ def test_an_import_is_refused_in_one_line(what, start):
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_control_where_it_runs(platform, start):
-    done = start("-c", "import jaxvae.lock; print(jaxvae.__version__)", platform=platform)
+    done = start("-c", "import jaxvae.storage.lock; print(jaxvae.__version__)", platform=platform)
     assert done.returncode == 0, done.stderr

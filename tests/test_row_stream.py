@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from jaxvae import schedule
 from jaxvae.errors import InputError
-from jaxvae.record import read_epochs
 from jaxvae.row_stream import RowStream
 from jaxvae.runtime import devices
+from jaxvae.storage.atomic_files import read_epochs
 from tests.test_train import parameters, run, same, small, timeless, write_clips
 
 

@@ -18,7 +18,7 @@ from jaxvae import cli, fitted_baselines, judge, kept_evaluation, sample_quality
 from jaxvae.data.dataset import fingerprint_rows
 from jaxvae.errors import InputError
 from jaxvae.fitted_baselines import fit_baselines, load_baselines
-from jaxvae.record import read_epochs
+from jaxvae.storage.atomic_files import read_epochs
 from tests.conftest import ROOT
 
 

@@ -8,7 +8,7 @@ import pytest
 import jaxvae
 from jaxvae import latents, plots
 from jaxvae.errors import InputError
-from jaxvae.record import read_epochs
+from jaxvae.storage.atomic_files import read_epochs
 
 
 def points(axis):

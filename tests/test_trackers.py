@@ -9,9 +9,9 @@ import pytest
 from jaxvae import trackers
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
-from jaxvae.kept_rows import load_kept_rows
 from jaxvae.open_run import load
-from jaxvae.record import read_epochs
+from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.saved_rows import load_kept_rows
 from jaxvae.trackers import run_name
 from tests.test_settings import MEDIUM, refusal
 from tests.test_train import Killed, logged, run, write_clips

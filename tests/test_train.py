@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae import epoch, lock, manifest, run_folder
+from jaxvae import epoch
 from jaxvae.config import monitor, parsing
 from jaxvae.data.embedded_corpus import build_corpus
 from jaxvae.data.splits import SPLITS
 from jaxvae.errors import InputError
 from jaxvae.open_run import load
-from jaxvae.record import read_epochs
 from jaxvae.runtime import signals
+from jaxvae.storage import lock, manifest, run_dir
+from jaxvae.storage.atomic_files import read_epochs
 from jaxvae.train import TrainingFailed, train_and_evaluate
 from tests.conftest import ROOT
 from tests.test_settings import CONFIGS
@@ -840,7 +841,7 @@ def test_bfloat16_stays_near_float32(clips):
     assert all(array.dtype == jnp.float32 for array in parameters(half).values())
 
 
-@pytest.mark.parametrize(("room", "writes"), [(lock, "_take"), (run_folder, "write_rows")])
+@pytest.mark.parametrize(("room", "writes"), [(lock, "_take"), (run_dir, "write_rows")])
 def test_a_signal_while_the_folder_is_made_leaves_a_run_or_nothing(
     clips, monkeypatch, room, writes
 ):

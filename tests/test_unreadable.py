@@ -12,11 +12,12 @@ from pathlib import Path
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxvae import cli, manifest
+from jaxvae import cli
 from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.errors import InputError, Unreadable
-from jaxvae.record import read_epochs, read_json
 from jaxvae.runtime import devices
+from jaxvae.storage import manifest
+from jaxvae.storage.atomic_files import read_epochs, read_json
 from tests.test_train import Killed, run, timeless, write_clips
 
 CAUSES = {
@@ -198,7 +199,7 @@ def test_a_config_that_can_not_be_read_is_not_called_missing(tmp_path, monkeypat
     def refused(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("jaxvae.record.open_regular", refused)
+    monkeypatch.setattr("jaxvae.storage.atomic_files.open_regular", refused)
     with pytest.raises(Unreadable, match=f"{path} can't be read now: Permission denied"):
         read_json(path)
 

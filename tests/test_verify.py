@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxvae import cli, export, manifest, open_run, run_folder
-from jaxvae.checkpoints import load_params, save_params
+from jaxvae import cli, export, open_run
 from jaxvae.errors import InputError
-from jaxvae.record import read_json, write_json
+from jaxvae.storage import manifest, run_dir
+from jaxvae.storage.atomic_files import read_json, write_json
+from jaxvae.storage.checkpoints import load_params, save_params
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_so_is_an_imported_one_which_has_neither_rows_nor_epochs(folder, tmp_pat
     assert (code, len(held), wrong) == (0, 2, [])
 
 
-@pytest.mark.parametrize("name", [*run_folder.FILES, "SHA256SUMS"])
+@pytest.mark.parametrize("name", [*run_dir.FILES, "SHA256SUMS"])
 @pytest.mark.parametrize("damage", [flip, cut, lambda path: path.unlink()])
 def test_each_file_of_a_run_is_checked(name, damage, copy, verify):
     damage(copy / name)
@@ -195,7 +196,7 @@ def with_another_final(folder):
 def test_what_the_files_say_is_checked_too(change, named, copy, verify):
     change(copy)
     assert verify(copy)[0] == 1
-    run_folder.seal(copy)
+    run_dir.seal(copy)
     code, held, wrong = verify(copy)
     assert code == 1
     assert "files: each is what was written" in held
@@ -206,7 +207,7 @@ def test_what_the_files_say_is_checked_too(change, named, copy, verify):
 def test_a_manifest_made_anew_hides_nothing_by_itself(copy, verify):
     (copy / "SHA256SUMS").unlink()
     assert verify(copy)[0] == 1
-    run_folder.seal(copy)
+    run_dir.seal(copy)
     assert verify(copy)[0] == 0
 
 

@@ -12,12 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae import manifest, prepare
-from jaxvae.checkpoints import Checkpoints
+from jaxvae import prepare
 from jaxvae.config import parsing
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.record import read_epochs
 from jaxvae.state import best_of
+from jaxvae.storage import manifest
+from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.checkpoints import Checkpoints
 from tests.conftest import ROOT
 from tests.test_train import logged, write_clips
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxvae.checkpoints import Checkpoints
 from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.storage.checkpoints import Checkpoints
 from tests.faults.conftest import (
     EPOCHS,
     arguments,

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxvae import manifest
+from jaxvae.storage import manifest
 from tests.conftest import ROOT
 from tests.faults.conftest import EPOCHS, arguments, finish, outcome, start, steps_in, wait_for
 

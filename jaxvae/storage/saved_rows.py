@@ -10,7 +10,7 @@ from jaxvae.data.readers.regular_file import refuse_unreadable
 from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable, did_you_mean
-from jaxvae.record import read_json, replacing
+from jaxvae.storage.atomic_files import read_json, replacing
 
 _IN_NONE = 255
 

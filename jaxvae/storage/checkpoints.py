@@ -23,10 +23,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jaxvae import manifest
 from jaxvae.errors import InputError, Unreadable, one_line
-from jaxvae.record import read_json
 from jaxvae.runtime import devices
+from jaxvae.storage import manifest
+from jaxvae.storage.atomic_files import read_json
 
 KEPT = 2
 _PLAIN = re.compile(r"[\w./ +,=@-]*")

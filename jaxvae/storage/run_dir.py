@@ -8,14 +8,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae import manifest, record
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.kept_rows import write_rows
 from jaxvae.models.layer_names import are_widths
+from jaxvae.storage import atomic_files, manifest
+from jaxvae.storage.saved_rows import write_rows
 
 MAY_CHANGE = (
     "model_name",
@@ -50,7 +50,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         groups are not what a config has.
     """
     path = folder / "config.json"
-    config = record.read_json(path)
+    config = atomic_files.read_json(path)
     if manifest.is_sealed(folder):
         manifest.check(folder, ["config.json", "taxonomy.json"])
     groups = ("model", "data", "loss", "trainer", "inference")
@@ -124,7 +124,7 @@ def _fields_of(folder: Path) -> dict[str, Any]:
     That is what was done then: a new field is off unless it is asked for.
     """
     base = parsing.load_config(str(parsing.find_file("configs/base.py")))
-    kept = record.read_json(folder / "config.json")
+    kept = atomic_files.read_json(folder / "config.json")
     return dict(parsing.fields(json.loads(base.to_json()))) | dict(parsing.fields(kept))
 
 
@@ -141,7 +141,7 @@ def keep_older_values(folder: Path, config: ConfigDict, *, typed: Collection[str
     """
     if not (folder / "config.json").exists():
         return []
-    recorded = dict(parsing.fields(record.read_json(folder / "config.json")))
+    recorded = dict(parsing.fields(atomic_files.read_json(folder / "config.json")))
     before = _fields_of(folder)
     lines = []
     for name, value in parsing.fields(json.loads(config.to_json())):
@@ -213,7 +213,7 @@ def refuse_other_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> Non
             f"{folder} holds a run with another taxonomy: {difference}; restore the one in "
             f"{taxonomy_path}, or give another --workdir"
         )
-    before = str(record.read_json(path).get("fingerprint"))
+    before = str(atomic_files.read_json(path).get("fingerprint"))
     if before != dataset.fingerprint:
         raise InputError(
             f"{folder} holds a run on other rows (fingerprint {before[:12]}, now "
@@ -266,10 +266,10 @@ def write_start(
     """
     _refuse_unreadable_files(folder)
     (folder / manifest.NAME).unlink(missing_ok=True)  # finished once, and now going on
-    record.write_json(folder / "overrides.json", overrides)
-    record.write_json(folder / "environment.json", record.environment(devices))
-    record.write_json(folder / "taxonomy.json", taxonomy.to_mapping())
-    record.write_json(folder / "data_report.json", dataset.report)
+    atomic_files.write_json(folder / "overrides.json", overrides)
+    atomic_files.write_json(folder / "environment.json", atomic_files.environment(devices))
+    atomic_files.write_json(folder / "taxonomy.json", taxonomy.to_mapping())
+    atomic_files.write_json(folder / "data_report.json", dataset.report)
     write_rows(folder, dataset)
     # The config last: it makes the folder a run's.
-    record.write_json(folder / "config.json", config)
+    atomic_files.write_json(folder / "config.json", config)
