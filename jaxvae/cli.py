@@ -189,7 +189,7 @@ def _define_data_flags(values: flags.FlagValues) -> None:
 
 
 def _verify(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.hub_model import refuse_published
+    from jaxvae.export.hub_repo import refuse_published
     from jaxvae.verify import verify
 
     refuse_published(options.run_folder, "verify")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvae import inference
-from jaxvae.export import Network
+from jaxvae.export.model_files import Network
 
 _DRAWS = 4096
 _LOG_2_PI = float(np.log(2.0 * np.pi))

@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 
 from jaxvae import inference
-from jaxvae.export import Network
+from jaxvae.export.model_files import Network
 from jaxvae.models.layer_names import decoder_layers, encoder_layers
 
 _BANK = 8192

@@ -59,7 +59,7 @@ def _checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.formats import check_place, format_of
+    from jaxvae.export.formats import check_place, format_of
     from jaxvae.open_run import load
 
     name = format_of(options.output, options.format)  # before the run is read
@@ -87,10 +87,11 @@ def _import(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _push(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae import hub_model, model_card, publish
+    from jaxvae import model_card, publish
+    from jaxvae.export import hub_repo
     from jaxvae.open_run import load
 
-    hub_model.check_repository(options.repository)
+    hub_repo.check_repository(options.repository)
     model_card.check_license(options.license)
     if options.folder and (options.private or options.revision):
         raise InputError("--folder writes here alone; --private and --revision are for the Hub")

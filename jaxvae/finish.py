@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import epoch, evaluate, events, export, projector, sample
+from jaxvae import epoch, evaluate, events, projector, sample
 from jaxvae.config import parsing
 from jaxvae.config.monitor import Monitor
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.export import model_files
 from jaxvae.losses import LossWeights, Objective
 from jaxvae.runtime import sharding
 from jaxvae.storage import atomic_files
@@ -110,7 +111,7 @@ def finish(
         )
     facts = {"checkpoint": "best", "epoch": best_epoch, "taxonomy_digest": taxonomy.digest}
     save_params(folder / "final", params, batch_stats, facts)
-    difference = export.write_model(
+    difference = model_files.write_model(
         folder / "model.pth",
         params,
         batch_stats,

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from jaxvae.data import encoding
-from jaxvae.export import Network
+from jaxvae.export.model_files import Network
 from jaxvae.losses import standardised_kl
 
 BUCKETS = (8, 64, 512, 4096)

@@ -13,7 +13,7 @@ from jaxvae import complete, evaluate, inference, latents, likelihood, ranking, 
 from jaxvae.baselines import Independent
 from jaxvae.data.dataset import fingerprint_rows, generator_of
 from jaxvae.disentanglement import disentanglement
-from jaxvae.export import Network
+from jaxvae.export.model_files import Network
 from jaxvae.fitted_baselines import Baselines, kept_baselines
 from jaxvae.kept_evaluation import question
 from jaxvae.metrics import ACTIVE_KL, ACTIVE_VARIANCE

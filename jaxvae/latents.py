@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxvae import inference
 from jaxvae.disentanglement import mutual_information_with_sets
-from jaxvae.export import Network
+from jaxvae.export.model_files import Network
 
 STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 _SHOWN = 5

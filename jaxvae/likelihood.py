@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jaxvae import draws as random_draws
-from jaxvae.export import Network
+from jaxvae.export.model_files import Network
 from jaxvae.inference import pad_rows, rows_at_once
 from jaxvae.losses import standardised_kl
 from jaxvae.models.priors import gaussian_log_prob

@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from jaxvae import export, hub_folder
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.ensemble import Ensemble
 from jaxvae.errors import InputError
-from jaxvae.hub_model import fetch, is_address
+from jaxvae.export import hub_files, model_files
+from jaxvae.export.hub_repo import fetch, is_address
 from jaxvae.models.vae import VAE
 from jaxvae.run import Run
 from jaxvae.runtime import compilation_cache
@@ -67,10 +67,10 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     folder = user_path(path).resolve()
     if folder.suffix in EXPORTED and not folder.is_dir():
         _refuse_last(path, checkpoint)
-        params, batch_stats, taxonomy, config = export.read_model(folder, taxonomy_path)
-        network = export.make_network(params, batch_stats)
+        params, batch_stats, taxonomy, config = model_files.read_model(folder, taxonomy_path)
+        network = model_files.make_network(params, batch_stats)
         return Run(folder, config, taxonomy, network, {"checkpoint": "exported"})
-    if hub_folder.is_published(folder):
+    if hub_files.is_published(folder):
         return _load_published(path, checkpoint, taxonomy_path)
     _refuse_taxonomy(path, taxonomy_path)
     run_dir.check_is_run(user_path(path))  # as it was typed
@@ -85,7 +85,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
             raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
     else:
         params, batch_stats, facts = _last(folder, config, taxonomy)
-    return Run(folder, config, taxonomy, export.make_network(params, batch_stats), facts)
+    return Run(folder, config, taxonomy, model_files.make_network(params, batch_stats), facts)
 
 
 def _load_published(path: str | Path, checkpoint: str, taxonomy_path: str | None) -> Run:
@@ -97,7 +97,7 @@ def _load_published(path: str | Path, checkpoint: str, taxonomy_path: str | None
     if is_address(path):
         folder, commit = fetch(str(path))
         origin = {"source": str(path), "commit": commit}
-    network, taxonomy, config, facts = hub_folder.read_model_files(folder, str(path))
+    network, taxonomy, config, facts = hub_files.read_model_files(folder, str(path))
     return Run(folder, config, taxonomy, network, {**facts, **origin})
 
 
@@ -127,12 +127,12 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
     path, folder = user_path(path), run_path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--output {output}: exists already; name a new folder")
-    params, batch_stats, taxonomy, config = export.read_model(path, taxonomy_path)
-    network = export.make_network(params, batch_stats)
+    params, batch_stats, taxonomy, config = model_files.read_model(path, taxonomy_path)
+    network = model_files.make_network(params, batch_stats)
     config = {
         "model_name": path.stem,
         **config,
-        "model": {**config.get("model", {}), **hub_folder.sizes(network)},
+        "model": {**config.get("model", {}), **hub_files.sizes(network)},
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)

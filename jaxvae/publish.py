@@ -4,8 +4,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jaxvae import hub_folder, hub_model, model_card, plots
+from jaxvae import model_card, plots
 from jaxvae.errors import InputError
+from jaxvae.export import hub_files, hub_repo
 from jaxvae.kept_evaluation import evaluation_path
 from jaxvae.run import Run
 from jaxvae.storage.atomic_files import naming, read_json, write_json, write_text
@@ -55,19 +56,19 @@ def push(
       license: as for `write_folder`.
 
     Raises:
-      InputError: as `write_folder` and `hub_model.upload` do.
+      InputError: as `write_folder` and `hub_repo.upload` do.
     """
     with tempfile.TemporaryDirectory(prefix="jaxvae-push-") as stage:
         folder = Path(stage) / "model"
         write_folder(run, folder, repository=repository, license=license)
-        return hub_model.upload(folder, repository, private=private, revision=revision)
+        return hub_repo.upload(folder, repository, private=private, revision=revision)
 
 
 def _write(run: Run, folder: Path, repository: str, license: str | None) -> None:
     judged = judged_of(run)
     if judged is not None:
         write_json(folder / "metrics.json", judged)
-    hub_folder.write_model_files(
+    hub_files.write_model_files(
         folder, run.network, taxonomy=run.taxonomy, config=run.config, facts=run.facts
     )
     pictures = {}
@@ -77,8 +78,8 @@ def _write(run: Run, folder: Path, repository: str, license: str | None) -> None
     report = run.folder / "data_report.json"
     card = model_card.make_card(
         repository=repository,
-        config=hub_folder.without_paths(run.config),
-        sizes=hub_folder.sizes(run.network),
+        config=hub_files.without_paths(run.config),
+        sizes=hub_files.sizes(run.network),
         concepts={name: len(columns) for name, columns in run.taxonomy.concepts},
         facts=run.facts,
         judged=judged,

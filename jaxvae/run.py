@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxvae import complete as completion
-from jaxvae import export, formats, inference, sample
+from jaxvae import inference, sample
 from jaxvae.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.config.paths import user_path
 from jaxvae.data.encoding import tag_counts
@@ -17,6 +17,7 @@ from jaxvae.data.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.evaluate import to_multi_hot
+from jaxvae.export import formats, model_files
 from jaxvae.likelihood import RowLikelihood, row_likelihood
 from jaxvae.run_plots import Plots
 from jaxvae.storage.saved_rows import KeptRows, load_kept_rows
@@ -75,7 +76,7 @@ class Run:
     folder: Path
     config: dict
     taxonomy: Taxonomy
-    network: export.Network
+    network: model_files.Network
     facts: dict
 
     @property
@@ -313,7 +314,7 @@ class Run:
 
 
 def complete_tags(
-    networks: Sequence[export.Network],
+    networks: Sequence[model_files.Network],
     taxonomy: Taxonomy,
     present: Iterable[str],
     absent: Iterable[str],

@@ -323,7 +323,7 @@ def _check_page_name(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.compare import compare_runs, comparison_table
-    from jaxvae.hub_model import refuse_published
+    from jaxvae.export.hub_repo import refuse_published
 
     for folder in options.run_folders:
         refuse_published(folder, "compare")

@@ -14,11 +14,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvae import export, likelihood, prepare, schedule, trackers
+from jaxvae import likelihood, prepare, schedule, trackers
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
+from jaxvae.export import model_files
 from jaxvae.members import Member, Watch, train_members
 from jaxvae.metrics import ACTIVE_KL
 from jaxvae.population import Population
@@ -153,7 +154,7 @@ class Trials:
 
     def likelihood(self, trees: dict[str, Any]) -> likelihood.RowLikelihood:
         """What importance sampling says of the validation rows under a member's best parameters."""
-        network = export.make_network(trees["best"]["params"], trees["best"]["batch_stats"])
+        network = model_files.make_network(trees["best"]["params"], trees["best"]["batch_stats"])
         return likelihood.row_likelihood(
             network, self._val, num_importance_samples=LIKELIHOOD_DRAWS, seed=0
         )

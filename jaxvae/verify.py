@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae import export
 from jaxvae.data.readers.regular_file import irregular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable
+from jaxvae.export import model_files
+from jaxvae.export.safetensors_io import read_safetensors
 from jaxvae.runtime import devices
-from jaxvae.safetensors_file import read_safetensors
 from jaxvae.storage import manifest, run_dir
 from jaxvae.storage.atomic_files import read_epochs, read_json
 from jaxvae.storage.checkpoints import Checkpoints, load_params
@@ -109,7 +109,7 @@ def _parameters(folder: Path) -> Iterator[str]:
     params, batch_stats, facts = load_params(folder / "final")
     if facts.get("taxonomy_digest") != Taxonomy.load(folder / "taxonomy.json").digest:
         yield f"{folder / 'taxonomy.json'} is not the one the model was trained with"
-    expected = export.to_tensors(params, batch_stats)
+    expected = model_files.to_tensors(params, batch_stats)
     for path, read in (
         (folder / "model.pth", read_pth),
         (folder / "model.safetensors", read_safetensors),

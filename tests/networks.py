@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import export
 from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.export import model_files
 from jaxvae.models.vae import VAE
 from jaxvae.run import Run
 
@@ -59,7 +59,7 @@ def make_run(
         for layer, arrays in nnx.to_pure_dict(stats).items()
     }
     facts = {"checkpoint": "best", "epoch": 3}
-    network = export.make_network(params, stats)
+    network = model_files.make_network(params, stats)
     return Run(folder, {"model_name": "small one"}, TAXONOMY, network, facts)
 
 

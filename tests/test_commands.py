@@ -101,7 +101,7 @@ def test_the_counts_on_musiccaps(trained):
 
 
 def test_the_export_loads_in_torch_and_computes_the_same(trained, torch):
-    from jaxvae.export import reconstruction_logits
+    from jaxvae.export.model_files import reconstruction_logits
     from jaxvae.open_run import load
     from tests.torch_twin import Twin
 

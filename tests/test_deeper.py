@@ -9,7 +9,7 @@ from flax import nnx
 import jaxvae
 from jaxvae import publish
 from jaxvae.errors import InputError
-from jaxvae.export import to_tensors
+from jaxvae.export.model_files import to_tensors
 from jaxvae.models.layer_names import widths_of
 from jaxvae.models.vae import VAE
 from jaxvae.open_run import import_model

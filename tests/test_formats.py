@@ -9,9 +9,10 @@ import pytest
 from safetensors.numpy import load_file
 
 import jaxvae
-from jaxvae import cli, formats
+from jaxvae import cli
 from jaxvae.errors import InputError
-from jaxvae.export import to_tensors
+from jaxvae.export import formats
+from jaxvae.export.model_files import to_tensors
 from tests.documents import python_block
 from tests.networks import VARIED, make_run
 from tests.test_commands import tool

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxvae import complete as completion
 from jaxvae import inference
 from jaxvae.draws import bound_noise
-from jaxvae.export import make_network
+from jaxvae.export.model_files import make_network
 from jaxvae.likelihood import log_prob_empty, make_likelihood_bound, row_likelihood
 from jaxvae.models.vae import VAE
 from jaxvae.sample import sample_prior

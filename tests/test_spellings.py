@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, explore, hub_folder, judge, projector
+from jaxvae import cli, explore, judge, projector
 from jaxvae.data.tag_lists import parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
+from jaxvae.export import hub_files
 from jaxvae.open_run import import_model
 from jaxvae.storage.atomic_files import read_epochs
 from tests.networks import make_run
@@ -225,14 +226,14 @@ def test_an_imported_and_a_published_model_keep_the_spelling(opened, tmp_path):
     assert read(tmp_path / "imported" / "taxonomy.json") == SPELLED
     (tmp_path / "published").mkdir()
     facts = {"checkpoint": "best", "epoch": 1}
-    hub_folder.write_model_files(
+    hub_files.write_model_files(
         tmp_path / "published",
         opened.network,
         taxonomy=opened.taxonomy,
         config=opened.config,
         facts=facts,
     )
-    _, taxonomy, *_ = hub_folder.read_model_files(tmp_path / "published", "published")
+    _, taxonomy, *_ = hub_files.read_model_files(tmp_path / "published", "published")
     assert (taxonomy.spellings, taxonomy.digest) == (TAGS, DIGEST)
 
 

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae import export, inference
+from jaxvae import inference
+from jaxvae.export import model_files
 from jaxvae.torch_module import module_source
 from tests.conftest import ROOT
 from tests.documents import python_block
@@ -46,7 +47,7 @@ def check_torch(run, torch, tmp_path):
     expected = inference.posterior(run.network, sparse)
     np.testing.assert_allclose(mean.numpy(), expected[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(logvar.numpy(), expected[1], rtol=1e-4, atol=1e-5)
-    expected = export.reconstruction_logits(run.network, x)
+    expected = model_files.reconstruction_logits(run.network, x)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         density, inference.log_prior(run.network, z.numpy()), rtol=1e-3, atol=1e-3

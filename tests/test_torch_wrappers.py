@@ -10,8 +10,9 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from jaxvae import cli, export
+from jaxvae import cli
 from jaxvae.errors import InputError
+from jaxvae.export import model_files
 from jaxvae.torch_file import read_pth
 from tests.conftest import for_a_module
 
@@ -103,7 +104,9 @@ def test_a_saved_state_dict_is_the_model_that_torch_has(tmp_path, name, expected
     torch.save(SAVED[name](), tmp_path / "model.pt")
     tensors = read_pth(tmp_path / "model.pt")
     assert set(tensors) == set(plain())
-    np.testing.assert_allclose(export.numpy_logits(tensors, expected[0]), expected[1], atol=1e-6)
+    np.testing.assert_allclose(
+        model_files.numpy_logits(tensors, expected[0]), expected[1], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["data-parallel", "model_state_dict", "averaged"])
@@ -121,7 +124,7 @@ def test_import_makes_a_run_of_it(tmp_path, capsys, name):
 def test_safetensors_lose_their_prefixes_too(tmp_path):
     save_file(torch.nn.DataParallel(Module()).state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "tags.json").write_text(json.dumps(TAGS))
-    params, *_ = export.read_model(tmp_path / "model.safetensors", str(tmp_path / "tags.json"))
+    params, *_ = model_files.read_model(tmp_path / "model.safetensors", str(tmp_path / "tags.json"))
     assert (params["fc1"]["kernel"] == plain()["fc1.weight"].numpy().T).all()
 
 
@@ -176,7 +179,7 @@ def test_names_that_differ_only_by_a_wrapper_stay(tmp_path):
     assert set(read_pth(tmp_path / "x.pth")) == set(state)
     (tmp_path / "tags.json").write_text(json.dumps(TAGS))
     with pytest.raises(InputError, match=r"x\.pth: the state dict has unknown 'module\.fc1"):
-        export.read_model(tmp_path / "x.pth", str(tmp_path / "tags.json"))
+        model_files.read_model(tmp_path / "x.pth", str(tmp_path / "tags.json"))
 
 
 def test_of_a_model_beside_other_tensors_only_those_are_unknown(tmp_path):
@@ -185,7 +188,7 @@ def test_of_a_model_beside_other_tensors_only_those_are_unknown(tmp_path):
     torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
     (tmp_path / "tags.json").write_text(json.dumps(TAGS))
     with pytest.raises(InputError) as caught:
-        export.read_model(tmp_path / "x.pth", str(tmp_path / "tags.json"))
+        model_files.read_model(tmp_path / "x.pth", str(tmp_path / "tags.json"))
     assert "the state dict has unknown 'pos_weight'; expected layers" in str(caught.value)
 
 
@@ -194,4 +197,4 @@ def test_a_pointer_in_place_of_a_model_is_named(tmp_path, suffix):
     path = tmp_path / f"model{suffix}"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     with pytest.raises(InputError, match=r"is a Git LFS pointer.*git lfs pull"):
-        export.read_model(path, None)
+        model_files.read_model(path, None)

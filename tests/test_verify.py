@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxvae import cli, export, open_run
+from jaxvae import cli, open_run
 from jaxvae.errors import InputError
+from jaxvae.export import model_files
 from jaxvae.storage import manifest, run_dir
 from jaxvae.storage.atomic_files import read_json, write_json
 from jaxvae.storage.checkpoints import load_params, save_params
@@ -161,7 +162,7 @@ def with_another_export(folder, *, spared):
         "config": run.config,
         "probe": np.eye(run.taxonomy.num_tags)[:2],
     }
-    export.write_model(folder / "model.pth", params, batch_stats, **options)
+    model_files.write_model(folder / "model.pth", params, batch_stats, **options)
     (folder / spared).write_bytes(kept)
 
 

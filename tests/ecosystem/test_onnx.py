@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae import export, inference
+from jaxvae import inference
+from jaxvae.export import model_files
 from tests.conftest import lacking
 from tests.documents import python_block
 from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, make_run, rows
@@ -46,7 +47,7 @@ def test_real_rows_have_the_models_logits(ort, run, folder, tmp_path):
     check_close(mean, expected[0])
     check_close(logvar, expected[1])
     (logits,) = found["decoder"].run(["logits"], {"z": mean})
-    check_close(logits, export.reconstruction_logits(run.network, x))
+    check_close(logits, model_files.reconstruction_logits(run.network, x))
     for size in (1, 7):
         check_close(found["encoder"].run(["mean"], {"x": x[:size]})[0], mean[:size])
 
@@ -68,7 +69,7 @@ def check_onnx(ort, run, tmp_path):
     x = rows(TAXONOMY.num_tags)
     (mean,) = found["encoder"].run(["mean"], {"x": x})
     (logits,) = found["decoder"].run(["logits"], {"z": mean})
-    check_close(logits, export.reconstruction_logits(run.network, x))
+    check_close(logits, model_files.reconstruction_logits(run.network, x))
 
     learned = run.network.prior in ("mixture", "vamp")
     names = [each.name for each in found["prior"].get_inputs()]
@@ -124,10 +125,10 @@ def test_the_same_run_gives_the_same_bytes(ort, tmp_path):
 
 
 def test_what_is_too_large_is_refused(ort, tmp_path, monkeypatch):
-    from jaxvae import onnx_file
     from jaxvae.errors import InputError
+    from jaxvae.export import onnx_graphs
 
-    monkeypatch.setattr(onnx_file, "_MAX_BYTES", 100)
+    monkeypatch.setattr(onnx_graphs, "_MAX_BYTES", 100)
     run = make_run("normal", False, False, tmp_path)
     with pytest.raises(InputError, match="over 2 GiB"):
         run.export(tmp_path / "model.onnx")

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxvae import export, inference
+from jaxvae import inference
 from jaxvae.errors import InputError
-from jaxvae.export import Network
+from jaxvae.export import model_files
+from jaxvae.export.model_files import Network
 
 PARTS = ("encoder", "decoder", "prior")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -51,8 +52,8 @@ def write_stablehlo(paths: dict[str, Path], network: Network, *, probe: np.ndarr
         jax_export.deserialize(bytearray(paths[part].read_bytes())) for part in PARTS[:2]
     )
     mean, _ = encode.call(jnp.asarray(probe, jnp.float32))
-    expected = export.reconstruction_logits(network, probe)
-    return export.check_logits(paths["decoder"], np.asarray(decode.call(mean)), expected)
+    expected = model_files.reconstruction_logits(network, probe)
+    return model_files.check_logits(paths["decoder"], np.asarray(decode.call(mean)), expected)
 
 
 def _check_installed() -> None:

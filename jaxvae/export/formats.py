@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae import export, onnx_file, stablehlo_file, torch_module
+from jaxvae import torch_module
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.export import Network
-from jaxvae.safetensors_file import read_safetensors, write_safetensors
+from jaxvae.export import model_files, onnx_graphs, stablehlo_modules
+from jaxvae.export.model_files import Network
+from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.storage.atomic_files import naming, write_text
 
 FORMATS = {
@@ -107,15 +108,15 @@ def write(
         elif format_name == "onnx":
             known = {key: str(value) for key, value in facts.items() if value is not None}
             named = {"model_name": str(config.get("model_name", "vae")), **known}
-            difference = onnx_file.write_onnx(
+            difference = onnx_graphs.write_onnx(
                 _parts(path), network, taxonomy=taxonomy, facts=named, probe=probe
             )
         elif format_name == "stablehlo":
-            difference = stablehlo_file.write_stablehlo(_parts(path), network, probe=probe)
-            export.write_meaning(path.with_suffix(".json"), **meaning)
+            difference = stablehlo_modules.write_stablehlo(_parts(path), network, probe=probe)
+            model_files.write_meaning(path.with_suffix(".json"), **meaning)
         else:
             arrays = (network.params, network.batch_stats)
-            difference = export.write_model(path, *arrays, probe=probe, **meaning)
+            difference = model_files.write_model(path, *arrays, probe=probe, **meaning)
         if format_name == "torch_module":
             name = str(config.get("model_name", "vae"))
             text = torch_module.module_source(network, name=name, tags=taxonomy.spellings)
@@ -125,17 +126,19 @@ def write(
 
 def _parts(path: Path) -> dict[str, Path]:
     """`model.onnx` is `model.encoder.onnx` and its like."""
-    return {part: path.with_suffix(f".{part}{path.suffix}") for part in onnx_file.PARTS}
+    return {part: path.with_suffix(f".{part}{path.suffix}") for part in onnx_graphs.PARTS}
 
 
 def _write_safetensors(
     path: Path, network: Network, *, taxonomy: Taxonomy, config: dict, probe: np.ndarray
 ) -> float:
-    tensors = export.to_tensors(network.params, network.batch_stats)
+    tensors = model_files.to_tensors(network.params, network.batch_stats)
     write_safetensors(path, tensors)
-    export.write_meaning(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
-    expected = export.reconstruction_logits(network, probe)
-    return export.check_logits(path, export.numpy_logits(read_safetensors(path), probe), expected)
+    model_files.write_meaning(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
+    expected = model_files.reconstruction_logits(network, probe)
+    return model_files.check_logits(
+        path, model_files.numpy_logits(read_safetensors(path), probe), expected
+    )
 
 
 @contextmanager

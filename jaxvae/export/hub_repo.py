@@ -7,10 +7,10 @@ to be possible. Tokens are the library's own business: HF_TOKEN, or `hf auth log
 import re
 from pathlib import Path
 
-from jaxvae import hub_folder
 from jaxvae.config.paths import user_path
 from jaxvae.data.readers.hub_client import held_offline, quiet, unreachable
 from jaxvae.errors import InputError, one_line
+from jaxvae.export import hub_files
 
 PREFIX = "hf://"
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -26,7 +26,7 @@ def is_address(path: object) -> bool:
 
 def refuse_published(path: str, command: str) -> None:
     """Raises InputError for a published model, by address or folder, where a run is needed."""
-    if is_address(path) or hub_folder.is_published(user_path(path)):
+    if is_address(path) or hub_files.is_published(user_path(path)):
         raise InputError(
             f"{path}: {command} reads a run's folder; a published model has neither rows nor "
             f"history. Give the folder of the run that trained it"
@@ -76,9 +76,9 @@ def fetch(address: str) -> tuple[Path, str]:
 
 
 def _fetch(hub, repository: str, revision: str, address: str, *, local: bool) -> tuple[Path, str]:
-    limits = dict(hub_folder.LIMITS)
+    limits = dict(hub_files.LIMITS)
     folder = Path()
-    for name in hub_folder.LIMITS:
+    for name in hub_files.LIMITS:
         if not local:
             size = hub.get_hf_file_metadata(
                 hub.hf_hub_url(repository, name, revision=revision)
@@ -96,11 +96,11 @@ def _fetch(hub, repository: str, revision: str, address: str, *, local: bool) ->
         folder, revision = path.parent, path.parent.name
         if not _COMMIT.fullmatch(revision):
             raise InputError(f"cannot load {address}: the Hub names no commit")
-        if name == hub_folder.CONFIG:
-            content, config = hub_folder.read_config(folder, address)
-        elif name == hub_folder.TAXONOMY:
-            taxonomy = hub_folder.read_taxonomy(folder, content, address)
-            limits[hub_folder.WEIGHTS] = hub_folder.largest_weights(config, taxonomy.num_tags)
+        if name == hub_files.CONFIG:
+            content, config = hub_files.read_config(folder, address)
+        elif name == hub_files.TAXONOMY:
+            taxonomy = hub_files.read_taxonomy(folder, content, address)
+            limits[hub_files.WEIGHTS] = hub_files.largest_weights(config, taxonomy.num_tags)
     return folder, revision
 
 
@@ -168,7 +168,7 @@ def _explain(hub, error: Exception, repository: str, revision: str | None, troub
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{repository} has no revision {revision or 'main'!r}"
     if isinstance(error, errors.EntryNotFoundError):
-        return "not a jaxvae model: it lacks one of " + ", ".join(hub_folder.LIMITS)
+        return "not a jaxvae model: it lacks one of " + ", ".join(hub_files.LIMITS)
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
         return f"no such repository on the Hub, or it is private; check the spelling, or {_LOGIN}"

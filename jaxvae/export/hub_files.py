@@ -10,12 +10,13 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from jaxvae import export, torch_file
+from jaxvae import torch_file
 from jaxvae.data.readers.tables import SUFFIXES
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, json_fault
+from jaxvae.export import model_files
+from jaxvae.export.safetensors_io import MAX_READ, read_safetensors, write_safetensors
 from jaxvae.models.layer_names import are_widths, widths_of
-from jaxvae.safetensors_file import MAX_READ, read_safetensors, write_safetensors
 from jaxvae.storage.atomic_files import write_json
 
 CONFIG, TAXONOMY, WEIGHTS = "config.json", "taxonomy.json", "model.safetensors"
@@ -27,7 +28,7 @@ _TEXTS = (("model_name",), ("data", "dataset_name"), ("data", "aspect_column"))
 
 def write_model_files(
     folder: Path,
-    network: export.Network,
+    network: model_files.Network,
     *,
     taxonomy: Taxonomy,
     config: dict[str, Any],
@@ -45,7 +46,7 @@ def write_model_files(
     Raises:
       InputError: the disk refused.
     """
-    write_safetensors(folder / WEIGHTS, export.to_tensors(network.params, network.batch_stats))
+    write_safetensors(folder / WEIGHTS, model_files.to_tensors(network.params, network.batch_stats))
     write_json(folder / TAXONOMY, taxonomy.to_mapping())
     content = {
         "library_name": "jaxvae",
@@ -59,7 +60,7 @@ def write_model_files(
     write_json(folder / CONFIG, content)
 
 
-def sizes(network: export.Network) -> dict[str, Any]:
+def sizes(network: model_files.Network) -> dict[str, Any]:
     """The network's own part of a config's `model`."""
     found = {
         "latent_dim": network.latent_dim,
@@ -103,7 +104,7 @@ def is_published(folder: Path) -> bool:
 
 def read_model_files(
     folder: Path, name: str
-) -> tuple[export.Network, Taxonomy, dict[str, Any], dict[str, Any]]:
+) -> tuple[model_files.Network, Taxonomy, dict[str, Any], dict[str, Any]]:
     """Reads a published model; nothing in the files is believed before it is checked.
 
     Args:
@@ -129,7 +130,7 @@ def read_model_files(
         layers = torch_file.from_torch(read_safetensors(path, shapes=shapes))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    network = export.make_network(*export.from_layers(layers))
+    network = model_files.make_network(*model_files.from_layers(layers))
     wrong = [key for key, own in sizes(network).items() if config["model"].get(key, own) != own]
     if wrong:
         raise InputError(f"{name}: {CONFIG} says another {', '.join(wrong)} than {WEIGHTS} has")

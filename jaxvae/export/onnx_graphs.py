@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae import export, inference
+from jaxvae import inference
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.export import Network
+from jaxvae.export import model_files
+from jaxvae.export.model_files import Network
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
 
 PARTS = ("encoder", "decoder", "prior")
@@ -58,7 +59,7 @@ def write_onnx(
         "taxonomy_digest": taxonomy.digest,
         **facts,
     }
-    tensors = export.to_tensors(network.params, network.batch_stats)
+    tensors = model_files.to_tensors(network.params, network.batch_stats)
     builders = {"encoder": _encoder, "decoder": _decoder, "prior": _prior}
     for part in PARTS:
         graph = _Graph(onnx)
@@ -78,8 +79,8 @@ def write_onnx(
     encode, decode = (ReferenceEvaluator(str(paths[part])) for part in ("encoder", "decoder"))
     (mean,) = encode.run(["mean"], {"x": probe.astype(np.float32)})
     (logits,) = decode.run(["logits"], {"z": mean})
-    expected = export.reconstruction_logits(network, probe)
-    return export.check_logits(paths["decoder"], np.asarray(logits), expected)
+    expected = model_files.reconstruction_logits(network, probe)
+    return model_files.check_logits(paths["decoder"], np.asarray(logits), expected)
 
 
 def _import_onnx():

@@ -14,9 +14,9 @@ from jaxvae import torch_file
 from jaxvae.data.readers.file_kinds import stand_in
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, json_fault
+from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, depth_of, encoder_layers
 from jaxvae.models.vae import VAE
-from jaxvae.safetensors_file import read_safetensors, write_safetensors
 from jaxvae.storage.atomic_files import write_json
 from jaxvae.torch_names import cut_wrappers
 
