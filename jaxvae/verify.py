@@ -11,12 +11,12 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.export import model_files
 from jaxvae.export.safetensors_io import read_safetensors
+from jaxvae.export.torch.pth import read_pth
 from jaxvae.runtime import devices
 from jaxvae.storage import manifest, run_dir
 from jaxvae.storage.atomic_files import read_epochs, read_json
 from jaxvae.storage.checkpoints import Checkpoints, load_params
 from jaxvae.storage.saved_rows import load_kept_rows
-from jaxvae.torch_file import read_pth
 
 
 def verify(folder: Path) -> tuple[list[str], list[str]]:

@@ -12,7 +12,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae import cli, torch_file
+from jaxvae import cli
+from jaxvae.export.torch import pth
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -132,7 +133,7 @@ def test_export_and_import_keep_every_bit(trained):
     tooled("export", "imported_run", "--output", "again.pth", cwd=trained)
     assert (trained / "again.pth").read_bytes() == (run / "model.pth").read_bytes()
     tooled("export", run, "--output", "last.pth", "--checkpoint", "last", cwd=trained)
-    last, best = (torch_file.read_pth(trained / name) for name in ("last.pth", "model.pth"))
+    last, best = (pth.read_pth(trained / name) for name in ("last.pth", "model.pth"))
     assert last.keys() == best.keys()
 
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxvae import torch_file
 from jaxvae.errors import InputError
-from jaxvae.torch_file import from_torch, read_pth, to_torch, write_pth
-from jaxvae.torch_machine import MAX_BYTES, MAX_TENSORS
-from jaxvae.torch_pickle import TensorEntry, encode
+from jaxvae.export.torch import pth
+from jaxvae.export.torch.pickler import TensorEntry, encode
+from jaxvae.export.torch.pth import from_torch, read_pth, to_torch, write_pth
+from jaxvae.export.torch.unpickler import MAX_BYTES, MAX_TENSORS
 
 RNG = np.random.default_rng(0)
 DTYPES = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "?")
@@ -159,7 +159,7 @@ def test_failing_to_write_is_one_line_and_leaves_what_was_there(tmp_path, monkey
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        patch.setattr(torch_file.os, "fsync", full)
+        patch.setattr(pth.os, "fsync", full)
         with pytest.raises(InputError, match="No space left"):
             write_pth(target, samples())
     assert target.read_bytes() == before
@@ -369,7 +369,7 @@ def members(pickle=None, payload=PAYLOAD, byteorder=b"little", **entry) -> list:
 
 def write_zip(path, listed) -> None:
     with path.open("wb") as file:
-        torch_file._write_zip(file, listed)
+        pth._write_zip(file, listed)
 
 
 def with_zipfile(listed, **options) -> bytes:
@@ -382,7 +382,7 @@ def with_zipfile(listed, **options) -> bytes:
 
 def sound_bytes() -> bytes:
     file = io.BytesIO()
-    torch_file._write_zip(file, members())
+    pth._write_zip(file, members())
     return file.getvalue()
 
 
@@ -490,7 +490,7 @@ BYTE_LIES = {
     "text": b"hello, world",
     "only zeros": bytes(1000),
     "safetensors": struct.pack("<Q", 2) + b"{}",
-    "from before the zip format": torch_file._BEFORE_ZIP + bytes(100),
+    "from before the zip format": pth._BEFORE_ZIP + bytes(100),
     "empty archive": with_zipfile([]),
     "compressed": with_zipfile(members(), compression=zipfile.ZIP_DEFLATED),
     "called compressed": sound_bytes().replace(

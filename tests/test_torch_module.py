@@ -9,7 +9,7 @@ import pytest
 
 from jaxvae import inference
 from jaxvae.export import model_files
-from jaxvae.torch_module import module_source
+from jaxvae.export.torch.module_source import module_source
 from tests.conftest import ROOT
 from tests.documents import python_block
 from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, VARIED, make_run, rows

@@ -13,7 +13,7 @@ import pytest
 from jaxvae import cli
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
-from jaxvae.torch_file import read_pth
+from jaxvae.export.torch.pth import read_pth
 from tests.conftest import for_a_module
 
 torch = for_a_module("torch")

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae import torch_module
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.export import model_files, onnx_graphs, stablehlo_modules
 from jaxvae.export.model_files import Network
 from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
+from jaxvae.export.torch import module_source
 from jaxvae.storage.atomic_files import naming, write_text
 
 FORMATS = {
@@ -119,8 +119,8 @@ def write(
             difference = model_files.write_model(path, *arrays, probe=probe, **meaning)
         if format_name == "torch_module":
             name = str(config.get("model_name", "vae"))
-            text = torch_module.module_source(network, name=name, tags=taxonomy.spellings)
-            write_text(stage / torch_module.SOURCE, text)
+            text = module_source.module_source(network, name=name, tags=taxonomy.spellings)
+            write_text(stage / module_source.SOURCE, text)
         return _move(stage, folder), difference
 
 

@@ -10,12 +10,12 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from jaxvae import torch_file
 from jaxvae.data.readers.tables import SUFFIXES
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, json_fault
 from jaxvae.export import model_files
 from jaxvae.export.safetensors_io import MAX_READ, read_safetensors, write_safetensors
+from jaxvae.export.torch import pth
 from jaxvae.models.layer_names import are_widths, widths_of
 from jaxvae.storage.atomic_files import write_json
 
@@ -127,7 +127,7 @@ def read_model_files(
     try:
         if path.is_file() and _sha256(path) != content.get("weights_sha256"):
             raise InputError(f"{path}: damaged: not what {CONFIG} was written with; remove it")
-        layers = torch_file.from_torch(read_safetensors(path, shapes=shapes))
+        layers = pth.from_torch(read_safetensors(path, shapes=shapes))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     network = model_files.make_network(*model_files.from_layers(layers))

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxvae import torch_file
 from jaxvae.data.readers.file_kinds import stand_in
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, json_fault
 from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
+from jaxvae.export.torch import pth
+from jaxvae.export.torch.state_dict import cut_wrappers
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, depth_of, encoder_layers
 from jaxvae.models.vae import VAE
 from jaxvae.storage.atomic_files import write_json
-from jaxvae.torch_names import cut_wrappers
 
 _STATISTICS = ("mean", "var", "count")
 _TOLERANCE = 1e-4
@@ -122,11 +122,11 @@ def write_model(
     """
     tensors = to_tensors(params, batch_stats)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch_file.write_pth(path, tensors)
+    pth.write_pth(path, tensors)
     write_safetensors(path.with_suffix(".safetensors"), tensors)
     write_meaning(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
     expected = reconstruction_logits(make_network(params, batch_stats), probe)
-    return check_logits(path, numpy_logits(torch_file.read_pth(path), probe), expected)
+    return check_logits(path, numpy_logits(pth.read_pth(path), probe), expected)
 
 
 def write_meaning(path: Path, *, taxonomy: Taxonomy, config: dict) -> None:
@@ -166,10 +166,10 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
     """
     if kind := stand_in(path):
         raise InputError(f"{path} is {kind}")
-    read = read_safetensors if path.suffix == ".safetensors" else torch_file.read_pth
+    read = read_safetensors if path.suffix == ".safetensors" else pth.read_pth
     tensors = cut_wrappers(read(path))
     try:
-        layers = torch_file.from_torch(tensors)
+        layers = pth.from_torch(tensors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     sidecar = path.with_suffix(".json")
@@ -224,7 +224,7 @@ def _read_sidecar(path: Path) -> dict:
 
 def to_tensors(params: dict, batch_stats: dict) -> dict[str, np.ndarray]:
     """Parameters under the names and in the layout of the exported files."""
-    return torch_file.to_torch(_layers(_untied(params), batch_stats))
+    return pth.to_torch(_layers(_untied(params), batch_stats))
 
 
 def _layers(params: dict, batch_stats: dict) -> dict:

@@ -25,8 +25,8 @@ with atheris.instrument_imports(include=["jaxvae", "pickletools"]):
     from jaxvae.data.tag_parser import UnreadableCell, parse_tags
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.errors import InputError
-    from jaxvae.torch_file import _write_zip, read_pth
-    from jaxvae.torch_pickle import TensorEntry, encode
+    from jaxvae.export.torch.pickler import TensorEntry, encode
+    from jaxvae.export.torch.pth import _write_zip, read_pth
 
 MOST_SECONDS = 1.0
 MOST_KIB = 100 << 10

@@ -20,9 +20,9 @@ from typing import BinaryIO
 import numpy as np
 
 from jaxvae.errors import InputError
-from jaxvae.torch_machine import MAX_BYTES, MAX_TENSORS, FormatError, decode, find_tensors
-from jaxvae.torch_names import from_torch, to_torch
-from jaxvae.torch_pickle import STORAGES, TensorEntry, encode
+from jaxvae.export.torch.pickler import STORAGES, TensorEntry, encode
+from jaxvae.export.torch.state_dict import from_torch, to_torch
+from jaxvae.export.torch.unpickler import MAX_BYTES, MAX_TENSORS, FormatError, decode, find_tensors
 
 __all__ = ["from_torch", "read_pth", "to_torch", "write_pth"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jaxvae.torch_names import cut_wrappers
-from jaxvae.torch_pickle import STORAGES, TensorEntry
+from jaxvae.export.torch.pickler import STORAGES, TensorEntry
+from jaxvae.export.torch.state_dict import cut_wrappers
 
 MAX_TENSORS = 10_000
 MAX_DIMENSIONS = 16
