@@ -20,9 +20,9 @@ if sys.platform == "win32":  # locks, signals and flushed files are as POSIX has
 
 def __getattr__(name: str):
     if name in ("load", "load_many"):
-        from jaxvae import open_run
+        from jaxvae.inference import load
 
-        return getattr(open_run, name)
+        return getattr(load, name)
     if name == "InputError":
         from jaxvae.errors import InputError
 

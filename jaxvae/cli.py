@@ -190,7 +190,7 @@ def _define_data_flags(values: flags.FlagValues) -> None:
 
 def _verify(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.export.hub_repo import refuse_published
-    from jaxvae.verify import verify
+    from jaxvae.inference.verify import verify
 
     refuse_published(options.run_folder, "verify")
     held, wrong = verify(user_path(options.run_folder))

@@ -11,13 +11,14 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae import explore_data, inference, latents
+from jaxvae import explore_data, latents
 from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
 from jaxvae.evaluate import to_multi_hot
+from jaxvae.inference import queries
+from jaxvae.inference.run import Run
 from jaxvae.losses import standardised_kl
 from jaxvae.metrics import ACTIVE_KL
-from jaxvae.run import Run
 from jaxvae.storage.atomic_files import write_text
 
 TEMPLATE = Path(__file__).with_name("explore.html")
@@ -50,7 +51,7 @@ def make_page(run: Run) -> str:
     """The page as text; the same run gives the same bytes."""
     network = run.network
     rows, of = _rows(run)
-    mean, logvar = inference.posterior(network, rows)
+    mean, logvar = queries.posterior(network, rows)
     name = str(run.config.get("model_name", "vae"))
     data = {
         "name": name,
@@ -83,14 +84,14 @@ def _rows(run: Run) -> tuple[np.ndarray, str]:
         return rows, "training rows"
     sets = run.sample_sets(MAP_POINTS, seed=0).multi_hot
     columns = [np.flatnonzero(row).tolist() for row in sets]
-    return inference.to_rows(columns, run.network.num_tags), "sets the model drew"
+    return queries.to_rows(columns, run.network.num_tags), "sets the model drew"
 
 
 def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
     """The active dimensions, the ones with the most KL first, named by the tags that they move."""
     network = run.network
     mean, logvar = mean[: len(rows)], logvar[: len(rows)]
-    centre, deviation = inference.prior_moments(network)
+    centre, deviation = queries.prior_moments(network)
     arrays = map(jnp.asarray, (mean, logvar, centre, np.square(deviation)))
     kl = np.asarray(standardised_kl(*arrays)).mean(axis=0)
     named = latents.name_dimensions(

@@ -8,8 +8,8 @@ import itertools
 
 import numpy as np
 
-from jaxvae import inference
 from jaxvae.export.model_files import Network
+from jaxvae.inference import queries
 from jaxvae.models.layer_names import decoder_layers, encoder_layers
 
 _BANK = 8192
@@ -85,7 +85,7 @@ def prior_data(network: Network) -> dict:
             "width": arrays["hidden"].shape[2],
             **{name: pack_half(array)[0] for name, array in arrays.items()},
         }
-    mean, logvar, log_weight = inference.prior_components(network)  # not a VampPrior's rows
+    mean, logvar, log_weight = queries.prior_components(network)  # not a VampPrior's rows
     return {
         "kind": "mixture",
         "mean": pack_half(mean)[0],
@@ -104,8 +104,8 @@ def draw_bank(network: Network) -> tuple[dict, np.ndarray, np.ndarray]:
     """
     most = min(_BANK, _BANK_BYTES // (2 * network.latent_dim), _BANK_LOGITS // network.num_tags)
     size = max(256, most // 256 * 256)
-    packed, z = pack_half(inference.draw_prior(network, size, seed=0))
-    log_prior = inference.log_prior(network, z)
+    packed, z = pack_half(queries.draw_prior(network, size, seed=0))
+    log_prior = queries.log_prior(network, z)
     return {"size": size, "z": packed, "log_prior": pack_single(log_prior)}, z, log_prior
 
 

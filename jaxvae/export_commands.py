@@ -60,7 +60,7 @@ def _checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def _export(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.export.formats import check_place, format_of
-    from jaxvae.open_run import load
+    from jaxvae.inference.load import load
 
     name = format_of(options.output, options.format)  # before the run is read
     check_place(user_path(options.output), name)
@@ -74,7 +74,7 @@ def _export(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _import(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.open_run import import_model
+    from jaxvae.inference.load import import_model
 
     run = import_model(options.file, taxonomy_path=options.taxonomy, output=options.output)
     network = run.network
@@ -89,7 +89,7 @@ def _import(options: argparse.Namespace, rest: list[str]) -> int:
 def _push(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae import model_card, publish
     from jaxvae.export import hub_repo
-    from jaxvae.open_run import load
+    from jaxvae.inference.load import load
 
     hub_repo.check_repository(options.repository)
     model_card.check_license(options.license)

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import epoch, evaluate, events, projector, sample
+from jaxvae import epoch, evaluate, events, projector
 from jaxvae.config import parsing
 from jaxvae.config.monitor import Monitor
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.export import model_files
+from jaxvae.inference import sampling
 from jaxvae.losses import LossWeights, Objective
 from jaxvae.runtime import sharding
 from jaxvae.storage import atomic_files
@@ -178,7 +179,7 @@ def _train_losses(folder: Path, best_epoch: int) -> dict[str, Any]:
 def _sample(
     folder, graphdef, params, batch_stats, inference, taxonomy, test_sets
 ) -> dict[str, Any]:
-    samples = sample.sample_prior(
+    samples = sampling.sample_prior(
         graphdef,
         params,
         batch_stats,
@@ -189,7 +190,7 @@ def _sample(
         seed=inference["seed"],
     )
     values = {
-        **sample.describe(samples),
+        **sampling.describe(samples),
         **evaluate.diversity(samples.multi_hot),
         **evaluate.cooccurrence(samples.multi_hot, test_sets),
         "temperature": inference["temperature"],

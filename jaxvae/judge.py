@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae import complete, evaluate, inference, latents, likelihood, ranking, sample_quality
+from jaxvae import evaluate, latents, ranking, sample_quality
 from jaxvae.baselines import Independent
 from jaxvae.data.dataset import fingerprint_rows, generator_of
 from jaxvae.disentanglement import disentanglement
 from jaxvae.export.model_files import Network
 from jaxvae.fitted_baselines import Baselines, kept_baselines
+from jaxvae.inference import completion, likelihood, queries
+from jaxvae.inference.run import Run
+from jaxvae.inference.sampling import DECODES
 from jaxvae.kept_evaluation import question
 from jaxvae.metrics import ACTIVE_KL, ACTIVE_VARIANCE
-from jaxvae.run import Run
-from jaxvae.sample import DECODES
 
 NUM_SAMPLES = 5000
 _INFORMATION_ROWS = 5000
@@ -60,10 +61,8 @@ def judge(
     rows = run.rows(split)
     say(f"judging {len(rows):,} {split} rows with {num_importance_samples:,} draws each")
     found = run.row_likelihood(rows, num_importance_samples, seed)
-    mean, _ = inference.posterior(run.network, rows)
-    train_mean, train_logvar = inference.posterior(
-        run.network, run.rows("train")[:_INFORMATION_ROWS]
-    )
+    mean, _ = queries.posterior(run.network, rows)
+    train_mean, train_logvar = queries.posterior(run.network, run.rows("train")[:_INFORMATION_ROWS])
     return {
         **question(run, split=split, num_importance_samples=num_importance_samples, seed=seed),
         "rows": len(rows),
@@ -153,8 +152,8 @@ def _among_baselines(run, split, sets, found, baselines: Baselines, seed) -> dic
 
 
 def _reconstruction(run, sets, val, mean) -> dict[str, Any]:
-    probabilities = inference.probabilities(run.network, mean)
-    on_val = inference.probabilities(run.network, run.encode(val)) if len(val) else probabilities
+    probabilities = queries.probabilities(run.network, mean)
+    on_val = queries.probabilities(run.network, run.encode(val)) if len(val) else probabilities
     best = ranking.best_threshold(on_val, val if len(val) else sets)
     columns = dict(run.taxonomy.concepts)
     values: dict[str, Any] = {}
@@ -173,7 +172,7 @@ def _reconstruction(run, sets, val, mean) -> dict[str, Any]:
 
 def _ranking(run, sets, baselines: Baselines, train_mean, train_logvar, seed) -> dict[str, Any]:
     predictors = {
-        "model": lambda left: complete.predict(
+        "model": lambda left: completion.predict(
             run.network, left, train_mean, train_logvar, seed=seed
         ),
         "popularity": baselines.independent.predict,
@@ -239,8 +238,8 @@ def _disentanglement(run: Run, seed: int) -> dict[str, Any]:
 def name_dimensions(run: Run) -> list[dict]:
     """The latent dimensions in tags, over the first 5,000 training rows."""
     rows = run.rows("train")[:_INFORMATION_ROWS]
-    mean, logvar = inference.posterior(run.network, rows)
-    kl = inference.kl_per_dimension(run.network, mean, logvar).mean(axis=0)
+    mean, logvar = queries.posterior(run.network, rows)
+    kl = queries.kl_per_dimension(run.network, mean, logvar).mean(axis=0)
     return latents.name_dimensions(
         run.network,
         mean,
@@ -258,11 +257,11 @@ def _corpus_of(run: Run):
 def _rate(network: Network, mean: np.ndarray, logvar: np.ndarray, seed: int) -> float:
     """Mean KL(q(z|x) || p(z)), by one draw a row where it has no closed form."""
     if network.prior == "normal":
-        return float(inference.kl_per_dimension(network, mean, logvar).sum(axis=1).mean())
+        return float(queries.kl_per_dimension(network, mean, logvar).sum(axis=1).mean())
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     z = mean + np.exp(0.5 * logvar) * noise
     log_q = -0.5 * (np.square(noise) + logvar + np.log(2.0 * np.pi)).sum(axis=1)
-    return float((log_q - inference.log_prior(network, z)).mean())
+    return float((log_q - queries.log_prior(network, z)).mean())
 
 
 def _log_rest(log_empty: float) -> float:

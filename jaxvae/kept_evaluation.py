@@ -10,7 +10,7 @@ import numpy as np
 from jaxvae import __version__
 from jaxvae.errors import InputError
 from jaxvae.export.model_files import Network
-from jaxvae.run import Run
+from jaxvae.inference.run import Run
 from jaxvae.storage.atomic_files import read_json
 
 

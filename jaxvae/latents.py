@@ -4,9 +4,9 @@ import importlib.util
 
 import numpy as np
 
-from jaxvae import inference
 from jaxvae.disentanglement import mutual_information_with_sets
 from jaxvae.export.model_files import Network
+from jaxvae.inference import queries
 
 STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 _SHOWN = 5
@@ -41,14 +41,14 @@ def name_dimensions(
     """
     information = mutual_information_with_sets(mean, sets)
     origins = mean[np.linspace(0, len(mean) - 1, min(_ORIGINS, len(mean))).astype(int)]
-    centre, deviation = inference.prior_moments(network)
+    centre, deviation = queries.prior_moments(network)
     named = []
     for dim in np.argsort(-np.asarray(kl), kind="stable"):
         low, high = origins.copy(), origins.copy()
         low[:, dim] = centre[dim] - 2.0 * deviation[dim]
         high[:, dim] = centre[dim] + 2.0 * deviation[dim]
-        change = inference.probabilities(network, high).mean(axis=0)
-        change = change - inference.probabilities(network, low).mean(axis=0)
+        change = queries.probabilities(network, high).mean(axis=0)
+        change = change - queries.probabilities(network, low).mean(axis=0)
         order = np.argsort(change)
         by_concept = {
             name: float(information[dim, columns.start : columns.stop].sum())
@@ -85,9 +85,9 @@ def traverse(
       (the latent vectors `[S, L]`, their tags' probabilities `[S, V]`).
     """
     z = np.repeat(np.asarray(mean, np.float32)[None], len(steps), axis=0)
-    centre, deviation = inference.prior_moments(network)
+    centre, deviation = queries.prior_moments(network)
     z[:, dim] = centre[dim] + np.asarray(steps, np.float32) * deviation[dim]
-    return z, inference.probabilities(network, z)
+    return z, queries.probabilities(network, z)
 
 
 def two_dimensions(mean: np.ndarray) -> tuple[np.ndarray, str]:

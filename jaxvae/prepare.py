@@ -13,12 +13,13 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import epoch, evaluate, likelihood, loop, schedule
+from jaxvae import epoch, evaluate, loop, schedule
 from jaxvae.config import monitor
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
+from jaxvae.inference import likelihood
 from jaxvae.losses import Objective
 from jaxvae.models.layer_names import widths_of
 from jaxvae.models.vae import VAE

@@ -11,6 +11,7 @@ from jaxvae.config.paths import user_path
 from jaxvae.data.summary import format_report
 from jaxvae.data.tag_lists import quote_tag
 from jaxvae.errors import InputError
+from jaxvae.inference.run import Run
 from jaxvae.kept_evaluation import evaluation_path, kept_answer
 from jaxvae.metrics import ACTIVE_KL
 from jaxvae.report_text import (
@@ -21,7 +22,6 @@ from jaxvae.report_text import (
     rows_judged,
     verdict,
 )
-from jaxvae.run import Run
 from jaxvae.storage.atomic_files import read_json, write_text
 
 _TRAVERSED = 3

@@ -104,14 +104,14 @@ def _unknown(parser: argparse.ArgumentParser) -> None:
 
 
 def _load(options: argparse.Namespace):
-    from jaxvae.open_run import load
+    from jaxvae.inference.load import load
 
     return load(options.run_folder, checkpoint=options.checkpoint)
 
 
 def _load_any(options: argparse.Namespace):
     """A run, or all runs of a folder as an ensemble."""
-    from jaxvae.open_run import load_many
+    from jaxvae.inference.load import load_many
 
     return load_many(options.run_folder) if options.checkpoint == "best" else _load(options)
 
@@ -121,7 +121,7 @@ def _on_unknown(options: argparse.Namespace) -> str:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.ensemble import Ensemble
+    from jaxvae.inference.ensemble import Ensemble
     from jaxvae.judge import judge
     from jaxvae.kept_evaluation import evaluation_path
     from jaxvae.report_text import evaluation_table
@@ -147,7 +147,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _evaluate_ensemble(ensemble, options: argparse.Namespace) -> int:
-    from jaxvae.ensemble import judge_ensemble
+    from jaxvae.inference.ensemble import judge_ensemble
 
     judged = judge_ensemble(
         ensemble,
@@ -227,7 +227,7 @@ def _complete(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _encode(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.latent_table import SUFFIXES, encode_file, write_latents
+    from jaxvae.inference.encode_file import SUFFIXES, encode_file, write_latents
 
     output = user_path(options.output)
     if output.suffix not in SUFFIXES:

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxvae import complete, inference, latents, plots, ranking
+from jaxvae import latents, plots, ranking
 from jaxvae.errors import InputError
+from jaxvae.inference import completion, queries
 from jaxvae.sample_quality import commonest_pairs
 from jaxvae.storage.atomic_files import read_epochs
 
@@ -41,7 +42,7 @@ class Plots:
         A point's colour is the concept that most of its row's tags belong to.
         """
         run = self._run
-        mean, _ = inference.posterior(run.network, run.rows(split))
+        mean, _ = queries.posterior(run.network, run.rows(split))
         points, method = latents.two_dimensions(mean)
         sets, concepts = run.sets(split), run.taxonomy.concepts
         counts = [sets[:, each.start : each.stop].sum(axis=1) for _, each in concepts]
@@ -61,8 +62,8 @@ class Plots:
         """Probabilities of the tags of partly hidden rows against how often they are there."""
         run = self._run
         left, taken = ranking.remove_tags(run.sets(split), seed=seed)
-        mean, logvar = inference.posterior(run.network, run.rows("train"))
-        predicted = complete.predict(run.network, left, mean, logvar, seed=seed)
+        mean, logvar = queries.posterior(run.network, run.rows("train"))
+        predicted = completion.predict(run.network, left, mean, logvar, seed=seed)
         return plots.calibration(*ranking.calibration(predicted, left, taken))
 
     def traversal(self, dim: int | None = None, *, around: list[str] | None = None) -> "Figure":
@@ -87,5 +88,5 @@ class Plots:
 
     def _kl(self, split: str) -> np.ndarray:
         network = self._run.network
-        posterior = inference.posterior(network, self._run.rows(split))
-        return inference.kl_per_dimension(network, *posterior).mean(axis=0)
+        posterior = queries.posterior(network, self._run.rows(split))
+        return queries.kl_per_dimension(network, *posterior).mean(axis=0)

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
+from jaxvae.inference.verify import verify
 from jaxvae.storage import atomic_files, run_dir
 from jaxvae.storage.manifest import file_digest
-from jaxvae.verify import verify
 
 STUDY, SPACE, DATABASE = "study.json", "space.py", "study.db"
 _FACTS = {

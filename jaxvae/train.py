@@ -22,6 +22,7 @@ from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.summary import format_report
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.finish import finish
+from jaxvae.inference.verify import verify
 from jaxvae.loop import Hook, TrainingFailed
 from jaxvae.losses import LossWeights
 from jaxvae.progress import Progress
@@ -30,7 +31,6 @@ from jaxvae.runtime.sharding import Sharding, check_vocabulary
 from jaxvae.storage import atomic_files, lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import damage_to_repair
-from jaxvae.verify import verify
 
 __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
 

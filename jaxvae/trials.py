@@ -14,12 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvae import likelihood, prepare, schedule, trackers
+from jaxvae import prepare, schedule, trackers
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
+from jaxvae.inference import likelihood
 from jaxvae.members import Member, Watch, train_members
 from jaxvae.metrics import ACTIVE_KL
 from jaxvae.population import Population

@@ -6,8 +6,8 @@ from flax import nnx
 
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.export import model_files
+from jaxvae.inference.run import Run
 from jaxvae.models.vae import VAE
-from jaxvae.run import Run
 
 ARCHITECTURES = [
     (prior, *norms)

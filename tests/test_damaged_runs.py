@@ -16,9 +16,9 @@ from jaxvae import cli
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.fitted_baselines import Baselines, load_baselines, save_baselines
+from jaxvae.inference.verify import verify
 from jaxvae.storage import manifest
 from jaxvae.train import train_and_evaluate
-from jaxvae.verify import verify
 from tests.conftest import ROOT
 
 
@@ -161,7 +161,9 @@ def test_a_taxonomy_beside_an_export_must_be_its_own(copy, capsys, tmp_path):
 def test_an_import_that_fails_leaves_nothing(copy, capsys, tmp_path, monkeypatch):
     arguments = ("import", str(copy / "model.pth"), "--output", str(tmp_path / "imported"))
     with monkeypatch.context() as patched:
-        patched.setattr("jaxvae.run.Run.export", lambda *_: (_ for _ in ()).throw(InputError("no")))
+        patched.setattr(
+            "jaxvae.inference.run.Run.export", lambda *_: (_ for _ in ()).throw(InputError("no"))
+        )
         assert refused(capsys, *arguments) == "jaxvae: no\n"
     assert not (tmp_path / "imported").exists()
     assert cli.main(list(arguments)) == 0

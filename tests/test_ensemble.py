@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import complete as completion
 from jaxvae.config import parsing
-from jaxvae.ensemble import Ensemble, judge_ensemble
 from jaxvae.errors import InputError
+from jaxvae.inference import completion
+from jaxvae.inference.ensemble import Ensemble, judge_ensemble
 from jaxvae.train import train_and_evaluate
 from tests.conftest import ROOT
 from tests.test_likelihood import exact, network
@@ -53,7 +53,7 @@ def test_a_folder_of_runs_is_an_ensemble(members):
     assert [run.folder.name for run in ensemble.runs] == ["seed_0", "seed_1", "seed_2"]
     listed = jaxvae.load_many([members / "seed_2", members / "seed_0"])
     assert [run.folder.name for run in listed.runs] == ["seed_2", "seed_0"]
-    assert isinstance(jaxvae.load_many(members / "seed_0"), jaxvae.run.Run)
+    assert isinstance(jaxvae.load_many(members / "seed_0"), jaxvae.inference.run.Run)
 
 
 def test_its_likelihood_is_the_mean_of_its_members(members):

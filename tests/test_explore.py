@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, explore, explore_data, inference
-from jaxvae import complete as completion
+from jaxvae import cli, explore, explore_data
 from jaxvae.config import parsing
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
+from jaxvae.inference import completion, queries
 from jaxvae.train import train_and_evaluate
 from tests.conftest import ROOT, lacking
 from tests.networks import DEEPER, make_run
@@ -174,12 +174,12 @@ def test_its_layers_are_the_models(browser, tmp_path):
     page = Page(browser, explore.write_explore(run, output=tmp_path / "page.html"))
     page.state()
     rows = np.array([[0, 3, 7], [5, 7, 7], [7, 7, 7]])  # 7 is padding
-    mean, logvar = inference.posterior(run.network, rows)
+    mean, logvar = queries.posterior(run.network, rows)
     for row, *expected in zip(rows, mean, logvar, strict=True):
         code = "columns => { const { mean, logvar } = explore.encode(columns); return [[...mean], [...logvar]]; }"
         found = page.page.evaluate(code, row[row < 7].tolist())
         np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
-    for z, expected in zip(mean, inference.logits(run.network, mean), strict=True):
+    for z, expected in zip(mean, queries.logits(run.network, mean), strict=True):
         found = page.page.evaluate("z => [...explore.decode(Float32Array.from(z))]", z.tolist())
         np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
     page.page.close()

@@ -70,7 +70,7 @@ def test_the_documented_lines_run(tmp_path, monkeypatch):
 
 
 def test_a_safetensors_is_imported_as_a_pth_is(tmp_path):
-    from jaxvae.open_run import import_model
+    from jaxvae.inference.load import import_model
 
     run = make_run("vamp", True, False, tmp_path)
     run.export(tmp_path / "m.safetensors")

@@ -427,7 +427,7 @@ def test_folders_of_this_disk_and_markup_stay_here(run, tmp_path):
         "dataset_name": "/home/me/secret/clips.csv",
         "taxonomy_path": "/home/me/t.json",
     }
-    model = jaxvae.run.Run(tmp_path, config, run.taxonomy, run.network, run.facts)
+    model = jaxvae.inference.run.Run(tmp_path, config, run.taxonomy, run.network, run.facts)
     publish.write_folder(model, tmp_path / "out", repository="someone/tags", license=None)
     for path in (tmp_path / "out").iterdir():
         assert b"/home/me" not in path.read_bytes(), path

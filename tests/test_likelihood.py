@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxvae import complete as completion
-from jaxvae import inference
 from jaxvae.draws import bound_noise
 from jaxvae.export.model_files import make_network
-from jaxvae.likelihood import log_prob_empty, make_likelihood_bound, row_likelihood
+from jaxvae.inference import completion, queries
+from jaxvae.inference.likelihood import log_prob_empty, make_likelihood_bound, row_likelihood
+from jaxvae.inference.sampling import sample_prior
 from jaxvae.models.vae import VAE
-from jaxvae.sample import sample_prior
 from jaxvae.state import create_state
 
 TAGS = 4
@@ -63,8 +62,8 @@ def grid(net, points):
     z = z.reshape(-1, net.latent_dim)
     mass = np.exp(-0.5 * np.square(z).sum(axis=1))
     if net.prior != "normal":  # these densities have tests of their own
-        mass = np.exp(inference.log_prior(net, z))
-    p = 1.0 / (1.0 + np.exp(-inference.logits(net, z).astype(np.float64)))
+        mass = np.exp(queries.log_prior(net, z))
+    p = 1.0 / (1.0 + np.exp(-queries.logits(net, z).astype(np.float64)))
     return mass / mass.sum(), p
 
 
@@ -81,7 +80,7 @@ def exact(net, points):
 
 
 def rows_of(sets):
-    return inference.to_rows([np.flatnonzero(row).tolist() for row in sets], sets.shape[1])
+    return queries.to_rows([np.flatnonzero(row).tolist() for row in sets], sets.shape[1])
 
 
 @pytest.mark.parametrize(("latent_dim", "points"), [(1, 20_001), (2, 301)])
@@ -129,7 +128,7 @@ def test_completion_and_samples_follow_a_learned_prior(prior):
     ).multi_hot
     rates = probability @ sets / (1.0 - probability[0])
     np.testing.assert_allclose(drawn.mean(axis=0), rates, atol=0.02)
-    mean, logvar = inference.posterior(net, rows_of(sets[1:]))
+    mean, logvar = queries.posterior(net, rows_of(sets[1:]))
     there = np.eye(TAGS, dtype=bool)[:1]
     guessed = completion.predict(net, there, mean, logvar, seed=0)[0]
     given = sets[:, 0]
@@ -205,14 +204,14 @@ def test_of_a_wide_vocabulary_fewer_draws_are_decoded_at_once(monkeypatch):
     marginals = probability[there] @ sets[there] / probability[there].sum()
     decoded = []
 
-    def logits(network, z, decode=inference.logits):
+    def logits(network, z, decode=queries.logits):
         decoded.append(len(z))
         return decode(network, z)
 
-    monkeypatch.setattr(inference, "logits", logits)
+    monkeypatch.setattr(queries, "logits", logits)
     completion.complete([net], [0], [], num=3, seed=0)
     assert max(decoded) == 4096
-    mean, logvar = inference.posterior(net, rows_of(sets[1:]))
+    mean, logvar = queries.posterior(net, rows_of(sets[1:]))
     shown = np.eye(TAGS, dtype=bool)[:1]
     completion.predict(net, shown, mean, logvar, seed=0)
     assert decoded.pop() == 20_000
@@ -251,15 +250,15 @@ def test_rows_are_encoded_alike_whatever_the_bucket():
     net = network(2, num_tags=9)
     rng = np.random.default_rng(0)
     sets = rng.random((700, 9)) < 0.4
-    mean, logvar = inference.posterior(net, rows_of(sets))
+    mean, logvar = queries.posterior(net, rows_of(sets))
     for at in (0, 8, 511, 512, 699):
-        one_mean, one_logvar = inference.posterior(net, rows_of(sets[at : at + 1]))
+        one_mean, one_logvar = queries.posterior(net, rows_of(sets[at : at + 1]))
         np.testing.assert_allclose(one_mean[0], mean[at], atol=1e-5)
         np.testing.assert_allclose(one_logvar[0], logvar[at], atol=1e-5)
 
 
 def test_the_rows_of_each_batch_have_draws_of_their_own(monkeypatch):
-    from jaxvae import likelihood
+    from jaxvae.inference import likelihood
 
     net = network(2)
     monkeypatch.setattr(likelihood, "_ROWS", 8)
@@ -273,7 +272,7 @@ def test_the_rows_of_each_batch_have_draws_of_their_own(monkeypatch):
 @pytest.mark.parametrize("prior", [{}, LEARNED["mixture"]])
 @pytest.mark.parametrize("logits", [2**23, 160])  # all rows at once, and in blocks of two
 def test_the_bound_between_epochs_is_the_mean_over_its_own_draws(prior, logits, monkeypatch):
-    monkeypatch.setattr("jaxvae.likelihood._LOGITS", logits)
+    monkeypatch.setattr("jaxvae.inference.likelihood._LOGITS", logits)
     make_likelihood_bound.cache_clear()
     net = network(2, **prior)
     rows = np.array([[0, 4, 4], [1, 2, 4], [0, 1, 3], [4, 4, 4], [2, 4, 4]], np.uint8)

@@ -13,15 +13,15 @@ from jaxvae import cli, population_commands, prepare, trials
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.inference.load import load
+from jaxvae.inference.verify import verify
 from jaxvae.members import Watch
-from jaxvae.open_run import load
 from jaxvae.population import Population
 from jaxvae.runtime import devices, signals
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.storage import lock
 from jaxvae.storage.atomic_files import read_epochs
 from jaxvae.train import train_and_evaluate
-from jaxvae.verify import verify
 from tests.conftest import ROOT
 
 EPOCHS = 3

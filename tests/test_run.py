@@ -5,7 +5,7 @@ import pytest
 
 import jaxvae
 from jaxvae.errors import InputError
-from jaxvae.sample import calibrate, sample_prior
+from jaxvae.inference.sampling import calibrate, sample_prior
 from tests.test_likelihood import network
 
 

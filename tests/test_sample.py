@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae import sample
+from jaxvae.inference import sampling
+from jaxvae.inference.sampling import Samples, describe, sample_prior
 from jaxvae.models.vae import VAE
-from jaxvae.sample import Samples, describe, sample_prior
 from jaxvae.state import create_state
 
 TAGS = 12
@@ -93,10 +93,10 @@ def test_more_samples_than_one_chunk_are_not_a_chunk_repeated():
 
 
 def test_of_a_wide_vocabulary_fewer_are_drawn_at_a_time(monkeypatch):
-    assert [sample.draws_at_once(tags) for tags in (12, 4096, 100_000, 10**6)] == [
+    assert [sampling.draws_at_once(tags) for tags in (12, 4096, 100_000, 10**6)] == [
         *(4096, 4096, 167, 64),
     ]
-    monkeypatch.setattr(sample, "_MOST_NUMBERS", 100 * TAGS)
+    monkeypatch.setattr(sampling, "_MOST_NUMBERS", 100 * TAGS)
     samples = draw(network(bias=1.0), num_samples=950)
     assert len(np.unique(samples.probabilities, axis=0)) > 940
     expected = samples.probabilities.mean(axis=0)

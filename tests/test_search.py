@@ -18,14 +18,14 @@ from jaxvae import cli, frontier, population_commands, search_commands, study_pl
 from jaxvae import study as study_module
 from jaxvae.config import parsing
 from jaxvae.errors import InputError, StudyLost
-from jaxvae.likelihood import row_likelihood
+from jaxvae.inference.likelihood import row_likelihood
+from jaxvae.inference.verify import verify
 from jaxvae.runtime import signals
 from jaxvae.search import config_file
 from jaxvae.seeds import spread
 from jaxvae.study import PRUNERS, SAMPLERS, Outcome, Study
 from jaxvae.study_terms import differences, in_a_line, terms_of
 from jaxvae.trials import LIKELIHOOD_DRAWS, METRICS
-from jaxvae.verify import verify
 from tests.conftest import ROOT
 
 optuna = pytest.importorskip("optuna", reason="search needs the extra optuna")

@@ -14,7 +14,7 @@ from jaxvae.data.tag_lists import parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
 from jaxvae.export import hub_files
-from jaxvae.open_run import import_model
+from jaxvae.inference.load import import_model
 from jaxvae.storage.atomic_files import read_epochs
 from tests.networks import make_run
 from tests.test_train import Killed, parameters, same, small, timeless, train_and_evaluate

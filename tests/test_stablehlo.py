@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from jaxvae import inference
 from jaxvae.export import model_files
 from jaxvae.export.stablehlo_modules import PLATFORMS
+from jaxvae.inference import queries
 from tests.documents import python_block
 from tests.networks import TAXONOMY, VARIED, make_run, rows
 
@@ -64,7 +64,7 @@ def test_another_process_computes_the_same(run, tmp_path):
     )
     with np.load(tmp_path / "found.npz") as file:
         found = dict(file)
-    mean, logvar = inference.posterior(run.network, run.rows("test")[:33])
+    mean, logvar = queries.posterior(run.network, run.rows("test")[:33])
     np.testing.assert_allclose(found["mean"], mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["one"], mean[:1], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["logvar"], logvar, rtol=1e-4, atol=1e-5)
@@ -96,7 +96,7 @@ def check_stablehlo(run, tmp_path):
     if run.network.prior in ("mixture", "vamp"):
         given.append(jax.random.uniform(keys[0], (4000,)))
     z = np.asarray(parts["prior"].call(*given), np.float64)
-    ours = inference.draw_prior(run.network, 4000, seed=0)
+    ours = queries.draw_prior(run.network, 4000, seed=0)
     for function in (lambda z: z, np.abs, np.square, np.tanh):
         a, b = function(z), function(ours)
         error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / 4000)

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae import inference
 from jaxvae.export import model_files
 from jaxvae.export.torch.module_source import module_source
+from jaxvae.inference import queries
 from tests.conftest import ROOT
 from tests.documents import python_block
 from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, VARIED, make_run, rows
@@ -38,22 +38,22 @@ def check_torch(run, torch, tmp_path):
     assert list(model.state_dict()) == list(weights)  # strictly, and in the file's order
     assert model.tags == list(TAXONOMY.tags)
     x = rows(TAXONOMY.num_tags)
-    sparse = inference.to_rows([np.flatnonzero(row).tolist() for row in x], TAXONOMY.num_tags)
+    sparse = queries.to_rows([np.flatnonzero(row).tolist() for row in x], TAXONOMY.num_tags)
     with torch.no_grad():
         mean, logvar = model.encode(torch.from_numpy(x))
         logits = model.decode(mean).numpy()
         z = model.draw_prior(4000, generator=torch.Generator().manual_seed(0))
         density = model.log_prior(z).numpy()
-    expected = inference.posterior(run.network, sparse)
+    expected = queries.posterior(run.network, sparse)
     np.testing.assert_allclose(mean.numpy(), expected[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(logvar.numpy(), expected[1], rtol=1e-4, atol=1e-5)
     expected = model_files.reconstruction_logits(run.network, x)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        density, inference.log_prior(run.network, z.numpy()), rtol=1e-3, atol=1e-3
+        density, queries.log_prior(run.network, z.numpy()), rtol=1e-3, atol=1e-3
     )
     # Its draws are from that density: the mean of any function of z agrees with JAX's draws.
-    theirs, ours = z.numpy().astype(np.float64), inference.draw_prior(run.network, 4000, seed=0)
+    theirs, ours = z.numpy().astype(np.float64), queries.draw_prior(run.network, 4000, seed=0)
     for function in (lambda z: z, np.abs, np.square, np.tanh):
         a, b = function(theirs), function(ours)
         error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / 4000)

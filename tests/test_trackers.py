@@ -9,7 +9,7 @@ import pytest
 from jaxvae import trackers
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
-from jaxvae.open_run import load
+from jaxvae.inference.load import load
 from jaxvae.storage.atomic_files import read_epochs
 from jaxvae.storage.saved_rows import load_kept_rows
 from jaxvae.trackers import run_name

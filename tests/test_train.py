@@ -18,7 +18,7 @@ from jaxvae.config import monitor, parsing
 from jaxvae.data.embedded_corpus import build_corpus
 from jaxvae.data.splits import SPLITS
 from jaxvae.errors import InputError
-from jaxvae.open_run import load
+from jaxvae.inference.load import load
 from jaxvae.runtime import signals
 from jaxvae.storage import lock, manifest, run_dir
 from jaxvae.storage.atomic_files import read_epochs

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxvae import cli, open_run
+from jaxvae import cli
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
+from jaxvae.inference import load
 from jaxvae.storage import manifest, run_dir
 from jaxvae.storage.atomic_files import read_json, write_json
 from jaxvae.storage.checkpoints import load_params, save_params
@@ -62,7 +63,7 @@ def test_a_finished_run_is_what_was_written(copy, verify):
 
 
 def test_so_is_an_imported_one_which_has_neither_rows_nor_epochs(folder, tmp_path, verify):
-    open_run.import_model(folder / "model.pth", taxonomy_path=None, output=tmp_path / "imported")
+    load.import_model(folder / "model.pth", taxonomy_path=None, output=tmp_path / "imported")
     code, held, wrong = verify(tmp_path / "imported")
     assert (code, len(held), wrong) == (0, 2, [])
 
@@ -156,7 +157,7 @@ def changed_by_one_bit(folder):
 def with_another_export(folder, *, spared):
     kept = (folder / spared).read_bytes()
     params, batch_stats, _ = changed_by_one_bit(folder)
-    run = open_run.load(folder)
+    run = load.load(folder)
     options = {
         "taxonomy": run.taxonomy,
         "config": run.config,
@@ -224,7 +225,7 @@ def test_the_parameters_are_read_once(copy, verify, monkeypatch):
         calls.append(folder)
         return load_params(folder)
 
-    monkeypatch.setattr("jaxvae.verify.load_params", counted)
+    monkeypatch.setattr("jaxvae.inference.verify.load_params", counted)
     assert verify(copy)[0] == 0
     assert len(calls) == 1
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae import inference
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.export.model_files import Network
+from jaxvae.inference import queries
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
 
 PARTS = ("encoder", "decoder", "prior")
@@ -183,8 +183,8 @@ def _prior(graph: _Graph, tensors: dict, network: Network) -> None:
 
 
 def _mixture(graph: _Graph, network: Network, noise: str) -> None:
-    mean, logvar, _ = inference.prior_components(network)
-    edges = inference.component_edges(network)
+    mean, logvar, _ = queries.prior_components(network)
+    edges = queries.component_edges(network)
     uniform = graph.node(
         "Unsqueeze", [graph.input("uniform"), graph.weight("one", np.array([1]))], "uniform_column"
     )

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxvae import inference
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.export.model_files import Network
+from jaxvae.inference import queries
 
 PARTS = ("encoder", "decoder", "prior")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -86,8 +86,8 @@ def _functions(network: Network) -> dict[str, tuple[Callable, list[tuple[int, ..
 
 
 def _mixture(network: Network) -> Callable:
-    mean, logvar, _ = inference.prior_components(network)
-    deviation, edges = np.exp(0.5 * logvar), inference.component_edges(network)
+    mean, logvar, _ = queries.prior_components(network)
+    deviation, edges = np.exp(0.5 * logvar), queries.component_edges(network)
 
     def draw(noise, uniform):
         at = jnp.sum(uniform[:, None] >= edges[None, :], axis=1)

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae import inference
 from jaxvae.export import model_files
+from jaxvae.inference import queries
 from tests.conftest import lacking
 from tests.documents import python_block
 from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, make_run, rows
@@ -43,7 +43,7 @@ def test_real_rows_have_the_models_logits(ort, run, folder, tmp_path):
     found = sessions(ort, tmp_path)
     x = run.sets("test").astype(np.float32)
     mean, logvar = found["encoder"].run(["mean", "logvar"], {"x": x})
-    expected = inference.posterior(run.network, run.rows("test"))
+    expected = queries.posterior(run.network, run.rows("test"))
     check_close(mean, expected[0])
     check_close(logvar, expected[1])
     (logits,) = found["decoder"].run(["logits"], {"z": mean})
@@ -78,7 +78,7 @@ def check_onnx(ort, run, tmp_path):
     given = {"noise": rng.standard_normal((4000, 4)), "uniform": rng.random(4000)}
     given = {name: given[name].astype(np.float32) for name in names}
     z = found["prior"].run(["z"], given)[0].astype(np.float64)
-    ours = inference.draw_prior(run.network, 4000, seed=0)
+    ours = queries.draw_prior(run.network, 4000, seed=0)
     for function in (lambda z: z, np.abs, np.square, np.tanh):
         a, b = function(z), function(ours)
         error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / 4000)
@@ -90,7 +90,7 @@ def test_a_mixture_of_one_and_every_edge_of_its_choice(ort, tmp_path):
         run = make_run("mixture", False, False, tmp_path, components=components)
         run.export(tmp_path / f"m{components}.onnx")
         prior = sessions(ort, tmp_path, f"m{components}")["prior"]
-        mean, _, log_weight = inference.prior_components(run.network)
+        mean, _, log_weight = queries.prior_components(run.network)
         below = np.nextafter(np.float32(1.0), np.float32(0.0))
         inside = np.cumsum(np.exp(log_weight)) - 0.5 * np.exp(log_weight)
         uniform = np.array([0.0, *inside, below], np.float32)

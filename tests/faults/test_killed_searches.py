@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from jaxvae.verify import verify
+from jaxvae.inference.verify import verify
 from tests.conftest import ROOT
 from tests.test_search import SMALL, space, states, study_of  # noqa: F401
 

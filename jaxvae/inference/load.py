@@ -9,12 +9,12 @@ from flax import nnx
 
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.ensemble import Ensemble
 from jaxvae.errors import InputError
 from jaxvae.export import hub_files, model_files
 from jaxvae.export.hub_repo import fetch, is_address
+from jaxvae.inference.ensemble import Ensemble
+from jaxvae.inference.run import Run
 from jaxvae.models.vae import VAE
-from jaxvae.run import Run
 from jaxvae.runtime import compilation_cache
 from jaxvae.state import best_of, create_state
 from jaxvae.storage import run_dir

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae.arguments import check_count, check_seed
 from jaxvae.config.paths import user_path
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.run import Completed, Run, TagSets, complete_tags
-from jaxvae.sample import Samples
+from jaxvae.inference.arguments import check_count, check_seed
+from jaxvae.inference.run import Completed, Run, TagSets, complete_tags
+from jaxvae.inference.sampling import Samples
 
 
 @dataclasses.dataclass(frozen=True)

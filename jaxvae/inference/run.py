@@ -8,9 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxvae import complete as completion
-from jaxvae import inference, sample
-from jaxvae.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.config.paths import user_path
 from jaxvae.data.encoding import tag_counts
 from jaxvae.data.tag_lists import quote_tag
@@ -18,7 +15,9 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.evaluate import to_multi_hot
 from jaxvae.export import formats, model_files
-from jaxvae.likelihood import RowLikelihood, row_likelihood
+from jaxvae.inference import completion, queries, sampling
+from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
+from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
 from jaxvae.run_plots import Plots
 from jaxvae.storage.saved_rows import KeptRows, load_kept_rows
 
@@ -88,7 +87,7 @@ class Run:
         self, tag_sets: TagSets, *, on_unknown: str = "error"
     ) -> tuple[np.ndarray, np.ndarray]:
         """q(z|x): its mean and log-variance, each `[N, L]`; dropout is off."""
-        return inference.posterior(self.network, self.to_rows(tag_sets, on_unknown=on_unknown))
+        return queries.posterior(self.network, self.to_rows(tag_sets, on_unknown=on_unknown))
 
     def encode(self, tag_sets: TagSets, *, on_unknown: str = "error") -> np.ndarray:
         """Posterior means `[N, L]`: the same input always gives the same vectors."""
@@ -100,7 +99,7 @@ class Run:
         if z.ndim != 2 or z.shape[1] != self.network.latent_dim:
             raise InputError(f"z must be [N, {self.network.latent_dim}], not {list(z.shape)}")
         check_positive("temperature", temperature)
-        return inference.probabilities(self.network, z, temperature)
+        return queries.probabilities(self.network, z, temperature)
 
     def reconstruct(
         self, tag_sets: TagSets, *, threshold: float = 0.5, on_unknown: str = "error"
@@ -137,21 +136,21 @@ class Run:
         threshold: float = 0.5,
         top_k: int | None = None,
         seed: int = 0,
-    ) -> sample.Samples:
+    ) -> sampling.Samples:
         """As `sample`, as boolean sets with their probabilities."""
         check_count("num", num)
         check_positive("temperature", temperature)
         check_seed(seed)
-        if decode not in sample.DECODES:
+        if decode not in sampling.DECODES:
             raise InputError(
-                f"decode {decode!r}: must be one of {', '.join(sample.DECODES)}"
-                f"{did_you_mean(str(decode), sample.DECODES)}"
+                f"decode {decode!r}: must be one of {', '.join(sampling.DECODES)}"
+                f"{did_you_mean(str(decode), sampling.DECODES)}"
             )
         check_share("threshold", threshold)
         network = self.network
         cut: float | np.ndarray = threshold
         if decode == "calibrated":
-            cut = sample.calibrate(
+            cut = sampling.calibrate(
                 network.graphdef,
                 network.params,
                 network.batch_stats,
@@ -166,7 +165,7 @@ class Run:
             top_k = max(1, round(float((train < network.num_tags).sum(axis=1).mean())))
         if top_k is not None and not 1 <= top_k <= network.num_tags:
             raise InputError(f"top_k {top_k}: must be between 1 and {network.num_tags}, the tags")
-        return sample.sample_prior(
+        return sampling.sample_prior(
             network.graphdef,
             network.params,
             network.batch_stats,
@@ -238,7 +237,7 @@ class Run:
             columns = [self.taxonomy.columns(tags, on_unknown) for tags in tag_sets]
         if not columns:
             raise InputError("no tag sets given")
-        return inference.to_rows(columns, self.network.num_tags)
+        return queries.to_rows(columns, self.network.num_tags)
 
     def names(self, sets: np.ndarray) -> list[list[str]]:
         """Boolean sets `[N, V]` as lists of tags."""

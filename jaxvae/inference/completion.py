@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvae import inference
 from jaxvae.export.model_files import Network
+from jaxvae.inference import queries
 
 _DRAWS = 4096
 _LOG_2_PI = float(np.log(2.0 * np.pi))
@@ -66,7 +66,7 @@ def complete(
     weights, effective = _normalise(log_weights)
     log_evidence = float(np.logaddexp.reduce(log_weights) - np.log(len(networks)))
 
-    probs = inference.sigmoid(logits)
+    probs = queries.sigmoid(logits)
     marginals = weights @ probs
     marginals[present], marginals[absent] = 1.0, 0.0
 
@@ -114,19 +114,19 @@ def predict(
     at = rng.integers(0, len(mean), half)
     z = np.concatenate(
         [
-            inference.draw_prior(network, half, seed=seed),
+            queries.draw_prior(network, half, seed=seed),
             mean[at] + spread[at] * rng.standard_normal((half, mean.shape[1])),
         ]
     )
-    log_prior = inference.log_prior(network, z)
+    log_prior = queries.log_prior(network, z)
     # Squared distances to every posterior, multiplied out into two products.
     precision = np.square(spread) ** -1
     constant = -0.5 * (np.square(mean) * precision).sum(axis=1) - np.log(spread).sum(axis=1)
     constant -= 0.5 * mean.shape[1] * _LOG_2_PI
     log_part = z @ (mean * precision).T - 0.5 * np.square(z) @ precision.T + constant
     log_q = np.logaddexp(log_prior, np.logaddexp.reduce(log_part, axis=1) - np.log(len(mean)))
-    logits = inference.logits(network, z.astype(np.float32))
-    probs = inference.sigmoid(logits)
+    logits = queries.logits(network, z.astype(np.float32))
+    probs = queries.sigmoid(logits)
     log_present = -np.logaddexp(0.0, -logits)
     marginals = np.empty(present.shape)
     for start in range(0, len(present), 128):
@@ -146,20 +146,20 @@ def _at_most(draws: int, num_tags: int) -> int:
 def _draw_latents(network, present, absent, rng) -> tuple[np.ndarray, np.ndarray]:
     """Log importance weights `[K]` and logits `[K, V]` of draws that cover p(z | evidence)."""
     width, draws = network.latent_dim, _at_most(_DRAWS, network.num_tags)
-    row = inference.to_rows([present], network.num_tags)
-    mean, logvar = (part[0].astype(np.float64) for part in inference.posterior(network, row))
+    row = queries.to_rows([present], network.num_tags)
+    mean, logvar = (part[0].astype(np.float64) for part in queries.posterior(network, row))
     # Besides the prior itself: heavier than the encoder's guess, which knows nothing of what is
     # not said.
     parts = [(mean, np.exp(0.5 * logvar) * 1.5)]
-    z = inference.draw_prior(network, draws, seed=int(rng.integers(2**31)))
-    logits = inference.logits(network, z.astype(np.float32))
-    log_prior = inference.log_prior(network, z)
+    z = queries.draw_prior(network, draws, seed=int(rng.integers(2**31)))
+    logits = queries.logits(network, z.astype(np.float32))
+    log_prior = queries.log_prior(network, z)
     for _ in range(_ROUNDS):
         centre, spread = parts[-1]
         fresh = centre + spread * rng.standard_normal((draws, width))
         z = np.concatenate([z, fresh])
-        log_prior = np.concatenate([log_prior, inference.log_prior(network, fresh)])
-        logits = np.concatenate([logits, inference.logits(network, fresh.astype(np.float32))])
+        log_prior = np.concatenate([log_prior, queries.log_prior(network, fresh)])
+        logits = np.concatenate([logits, queries.logits(network, fresh.astype(np.float32))])
         log_p = -np.logaddexp(0.0, -logits[:, present].astype(np.float64)).sum(axis=1)
         log_p -= np.logaddexp(0.0, logits[:, absent].astype(np.float64)).sum(axis=1)
         # All draws count as if from the mixture of all proposals, whichever they came from

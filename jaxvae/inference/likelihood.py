@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxvae import draws as random_draws
 from jaxvae.export.model_files import Network
-from jaxvae.inference import pad_rows, rows_at_once
+from jaxvae.inference.queries import pad_rows, rows_at_once
 from jaxvae.losses import standardised_kl
 from jaxvae.models.priors import gaussian_log_prob
 from jaxvae.models.vae import VAE, multi_hot, reparameterize

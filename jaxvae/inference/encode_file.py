@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvae import inference
 from jaxvae.data import encoding
 from jaxvae.data.dataset import make_lookup
 from jaxvae.data.readers import tables
 from jaxvae.errors import InputError
-from jaxvae.run import Run
+from jaxvae.inference import queries
+from jaxvae.inference.run import Run
 
 SUFFIXES = (".parquet", ".npz", ".csv")
 
@@ -68,7 +68,7 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
             f"{path}: none of its {len(has):,} rows has a tag of the run's taxonomy in column "
             f"{column!r}; name another with --column"
         )
-    mean, logvar = inference.posterior(run.network, rows)
+    mean, logvar = queries.posterior(run.network, rows)
     mean[~has], logvar[~has] = np.nan, np.nan
     without = int((~has).sum()) - unreadable
     return Latents(mean, logvar, np.arange(len(has)), without, unreadable, unknown)

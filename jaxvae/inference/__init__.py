@@ -1,0 +1,1 @@
+"""What one asks a trained model: latent vectors, samples, completions, likelihoods."""
