@@ -22,7 +22,7 @@ from flax import nnx
 from benchmarks.problems import Problem
 from jaxvae import losses
 from jaxvae.epoch import make_train_epoch
-from jaxvae.evaluate import to_multi_hot
+from jaxvae.evaluation.split_metrics import to_multi_hot
 from jaxvae.models.vae import reparameterize
 from jaxvae.runtime.sharding import append_empty_rows
 from jaxvae.state import create_state, make_numbers

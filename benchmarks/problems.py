@@ -13,7 +13,7 @@ from flax import nnx
 from jaxvae.data.dataset import load_dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.epoch import steps_per_epoch
-from jaxvae.evaluate import to_multi_hot
+from jaxvae.evaluation.split_metrics import to_multi_hot
 from jaxvae.models.vae import VAE
 
 SIZES = {"small": (32, 128), "medium": (64, 256), "large": (128, 512)}

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxvae import draws, losses, metrics
+from jaxvae import draws, losses
+from jaxvae.evaluation import streaming_metrics
 from jaxvae.forward import forward
 from jaxvae.losses import ELBO, Objective
 from jaxvae.models.vae import multi_hot
@@ -63,7 +64,7 @@ def make_train_epoch(
     hidden_dropout: int = 0,
     decoupled: bool = False,
     sharding: Sharding | None = None,
-) -> Callable[[TrainState, Numbers, jax.Array], tuple[TrainState, metrics.Losses]]:
+) -> Callable[[TrainState, Numbers, jax.Array], tuple[TrainState, streaming_metrics.Losses]]:
     """Builds the compiled training epoch, which is kept for equal arguments: runs share it.
 
     Args:
@@ -104,7 +105,7 @@ def make_train_epoch(
         )
         loss = loss_of(terms, weights, split_rows or num_rows)
         bce = jnp.mean(terms.reconstruction, axis=0)
-        sums = metrics.Losses.from_batch(loss=loss, bce=bce, kld=terms.rate, mask=mask)
+        sums = streaming_metrics.Losses.from_batch(loss=loss, bce=bce, kld=terms.rate, mask=mask)
         batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
         return losses.masked_mean(loss, mask, count), (batch_stats, sums)
 
@@ -148,7 +149,7 @@ def make_train_epoch(
                 return (batch_stats, *totals), None
 
             zeros = jax.tree.map(jnp.zeros_like, state.params)
-            start = (state.batch_stats, jnp.zeros(()), metrics.Losses.empty(), zeros)
+            start = (state.batch_stats, jnp.zeros(()), streaming_metrics.Losses.empty(), zeros)
             (batch_stats, loss, sums, grads), _ = jax.lax.scan(add, start, batches)
         state = apply_gradients(
             state,
@@ -209,7 +210,7 @@ def make_train_epoch(
                 carry,
             )
 
-        carry = state, metrics.Losses.empty()
+        carry = state, streaming_metrics.Losses.empty()
         if whole:
             carry = jax.lax.fori_loop(0, turns, some_steps, carry)
         if last:
@@ -277,14 +278,14 @@ def make_eval_pass(
             x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
             terms = forward(model, columns, objective=objective, noise=noise, mask=mask)
             bce = jnp.mean(terms.reconstruction, axis=0)
-            sums = metrics.SplitMetrics(
-                metrics.Losses.from_batch(
+            sums = streaming_metrics.SplitMetrics(
+                streaming_metrics.Losses.from_batch(
                     loss=loss_of(terms, weights, num_rows), bce=bce, kld=terms.rate, mask=mask
                 ),
-                metrics.Reconstruction.from_batch(
+                streaming_metrics.Reconstruction.from_batch(
                     predicted=model.decode(terms.mean) > cut, x=x > 0.5, mask=mask
                 ),
-                metrics.Latent.from_batch(kl=terms.kl, mean=terms.mean, mask=mask),
+                streaming_metrics.Latent.from_batch(kl=terms.kl, mean=terms.mean, mask=mask),
             )
             return total.merge(sums), (terms.mean, terms.logvar)
 
@@ -297,7 +298,9 @@ def make_eval_pass(
             order.reshape(steps, batch_size),
             noise.reshape(steps, batch_size, width),
         )
-        total, (mean, logvar) = jax.lax.scan(body, metrics.SplitMetrics.empty(latent_dim), inputs)
+        total, (mean, logvar) = jax.lax.scan(
+            body, streaming_metrics.SplitMetrics.empty(latent_dim), inputs
+        )
         mean = mean.reshape(padded, latent_dim)[:num_rows]
         found = total, mean, logvar.reshape(padded, latent_dim)[:num_rows]
         return sharding.whole(found) if sharding else found

@@ -11,14 +11,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae import explore_data, latents
+from jaxvae import explore_data
 from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
-from jaxvae.evaluate import to_multi_hot
+from jaxvae.evaluation import latents
+from jaxvae.evaluation.split_metrics import to_multi_hot
+from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
 from jaxvae.losses import standardised_kl
-from jaxvae.metrics import ACTIVE_KL
 from jaxvae.storage.atomic_files import write_text
 
 TEMPLATE = Path(__file__).with_name("explore.html")

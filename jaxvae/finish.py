@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import epoch, evaluate, events, projector
+from jaxvae import epoch, events, projector
 from jaxvae.config import parsing
 from jaxvae.config.monitor import Monitor
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.evaluation import split_metrics
 from jaxvae.export import model_files
 from jaxvae.inference import sampling
 from jaxvae.losses import LossWeights, Objective
@@ -81,21 +82,21 @@ def finish(
     stages: dict[str, dict[str, Any]] = {"train": _train_losses(folder, best_epoch)}
     for name in ("val", "test"):
         total, mean, _ = judge(split_rows[name])
-        values = evaluate.split_metrics(total, mean, split_rows[name])
+        values = split_metrics.split_metrics(total, mean, split_rows[name])
         stages[name] = {f"{name}/{metric}": value for metric, value in values.items()}
     test_kl = total.latent.kl_per_dimension()
 
-    test_sets = evaluate.incidence(split_rows["test"], num_tags)
+    test_sets = split_metrics.incidence(split_rows["test"], num_tags)
     decoded = _decode(graphdef, params, batch_stats, mean, num_tags, inference["threshold"])
     stages["test"] |= {
         f"test/{metric}": value
         for metric, value in {
-            **evaluate.diversity(decoded),
-            **evaluate.cooccurrence(decoded, test_sets),
+            **split_metrics.diversity(decoded),
+            **split_metrics.cooccurrence(decoded, test_sets),
         }.items()
     }
     if objective.use_binary_cross_entropy:
-        stages["test"]["test/independent_nll"] = evaluate.independent_nll(
+        stages["test"]["test/independent_nll"] = split_metrics.independent_nll(
             dataset.rows, dataset.splits["train"], test_sets
         )
         if dataset.generator is not None:
@@ -103,7 +104,7 @@ def finish(
             stages["test"]["test/generator_nll"] = nll
     some_rows = dataset.rows[dataset.splits["train"][:_INFORMATION_ROWS]]
     _, mean, logvar = judge(some_rows)
-    information = evaluate.information(mean, logvar)
+    information = split_metrics.information(mean, logvar)
     stages["train"]["train/information"] = information
 
     if inference["enabled"]:
@@ -118,9 +119,9 @@ def finish(
         batch_stats,
         taxonomy=taxonomy,
         config=config,
-        probe=evaluate.to_multi_hot(split_rows["test"][:256], num_tags),
+        probe=split_metrics.to_multi_hot(split_rows["test"][:256], num_tags),
     )
-    collapse = evaluate.collapse_message(information, kld_weight=float(weights.kld))
+    collapse = split_metrics.collapse_message(information, kld_weight=float(weights.kld))
     summary = {
         "config": config,
         "metrics": stages,
@@ -191,8 +192,8 @@ def _sample(
     )
     values = {
         **sampling.describe(samples),
-        **evaluate.diversity(samples.multi_hot),
-        **evaluate.cooccurrence(samples.multi_hot, test_sets),
+        **split_metrics.diversity(samples.multi_hot),
+        **split_metrics.cooccurrence(samples.multi_hot, test_sets),
         "temperature": inference["temperature"],
         "decode": inference["decode"],
         "threshold": inference["threshold"],

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae import evaluate
 from jaxvae.config import monitor
 from jaxvae.errors import InputError
-from jaxvae.metrics import Losses
+from jaxvae.evaluation import split_metrics
+from jaxvae.evaluation.streaming_metrics import Losses
 from jaxvae.progress import Plan, Progress
 from jaxvae.runtime import devices, multihost, signals
 from jaxvae.runtime.sharding import put
@@ -200,7 +200,7 @@ def _validate(
     )
     seen = programs.labelled_rows
     total, mean = jax.device_get((total, mean[: len(seen)]))
-    values = evaluate.split_metrics(total, mean, seen)
+    values = split_metrics.split_metrics(total, mean, seen)
     bound = 0.0
     if programs.likelihood_bound is not None:
         bound = programs.likelihood_bound(judged["params"], judged["batch_stats"], state.key)

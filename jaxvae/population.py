@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxvae import metrics
+from jaxvae.evaluation import streaming_metrics
 from jaxvae.state import Numbers, TrainState, best_of
 
 _MEMBERS = PartitionSpec("data")
@@ -88,7 +88,7 @@ class Population:
         """Frees a slot: what is in it is trained no further."""
         self.taken[slot] = False
 
-    def train(self) -> tuple[metrics.Losses, np.ndarray, np.ndarray]:
+    def train(self) -> tuple[streaming_metrics.Losses, np.ndarray, np.ndarray]:
         """Trains every member for an epoch.
 
         Returns:
@@ -99,7 +99,7 @@ class Population:
         self._stacked = state, numbers, best
         return jax.device_get((sums, state.step, state.bad_step))
 
-    def validate(self, due: np.ndarray) -> tuple[metrics.SplitMetrics, np.ndarray]:
+    def validate(self, due: np.ndarray) -> tuple[streaming_metrics.SplitMetrics, np.ndarray]:
         """Judges the members that are due `[slots]`.
 
         Returns:
@@ -159,7 +159,7 @@ def _programs(
             return jax.lax.cond(
                 active,
                 lambda state: train_epoch(state, numbers, rows),
-                lambda state: (state, metrics.Losses.empty()),
+                lambda state: (state, streaming_metrics.Losses.empty()),
                 state,
             )
 

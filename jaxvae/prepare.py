@@ -13,12 +13,13 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import epoch, evaluate, loop, schedule
+from jaxvae import epoch, loop, schedule
 from jaxvae.config import monitor
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
+from jaxvae.evaluation import split_metrics
 from jaxvae.inference import likelihood
 from jaxvae.losses import Objective
 from jaxvae.models.layer_names import widths_of
@@ -111,7 +112,7 @@ def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np
     if config.model.prior == "vamp":
         drawn = np.random.default_rng(config.seed).permutation(len(rows))
         chosen = rows[np.resize(drawn, config.model.prior_components)]
-        inputs["pseudo_inputs"] = evaluate.to_multi_hot(chosen, num_tags).astype(np.float32)
+        inputs["pseudo_inputs"] = split_metrics.to_multi_hot(chosen, num_tags).astype(np.float32)
     return inputs
 
 
@@ -235,7 +236,7 @@ def programs_of(
         numbers=schedule.numbers_of(config, steps=steps, growth=growth),
         rows_of_epoch=_rows_of_epoch(config, dataset, sharding, num_tags),
         val_rows=sharding.place_rows(dataset.rows, val, num_tags=num_tags),
-        labelled_rows=dataset.rows[val[: evaluate.SILHOUETTE_ROWS]],
+        labelled_rows=dataset.rows[val[: split_metrics.SILHOUETTE_ROWS]],
         steps=steps,
         # One process writes what it has, wherever it lies.
         gather=sharding.gather if not sharding.is_here else lambda tree: tree,

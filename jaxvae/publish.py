@@ -6,9 +6,9 @@ from typing import Any
 
 from jaxvae import model_card, plots
 from jaxvae.errors import InputError
+from jaxvae.evaluation.saved_evaluation import evaluation_path
 from jaxvae.export import hub_files, hub_repo
 from jaxvae.inference.run import Run
-from jaxvae.kept_evaluation import evaluation_path
 from jaxvae.storage.atomic_files import naming, read_json, write_json, write_text
 
 _SAMPLES = 8

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxvae import judge, page, ranking
+from jaxvae import page
 from jaxvae.config.paths import user_path
 from jaxvae.data.summary import format_report
 from jaxvae.data.tag_lists import quote_tag
 from jaxvae.errors import InputError
+from jaxvae.evaluation import evaluate_run, retrieval
+from jaxvae.evaluation.saved_evaluation import evaluation_path, kept_answer
+from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference.run import Run
-from jaxvae.kept_evaluation import evaluation_path, kept_answer
-from jaxvae.metrics import ACTIVE_KL
 from jaxvae.report_text import (
     SAMPLE_MEASURES,
     SAMPLED,
@@ -56,10 +57,10 @@ def write_report(
     if judged:
         say(f"taking what is kept in {evaluation_path(run.folder, split)}")
     else:
-        judged = judge.judge(
+        judged = evaluate_run.judge(
             run, split=split, num_importance_samples=num_importance_samples, seed=seed, say=say
         )
-    run = judge.with_rows_enough(run)
+    run = evaluate_run.with_rows_enough(run)
     name = run.config.get("model_name", "vae")
     sections = [
         f"<h1>{html.escape(name)}: what it learned</h1>",
@@ -139,7 +140,7 @@ def _latent(run: Run, judged: dict[str, Any], split: str) -> str:
 
 
 def _dimensions(run: Run) -> str:
-    named = judge.name_dimensions(run)
+    named = evaluate_run.name_dimensions(run)
     active = [each for each in named if each["kl"] > ACTIVE_KL]
     if not active:
         return "<p>No dimension is active: the model ignores its latent.</p>"
@@ -173,7 +174,7 @@ def _samples(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
     table = page.table(
         ["against held-out rows", "samples", "training rows", "independent tags"], rows
     )
-    decodes = judge.compare_decodes(run, judged)
+    decodes = evaluate_run.compare_decodes(run, judged)
     keys = ("tags_per_set_mean", "empty_fraction", "cooccurrence_pearson", "auc_logistic")
     by_decode = [[name, *(number(values[key]) for key in keys)] for name, values in decodes.items()]
     best = min(
@@ -193,7 +194,7 @@ def _samples(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
         table
         + '<p class="note">Training rows are what a perfect memory reaches, independent tags the '
         "null; an AUC of 0.5 means that a classifier can't tell sets from data.</p>"
-        + page.figure(run.plot.cooccurrence(num_samples=judge.NUM_SAMPLES, seed=seed))
+        + page.figure(run.plot.cooccurrence(num_samples=evaluate_run.NUM_SAMPLES, seed=seed))
         + '<p class="note">Share of sets with both tags, the commonest tags, square-root scale.</p>'
         + (f"<p>Pairs whose log lift is furthest off:</p><ul>{worst}</ul>" if worst else "")
         + page.table(["decoding", "tags per set", "empty", "co-occurrence", "AUC"], by_decode)
@@ -209,11 +210,11 @@ def _completion(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
     rows = []
     for name in ("model", "mixture", "popularity"):
         if f"held_out_tags/{name}/recall_at_5" in judged:
-            recall = [judged[f"held_out_tags/{name}/recall_at_{k}"] for k in ranking.RECALL_AT]
+            recall = [judged[f"held_out_tags/{name}/recall_at_{k}"] for k in retrieval.RECALL_AT]
             rows.append([name, *(number(value) for value in recall)])
     if not rows:
         return ""
-    header = ["held-out tags asked for again", *(f"recall@{k}" for k in ranking.RECALL_AT)]
+    header = ["held-out tags asked for again", *(f"recall@{k}" for k in retrieval.RECALL_AT)]
     figure = run.plot.calibration(split, seed=seed)
     return page.table(header, rows) + page.figure(figure, small=True)
 

@@ -121,9 +121,9 @@ def _on_unknown(options: argparse.Namespace) -> str:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.evaluation.evaluate_run import judge
+    from jaxvae.evaluation.saved_evaluation import evaluation_path
     from jaxvae.inference.ensemble import Ensemble
-    from jaxvae.judge import judge
-    from jaxvae.kept_evaluation import evaluation_path
     from jaxvae.report_text import evaluation_table
     from jaxvae.storage.atomic_files import write_json
 
@@ -247,7 +247,7 @@ def _encode(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.latents import STEPS, traverse
+    from jaxvae.evaluation.latents import STEPS, traverse
 
     run = _load(options)
     dims = run.network.latent_dim
@@ -322,7 +322,7 @@ def _check_page_name(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.compare import compare_runs, comparison_table
+    from jaxvae.evaluation.compare import compare_runs, comparison_table
     from jaxvae.export.hub_repo import refuse_published
 
     for folder in options.run_folders:

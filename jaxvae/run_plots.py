@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxvae import latents, plots, ranking
+from jaxvae import plots
 from jaxvae.errors import InputError
+from jaxvae.evaluation import latents, retrieval
+from jaxvae.evaluation.sample_quality import commonest_pairs
 from jaxvae.inference import completion, queries
-from jaxvae.sample_quality import commonest_pairs
 from jaxvae.storage.atomic_files import read_epochs
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ class Plots:
     def calibration(self, split: str = "test", *, seed: int = 0) -> "Figure":
         """Probabilities of the tags of partly hidden rows against how often they are there."""
         run = self._run
-        left, taken = ranking.remove_tags(run.sets(split), seed=seed)
+        left, taken = retrieval.remove_tags(run.sets(split), seed=seed)
         mean, logvar = queries.posterior(run.network, run.rows("train"))
         predicted = completion.predict(run.network, left, mean, logvar, seed=seed)
-        return plots.calibration(*ranking.calibration(predicted, left, taken))
+        return plots.calibration(*retrieval.calibration(predicted, left, taken))
 
     def traversal(self, dim: int | None = None, *, around: list[str] | None = None) -> "Figure":
         """The six tags that move most while one latent dimension goes from -3 to 3.

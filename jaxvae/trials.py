@@ -19,10 +19,10 @@ from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
+from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.export import model_files
 from jaxvae.inference import likelihood
 from jaxvae.members import Member, Watch, train_members
-from jaxvae.metrics import ACTIVE_KL
 from jaxvae.population import Population
 from jaxvae.runtime import devices, sharding, signals
 from jaxvae.storage import atomic_files, lock, run_dir

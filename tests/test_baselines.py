@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxvae import baselines as b
-from jaxvae import fitted_baselines
 from jaxvae.data.dataset import load_dataset
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.evaluate import to_multi_hot
+from jaxvae.evaluation import baseline_fitting
+from jaxvae.evaluation import baselines as b
+from jaxvae.evaluation.split_metrics import to_multi_hot
 
 
 def clusters(num, seed=0):
@@ -25,7 +25,7 @@ def all_sets(width=5):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return fitted_baselines.fit_baselines(
+    return baseline_fitting.fit_baselines(
         clusters(600), clusters(200, 1), components=(2, 3), smoothings=(0.5,)
     )
 
@@ -100,8 +100,8 @@ def test_a_wide_vocabularys_tree_has_its_commonest_tags(monkeypatch):
 def test_of_many_rows_some_choose_the_options_and_all_fit_the_mixture(monkeypatch):
     train, val = clusters(600), clusters(200, 1)
     options = {"components": (2, 3), "smoothings": (0.25, 5.0)}
-    monkeypatch.setattr(fitted_baselines, "_TRIED_ROWS", 60)
-    found = fitted_baselines.fit_baselines(train, val, **options)
+    monkeypatch.setattr(baseline_fitting, "_TRIED_ROWS", 60)
+    found = baseline_fitting.fit_baselines(train, val, **options)
     again, score = b.Mixture.fit(
         train,
         val,
@@ -113,7 +113,7 @@ def test_of_many_rows_some_choose_the_options_and_all_fit_the_mixture(monkeypatc
     assert found.facts["mixture_val_nll"] == -score
     assert found.facts["train_rows"] == 600
     part = train[np.random.default_rng(0).permutation(600)[:60]]
-    chosen = fitted_baselines.fit_baselines(part, val, **options).facts
+    chosen = baseline_fitting.fit_baselines(part, val, **options).facts
     for name in ("mixture_components", "mixture_smoothing"):
         assert found.facts[name] == chosen[name]
 
@@ -128,11 +128,11 @@ def test_a_very_wide_vocabulary_has_fewer_components(monkeypatch):
         return whole(train, val, components=components, smoothing=smoothing, seed=seed)
 
     monkeypatch.setattr(b.Mixture, "fit", fit)
-    fitted_baselines.fit_baselines(train, val, **options)
+    baseline_fitting.fit_baselines(train, val, **options)
     assert set(tried) == {2, 9}
     tried.clear()
-    monkeypatch.setattr(fitted_baselines, "_MOST_VALUES", 3 * 5)  # of five tags
-    fitted_baselines.fit_baselines(train, val, **options)
+    monkeypatch.setattr(baseline_fitting, "_MOST_VALUES", 3 * 5)  # of five tags
+    baseline_fitting.fit_baselines(train, val, **options)
     assert set(tried) == {2, 3}
 
 
@@ -165,23 +165,23 @@ def test_predictions_are_conditionals(fitted):
 
 def test_kept_baselines_come_back_and_others_do_not(fitted, tmp_path):
     path = tmp_path / "baselines.npz"
-    assert fitted_baselines.load_baselines(path, key="a") is None
-    fitted_baselines.save_baselines(path, fitted, key="a")
-    again = fitted_baselines.load_baselines(path, key="a")
+    assert baseline_fitting.load_baselines(path, key="a") is None
+    baseline_fitting.save_baselines(path, fitted, key="a")
+    again = baseline_fitting.load_baselines(path, key="a")
     test = clusters(50, 3)
     for name, model in fitted.each().items():
         assert (again.each()[name].log_likelihood(test) == model.log_likelihood(test)).all()
     assert again.facts == fitted.facts
-    assert fitted_baselines.load_baselines(path, key="other data") is None
+    assert baseline_fitting.load_baselines(path, key="other data") is None
     path.write_bytes(path.read_bytes()[:200])
-    assert fitted_baselines.load_baselines(path, key="a") is None
+    assert baseline_fitting.load_baselines(path, key="a") is None
 
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_small_and_constant_data(width):
     train = np.zeros((3, width), bool)
     train[:, 0] = True
-    found = fitted_baselines.fit_baselines(train, train[:0], components=(2, 40), smoothings=(0.5,))
+    found = baseline_fitting.fit_baselines(train, train[:0], components=(2, 40), smoothings=(0.5,))
     for model in found.each().values():
         assert np.isfinite(model.log_likelihood(train)).all()
 
@@ -192,7 +192,7 @@ def test_musiccaps_orders_them_as_measured_elsewhere(shared_data):
     order = np.random.default_rng(42).permutation(len(rows))
     hot = to_multi_hot(rows, taxonomy.num_tags)[order]
     test, val, train = hot[:252], hot[252:731], hot[731:]
-    found = fitted_baselines.fit_baselines(train, val, components=(80,), smoothings=(0.25,))
+    found = baseline_fitting.fit_baselines(train, val, components=(80,), smoothings=(0.25,))
     nll = {name: -model.log_likelihood(test).mean() for name, model in found.each().items()}
     # By hand on other splits of these rows: 16.45, 14.85 and 13.25; the gaps hardly vary.
     assert 1.2 < nll["independent"] - nll["chow_liu"] < 2.0

@@ -15,7 +15,7 @@ import jaxvae
 from jaxvae import cli
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
-from jaxvae.fitted_baselines import Baselines, load_baselines, save_baselines
+from jaxvae.evaluation.baseline_fitting import Baselines, load_baselines, save_baselines
 from jaxvae.inference.verify import verify
 from jaxvae.storage import manifest
 from jaxvae.train import train_and_evaluate
@@ -170,7 +170,7 @@ def test_an_import_that_fails_leaves_nothing(copy, capsys, tmp_path, monkeypatch
 
 
 def test_kept_baselines_that_do_not_fit_together_are_fitted_again(run, tmp_path):
-    from jaxvae.fitted_baselines import fit_baselines
+    from jaxvae.evaluation.baseline_fitting import fit_baselines
 
     found = fit_baselines(run.sets("train"), run.sets("val"), components=(2,), smoothings=(0.5,))
     save_baselines(tmp_path / "kept.npz", found, key="k")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import mutual_info_score
 
-from jaxvae import disentanglement
-from jaxvae.disentanglement import (
+from jaxvae.evaluation import disentanglement
+from jaxvae.evaluation.disentanglement import (
     dci,
     dci_scores,
     mig,

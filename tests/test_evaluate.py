@@ -10,8 +10,8 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.metrics import silhouette_score
 
-from jaxvae import evaluate
 from jaxvae.data import encoding
+from jaxvae.evaluation import split_metrics
 
 
 def random_sets(count=50, tags=7, seed=0):
@@ -21,7 +21,7 @@ def random_sets(count=50, tags=7, seed=0):
 def test_rows_become_multi_hot():
     rows = np.array([[0, 2, 3], [1, 3, 3]], np.uint8)
     expected = [[True, False, True], [False, True, False]]
-    assert evaluate.to_multi_hot(rows, 3).tolist() == expected
+    assert split_metrics.to_multi_hot(rows, 3).tolist() == expected
 
 
 def test_tags_are_counted_in_parts_too(monkeypatch):
@@ -35,8 +35,8 @@ def test_tags_are_counted_in_parts_too(monkeypatch):
 
 def test_rows_become_a_sparse_incidence():
     rows = np.array([[0, 2, 3], [1, 3, 3], [3, 3, 3]], np.uint8)
-    found = evaluate.incidence(rows, 3)
-    assert np.array_equal(found.toarray(), evaluate.to_multi_hot(rows, 3))
+    found = split_metrics.incidence(rows, 3)
+    assert np.array_equal(found.toarray(), split_metrics.to_multi_hot(rows, 3))
 
 
 @given(st.integers(0, 10**6), st.integers(1, 30), st.floats(0.05, 0.9))
@@ -44,19 +44,19 @@ def test_sparse_collections_are_judged_as_boolean_ones(seed, count, share):
     rng = np.random.default_rng(seed)
     sets, reference = rng.random((count, 6)) < share, rng.random((20, 6)) < 0.4
     rows = [np.where(hot, np.arange(6), 6) for hot in (sets, reference)]
-    sparse = [evaluate.incidence(np.sort(each, axis=1), 6) for each in rows]
-    assert evaluate.diversity(sparse[0]) == evaluate.diversity(sets)
-    assert evaluate.cooccurrence(*sparse) == evaluate.cooccurrence(sets, reference)
+    sparse = [split_metrics.incidence(np.sort(each, axis=1), 6) for each in rows]
+    assert split_metrics.diversity(sparse[0]) == split_metrics.diversity(sets)
+    assert split_metrics.cooccurrence(*sparse) == split_metrics.cooccurrence(sets, reference)
     every = np.arange(20)
-    assert evaluate.independent_nll(rows[1], every, sparse[0]) == pytest.approx(
-        evaluate.independent_nll(rows[1], every, sets)
+    assert split_metrics.independent_nll(rows[1], every, sparse[0]) == pytest.approx(
+        split_metrics.independent_nll(rows[1], every, sets)
     )
 
 
 def test_diversity_by_hand():
     # Three distinct sets, seen 1, 1 and 2 times.
     sets = np.array([[1, 0], [1, 0], [0, 1], [1, 1]], bool)
-    values = evaluate.diversity(sets)
+    values = split_metrics.diversity(sets)
     assert values["diversity_unique_combinations"] == 3
     assert values["diversity_pct_unique_combinations"] == 75.0
     assert values["diversity_entropy"] == pytest.approx(1.5 * math.log(2))
@@ -65,7 +65,7 @@ def test_diversity_by_hand():
 
 
 def test_one_set_alone_has_no_diversity():
-    values = evaluate.diversity(np.zeros((9, 4), bool))
+    values = split_metrics.diversity(np.zeros((9, 4), bool))
     assert values["diversity_unique_combinations"] == 1
     assert values["diversity_entropy"] == 0.0
     assert values["diversity_gini_coefficient"] == pytest.approx(0.0)
@@ -86,7 +86,7 @@ def test_cooccurrence_against_loops():
     q, p = brute_cooccurrence(sets), brute_cooccurrence(reference)
     assert (p > 0).all()
     assert (q > 0).all()
-    values = evaluate.cooccurrence(sets, reference)
+    values = split_metrics.cooccurrence(sets, reference)
     assert values["cooccurrence_pearson_correlation"] == pytest.approx(np.corrcoef(p, q)[0, 1])
     p, q = p / p.sum(), q / q.sum()
     cosine = (p * q).sum() / math.sqrt((p**2).sum() * (q**2).sum())
@@ -99,35 +99,35 @@ def test_cooccurrence_against_loops():
 
 
 def test_a_pair_that_never_occurs_costs_no_more_than_the_floor():
-    values = evaluate.cooccurrence(np.array([[1, 0]], bool), np.array([[0, 1]], bool))
+    values = split_metrics.cooccurrence(np.array([[1, 0]], bool), np.array([[0, 1]], bool))
     assert values["cooccurrence_kl_divergence"] == pytest.approx(math.log(1e10), rel=1e-6)
     assert values["cooccurrence_cosine_similarity"] == 0.0
     assert values["cooccurrence_hellinger_distance"] == pytest.approx(1.0)
 
 
 def test_a_constant_matrix_correlates_with_nothing():
-    values = evaluate.cooccurrence(np.ones((3, 2), bool), random_sets(tags=2))
+    values = split_metrics.cooccurrence(np.ones((3, 2), bool), random_sets(tags=2))
     assert values["cooccurrence_pearson_correlation"] is None
     assert 0.0 < values["cooccurrence_cosine_similarity"] < 1.0
 
 
 def test_a_collection_is_no_distance_from_itself():
     sets = random_sets()
-    values = evaluate.cooccurrence(sets, sets)
+    values = split_metrics.cooccurrence(sets, sets)
     assert list(values.values()) == pytest.approx([1.0, 0.0, 0.0, 1.0], abs=1e-7)
 
 
 def test_nothing_can_be_compared_with_empty_sets():
-    values = evaluate.cooccurrence(np.zeros((5, 7), bool), random_sets())
+    values = split_metrics.cooccurrence(np.zeros((5, 7), bool), random_sets())
     assert set(values.values()) == {None}
 
 
 def test_pairs_that_would_not_fit_are_not_counted(monkeypatch):
     sets = random_sets()
-    monkeypatch.setattr(evaluate, "_MOST_PAIRS", 49)
-    assert None not in evaluate.cooccurrence(sets, sets).values()
-    monkeypatch.setattr(evaluate, "_MOST_PAIRS", 48)
-    assert set(evaluate.cooccurrence(sets, sets).values()) == {None}
+    monkeypatch.setattr(split_metrics, "_MOST_PAIRS", 49)
+    assert None not in split_metrics.cooccurrence(sets, sets).values()
+    monkeypatch.setattr(split_metrics, "_MOST_PAIRS", 48)
+    assert set(split_metrics.cooccurrence(sets, sets).values()) == {None}
 
 
 def test_independent_tags_by_hand():
@@ -135,7 +135,7 @@ def test_independent_tags_by_hand():
     test = np.array([[1, 0]], bool)
     # Frequencies 3.5/4 and 1.5/4.
     by_hand = -math.log(3.5 / 4) - math.log(1 - 1.5 / 4)
-    assert evaluate.independent_nll(rows, np.array([0, 2, 3]), test) == pytest.approx(by_hand)
+    assert split_metrics.independent_nll(rows, np.array([0, 2, 3]), test) == pytest.approx(by_hand)
 
 
 def test_silhouette_is_the_mean_of_textbook_values():
@@ -143,7 +143,7 @@ def test_silhouette_is_the_mean_of_textbook_values():
     rows = np.array([[0], [0], [1], [1]], np.uint8)
     # a: distance within the label; b: mean distance to the other label.
     textbook = [1 - 1 / 11, 1 - 1 / 10, 1 - 2 / 9.5, 1 - 2 / 11.5]
-    assert evaluate.silhouette(mean, rows) == pytest.approx(np.mean(textbook))
+    assert split_metrics.silhouette(mean, rows) == pytest.approx(np.mean(textbook))
 
 
 def test_silhouette_is_scikit_learns_over_the_first_rows():
@@ -151,7 +151,7 @@ def test_silhouette_is_scikit_learns_over_the_first_rows():
     mean, rows = rng.normal(size=(2100, 3)), rng.integers(0, 4, (2100, 2)).astype(np.uint8)
     mean[:, 0] += rows[:, 0]
     expected = silhouette_score(mean[:2000], rows[:2000, 0])
-    assert evaluate.silhouette(mean, rows) == pytest.approx(expected, rel=1e-9)
+    assert split_metrics.silhouette(mean, rows) == pytest.approx(expected, rel=1e-9)
 
 
 @settings(max_examples=60)
@@ -162,18 +162,18 @@ def test_silhouette_is_scikit_learns_with_twins_and_labels_of_one_row(seed, numb
     rows = rng.integers(0, labels, (number, 1))
     if 2 <= len(np.unique(rows)) < number:
         expected = silhouette_score(mean, rows[:, 0])
-        assert evaluate.silhouette(mean, rows) == pytest.approx(expected, abs=1e-6)
+        assert split_metrics.silhouette(mean, rows) == pytest.approx(expected, abs=1e-6)
 
 
 def test_silhouette_is_none_for_a_diverged_model():
     rows = np.array([[0], [0], [1]], np.uint8)
-    assert evaluate.silhouette(np.array([[0.0], [np.nan], [1.0]]), rows) is None
+    assert split_metrics.silhouette(np.array([[0.0], [np.nan], [1.0]]), rows) is None
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
 def test_silhouette_is_none_where_it_is_undefined(labels):
     rows = np.array(labels, np.uint8)[:, None]
-    assert evaluate.silhouette(np.arange(3.0)[:, None], rows) is None
+    assert split_metrics.silhouette(np.arange(3.0)[:, None], rows) is None
 
 
 def test_information_against_plain_densities():
@@ -185,38 +185,42 @@ def test_information_against_plain_densities():
         axis=1,
     )
     expected = np.mean(np.diag(log_q) - logsumexp(log_q, axis=1) + math.log(600))
-    assert evaluate.information(mean, logvar) == pytest.approx(expected, rel=1e-9)
+    assert split_metrics.information(mean, logvar) == pytest.approx(expected, rel=1e-9)
 
 
 def test_separate_posteriors_carry_the_logarithm_of_their_number():
     mean = 100.0 * np.arange(50.0)[:, None]
-    assert evaluate.information(mean, np.zeros((50, 1))) == pytest.approx(math.log(50), rel=1e-6)
+    assert split_metrics.information(mean, np.zeros((50, 1))) == pytest.approx(
+        math.log(50), rel=1e-6
+    )
 
 
 def test_one_posterior_for_all_carries_nothing():
-    assert evaluate.information(np.ones((50, 3)), np.zeros((50, 3))) == pytest.approx(0.0, abs=1e-9)
+    assert split_metrics.information(np.ones((50, 3)), np.zeros((50, 3))) == pytest.approx(
+        0.0, abs=1e-9
+    )
 
 
 def test_information_of_far_and_narrow_posteriors():
     """The distances are multiplied out, which must not cost the digits."""
     mean = 5.0 * np.random.default_rng(0).normal(size=(200, 8))
-    nats = evaluate.information(mean, np.full((200, 8), -12.0))
+    nats = split_metrics.information(mean, np.full((200, 8), -12.0))
     assert nats == pytest.approx(math.log(200), rel=1e-6)
 
 
 def test_a_collapsed_latent_is_called_so_where_beta_is_high():
-    message = evaluate.collapse_message(0.2, kld_weight=4.0)
+    message = split_metrics.collapse_message(0.2, kld_weight=4.0)
     assert message.startswith("The model has collapsed: z carries 0.20 nats")
     assert "lower --config.loss.kld_weight (now 4)" in message
     assert "train longer" not in message
 
 
 def test_elsewhere_the_model_may_only_be_untrained():
-    message = evaluate.collapse_message(0.2, kld_weight=1.0)
+    message = split_metrics.collapse_message(0.2, kld_weight=1.0)
     assert "has not learned yet" in message
     assert "train longer" in message
 
 
 def test_one_nat_is_no_collapse():
-    assert evaluate.collapse_message(1.0, kld_weight=4.0) is None
-    assert evaluate.collapse_message(0.999, kld_weight=4.0) is not None
+    assert split_metrics.collapse_message(1.0, kld_weight=4.0) is None
+    assert split_metrics.collapse_message(0.999, kld_weight=4.0) is not None

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import hamming_loss, jaccard_score
 
-from jaxvae import metrics
+from jaxvae.evaluation import streaming_metrics
 
 ROWS, WIDTH = 37, 16
 
@@ -48,13 +48,13 @@ def test_any_batching_gives_the_same_losses(sizes, seed):
     kl = rng.gamma(1.0, 1.0, (ROWS, 3)).astype(np.float32)
     expected = {"loss": loss.mean(), "bce": bce.mean(), "kld": kl.sum(axis=1).mean()}
     assert collect(
-        metrics.Losses, sizes, loss=loss, bce=bce, kld=kl.sum(axis=1)
+        streaming_metrics.Losses, sizes, loss=loss, bce=bce, kld=kl.sum(axis=1)
     ).compute() == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-5)
 
 
 def test_masked_rows_count_nothing():
     loss = jnp.asarray([1.0, 2.0, jnp.nan])
-    sums = metrics.Losses.from_batch(
+    sums = streaming_metrics.Losses.from_batch(
         loss=loss, bce=loss, kld=loss, mask=jnp.asarray([True, True, False])
     )
     assert sums.compute() == {"loss": 1.5, "bce": 1.5, "kld": 1.5}
@@ -65,7 +65,7 @@ def test_masked_rows_count_nothing():
 def test_hamming_and_jaccard_are_scikit_learns(sizes, seed):
     rng = np.random.default_rng(seed)
     predicted, x = rng.random((2, ROWS, 9)) < 0.3
-    total = collect(metrics.Reconstruction, sizes, predicted=predicted, x=x)
+    total = collect(streaming_metrics.Reconstruction, sizes, predicted=predicted, x=x)
     values = total.compute()
     assert values["hamming_loss"] == pytest.approx(hamming_loss(x, predicted), rel=1e-6)
     pooled = jaccard_score(x.ravel(), predicted.ravel())
@@ -79,7 +79,9 @@ def test_hamming_and_jaccard_are_scikit_learns(sizes, seed):
 
 def test_jaccard_of_nothing_and_nothing_is_one():
     empty = np.zeros((2, 3), bool)
-    sums = metrics.Reconstruction.from_batch(predicted=empty, x=empty, mask=np.ones(2, bool))
+    sums = streaming_metrics.Reconstruction.from_batch(
+        predicted=empty, x=empty, mask=np.ones(2, bool)
+    )
     assert sums.compute() == {"hamming_loss": 0.0, "jaccard_index": 1.0}
 
 
@@ -89,7 +91,7 @@ def test_moments_are_numpys_even_far_from_zero(sizes, seed, offset):
     rng = np.random.default_rng(seed)
     mean = rng.normal(offset, 0.5, (ROWS, 4)).astype(np.float32)
     kl = rng.gamma(1.0, 1.0, (ROWS, 4)).astype(np.float32)
-    total = collect(metrics.Latent, sizes, kl=kl, mean=mean)
+    total = collect(streaming_metrics.Latent, sizes, kl=kl, mean=mean)
     variance = mean.astype(np.float64).var(axis=0, ddof=1)
     # A mean of m is known to m * 6e-8, the square of which is negligible beside 0.25; with sums of
     # squares the error would be m^2 * 6e-8. At 1000 a batch's mean is off by up to 1e-4, and its
@@ -106,7 +108,7 @@ def test_a_unit_is_active_by_its_kl_or_by_its_variance():
     # Unit 0 by both, unit 1 by variance alone, unit 2 by neither.
     mean = jnp.asarray([[1.0, 0.3, 0.0], [-1.0, -0.3, 0.0]])
     kl = jnp.asarray([[0.5, 0.05, 0.0], [0.5, 0.04, 0.01]])
-    latent = metrics.Latent.from_batch(kl=kl, mean=mean, mask=jnp.ones(2, bool))
+    latent = streaming_metrics.Latent.from_batch(kl=kl, mean=mean, mask=jnp.ones(2, bool))
     values = jax.device_get(latent).compute()
     assert values["active_units_num_active_units"] == 1
     assert values["active_units_pct_active_units"] == pytest.approx(100 / 3)
@@ -116,25 +118,31 @@ def test_a_unit_is_active_by_its_kl_or_by_its_variance():
 
 
 def test_padding_alone_changes_no_moment():
-    part = metrics.Latent.from_batch(
+    part = streaming_metrics.Latent.from_batch(
         kl=jnp.ones((2, 1)), mean=jnp.asarray([[1.0], [3.0]]), mask=jnp.ones(2, bool)
     )
-    nothing = metrics.Latent.from_batch(
+    nothing = streaming_metrics.Latent.from_batch(
         kl=jnp.ones((2, 1)), mean=jnp.full((2, 1), 9.0), mask=jnp.zeros(2, bool)
     )
-    for total in (part.merge(nothing), nothing.merge(part), metrics.Latent.empty(1).merge(part)):
+    for total in (
+        part.merge(nothing),
+        nothing.merge(part),
+        streaming_metrics.Latent.empty(1).merge(part),
+    ):
         assert jax.device_get(total).compute() == jax.device_get(part).compute()
 
 
 def test_nothing_is_the_neutral_element():
     ones = jnp.ones((2, 1))
     mask = jnp.ones(2, bool)
-    some = metrics.SplitMetrics(
-        metrics.Losses.from_batch(loss=ones[:, 0], bce=ones[:, 0], kld=ones.sum(axis=1), mask=mask),
-        metrics.Reconstruction.from_batch(predicted=ones > 0, x=ones > 0, mask=mask),
-        metrics.Latent.from_batch(kl=ones, mean=ones, mask=mask),
+    some = streaming_metrics.SplitMetrics(
+        streaming_metrics.Losses.from_batch(
+            loss=ones[:, 0], bce=ones[:, 0], kld=ones.sum(axis=1), mask=mask
+        ),
+        streaming_metrics.Reconstruction.from_batch(predicted=ones > 0, x=ones > 0, mask=mask),
+        streaming_metrics.Latent.from_batch(kl=ones, mean=ones, mask=mask),
     )
-    nothing = metrics.SplitMetrics.empty(1)
+    nothing = streaming_metrics.SplitMetrics.empty(1)
     for total in (some.merge(nothing), nothing.merge(some)):
         jax.tree.map(np.testing.assert_array_equal, total, some)
     for leaf in jax.tree.leaves(nothing.merge(nothing)):
@@ -142,7 +150,7 @@ def test_nothing_is_the_neutral_element():
 
 
 def test_a_single_row_has_no_variance():
-    latent = metrics.Latent.from_batch(
+    latent = streaming_metrics.Latent.from_batch(
         kl=jnp.ones((1, 2)), mean=jnp.asarray([[3.0, 4.0]]), mask=jnp.ones(1, bool)
     )
     assert jax.device_get(latent).compute()["active_units_max_variance"] == 0.0

@@ -5,7 +5,7 @@ import pytest
 
 import jaxvae
 from jaxvae.errors import InputError
-from jaxvae.judge import judge, name_dimensions
+from jaxvae.evaluation.evaluate_run import judge, name_dimensions
 from tests.test_train import run, timeless, write_clips
 
 PRIORS = {

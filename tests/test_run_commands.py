@@ -14,10 +14,11 @@ import pytest
 import sklearn.ensemble
 
 import jaxvae
-from jaxvae import cli, fitted_baselines, judge, kept_evaluation, sample_quality
+from jaxvae import cli
 from jaxvae.data.dataset import fingerprint_rows
 from jaxvae.errors import InputError
-from jaxvae.fitted_baselines import fit_baselines, load_baselines
+from jaxvae.evaluation import baseline_fitting, evaluate_run, sample_quality, saved_evaluation
+from jaxvae.evaluation.baseline_fitting import fit_baselines, load_baselines
 from jaxvae.storage.atomic_files import read_epochs
 from tests.conftest import ROOT
 
@@ -42,16 +43,16 @@ def refused(capsys, *arguments):
 def _few_rows_for_what_takes_long(monkeypatch):
     """What is measured there is the business of other tests."""
 
-    def of_few(codes, factors, *, seed, whole=judge.disentanglement):
+    def of_few(codes, factors, *, seed, whole=evaluate_run.disentanglement):
         return whole(codes[:500], {name: of[:500] for name, of in factors.items()}, seed=seed)
 
-    monkeypatch.setattr(judge, "disentanglement", of_few)
-    monkeypatch.setattr(judge, "NUM_SAMPLES", 500)
+    monkeypatch.setattr(evaluate_run, "disentanglement", of_few)
+    monkeypatch.setattr(evaluate_run, "NUM_SAMPLES", 500)
     monkeypatch.setattr(sample_quality, "_TEST_ROWS", 100)
     boosting = functools.partial(sklearn.ensemble.GradientBoostingClassifier, n_estimators=10)
     monkeypatch.setattr(sklearn.ensemble, "GradientBoostingClassifier", boosting)
     few = functools.partial(fit_baselines, components=(20,), smoothings=(0.25,))
-    monkeypatch.setattr(fitted_baselines, "fit_baselines", few)
+    monkeypatch.setattr(baseline_fitting, "fit_baselines", few)
 
 
 def test_evaluate_prints_one_flat_object(capsys, folder):
@@ -80,20 +81,20 @@ def test_evaluate_prints_one_flat_object(capsys, folder):
 def test_a_report_takes_an_evaluation_of_the_same(capsys, folder, monkeypatch, tmp_path):
     run = jaxvae.load(folder)
     asked = {"split": "val", "num_importance_samples": 20, "seed": 0}
-    judged = kept_evaluation.kept_answer(run, **asked)
+    judged = saved_evaluation.kept_answer(run, **asked)
     if judged is None:  # this test runs alone
         shell(capsys, "evaluate", folder, "--split", "val", "--num-importance-samples", 20)
-        judged = kept_evaluation.kept_answer(run, **asked)
+        judged = saved_evaluation.kept_answer(run, **asked)
     assert judged["nll_iw"] > 0.0
     for other in ({"split": "test"}, {"num_importance_samples": 21}, {"seed": 1}):
-        assert kept_evaluation.kept_answer(run, **asked | other) is None
+        assert saved_evaluation.kept_answer(run, **asked | other) is None
 
     copy = shutil.copytree(folder, tmp_path / "run")
     command = ("report", copy, "--split", "val", "--num-importance-samples", 20)
-    monkeypatch.setattr(judge, "judge", lambda *given, **named: sys.exit("judged"))
+    monkeypatch.setattr(evaluate_run, "judge", lambda *given, **named: sys.exit("judged"))
     page = Path(shell(capsys, *command).strip()).read_text(encoding="utf-8")
     assert f"{judged['nll_iw']:.3f}" in page
-    path = kept_evaluation.evaluation_path(copy, "val")
+    path = saved_evaluation.evaluation_path(copy, "val")
     for text in (
         *(json.dumps(judged | {name: "0"}) for name in ("parameters", "version", "epoch")),
         json.dumps(judged)[:-9],
@@ -106,15 +107,17 @@ def test_a_report_takes_an_evaluation_of_the_same(capsys, folder, monkeypatch, t
 
 def test_of_many_rows_some_are_judged(capsys, folder, monkeypatch, tmp_path):
     folder = shutil.copytree(folder, tmp_path / "run")
-    monkeypatch.setattr(judge, "_ROWS", 40)
-    monkeypatch.setattr(judge, "_TRAIN_ROWS", 300)
-    monkeypatch.setattr(judge, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(evaluate_run, "_ROWS", 40)
+    monkeypatch.setattr(evaluate_run, "_TRAIN_ROWS", 300)
+    monkeypatch.setattr(evaluate_run, "_LEAST_ROWS", 1)
     run = jaxvae.load(folder)
     whole = {name: len(run.rows(name)) for name in ("train", "val", "test")}
-    some = judge.with_rows_enough(run)
+    some = evaluate_run.with_rows_enough(run)
     assert {name: len(some.rows(name)) for name in whole} == {"train": 300, "val": 40, "test": 40}
     assert set(some.source_row("test")) < set(run.source_row("test"))
-    np.testing.assert_array_equal(judge.with_rows_enough(run).rows("test"), some.rows("test"))
+    np.testing.assert_array_equal(
+        evaluate_run.with_rows_enough(run).rows("test"), some.rows("test")
+    )
     printed = shell(capsys, "evaluate", folder, "--num-importance-samples", 5)
     assert printed.startswith(f"40 of {whole['test']} test rows, 5 importance samples a row;")
     judged = json.loads((folder / "evaluation_test.json").read_text())
@@ -332,7 +335,7 @@ def test_what_takes_long_is_said_before_it_starts(capsys, folder, tmp_path, monk
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "baselines.npz").unlink(missing_ok=True)
     with monkeypatch.context() as patch:
-        patch.setattr(fitted_baselines, "fit_baselines", lambda *rows: sys.exit("fitting"))
+        patch.setattr(baseline_fitting, "fit_baselines", lambda *rows: sys.exit("fitting"))
         for command in ("evaluate", "report"):
             with pytest.raises(SystemExit):
                 cli.main([command, str(copy)])
@@ -349,7 +352,7 @@ def test_what_takes_long_is_said_before_it_starts(capsys, folder, tmp_path, monk
 def test_a_report_that_can_t_be_written_is_refused_before_the_work(
     capsys, folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(judge, "judge", lambda *given, **named: pytest.fail("judged"))
+    monkeypatch.setattr(evaluate_run, "judge", lambda *given, **named: pytest.fail("judged"))
     (tmp_path / "file").touch()
     (tmp_path / "folder.html").mkdir()
     for output in ("file/report.html", "folder.html"):

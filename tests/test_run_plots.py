@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import latents, plots
+from jaxvae import plots
 from jaxvae.errors import InputError
+from jaxvae.evaluation import latents
 from jaxvae.storage.atomic_files import read_epochs
 
 

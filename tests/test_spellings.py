@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, explore, judge, projector
+from jaxvae import cli, explore, projector
 from jaxvae.data.tag_lists import parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
+from jaxvae.evaluation import evaluate_run
 from jaxvae.export import hub_files
 from jaxvae.inference.load import import_model
 from jaxvae.storage.atomic_files import read_epochs
@@ -153,20 +154,22 @@ def test_the_data_report_lists_the_spelling(capsys, spelled):
 
 
 def test_pages_show_the_spelling(spelled, opened, capsys, monkeypatch):
-    monkeypatch.setattr(judge, "NUM_SAMPLES", 300)
+    monkeypatch.setattr(evaluate_run, "NUM_SAMPLES", 300)
     path = shell(capsys, "report", spelled, "--num-importance-samples", 5).strip()
     with open(path, encoding="utf-8") as file:
         page = file.read()
     assert "Straße" in page
     assert "R&amp;B" in page
-    informs = [tag for each in judge.name_dimensions(opened) for tag, _ in each["informs"][:3]]
+    informs = [
+        tag for each in evaluate_run.name_dimensions(opened) for tag, _ in each["informs"][:3]
+    ]
     assert ("&quot;Dark, cold&quot; " in page) == ("Dark, cold" in informs)
     assert "strasse" not in page
     data = page_data(opened)
     assert (tuple(data["tags"]), tuple(data["folded"])) == (TAGS, opened.taxonomy.tags)
     named = [tag for each in data["dimensions"] for tag in (*each["rises"], *each["falls"])]
     assert {*named} <= {*TAGS}
-    judged = judge.name_dimensions(opened)
+    judged = evaluate_run.name_dimensions(opened)
     assert {tag for each in judged for tag, _ in each["rises"]} <= {*TAGS}
     axis = opened.plot.cooccurrence(num_samples=100).axes[0]
     assert {label.get_text() for label in axis.get_xticklabels()} == {*TAGS}

@@ -13,7 +13,7 @@ from jaxvae.data.encoding import tag_counts
 from jaxvae.data.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.evaluate import to_multi_hot
+from jaxvae.evaluation.split_metrics import to_multi_hot
 from jaxvae.export import formats, model_files
 from jaxvae.inference import completion, queries, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share

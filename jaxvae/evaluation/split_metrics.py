@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 
-from jaxvae.baselines import Independent
 from jaxvae.data.encoding import tag_counts
-from jaxvae.metrics import SplitMetrics
+from jaxvae.evaluation.baselines import Independent
+from jaxvae.evaluation.streaming_metrics import SplitMetrics
 
 COLLAPSE_NATS = 1.0
 """Aggregate information I(x; z) under which a model has collapsed."""

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae import evaluate, latents, ranking, sample_quality
-from jaxvae.baselines import Independent
 from jaxvae.data.dataset import fingerprint_rows, generator_of
-from jaxvae.disentanglement import disentanglement
+from jaxvae.evaluation import latents, retrieval, sample_quality, split_metrics
+from jaxvae.evaluation.baseline_fitting import Baselines, kept_baselines
+from jaxvae.evaluation.baselines import Independent
+from jaxvae.evaluation.disentanglement import disentanglement
+from jaxvae.evaluation.saved_evaluation import question
+from jaxvae.evaluation.streaming_metrics import ACTIVE_KL, ACTIVE_VARIANCE
 from jaxvae.export.model_files import Network
-from jaxvae.fitted_baselines import Baselines, kept_baselines
 from jaxvae.inference import completion, likelihood, queries
 from jaxvae.inference.run import Run
 from jaxvae.inference.sampling import DECODES
-from jaxvae.kept_evaluation import question
-from jaxvae.metrics import ACTIVE_KL, ACTIVE_VARIANCE
 
 NUM_SAMPLES = 5000
 _INFORMATION_ROWS = 5000
@@ -104,7 +104,7 @@ def _likelihood(found: likelihood.RowLikelihood) -> dict[str, Any]:
 
 def _latent(network, found, mean, train_mean, train_logvar, seed) -> dict[str, Any]:
     kl = found.kl_per_dimension.mean(axis=0)
-    information = evaluate.information(train_mean, train_logvar)
+    information = split_metrics.information(train_mean, train_logvar)
     train_rate = _rate(network, train_mean, train_logvar, seed)
     variance = mean.var(axis=0, ddof=1) if len(mean) > 1 else np.zeros_like(kl)
     return {
@@ -114,7 +114,7 @@ def _latent(network, found, mean, train_mean, train_logvar, seed) -> dict[str, A
         "information": information,
         "information_most": float(np.log(len(train_mean))),
         "aggregate_kl": train_rate - information,
-        "collapsed": bool(information < evaluate.COLLAPSE_NATS),
+        "collapsed": bool(information < split_metrics.COLLAPSE_NATS),
         "kl_per_dimension": kl.tolist(),
     }
 
@@ -154,17 +154,17 @@ def _among_baselines(run, split, sets, found, baselines: Baselines, seed) -> dic
 def _reconstruction(run, sets, val, mean) -> dict[str, Any]:
     probabilities = queries.probabilities(run.network, mean)
     on_val = queries.probabilities(run.network, run.encode(val)) if len(val) else probabilities
-    best = ranking.best_threshold(on_val, val if len(val) else sets)
+    best = retrieval.best_threshold(on_val, val if len(val) else sets)
     columns = dict(run.taxonomy.concepts)
     values: dict[str, Any] = {}
     for name, threshold in {"at_half": 0.5, "at_best": best}.items():
-        scores = ranking.reconstruction_scores(probabilities, sets, threshold=threshold)
+        scores = retrieval.reconstruction_scores(probabilities, sets, threshold=threshold)
         values |= {f"reconstruction_{name}/{key}": value for key, value in scores.items()}
-    values["mean_average_precision"] = ranking.mean_average_precision(probabilities, sets)
+    values["mean_average_precision"] = retrieval.mean_average_precision(probabilities, sets)
     for concept, part in columns.items():
         at = slice(part.start, part.stop)
         if sets[:, at].any():
-            values[f"mean_average_precision/{concept}"] = ranking.mean_average_precision(
+            values[f"mean_average_precision/{concept}"] = retrieval.mean_average_precision(
                 probabilities[:, at], sets[:, at]
             )
     return values
@@ -179,7 +179,7 @@ def _ranking(run, sets, baselines: Baselines, train_mean, train_logvar, seed) ->
         "mixture": baselines.mixture.predict,
     }
     concepts = dict(run.taxonomy.concepts)
-    recalls = ranking.compare_recall(predictors, sets, concepts, seed=seed)
+    recalls = retrieval.compare_recall(predictors, sets, concepts, seed=seed)
     return {
         f"held_out_tags/{name}/{key}": value
         for name, values in recalls.items()

@@ -4,7 +4,7 @@ import importlib.util
 
 import numpy as np
 
-from jaxvae.disentanglement import mutual_information_with_sets
+from jaxvae.evaluation.disentanglement import mutual_information_with_sets
 from jaxvae.export.model_files import Network
 from jaxvae.inference import queries
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae.baselines import ChowLiu, Independent, Mixture
+from jaxvae.evaluation.baselines import ChowLiu, Independent, Mixture
 
 COMPONENTS = (20, 40, 80, 160, 320)
 SMOOTHINGS = (0.05, 0.1, 0.25, 0.5, 1.0)
