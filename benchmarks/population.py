@@ -21,10 +21,10 @@ import numpy as np
 
 from benchmarks.contenders import trainer
 from benchmarks.problems import load_problem, machine, source
-from jaxvae import epoch
 from jaxvae.population import Population
 from jaxvae.runtime import devices, sharding
-from jaxvae.state import create_state, make_numbers
+from jaxvae.train import train_epoch
+from jaxvae.train.train_state import create_state, make_numbers
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACE = """
@@ -52,10 +52,10 @@ def _many(size: str, members: int):
     empty = functools.partial(sharding.append_empty_rows, num_tags=problem.num_tags)
     mesh = devices.make_mesh(accelerator="auto", num_devices=min(members, len(jax.devices())))
     population = Population(
-        train_epoch=epoch.make_train_epoch(
+        train_epoch=train_epoch.make_train_epoch(
             graphdef, num_rows=len(problem.rows), batch_size=32, **sizes
         ),
-        validate=epoch.make_eval_pass(
+        validate=train_epoch.make_eval_pass(
             graphdef, num_rows=len(problem.val_rows), batch_size=len(problem.val_rows), **sizes
         ),
         mesh=mesh,

@@ -12,9 +12,9 @@ from flax import nnx
 
 from jaxvae.data.dataset import load_dataset
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.epoch import steps_per_epoch
 from jaxvae.evaluation.split_metrics import to_multi_hot
 from jaxvae.models.vae import VAE
+from jaxvae.train.train_epoch import steps_per_epoch
 
 SIZES = {"small": (32, 128), "medium": (64, 256), "large": (128, 512)}
 """Latent and hidden size of the configs."""

@@ -19,8 +19,8 @@ from jaxvae.evaluation.split_metrics import to_multi_hot
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
-from jaxvae.losses import standardised_kl
 from jaxvae.storage.atomic_files import write_text
+from jaxvae.train.objectives import standardised_kl
 
 TEMPLATE = Path(__file__).with_name("explore.html")
 MAP_POINTS = 2000

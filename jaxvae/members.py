@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxvae.config import monitor
-from jaxvae.loop import training_line
 from jaxvae.population import Population
-from jaxvae.progress import Plan, Progress
 from jaxvae.runtime import signals
-from jaxvae.state import Numbers, TrainState
+from jaxvae.train.loop import training_line
+from jaxvae.train.progress import Plan, Progress
+from jaxvae.train.train_state import Numbers, TrainState
 
 
 @dataclasses.dataclass

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxvae.evaluation import streaming_metrics
-from jaxvae.state import Numbers, TrainState, best_of
+from jaxvae.train.train_state import Numbers, TrainState, best_of
 
 _MEMBERS = PartitionSpec("data")
 _WHOLE = PartitionSpec()
@@ -27,8 +27,8 @@ class Population:
     """Slots for members of one shape.
 
     Args:
-      train_epoch: as `epoch.make_train_epoch` makes it, for one member.
-      validate: as `epoch.make_eval_pass` makes it.
+      train_epoch: as `train_epoch.make_train_epoch` makes it, for one member.
+      validate: as `train_epoch.make_eval_pass` makes it.
       mesh: the devices that share the slots.
       slots: how many, a multiple of the devices.
       train_rows: `[N + 1, K]`, the training rows and the empty one.

@@ -105,7 +105,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     with signals.exit_at_second_signal(at_once):
         from jaxvae.runtime import multihost
         from jaxvae.storage import run_dir
-        from jaxvae.train import TrainingFailed, train_and_evaluate
+        from jaxvae.train.trainer import TrainingFailed, train_and_evaluate
 
         for line in run_dir.keep_older_values(folder, config, typed=overrides):
             print(f"jaxvae: {line}", file=sys.stderr)

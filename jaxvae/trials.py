@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvae import prepare, schedule, trackers
+from jaxvae import trackers
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
@@ -27,7 +27,8 @@ from jaxvae.population import Population
 from jaxvae.runtime import devices, sharding, signals
 from jaxvae.storage import atomic_files, lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
-from jaxvae.train import conclude
+from jaxvae.train import hyperparams, setup
+from jaxvae.train.trainer import conclude
 
 OWN_NUMBERS = (
     *("seed", "model_name", "model.dropout_p", "model.decoder_bias"),
@@ -95,7 +96,7 @@ class Trials:
     at_once: int
 
     def __post_init__(self):
-        self._shapes: dict[Hashable, tuple[ConfigDict, prepare.Blueprint]] = {}
+        self._shapes: dict[Hashable, tuple[ConfigDict, setup.Blueprint]] = {}
         self._train, self._val = (
             self.dataset.rows[self.dataset.splits[name]] for name in ("train", "val")
         )
@@ -110,16 +111,16 @@ class Trials:
         trackers.refuse_missing(config.logger.name)
         shape = shape_of(config)
         if shape not in self._shapes:
-            made = prepare.blueprint(config, self.taxonomy, len(self._train))
+            made = setup.blueprint(config, self.taxonomy, len(self._train))
             self._shapes[shape] = config, made
         made = self._shapes[shape][1]
-        steps = schedule.steps_of(config, num_rows=len(self._train))
+        steps = hyperparams.steps_of(config, num_rows=len(self._train))
         return Member(
             name=name,
             shape=shape,
             fresh=lambda: made.initial(config, self._train),
-            numbers=schedule.numbers_of(config, steps=steps),
-            plan=schedule.plan_of(config, steps=steps),
+            numbers=hyperparams.numbers_of(config, steps=steps),
+            plan=hyperparams.plan_of(config, steps=steps),
         )
 
     def train(
@@ -131,18 +132,18 @@ class Trials:
     def _population(self, shape: Hashable) -> Population:
         config, made = self._shapes[shape]
         num_tags = self.taxonomy.num_tags
-        bound, bound_rows = prepare.likelihood_bound_of(
+        bound, bound_rows = setup.likelihood_bound_of(
             config, made.graphdef, val_rows=self._val, num_tags=num_tags
         )
         return Population(
-            train_epoch=prepare.train_epoch_of(
+            train_epoch=setup.train_epoch_of(
                 config,
                 made.graphdef,
                 num_rows=len(self._train),
                 num_tags=num_tags,
                 batch_size=config.data.batch_size,
             ),
-            validate=prepare.validation_of(
+            validate=setup.validation_of(
                 config, made.graphdef, num_rows=len(self._val), num_tags=num_tags
             ),
             mesh=self.mesh,

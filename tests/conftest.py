@@ -147,7 +147,7 @@ def torch():
 def folder(tmp_path_factory) -> Path:
     """A finished run on the embedded corpus; its copies are in `models` beside it."""
     from jaxvae.config.parsing import load_config
-    from jaxvae.train import train_and_evaluate
+    from jaxvae.train.trainer import train_and_evaluate
 
     config = load_config(str(ROOT / "configs" / "small.py"))
     config.trainer.max_epochs = 2

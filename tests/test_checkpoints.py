@@ -12,9 +12,9 @@ import pytest
 
 from jaxvae.errors import InputError
 from jaxvae.models.vae import VAE
-from jaxvae.state import create_state
 from jaxvae.storage import manifest
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
+from jaxvae.train.train_state import create_state
 
 # Orbax drops its coroutines unawaited when a file is damaged, which Python reports when they are
 # collected: `reopened` collects them at once.

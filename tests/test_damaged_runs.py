@@ -18,7 +18,7 @@ from jaxvae.errors import InputError
 from jaxvae.evaluation.baseline_fitting import Baselines, load_baselines, save_baselines
 from jaxvae.inference.verify import verify
 from jaxvae.storage import manifest
-from jaxvae.train import train_and_evaluate
+from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT
 
 

@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from jaxvae import draws
+from jaxvae.train import rng
 
 KEY = jax.random.key(0)
 
 
 def order_of(key, epoch, num_rows=40, length=40, shuffle=True):
-    return draws.epoch_order(
-        key, jnp.int32(epoch), num_rows=num_rows, length=length, shuffle=shuffle
-    )
+    return rng.epoch_order(key, jnp.int32(epoch), num_rows=num_rows, length=length, shuffle=shuffle)
 
 
 def test_every_row_once_an_epoch_and_padding_last():
@@ -49,28 +47,28 @@ def test_every_order_is_as_likely_as_any_other(num_rows):
 
 
 def test_a_steps_numbers_are_its_own():
-    some = draws.step_uniforms(KEY, jnp.arange(3, 7), (1, 8, 5))
+    some = rng.step_uniforms(KEY, jnp.arange(3, 7), (1, 8, 5))
     assert some.shape == (4, 1, 8, 5)
     assert len(np.unique(some)) == some.size
-    alone = draws.step_uniforms(KEY, jnp.arange(5, 6), (1, 8, 5))
+    alone = rng.step_uniforms(KEY, jnp.arange(5, 6), (1, 8, 5))
     assert np.array_equal(alone[0], some[2])
 
 
 def test_a_rows_numbers_do_not_depend_on_the_rows_after_it():
-    long = draws.step_uniforms(KEY, jnp.arange(2), (1, 8, 5))
-    short = draws.step_uniforms(KEY, jnp.arange(2), (1, 3, 5))
+    long = rng.step_uniforms(KEY, jnp.arange(2), (1, 8, 5))
+    short = rng.step_uniforms(KEY, jnp.arange(2), (1, 3, 5))
     assert np.array_equal(long[:, :, :3], short)
 
 
 def use(uniforms, layout, rate, hidden_rate=0.0):
-    return draws.use_uniforms(
+    return rng.use_uniforms(
         uniforms, layout, rate=jnp.float32(rate), hidden_rate=jnp.float32(hidden_rate)
     )
 
 
 def test_dropout_is_bernoulli_and_noise_is_normal():
-    uniforms = draws.step_uniforms(KEY, jnp.arange(4), (2, 500, 8))
-    values, noise, _ = use(uniforms, draws.Layout(entries=3, noise=5), 0.3)
+    uniforms = rng.step_uniforms(KEY, jnp.arange(4), (2, 500, 8))
+    values, noise, _ = use(uniforms, rng.Layout(entries=3, noise=5), 0.3)
     assert values.shape == (4, 2, 500, 3)
     # 12,000 draws: five standard errors.
     assert float((values > 0).mean()) == pytest.approx(0.7, abs=5 * np.sqrt(0.21 / 12_000))
@@ -81,15 +79,15 @@ def test_dropout_is_bernoulli_and_noise_is_normal():
 
 def test_the_ends_of_the_uniforms_are_finite_and_kept_without_dropout():
     ends = jnp.asarray([[np.nextafter(np.float32(-1), 0), np.nextafter(np.float32(1), 0)] * 2])
-    values, noise, _ = use(ends, draws.Layout(entries=2, noise=2), 0.0)
+    values, noise, _ = use(ends, rng.Layout(entries=2, noise=2), 0.0)
     assert np.array_equal(values, [[1.0, 1.0]])
     assert np.isfinite(noise).all()
 
 
 def test_a_row_may_have_a_rate_of_its_own():
     """Uniform from 0 to twice the rate: as many entries are dropped, but rows differ in how many."""
-    layout = draws.Layout(entries=200, noise=1, rates=1)
-    uniforms = draws.step_uniforms(KEY, jnp.arange(1), (1000, sum(layout)))[0]
+    layout = rng.Layout(entries=200, noise=1, rates=1)
+    uniforms = rng.step_uniforms(KEY, jnp.arange(1), (1000, sum(layout)))[0]
     values = np.asarray(use(uniforms, layout, 0.3).values)
     dropped = (values == 0).mean(axis=1)
     assert dropped.mean() == pytest.approx(0.3, abs=5 * np.sqrt(0.03 / 1000))
@@ -101,12 +99,12 @@ def test_a_row_may_have_a_rate_of_its_own():
 
 
 def test_hidden_units_have_a_dropout_of_their_own():
-    layout = draws.Layout(entries=2, noise=1, hidden=300)
-    uniforms = draws.step_uniforms(KEY, jnp.arange(1), (100, sum(layout)))[0]
+    layout = rng.Layout(entries=2, noise=1, hidden=300)
+    uniforms = rng.step_uniforms(KEY, jnp.arange(1), (100, sum(layout)))[0]
     drawn = use(uniforms, layout, 0.0, hidden_rate=0.4)
     assert np.array_equal(drawn.values, np.ones((100, 2)))
     assert set(np.unique(drawn.keep)) == {np.float32(0.0), np.float32(1.0 / np.float32(0.6))}
     assert (np.asarray(drawn.keep) == 0).mean() == pytest.approx(
         0.4, abs=5 * np.sqrt(0.24 / 30_000)
     )
-    assert use(uniforms, draws.Layout(entries=2, noise=301), 0.0, 0.4).keep is None
+    assert use(uniforms, rng.Layout(entries=2, noise=301), 0.0, 0.4).keep is None

@@ -10,7 +10,7 @@ from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.inference import completion
 from jaxvae.inference.ensemble import Ensemble, judge_ensemble
-from jaxvae.train import train_and_evaluate
+from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT
 from tests.test_likelihood import exact, network
 from tests.test_run_commands import refused, shell

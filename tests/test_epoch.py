@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxvae import losses
-from jaxvae.epoch import (
-    _last_batch,
-    make_eval_pass,
-    make_train_epoch,
-    steps_per_epoch,
-)
 from jaxvae.models.vae import dropout_values, multi_hot, reparameterize
-from jaxvae.state import apply_gradients, make_numbers
+from jaxvae.train import objectives
+from jaxvae.train.train_epoch import _last_batch, make_eval_pass, make_train_epoch, steps_per_epoch
+from jaxvae.train.train_state import apply_gradients, make_numbers
 from tests.test_parity import LATENT, LONGEST, ROWS, TAGS, build, random_rows
 from tests.test_parity import with_empty_row as padded
 
@@ -86,7 +81,7 @@ def test_a_wide_vocabulary_trains_alike(monkeypatch):
     found = []
     for wide in (TAGS + 1, TAGS):
         monkeypatch.setattr("jaxvae.models.vae.WIDE", wide)
-        monkeypatch.setattr("jaxvae.forward.WIDE", wide)
+        monkeypatch.setattr("jaxvae.train.forward.WIDE", wide)
         graphdef, state = build(False)
         state, sums = trainer(graphdef)(state, numbers(), rows)
         make_eval_pass.cache_clear()  # WIDE is no argument of it
@@ -116,8 +111,8 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
         x = multi_hot(part, jnp.ones(part.shape), TAGS)
         mean, logvar = model.encode(multi_hot(part, dropped, TAGS), train=True)
         logits = model.decode(reparameterize(mean, logvar, noise), train=True)
-        kl = losses.gaussian_kl(mean, logvar).sum(axis=1)
-        loss = jnp.mean(losses.bernoulli_nll(logits, x) + 2.0 * kl)
+        kl = objectives.gaussian_kl(mean, logvar).sum(axis=1)
+        loss = jnp.mean(objectives.bernoulli_nll(logits, x) + 2.0 * kl)
         return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
     @jax.jit
@@ -155,7 +150,7 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
 @pytest.mark.parametrize("waste", [1.0, 0.0])
 def test_padding_changes_nothing(monkeypatch, waste):
     """40 rows in one batch of 40, or of 64 with 24 masked rows, or one of 64 that is cut to 40."""
-    monkeypatch.setattr("jaxvae.epoch._WASTE", waste)
+    monkeypatch.setattr("jaxvae.train.train_epoch._WASTE", waste)
     rows, _ = random_rows()
     graphdef, state = build(True)
     options = numbers(dropout_p=0.0)
@@ -173,7 +168,7 @@ def test_steps_without_rows_change_nothing(monkeypatch):
     graphdef, state = build(True)
     batch = 8
     one, a = trainer(graphdef, batch_size=batch)(fresh(state), numbers(), padded(rows))
-    monkeypatch.setattr("jaxvae.epoch._DRAWN", 2 * batch * (LONGEST + LATENT))
+    monkeypatch.setattr("jaxvae.train.train_epoch._DRAWN", 2 * batch * (LONGEST + LATENT))
     three, b = trainer(graphdef, batch_size=batch)(fresh(state), numbers(), padded(rows))
     assert int(three.step) == int(one.step) == 5
     assert_close(three.params, one.params)

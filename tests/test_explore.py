@@ -13,7 +13,7 @@ from jaxvae.config import parsing
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import completion, queries
-from jaxvae.train import train_and_evaluate
+from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT, lacking
 from tests.networks import DEEPER, make_run
 

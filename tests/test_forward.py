@@ -6,15 +6,15 @@ import numpy as np
 from flax import nnx
 from scipy import stats
 
-from jaxvae import losses
-from jaxvae.forward import forward
-from jaxvae.losses import Objective
 from jaxvae.models.vae import VAE, multi_hot
+from jaxvae.train import objectives
+from jaxvae.train.forward import forward
+from jaxvae.train.objectives import Objective
 
 TAGS, LATENT, ROWS, DRAWS = 5, 2, 3, 4
 # Tag numbers padded with TAGS.
 COLUMNS = jnp.asarray([[0, 2, TAGS], [1, 3, 4], [2, TAGS, TAGS]], jnp.uint8)
-WEIGHTS = losses.LossWeights(
+WEIGHTS = objectives.LossWeights(
     bce=jnp.float32(1.0),
     kld=jnp.float32(1.0),
     free_bits=jnp.float32(0.0),
@@ -45,7 +45,7 @@ def test_the_encoder_is_given_the_doubly_reparameterised_gradient():
             noise=drawn,
             mask=mask,
         )
-        return jnp.mean(losses.importance_weighted(terms, WEIGHTS, ROWS))
+        return jnp.mean(objectives.importance_weighted(terms, WEIGHTS, ROWS))
 
     def reference(params):
         model = nnx.merge(graphdef, params, stats_)
@@ -78,7 +78,9 @@ def test_padding_rows_change_nothing_of_the_others():
 
     def of(columns, drawn, mask):
         model = nnx.merge(*build(use_batch_norm=True))  # a pass changes its statistics
-        terms = forward(model, columns, objective=losses.ELBO, noise=drawn, mask=mask, train=True)
+        terms = forward(
+            model, columns, objective=objectives.ELBO, noise=drawn, mask=mask, train=True
+        )
         return terms, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
     terms, after = of(COLUMNS, noise(ROWS), jnp.ones(ROWS, bool))

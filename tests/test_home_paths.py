@@ -165,7 +165,7 @@ def test_the_run_folder_and_the_models(files, monkeypatch):
     config.trainer.max_epochs = 1
     config.data.dataset_name, config.data.taxonomy_path = "~/rows.csv", "~/tags.json"
     config.logger.name = ()
-    from jaxvae.train import train_and_evaluate
+    from jaxvae.train.trainer import train_and_evaluate
 
     train_and_evaluate(config, "~/runs/a", models_dir="~/models")
     assert json.loads((files / "runs/a/config.json").read_text())["data"]["dataset_name"] == (

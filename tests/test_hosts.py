@@ -159,7 +159,7 @@ def test_a_pod_that_cannot_join_says_so(monkeypatch, tmp_path, capsys, flags, no
     for name, value in POD.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr("jaxvae.train.train_and_evaluate", lambda *arguments, **options: {})
+    monkeypatch.setattr("jaxvae.train.trainer.train_and_evaluate", lambda *arguments, **options: {})
     config = f"--config={ROOT}/configs/small.py"
     assert cli.main(["train", config, f"--workdir={tmp_path}/a", *flags]) == 0
     assert capsys.readouterr().err.count("trains by itself; pip install 'jax[k8s]'") == notes

@@ -10,21 +10,21 @@ import pytest
 from scipy import stats
 from scipy.special import logsumexp
 
-from jaxvae import losses
+from jaxvae.train import objectives
 
 D, B, L = 1, 4, 3
 
 
 def weights(**changes):
     values = {"bce": 1.0, "kld": 1.0, "free_bits": 0.0, "capacity": 0.0} | changes
-    return losses.LossWeights(**{name: jnp.float32(value) for name, value in values.items()})
+    return objectives.LossWeights(**{name: jnp.float32(value) for name, value in values.items()})
 
 
 def terms(draws=D, seed=0, mask=None, **changes):
     rng = np.random.default_rng(seed)
     mean, logvar = rng.normal(size=(2, B, L)).astype(np.float32)
     z = (mean + np.exp(0.5 * logvar) * rng.normal(size=(draws, B, L))).astype(np.float32)
-    kl = np.asarray(losses.gaussian_kl(mean, logvar))
+    kl = np.asarray(objectives.gaussian_kl(mean, logvar))
     values = {
         "reconstruction": rng.gamma(5.0, 2.0, (draws, B)).astype(np.float32),
         "rate": kl.sum(axis=1),
@@ -38,12 +38,12 @@ def terms(draws=D, seed=0, mask=None, **changes):
         "logvar": logvar,
         "mask": np.ones(B, bool) if mask is None else np.asarray(mask),
     } | changes
-    return losses.Terms(**values)
+    return objectives.Terms(**values)
 
 
 def test_the_elbo_weighs_its_terms():
     given = terms(reconstruction=np.asarray([[10.0, 6.0]]), rate=np.asarray([3.0, 1.0]))
-    loss = losses.elbo(given, weights(bce=0.5, kld=4.0), 10)
+    loss = objectives.elbo(given, weights(bce=0.5, kld=4.0), 10)
     np.testing.assert_allclose(loss, [17.0, 7.0])
 
 
@@ -54,16 +54,16 @@ def test_free_bits_by_hand():
         kl=np.asarray([[0.1, 1.0], [0.3, 2.0]]),
         mask=[True, True],
     )
-    loss = losses.free_bits(given, weights(kld=4.0, free_bits=0.5), 10)
+    loss = objectives.free_bits(given, weights(kld=4.0, free_bits=0.5), 10)
     np.testing.assert_allclose(loss, [10.0 + 4.0 * 2.0, 6.0 + 4.0 * 2.0], rtol=1e-6)
     padded = given._replace(mask=np.asarray([True, False]))
-    alone = losses.free_bits(padded, weights(free_bits=0.5), 10)
+    alone = objectives.free_bits(padded, weights(free_bits=0.5), 10)
     assert float(alone[0]) == pytest.approx(10.0 + 0.5 + 1.0, rel=1e-6)
 
 
 def test_nothing_pulls_a_dimension_under_its_floor():
     def total(kl, floor):
-        loss = losses.free_bits(terms(kl=kl), weights(free_bits=floor), 10)
+        loss = objectives.free_bits(terms(kl=kl), weights(free_bits=floor), 10)
         return jnp.mean(loss)
 
     kl = jnp.asarray(np.full((B, L), [0.1, 0.4, 2.0], np.float32))
@@ -75,7 +75,7 @@ def test_nothing_pulls_a_dimension_under_its_floor():
 @pytest.mark.parametrize(("rate", "cost"), [(3.0, 5.0), (8.0, 0.0), (10.5, 2.5)])
 def test_capacity_by_hand(rate, cost):
     given = terms(reconstruction=np.full((1, B), 7.0), rate=np.full(B, rate, np.float32))
-    loss = losses.capacity(given, weights(kld=20.0, capacity=8.0), 10)
+    loss = objectives.capacity(given, weights(kld=20.0, capacity=8.0), 10)
     np.testing.assert_allclose(loss, np.full(B, 7.0 + 20.0 * cost), rtol=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_the_total_correlation_of_a_whole_data_set_is_exact():
     )
     joint = logsumexp(density.sum(axis=2), axis=1) - math.log(B)
     margins = (logsumexp(density, axis=1) - math.log(B)).sum(axis=1)
-    found = losses.total_correlation(given.z[0], given.mean, given.logvar, given.mask, B)
+    found = objectives.total_correlation(given.z[0], given.mean, given.logvar, given.mask, B)
     np.testing.assert_allclose(found, joint - margins, rtol=1e-4, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_the_estimate_of_the_aggregate_posterior_is_unbiased():
         estimates.append(own / 6 + 5 / 6 * rest.mean())
         # In one dimension joint and margin are one: the difference must vanish exactly.
         batch = [0, *others]
-        found = losses.total_correlation(
+        found = objectives.total_correlation(
             np.tile(z, (3, 1)), mean[batch], logvar[batch], np.ones(3, bool), 6
         )
         np.testing.assert_allclose(found, 0.0, atol=1e-5)
@@ -112,8 +112,10 @@ def test_the_estimate_of_the_aggregate_posterior_is_unbiased():
 
 def test_padding_rows_are_in_no_estimate():
     given = terms(seed=5)
-    whole = losses.total_correlation(given.z[0][:3], *(a[:3] for a in given[6:8]), np.ones(3), 9)
-    masked = losses.total_correlation(
+    whole = objectives.total_correlation(
+        given.z[0][:3], *(a[:3] for a in given[6:8]), np.ones(3), 9
+    )
+    masked = objectives.total_correlation(
         given.z[0], given.mean, given.logvar, np.asarray([True, True, True, False]), 9
     )
     np.testing.assert_allclose(masked[:3], whole, rtol=1e-5)
@@ -123,19 +125,19 @@ def test_padding_rows_are_in_no_estimate():
 def test_many_rows_are_paired_in_parts(monkeypatch):
     given = terms(seed=7)
     arguments = given.z[0], given.mean, given.logvar, given.mask, 9
-    whole = losses.total_correlation(*arguments)
-    monkeypatch.setattr(losses, "_PAIRED", 3)
-    np.testing.assert_allclose(losses.total_correlation(*arguments), whole, rtol=1e-6)
+    whole = objectives.total_correlation(*arguments)
+    monkeypatch.setattr(objectives, "_PAIRED", 3)
+    np.testing.assert_allclose(objectives.total_correlation(*arguments), whole, rtol=1e-6)
 
 
 def test_tcvae_with_a_weight_of_one_is_the_elbo():
     given = terms()
     np.testing.assert_allclose(
-        losses.tcvae(given, weights(), 9), losses.elbo(given, weights(), 9), rtol=1e-6
+        objectives.tcvae(given, weights(), 9), objectives.elbo(given, weights(), 9), rtol=1e-6
     )
-    correlation = losses.total_correlation(given.z[0], given.mean, given.logvar, given.mask, 9)
+    correlation = objectives.total_correlation(given.z[0], given.mean, given.logvar, given.mask, 9)
     np.testing.assert_allclose(
-        losses.tcvae(given, weights(kld=4.0), 9) - losses.elbo(given, weights(), 9),
+        objectives.tcvae(given, weights(kld=4.0), 9) - objectives.elbo(given, weights(), 9),
         3.0 * correlation,
         rtol=1e-4,
         atol=1e-5,
@@ -145,7 +147,7 @@ def test_tcvae_with_a_weight_of_one_is_the_elbo():
 def test_the_importance_weighted_bound_is_numpys_and_between_elbo_and_likelihood():
     given = terms(draws=5)
     log_weight = -given.reconstruction + given.log_prior - given.log_posterior
-    found = losses.importance_weighted(given, weights(), 9)
+    found = objectives.importance_weighted(given, weights(), 9)
     np.testing.assert_allclose(found, math.log(5) - logsumexp(log_weight, axis=0), rtol=1e-5)
     assert (found <= -log_weight.mean(axis=0)).all()
 
@@ -159,7 +161,7 @@ def test_the_doubly_reparameterised_gradient_is_torchs(torch):
 
     def ours(mean, logvar, scale):
         z = mean[None] + jnp.exp(0.5 * logvar)[None] * noise
-        z, channel = losses.doubly_reparameterized(z, jnp.zeros((draws, B)))
+        z, channel = objectives.doubly_reparameterized(z, jnp.zeros((draws, B)))
         still_mean, still_logvar = jax.lax.stop_gradient((mean, logvar))
         log_q = -0.5 * jnp.sum(
             jnp.square(z - still_mean[None]) * jnp.exp(-still_logvar)[None] + still_logvar[None],
@@ -172,7 +174,7 @@ def test_the_doubly_reparameterised_gradient_is_torchs(torch):
             log_posterior=log_q,
             channel=channel,
         )
-        return jnp.mean(losses.importance_weighted(given, weights(), 9))
+        return jnp.mean(objectives.importance_weighted(given, weights(), 9))
 
     value, slopes = jax.value_and_grad(ours, argnums=(0, 1, 2))(mean, logvar, scale)
 
@@ -207,25 +209,25 @@ def test_the_doubly_reparameterised_gradient_is_torchs(torch):
 )
 def test_schedules_by_hand(name, shares):
     found = [
-        losses.schedule(name, jnp.int32(step), jnp.float32(8.0), jnp.float32(2.0))
+        objectives.schedule(name, jnp.int32(step), jnp.float32(8.0), jnp.float32(2.0))
         for step in (0, 2, 4, 6, 8, 100)
     ]
     np.testing.assert_allclose(found, shares, atol=1e-6)
 
 
 def test_it_is_the_capacity_that_rises_where_there_is_one():
-    half = losses.weights_at(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "capacity")
+    half = objectives.weights_at(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "capacity")
     assert (float(half.kld), float(half.capacity)) == (4.0, 4.0)
-    half = losses.weights_at(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "elbo")
+    half = objectives.weights_at(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "elbo")
     assert (float(half.kld), float(half.capacity)) == (2.0, 8.0)
 
 
 def test_a_batch_of_padding_alone_has_a_gradient():
     """With accumulated gradients an epoch's last batches may hold no row."""
     slope = jax.grad(
-        lambda mean, mask: losses.masked_mean(
-            losses.tcvae(
-                losses.Terms(**terms(mean=mean, mask=mask)._asdict()), weights(kld=4.0), 100
+        lambda mean, mask: objectives.masked_mean(
+            objectives.tcvae(
+                objectives.Terms(**terms(mean=mean, mask=mask)._asdict()), weights(kld=4.0), 100
             ),
             mask,
             jnp.float32(4.0),

@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 from scipy.special import erfinv
 
-from jaxvae import epoch, losses
-from jaxvae.forward import forward
 from jaxvae.models.layers import BatchNorm
 from jaxvae.models.vae import VAE
-from jaxvae.state import create_state, make_numbers
+from jaxvae.train import objectives, train_epoch
+from jaxvae.train.forward import forward
+from jaxvae.train.train_state import create_state, make_numbers
 
 TAGS, LATENT, HIDDEN, ROWS, LONGEST = 30, 4, 16, 40, 6
 # Sums of some tens of float32 products, in another order than torch's.
@@ -101,14 +101,14 @@ def test_each_loss_term(torch):
     mean, logvar = (rng.normal(0.0, 1.5, (ROWS, LATENT)).astype(np.float32) for _ in range(2))
     target, theirs = torch.from_numpy(hot), torch.from_numpy(logits)
     bce = torch.nn.functional.binary_cross_entropy_with_logits(theirs, target, reduction="none")
-    assert_close(losses.bernoulli_nll(jnp.asarray(logits), jnp.asarray(hot)), bce.sum(1))
+    assert_close(objectives.bernoulli_nll(jnp.asarray(logits), jnp.asarray(hot)), bce.sum(1))
     squared = torch.nn.functional.mse_loss(torch.sigmoid(theirs), target, reduction="none")
-    assert_close(losses.squared_error(jnp.asarray(logits), jnp.asarray(hot)), squared.sum(1))
+    assert_close(objectives.squared_error(jnp.asarray(logits), jnp.asarray(hot)), squared.sum(1))
     posterior = torch.distributions.Normal(
         torch.from_numpy(mean), torch.exp(0.5 * torch.from_numpy(logvar))
     )
     kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0))
-    assert_close(losses.gaussian_kl(jnp.asarray(mean), jnp.asarray(logvar)), kl)
+    assert_close(objectives.gaussian_kl(jnp.asarray(mean), jnp.asarray(logvar)), kl)
 
 
 def torch_loss(torch, twin, hot, noise, *, kld_weight, bce=True):
@@ -145,13 +145,13 @@ def test_gradients_of_every_parameter(pair, torch, bce):
         terms = forward(
             nnx.merge(graphdef, params, state.batch_stats),
             jnp.asarray(rows),
-            objective=losses.Objective(use_binary_cross_entropy=bce),
+            objective=objectives.Objective(use_binary_cross_entropy=bce),
             noise=jnp.asarray(noise),
             mask=jnp.ones(ROWS, bool),
             train=True,
         )
-        each = losses.elbo(terms, weights, ROWS)
-        return losses.masked_mean(each, terms.mask, jnp.float32(ROWS))
+        each = objectives.elbo(terms, weights, ROWS)
+        return objectives.masked_mean(each, terms.mask, jnp.float32(ROWS))
 
     twin.train()
     theirs = torch_loss(torch, twin, hot, noise, kld_weight=2.0, bce=bce)
@@ -176,7 +176,7 @@ def test_an_epoch_of_adam_steps(pair, torch, clip, weight_decay, betas):
     graphdef, state, twin = pair
     batch, lr = 16, 1e-3
     rows, hot = random_rows()
-    train_epoch = epoch.make_train_epoch(
+    train_epoch = train_epoch.make_train_epoch(
         graphdef,
         num_rows=ROWS,
         num_tags=TAGS,

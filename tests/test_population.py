@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae import cli, population_commands, prepare, trials
+from jaxvae import cli, population_commands, trials
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.taxonomy import Taxonomy
@@ -21,7 +21,8 @@ from jaxvae.runtime import devices, signals
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.storage import lock
 from jaxvae.storage.atomic_files import read_epochs
-from jaxvae.train import train_and_evaluate
+from jaxvae.train import setup
+from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT
 
 EPOCHS = 3
@@ -70,8 +71,8 @@ def alone(data, config):
     taxonomy, dataset = data
     mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
     rows = dataset.rows[dataset.splits["train"]]
-    made = prepare.blueprint(config, taxonomy, len(rows))
-    programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, Sharding(mesh))
+    made = setup.blueprint(config, taxonomy, len(rows))
+    programs = setup.programs_of(config, made.graphdef, taxonomy, dataset, Sharding(mesh))
     state, losses = made.initial(config, rows), []
     for _ in range(config.trainer.max_epochs):
         state, sums = programs.train_epoch(state, programs.numbers, programs.rows_of_epoch(0))

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from jaxvae.config.monitor import MODES, Monitor
-from jaxvae.progress import Plan, Progress
+from jaxvae.train.progress import Plan, Progress
 
 
 def plan(**options):

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvae import schedule
 from jaxvae.errors import InputError
-from jaxvae.row_stream import RowStream
 from jaxvae.runtime import devices
 from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.train import hyperparams
+from jaxvae.train.row_stream import RowStream
 from tests.test_train import parameters, run, same, small, timeless, write_clips
 
 
@@ -161,10 +161,10 @@ def test_schedules_end_with_the_last_step(clips):
     }
     long, short = small(clips, **options), small(clips, **options, trainer__max_steps=8)
     for config, steps, epochs in ((long, 24, 4), (short, 8, 2)):
-        numbers = schedule.numbers_of(config, steps=6)
+        numbers = hyperparams.numbers_of(config, steps=6)
         assert float(numbers.decay_steps) == steps
         assert float(numbers.kld_warmup_steps) == steps / 2
-        plan = schedule.plan_of(config, steps=6)
+        plan = hyperparams.plan_of(config, steps=6)
         assert plan.max_epochs == epochs
         assert plan.warmup_epochs == pytest.approx(steps / 2 / 6)
 
@@ -182,7 +182,7 @@ def test_a_warm_up_that_would_never_end_is_refused(clips, options, field):
         run(clips, **options, trainer__max_steps=4)
     assert not (clips / "run" / "config.json").exists()
     config = small(clips, **options, trainer__max_steps=5)
-    assert schedule.numbers_of(config, steps=3) is not None
+    assert hyperparams.numbers_of(config, steps=3) is not None
 
 
 def test_rows_that_no_device_holds_are_refused_with_what_to_do(clips, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from jaxvae.inference import sampling
 from jaxvae.inference.sampling import Samples, describe, sample_prior
 from jaxvae.models.vae import VAE
-from jaxvae.state import create_state
+from jaxvae.train.train_state import create_state
 
 TAGS = 12
 

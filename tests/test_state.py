@@ -7,7 +7,13 @@ import optax
 import pytest
 
 from jaxvae.models.vae import VAE
-from jaxvae.state import apply_gradients, best_of, create_state, learning_rate_at, make_numbers
+from jaxvae.train.train_state import (
+    apply_gradients,
+    best_of,
+    create_state,
+    learning_rate_at,
+    make_numbers,
+)
 
 STEPS = np.arange(0, 120)
 

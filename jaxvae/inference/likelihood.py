@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxvae import draws as random_draws
 from jaxvae.export.model_files import Network
 from jaxvae.inference.queries import pad_rows, rows_at_once
-from jaxvae.losses import standardised_kl
 from jaxvae.models.priors import gaussian_log_prob
 from jaxvae.models.vae import VAE, multi_hot, reparameterize
+from jaxvae.train import rng as random_draws
+from jaxvae.train.objectives import standardised_kl
 
 _DRAWS = 50  # of one step for a whole batch: enough to fill the cores, few enough to fit a cache
 _ROWS = 512

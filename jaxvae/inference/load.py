@@ -16,10 +16,10 @@ from jaxvae.inference.ensemble import Ensemble
 from jaxvae.inference.run import Run
 from jaxvae.models.vae import VAE
 from jaxvae.runtime import compilation_cache
-from jaxvae.state import best_of, create_state
 from jaxvae.storage import run_dir
 from jaxvae.storage.atomic_files import environment, write_json
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
+from jaxvae.train.train_state import best_of, create_state
 
 CHECKPOINTS = ("best", "last")
 EXPORTED = (".pth", ".safetensors")

@@ -15,7 +15,7 @@ def test_a_run_in_bfloat16_exports_float32(tmp_path):
     from jax import export
 
     from jaxvae.config.parsing import load_config
-    from jaxvae.train import train_and_evaluate
+    from jaxvae.train.trainer import train_and_evaluate
 
     config = load_config(str(ROOT / "configs" / "small.py"))
     config.trainer.max_epochs = 1

@@ -12,13 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae import prepare
 from jaxvae.config import parsing
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.state import best_of
 from jaxvae.storage import manifest
 from jaxvae.storage.atomic_files import read_epochs
 from jaxvae.storage.checkpoints import Checkpoints
+from jaxvae.train import setup
+from jaxvae.train.train_state import best_of
 from tests.conftest import ROOT
 from tests.test_train import logged, write_clips
 
@@ -105,7 +105,7 @@ def state_of(folder: Path):
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
     # Only the structure is wanted: no row has a say in it.
     rows = np.zeros((1, 1), np.uint8)
-    state = prepare.blueprint(config, taxonomy, len(rows)).initial(config, rows)
+    state = setup.blueprint(config, taxonomy, len(rows)).initial(config, rows)
     with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
         found, passed_over = checkpoints.restore({"state": state, "best": best_of(state)})
     whole = max(whole_steps_in(folder))

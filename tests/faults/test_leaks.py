@@ -70,7 +70,7 @@ LONG = """
 import json, os, sys
 from pathlib import Path
 from jaxvae.config import parsing
-from jaxvae.train import train_and_evaluate
+from jaxvae.train.trainer import train_and_evaluate
 
 page = os.sysconf("SC_PAGE_SIZE")
 seen = []

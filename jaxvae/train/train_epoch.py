@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxvae import draws, losses
 from jaxvae.evaluation import streaming_metrics
-from jaxvae.forward import forward
-from jaxvae.losses import ELBO, Objective
 from jaxvae.models.vae import multi_hot
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.state import Numbers, TrainState, apply_gradients
+from jaxvae.train import objectives, rng
+from jaxvae.train.forward import forward
+from jaxvae.train.objectives import ELBO, Objective
+from jaxvae.train.train_state import Numbers, TrainState, apply_gradients
 
 _WASTE = 1 / 16
 """Share of an epoch that may be padding; beyond it the last batch is compiled at its own size."""
@@ -68,7 +68,7 @@ def make_train_epoch(
     """Builds the compiled training epoch, which is kept for equal arguments: runs share it.
 
     Args:
-      graphdef: the model's static graph (see `state.create_state`).
+      graphdef: the model's static graph (see `train_state.create_state`).
       num_rows: N, rows of the epoch.
       num_tags: V.
       latent_dim: L.
@@ -89,7 +89,7 @@ def make_train_epoch(
       `numbers.max_steps` leaves no room for are not taken. The state is donated.
     """
     steps = steps_per_epoch(num_rows, batch_size, accumulate)
-    loss_of = losses.OBJECTIVES[objective.name]
+    loss_of = objectives.OBJECTIVES[objective.name]
 
     def batch_loss(params, batch_stats, columns, mask, drawn, count, weights):
         model = nnx.merge(graphdef, params, batch_stats)
@@ -107,12 +107,12 @@ def make_train_epoch(
         bce = jnp.mean(terms.reconstruction, axis=0)
         sums = streaming_metrics.Losses.from_batch(loss=loss, bce=bce, kld=terms.rate, mask=mask)
         batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-        return losses.masked_mean(loss, mask, count), (batch_stats, sums)
+        return objectives.masked_mean(loss, mask, count), (batch_stats, sums)
 
     gradient = jax.value_and_grad(batch_loss, has_aux=True)
 
-    def layout(rows: jax.Array) -> draws.Layout:
-        return draws.Layout(
+    def layout(rows: jax.Array) -> rng.Layout:
+        return rng.Layout(
             entries=rows.shape[-1],
             noise=objective.num_draws * latent_dim,
             rates=int(dropout_per_row),
@@ -121,16 +121,16 @@ def make_train_epoch(
 
     def step(state: TrainState, numbers: Numbers, mask, count, columns, uniforms):
         """`[accumulate, B]`, `[]`, `[accumulate, B, K]`, `[accumulate, B, numbers a row]`."""
-        drawn = draws.use_uniforms(
+        drawn = rng.use_uniforms(
             uniforms,
             layout(columns),
             rate=numbers.dropout_p,
             hidden_rate=numbers.hidden_dropout_p,
         )
-        share = losses.schedule(
+        share = objectives.schedule(
             objective.schedule, state.step, numbers.kld_warmup_steps, numbers.kld_cycles
         )
-        weights = losses.weights_at(numbers.loss_weights, share, objective.name)
+        weights = objectives.weights_at(numbers.loss_weights, share, objective.name)
 
         def micro(batch_stats, inputs):
             columns, mask, drawn = inputs
@@ -178,7 +178,7 @@ def make_train_epoch(
     def train_epoch(state: TrainState, numbers: Numbers, rows: jax.Array):
         start, width = state.step, sum(layout(rows))
         in_whole = whole * accumulate * batch_size
-        order = draws.epoch_order(
+        order = rng.epoch_order(
             state.key, start // steps, num_rows=num_rows, length=in_whole + last, shuffle=shuffle
         )
         batches = order[:in_whole].reshape(whole, accumulate, batch_size)
@@ -201,7 +201,7 @@ def make_train_epoch(
 
         def some_steps(number, carry):
             at = number * together + jnp.arange(together)
-            uniforms = draws.step_uniforms(state.key, start + at, shape)
+            uniforms = rng.step_uniforms(state.key, start + at, shape)
             given = inputs(rows, batches[at], uniforms, start + at < numbers.max_steps)
             return jax.lax.fori_loop(
                 0,
@@ -215,7 +215,7 @@ def make_train_epoch(
             carry = jax.lax.fori_loop(0, turns, some_steps, carry)
         if last:
             at = (start + whole)[None]
-            uniforms = draws.step_uniforms(state.key, at, (1, last, width))
+            uniforms = rng.step_uniforms(state.key, at, (1, last, width))
             in_last = order[in_whole:].reshape(1, 1, last)
             given = inputs(rows, in_last, uniforms, at < numbers.max_steps)
             carry = advance(carry, jax.tree.map(lambda leaf: leaf[0], given))
@@ -265,7 +265,7 @@ def make_eval_pass(
     if sharding is not None:
         batch_size = sharding.padded(batch_size)
     steps = steps_per_epoch(num_rows, batch_size)
-    loss_of = losses.OBJECTIVES[objective.name]
+    loss_of = objectives.OBJECTIVES[objective.name]
 
     def eval_pass(params, batch_stats, weights, threshold, key, rows):
         model = nnx.merge(graphdef, params, batch_stats)
@@ -293,7 +293,7 @@ def make_eval_pass(
         # Rising row numbers; the padding points to the empty row.
         order = jnp.minimum(jnp.arange(padded, dtype=jnp.int32), num_rows)
         width = objective.num_draws * latent_dim
-        noise = draws.eval_noise(key, (padded, width))
+        noise = rng.eval_noise(key, (padded, width))
         inputs = (
             order.reshape(steps, batch_size),
             noise.reshape(steps, batch_size, width),

@@ -13,7 +13,6 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxvae import epoch, loop, schedule
 from jaxvae.config import monitor
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
@@ -21,13 +20,14 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation import split_metrics
 from jaxvae.inference import likelihood
-from jaxvae.losses import Objective
 from jaxvae.models.layer_names import widths_of
 from jaxvae.models.vae import VAE
-from jaxvae.row_stream import RowStream
 from jaxvae.runtime import devices
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.state import TrainState, make_initial
+from jaxvae.train import hyperparams, loop, train_epoch
+from jaxvae.train.objectives import Objective
+from jaxvae.train.row_stream import RowStream
+from jaxvae.train.train_state import TrainState, make_initial
 
 
 class Blueprint(NamedTuple):
@@ -136,9 +136,9 @@ def train_epoch_of(
     batch_size: int,
     sharding: Sharding | None = None,
 ) -> Callable:
-    """The training epoch of a config: see `epoch.make_train_epoch`; `num_rows` is the split's."""
+    """The training epoch of a config: see `train_epoch.make_train_epoch`; `num_rows` is the split's."""
     hidden = sum(widths_of(config.model.hidden_dim, config.model.hidden_dims))
-    return epoch.make_train_epoch(
+    return train_epoch.make_train_epoch(
         graphdef,
         num_rows=config.data.rows_per_epoch or num_rows,
         split_rows=num_rows,
@@ -164,13 +164,13 @@ def validation_of(
     num_tags: int,
     sharding: Sharding | None = None,
 ) -> Callable:
-    """The pass over the validation split: see `epoch.make_eval_pass`."""
-    return epoch.make_eval_pass(
+    """The pass over the validation split: see `train_epoch.make_eval_pass`."""
+    return train_epoch.make_eval_pass(
         graphdef,
         num_rows=num_rows,
         num_tags=num_tags,
         latent_dim=config.model.latent_dim,
-        batch_size=epoch.eval_batch_size(num_rows, num_tags),
+        batch_size=train_epoch.eval_batch_size(num_rows, num_tags),
         objective=objective_of(config),
         sharding=sharding,
     )
@@ -215,7 +215,7 @@ def programs_of(
     growth = sharding.mesh.shape["data"] if config.trainer.scale_batch_with_devices else 1
     train, val = dataset.splits["train"], dataset.splits["val"]
     num_tags = taxonomy.num_tags
-    steps = schedule.steps_of(config, num_rows=len(train), growth=growth)
+    steps = hyperparams.steps_of(config, num_rows=len(train), growth=growth)
     bound, bound_rows = likelihood_bound_of(
         config, graphdef, val_rows=dataset.rows[val], num_tags=num_tags
     )
@@ -233,7 +233,7 @@ def programs_of(
         validate=validation_of(
             config, graphdef, num_rows=len(val), num_tags=num_tags, sharding=several
         ),
-        numbers=schedule.numbers_of(config, steps=steps, growth=growth),
+        numbers=hyperparams.numbers_of(config, steps=steps, growth=growth),
         rows_of_epoch=_rows_of_epoch(config, dataset, sharding, num_tags),
         val_rows=sharding.place_rows(dataset.rows, val, num_tags=num_tags),
         labelled_rows=dataset.rows[val[: split_metrics.SILHOUETTE_ROWS]],

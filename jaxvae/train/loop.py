@@ -16,13 +16,13 @@ from jaxvae.config import monitor
 from jaxvae.errors import InputError
 from jaxvae.evaluation import split_metrics
 from jaxvae.evaluation.streaming_metrics import Losses
-from jaxvae.progress import Plan, Progress
 from jaxvae.runtime import devices, multihost, signals
 from jaxvae.runtime.sharding import put
-from jaxvae.state import Numbers, TrainState, best_of
 from jaxvae.storage import atomic_files
 from jaxvae.storage.checkpoints import Checkpoint, Checkpoints, set_aside_whole
 from jaxvae.trackers import Tracked
+from jaxvae.train.progress import Plan, Progress
+from jaxvae.train.train_state import Numbers, TrainState, best_of
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]
 

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxvae.losses import LossWeights
+from jaxvae.train.objectives import LossWeights
 
 
 @flax.struct.dataclass

@@ -4,11 +4,11 @@ import math
 
 from ml_collections import ConfigDict
 
-from jaxvae import epoch
 from jaxvae.config.monitor import Monitor
 from jaxvae.errors import InputError
-from jaxvae.progress import Plan
-from jaxvae.state import Numbers, make_numbers
+from jaxvae.train import train_epoch
+from jaxvae.train.progress import Plan
+from jaxvae.train.train_state import Numbers, make_numbers
 
 
 def steps_of(config: ConfigDict, *, num_rows: int, growth: int = 1) -> int:
@@ -19,7 +19,7 @@ def steps_of(config: ConfigDict, *, num_rows: int, growth: int = 1) -> int:
       num_rows: N, training rows.
       growth: how many times `data.batch_size` a batch has.
     """
-    return epoch.steps_per_epoch(
+    return train_epoch.steps_per_epoch(
         config.data.rows_per_epoch or num_rows,
         config.data.batch_size * growth,
         config.trainer.accumulate_grad_batches,

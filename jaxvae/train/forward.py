@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from jaxvae import losses
-from jaxvae.losses import Objective, Terms
 from jaxvae.models import priors
 from jaxvae.models.vae import VAE, WIDE, multi_hot, reparameterize
+from jaxvae.train import objectives
+from jaxvae.train.objectives import Objective, Terms
 
 
 def forward(
@@ -40,7 +40,7 @@ def forward(
     z = reparameterize(mean[None], logvar[None], noise)
     density, channel = (mean[None], logvar[None]), None
     if objective.name == "iw":
-        z, channel = losses.doubly_reparameterized(z, jnp.zeros((draws, size), jnp.float32))
+        z, channel = objectives.doubly_reparameterized(z, jnp.zeros((draws, size), jnp.float32))
         density = jax.lax.stop_gradient(density)
     logits = model.decode(
         z.reshape(draws * size, -1),
@@ -50,7 +50,7 @@ def forward(
     )
     log_prior, log_posterior = model.log_prior(z), priors.gaussian_log_prob(z, *density)
     centre, variance = model.prior_moments()
-    kl = losses.standardised_kl(mean, logvar, centre, variance)
+    kl = objectives.standardised_kl(mean, logvar, centre, variance)
     rate = jnp.sum(kl, axis=-1)
     if model.prior is not None:  # no closed form
         rate = jnp.mean(log_posterior - log_prior, axis=0)
@@ -73,8 +73,8 @@ def _reconstruction(logits: jax.Array, columns: jax.Array, objective: Objective)
     columns = jnp.tile(columns, (objective.num_draws, 1))
     num_tags = logits.shape[-1]
     if objective.use_binary_cross_entropy and num_tags >= WIDE:
-        return losses.bernoulli_nll_of_rows(logits, columns)
+        return objectives.bernoulli_nll_of_rows(logits, columns)
     x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
     if objective.use_binary_cross_entropy:
-        return losses.bernoulli_nll(logits, x)
-    return losses.squared_error(logits, x)
+        return objectives.bernoulli_nll(logits, x)
+    return objectives.squared_error(logits, x)

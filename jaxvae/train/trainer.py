@@ -15,22 +15,23 @@ import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxvae import loop, prepare, schedule, trackers
+from jaxvae import trackers
 from jaxvae.config import parsing
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.summary import format_report
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.finish import finish
 from jaxvae.inference.verify import verify
-from jaxvae.loop import Hook, TrainingFailed
-from jaxvae.losses import LossWeights
-from jaxvae.progress import Progress
 from jaxvae.runtime import compilation_cache, devices, multihost, signals
 from jaxvae.runtime.sharding import Sharding, check_vocabulary
 from jaxvae.storage import atomic_files, lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import damage_to_repair
+from jaxvae.train import hyperparams, loop, setup
+from jaxvae.train.finalize import finish
+from jaxvae.train.loop import Hook, TrainingFailed
+from jaxvae.train.objectives import LossWeights
+from jaxvae.train.progress import Progress
 
 __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
 
@@ -103,10 +104,10 @@ def train_and_evaluate(
             terminal.say(run_dir.finished_line(folder, asked))
             return _tell_trackers(folder, config, overrides or {}, terminal) if first else {}
         train_split = dataset.splits["train"]
-        made = prepare.blueprint(config, taxonomy, len(train_split))
+        made = setup.blueprint(config, taxonomy, len(train_split))
         state = made.initial(config, dataset.rows[train_split])
         sharding = Sharding(mesh)
-        programs = prepare.programs_of(config, made.graphdef, taxonomy, dataset, sharding)
+        programs = setup.programs_of(config, made.graphdef, taxonomy, dataset, sharding)
 
         tracked = trackers.untracked()
         requests.clean = None  # from here on the run writes, and has trackers to close
@@ -150,7 +151,7 @@ def train_and_evaluate(
                 sharding.place(state),
                 checkpoints,
                 folder,
-                plan=schedule.plan_of(config, steps=programs.steps),
+                plan=hyperparams.plan_of(config, steps=programs.steps),
                 terminal=terminal,
                 tensorboard="tensorboard" in config.logger.name,
                 tracked=tracked,
@@ -221,7 +222,7 @@ def _what_all_must_share(plain: dict, taxonomy: Taxonomy, dataset: Dataset) -> d
 def conclude(
     folder: Path,
     config: ConfigDict,
-    made: prepare.Blueprint,
+    made: setup.Blueprint,
     best: dict,
     progress: Progress,
     *,
@@ -254,7 +255,7 @@ def conclude(
         folder,
         graphdef=made.graphdef,
         make_eval_pass=functools.partial(
-            prepare.validation_of, config, made.graphdef, num_tags=taxonomy.num_tags
+            setup.validation_of, config, made.graphdef, num_tags=taxonomy.num_tags
         ),
         params=best["params"],
         batch_stats=best["batch_stats"],

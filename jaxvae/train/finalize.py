@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import epoch, events, projector
+from jaxvae import events, projector
 from jaxvae.config import parsing
 from jaxvae.config.monitor import Monitor
 from jaxvae.data.dataset import Dataset
@@ -17,10 +17,11 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.evaluation import split_metrics
 from jaxvae.export import model_files
 from jaxvae.inference import sampling
-from jaxvae.losses import LossWeights, Objective
 from jaxvae.runtime import sharding
 from jaxvae.storage import atomic_files
 from jaxvae.storage.checkpoints import save_params
+from jaxvae.train import train_epoch
+from jaxvae.train.objectives import LossWeights, Objective
 
 _INFORMATION_ROWS = 5000
 
@@ -51,7 +52,7 @@ def finish(
       folder: the run's folder.
       graphdef: the model's static graph.
       make_eval_pass: the pass over so many rows (`num_rows=`), as validation was made during
-        training: see `epoch.make_eval_pass`.
+        training: see `train_epoch.make_eval_pass`.
       params: the parameters to judge, those of the best validation.
       batch_stats: their running statistics.
       best_epoch: the epoch they are from.
@@ -157,7 +158,7 @@ def _decode(graphdef, params, batch_stats, z: np.ndarray, num_tags: int, thresho
     """The tags that are more probable than a threshold given each z, as a sparse `[N, V]`."""
     from scipy.sparse import csr_matrix, vstack
 
-    size = epoch.eval_batch_size(len(z), num_tags)
+    size = train_epoch.eval_batch_size(len(z), num_tags)
     decode = jax.jit(
         lambda params, stats, z: (
             jax.nn.sigmoid(nnx.merge(graphdef, params, stats).decode(z)) > threshold

@@ -1,0 +1,16 @@
+"""One run, from its config to a sealed run directory; `loggers` is where its metrics go."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxvae.train.trainer.trainer import Hook, TrainingFailed, train_and_evaluate
+
+__all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from jaxvae.train.trainer import trainer
+
+    return getattr(trainer, name)
