@@ -14,7 +14,6 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvae import trackers
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
@@ -28,6 +27,7 @@ from jaxvae.runtime import devices, sharding, signals
 from jaxvae.storage import atomic_files, lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.train import hyperparams, setup
+from jaxvae.train.loggers import trackers
 from jaxvae.train.trainer import conclude
 
 OWN_NUMBERS = (

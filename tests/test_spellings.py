@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, explore, projector
+from jaxvae import cli, explore
 from jaxvae.data.tag_lists import parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
@@ -17,6 +17,7 @@ from jaxvae.evaluation import evaluate_run
 from jaxvae.export import hub_files
 from jaxvae.inference.load import import_model
 from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.train.loggers import tensorboard_projector
 from tests.networks import make_run
 from tests.test_train import Killed, parameters, same, small, timeless, train_and_evaluate
 
@@ -186,7 +187,7 @@ def page_data(run):
 
 def test_the_projector_shows_the_spelling(tmp_path, opened):
     rows = opened.rows("train")[:9]
-    projector.write_projector(
+    tensorboard_projector.write_projector(
         tmp_path, opened.posterior(opened.sets("train")[:9])[0], rows, opened.taxonomy
     )
     lines = (tmp_path / "metadata.tsv").read_text(encoding="utf-8").splitlines()[1:]

@@ -6,13 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae import trackers
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.inference.load import load
 from jaxvae.storage.atomic_files import read_epochs
 from jaxvae.storage.saved_rows import load_kept_rows
-from jaxvae.trackers import run_name
+from jaxvae.train.loggers import trackers
+from jaxvae.train.loggers.trackers import run_name
 from tests.test_settings import MEDIUM, refusal
 from tests.test_train import Killed, logged, run, write_clips
 

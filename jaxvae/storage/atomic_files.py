@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jaxvae import events
 from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.errors import InputError, json_fault
 from jaxvae.runtime.escapes import ERRORS
+from jaxvae.train.loggers import tensorboard_events
 
 _LINE_EVERY_SECONDS = 5.0
 _PACKAGES = ("jaxvae", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "datasets", "numpy")
@@ -138,12 +138,12 @@ class EpochLog:
                 f"is {lost[0]}; they are part of the model and are not trained again"
             )
         if tensorboard:
-            if not events.is_installed():
+            if not tensorboard_events.is_installed():
                 self.note += "\n" if self.note else ""
                 self.note += "no TensorBoard files: pip install tensorboard to have them"
             else:
                 with naming(folder / "tensorboard"):
-                    self._events = events.EventFile(
+                    self._events = tensorboard_events.EventFile(
                         folder / "tensorboard", first_epoch=finished + 1
                     )
 

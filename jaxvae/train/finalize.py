@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae import events, projector
 from jaxvae.config import parsing
 from jaxvae.config.monitor import Monitor
 from jaxvae.data.dataset import Dataset
@@ -21,6 +20,7 @@ from jaxvae.runtime import sharding
 from jaxvae.storage import atomic_files
 from jaxvae.storage.checkpoints import save_params
 from jaxvae.train import train_epoch
+from jaxvae.train.loggers import tensorboard_events, tensorboard_projector
 from jaxvae.train.objectives import LossWeights, Objective
 
 _INFORMATION_ROWS = 5000
@@ -132,9 +132,9 @@ def finish(
         "test_kl_per_dimension": test_kl,
         "largest_logit_difference": difference,
     }
-    if tensorboard and events.is_installed():
+    if tensorboard and tensorboard_events.is_installed():
         with atomic_files.naming(folder / "tensorboard"):
-            events.write_final(
+            tensorboard_events.write_final(
                 folder / "tensorboard",
                 fields={
                     name: value
@@ -144,7 +144,7 @@ def finish(
                 metrics={**stages["test"], **stages.get("inference", {})},
                 epochs=epochs,
             )
-        projector.write_projector(folder / "tensorboard", mean, some_rows, taxonomy)
+        tensorboard_projector.write_projector(folder / "tensorboard", mean, some_rows, taxonomy)
     atomic_files.write_json(folder / "metrics.json", stages)
     atomic_files.write_json(folder / "summary.json", summary)
     copies = _copy(folder, models_dir, config["model_name"]) if models_dir else ""

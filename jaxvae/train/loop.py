@@ -20,7 +20,7 @@ from jaxvae.runtime import devices, multihost, signals
 from jaxvae.runtime.sharding import put
 from jaxvae.storage import atomic_files
 from jaxvae.storage.checkpoints import Checkpoint, Checkpoints, set_aside_whole
-from jaxvae.trackers import Tracked
+from jaxvae.train.loggers.trackers import Tracked
 from jaxvae.train.progress import Plan, Progress
 from jaxvae.train.train_state import Numbers, TrainState, best_of
 

@@ -15,7 +15,6 @@ import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxvae import trackers
 from jaxvae.config import parsing
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.dataset import Dataset, load_dataset
@@ -29,6 +28,7 @@ from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import damage_to_repair
 from jaxvae.train import hyperparams, loop, setup
 from jaxvae.train.finalize import finish
+from jaxvae.train.loggers import trackers
 from jaxvae.train.loop import Hook, TrainingFailed
 from jaxvae.train.objectives import LossWeights
 from jaxvae.train.progress import Progress

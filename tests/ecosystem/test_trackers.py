@@ -396,7 +396,7 @@ def test_seeds_are_a_tracked_run_each(clips, tmp_path):
 def test_runs_that_start_at_once_share_a_new_database(tmp_path):
     """What MLflow does to an empty SQLite file ends badly where two processes do it."""
     code = (
-        "import sys, pathlib; from jaxvae import mlflow_tracker\n"
+        "import sys, pathlib; from jaxvae.train.loggers import mlflow_tracker\n"
         "sys.stdin.read(1)\n"
         "run = mlflow_tracker.open_run(name='r', key=sys.argv[1], config={'a': 1},\n"
         "    folder=pathlib.Path('.'), project='new', offline=True)\n"

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from jaxvae import mlflow_tracker, trackio_tracker, wandb_tracker
 from jaxvae.errors import InputError, one_line
 from jaxvae.runtime.escapes import escaped
 from jaxvae.storage import atomic_files
+from jaxvae.train.loggers import mlflow_tracker, trackio_tracker, wandb_tracker
 
 FILE = "trackers.json"
 """In a run's folder: what its runs are called where they are tracked."""
