@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.contenders import trainer
 from benchmarks.problems import load_problem, machine, source
-from jaxvae.population import Population
 from jaxvae.runtime import devices, sharding
+from jaxvae.sweeps.population import Population
 from jaxvae.train import train_epoch
 from jaxvae.train.train_state import create_state, make_numbers
 

@@ -88,7 +88,7 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.runtime import compilation_cache, devices
     from jaxvae.storage import lock
-    from jaxvae.trials import Trials, refuse_alone, share_devices
+    from jaxvae.sweeps.trials import Trials, refuse_alone, share_devices
 
     refuse_alone(config)
     lock.refuse_if_held(folder)
@@ -143,8 +143,8 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     at_least_one(options, "num")
     config, overrides, folder = parse(options, rest, "seeds")
     _check_last_seed(config, "--num", options.num)
-    from jaxvae import seeds
     from jaxvae.storage import atomic_files, run_dir
+    from jaxvae.sweeps import seeds
 
     for made in sorted(folder.glob("seed_*")):
         for line in run_dir.keep_older_values(made, config, typed=overrides):
@@ -196,8 +196,8 @@ def _ending(member) -> str:
 
 
 def _frontier(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.frontier import PURPOSES, frontier, recommend, weights_of
     from jaxvae.storage.atomic_files import write_json, write_text
+    from jaxvae.sweeps.rate_distortion import PURPOSES, frontier, recommend, weights_of
 
     at_least_one(options, "seeds")
     weights = weights_of(options.kld_weights)

@@ -52,21 +52,21 @@ def add_to(commands) -> None:
 
 
 def _search(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae import study_folder
-    from jaxvae.space import load_space
-    from jaxvae.study import load_optuna
+    from jaxvae.sweeps import study_dir
+    from jaxvae.sweeps.optuna_study import load_optuna
+    from jaxvae.sweeps.search_space import load_space
 
     load_optuna()  # before anything takes time
     at_least_one(options, "trials", "at_once")
     if options.resume:
         folder = user_path(options.resume).resolve()
         config, facts = _resumed(options, rest, folder)
-        space = folder / study_folder.SPACE
+        space = folder / study_dir.SPACE
     else:
         if not options.space:
             raise InputError("no space given: --space=configs/search/default.py")
         config, overrides, folder = parse(options, rest, "search")
-        if (folder / study_folder.STUDY).exists():
+        if (folder / study_dir.STUDY).exists():
             raise InputError(f"{folder} holds a study: go on with it by --resume {folder}")
         space = parsing.find_file(options.space, flag="space")
         facts = _new_facts(options, rest, overrides, folder)
@@ -85,9 +85,9 @@ def _search(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _how_to_go_on(folder: Path, options: argparse.Namespace) -> str:
-    from jaxvae import study_folder
+    from jaxvae.sweeps import study_dir
 
-    if not (folder / study_folder.STUDY).exists():
+    if not (folder / study_dir.STUDY).exists():
         return "the study had not begun, and the same command begins it"
     again = typed(["search", "--resume", str(folder)], options, "trials", "at_once")
     return f"what is finished is kept; go on with: {again}"
@@ -96,8 +96,8 @@ def _how_to_go_on(folder: Path, options: argparse.Namespace) -> str:
 def _new_facts(
     options: argparse.Namespace, rest: list[str], overrides: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    from jaxvae.study import PRUNERS, SAMPLERS
-    from jaxvae.trials import METRICS
+    from jaxvae.sweeps.optuna_study import PRUNERS, SAMPLERS
+    from jaxvae.sweeps.trials import METRICS
 
     chosen = {
         name: default if getattr(options, name) is None else getattr(options, name)
@@ -124,7 +124,7 @@ def _new_facts(
 def _resumed(
     options: argparse.Namespace, rest: list[str], folder: Path
 ) -> tuple[ConfigDict, dict[str, Any]]:
-    from jaxvae import study_folder
+    from jaxvae.sweeps import study_dir
 
     given = [f"--{name}" for name in ("space", "workdir", *_DEFAULTS)
              if getattr(options, name) is not None]  # fmt: skip
@@ -132,7 +132,7 @@ def _resumed(
         raise InputError(
             f"{given[0]}: a resumed study keeps its own; only --trials and --at_once may change"
         )
-    config, facts = study_folder.read(folder)
+    config, facts = study_dir.read(folder)
     if (options.trials or facts["trials"]) < facts["trials"]:
         raise InputError(
             f"--trials {options.trials}: the study has {facts['trials']} already; a larger number "
@@ -151,8 +151,8 @@ def _check_space(apply, config: ConfigDict) -> set[str]:
     """
     import random
 
-    from jaxvae.search import as_given
-    from jaxvae.space import Dimension
+    from jaxvae.sweeps.search import as_given
+    from jaxvae.sweeps.search_space import Dimension
 
     always = set(apply(config.copy_and_resolve_references(), as_given(config)).drawn)
     drawn = random.Random(0)
@@ -174,7 +174,7 @@ def _hold_to_terms(study, terms: dict[str, Any], name: str, *, alone: bool) -> N
     Raises:
       InputError: it has not; the message names what differs.
     """
-    from jaxvae.study_terms import differences, in_a_line
+    from jaxvae.sweeps.study_terms import differences, in_a_line
 
     stored, begun = study.terms()
     if stored is None:
@@ -210,13 +210,13 @@ def _run_search(
     always_drawn: set[str],
 ) -> int:
     """`space` is the file of a new study's space; None goes on with the study in the folder."""
-    from jaxvae import study_folder
-    from jaxvae.search import as_given, is_higher_better, search
-    from jaxvae.standings import standings
     from jaxvae.storage import atomic_files
-    from jaxvae.study import Study, sqlite_url
     from jaxvae.study_page import study_page
-    from jaxvae.study_terms import terms_of
+    from jaxvae.sweeps import study_dir
+    from jaxvae.sweeps.optuna_study import Study, sqlite_url
+    from jaxvae.sweeps.progress_table import standings
+    from jaxvae.sweeps.search import as_given, is_higher_better, search
+    from jaxvae.sweeps.study_terms import terms_of
 
     metric, maximise = facts["metric"], is_higher_better(facts["metric"])
     with prepared_trials(config, folder, min(facts["at_once"], facts["trials"])) as (
@@ -225,7 +225,7 @@ def _run_search(
     ):
         study = Study(
             name=facts["study"],
-            storage=user_url(facts["storage"]) or sqlite_url(folder / study_folder.DATABASE),
+            storage=user_url(facts["storage"]) or sqlite_url(folder / study_dir.DATABASE),
             worker=facts["worker"],
             maximise=maximise,
             sampler=facts["sampler"],
@@ -239,15 +239,15 @@ def _run_search(
             taxonomy=(trials.taxonomy.digest, trials.taxonomy.num_tags),
             metric=metric,
             maximise=maximise,
-            space=(space or folder / study_folder.SPACE).read_text(encoding="utf-8"),
+            space=(space or folder / study_dir.SPACE).read_text(encoding="utf-8"),
             always_drawn=always_drawn,
         )
         # The folder is held, and with it a database of its own.
         _hold_to_terms(study, terms, facts["study"], alone=not facts["storage"])
         if space is None:
-            study_folder.write(folder, config, facts)
+            study_dir.write(folder, config, facts)
         else:
-            study_folder.begin(folder, config, facts, space)
+            study_dir.begin(folder, config, facts, space)
         given = config.copy_and_resolve_references()
         study.suggest_first(apply(given, as_given(config)).drawn)
 
@@ -299,21 +299,21 @@ def _run_search(
 
 def _make_best_run(trials, apply, config: ConfigDict, best, leading, folder: Path, requests):
     """Makes the best trial a run, unless it is one already, whole and of this very trial."""
-    from jaxvae import study_folder
-    from jaxvae.search import best_run, config_of
+    from jaxvae.sweeps import study_dir
+    from jaxvae.sweeps.search import best_run, config_of
 
     if (folder / "SHA256SUMS").exists():
-        wrong = study_folder.what_is_wrong(folder, config_of(best, apply, config))
+        wrong = study_dir.what_is_wrong(folder, config_of(best, apply, config))
         if not wrong:
             return
-        kept = study_folder.set_aside(folder)
+        kept = study_dir.set_aside(folder)
         say(f"{folder}: {wrong}; kept as {kept.name}, and made anew")
     best_run(trials, apply, config, best, leading, folder, requests)
 
 
 def _write_best_config(folder: Path, config: ConfigDict, best, metric: str) -> None:
-    from jaxvae.search import config_file
     from jaxvae.storage.atomic_files import write_text
+    from jaxvae.sweeps.search import config_file
 
     title = f"Trial {best.number} of a search: {metric} {best.value:.4f} on validation."
     origin = parsing.load_config("configs/base.py")

@@ -25,8 +25,8 @@ def study_page(
       title: its heading.
       metric: what was looked for.
       maximise: whether more of it is better.
-      outcomes: of `study.Study.outcomes`.
-      importance: of `study.Study.importance`.
+      outcomes: of `optuna_study.Study.outcomes`.
+      importance: of `optuna_study.Study.importance`.
       best: the best of the outcomes, None where no trial was complete.
       command: that trains the best one again.
       test: what the best run has on the test split, by name.
@@ -99,7 +99,7 @@ def frontier_page(
 
     Args:
       title: its heading.
-      points: of `frontier.frontier`.
+      points: of `rate_distortion.frontier`.
       advice: (purpose, what it means, the command or why there is none).
     """
     told = "".join(

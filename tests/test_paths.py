@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 import jaxvae
 from jaxvae import cli
 from jaxvae.errors import InputError
-from jaxvae.standings import Standings
 from jaxvae.storage import checkpoints
 from jaxvae.storage.atomic_files import PlainConsole, Terminal, read_epochs
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
-from jaxvae.study import Outcome
+from jaxvae.sweeps.optuna_study import Outcome
+from jaxvae.sweeps.progress_table import Standings
 from tests.conftest import ROOT
 from tests.test_checkpoints import equal, make_state
 from tests.test_train import run, timeless, write_clips

@@ -9,18 +9,19 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae import cli, population_commands, trials
+from jaxvae import cli, population_commands
 from jaxvae.config import parsing
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.inference.load import load
 from jaxvae.inference.verify import verify
-from jaxvae.members import Watch
-from jaxvae.population import Population
 from jaxvae.runtime import devices, signals
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.storage import lock
 from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.sweeps import trials
+from jaxvae.sweeps.member_loop import Watch
+from jaxvae.sweeps.population import Population
 from jaxvae.train import setup
 from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT

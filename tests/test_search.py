@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, frontier, population_commands, search_commands, study_plots
-from jaxvae import study as study_module
+from jaxvae import cli, population_commands, search_commands, study_plots
 from jaxvae.config import parsing
 from jaxvae.errors import InputError, StudyLost
 from jaxvae.inference.likelihood import row_likelihood
 from jaxvae.inference.verify import verify
 from jaxvae.runtime import signals
-from jaxvae.search import config_file
-from jaxvae.seeds import spread
-from jaxvae.study import PRUNERS, SAMPLERS, Outcome, Study
-from jaxvae.study_terms import differences, in_a_line, terms_of
-from jaxvae.trials import LIKELIHOOD_DRAWS, METRICS
+from jaxvae.sweeps import optuna_study as study_module
+from jaxvae.sweeps import rate_distortion
+from jaxvae.sweeps.optuna_study import PRUNERS, SAMPLERS, Outcome, Study
+from jaxvae.sweeps.search import config_file
+from jaxvae.sweeps.seeds import spread
+from jaxvae.sweeps.study_terms import differences, in_a_line, terms_of
+from jaxvae.sweeps.trials import LIKELIHOOD_DRAWS, METRICS
 from tests.conftest import ROOT
 
 optuna = pytest.importorskip("optuna", reason="search needs the extra optuna")
@@ -352,7 +353,7 @@ def test_samplers_and_pruners(tmp_path, sampler, pruner):
         pruner=pruner,
         seed=0,
     )
-    from jaxvae.space import Dimension
+    from jaxvae.sweeps.search_space import Dimension
 
     pruned = 0
     for _ in range(25):
@@ -520,7 +521,7 @@ def test_a_study_is_not_begun_twice(found, space, capsys):
 def test_the_standings_on_a_terminal_are_a_table_of_the_best():
     from rich.console import Console
 
-    from jaxvae.standings import Standings
+    from jaxvae.sweeps.progress_table import Standings
 
     shown = []
     outcomes = [
@@ -689,7 +690,7 @@ def test_a_frontier_trades_rate_for_distortion(tmp_path, capsys):
     ],
 )
 def test_weights_as_typed(text, weights):
-    assert frontier.weights_of(text) == weights
+    assert rate_distortion.weights_of(text) == weights
 
 
 @pytest.mark.parametrize(
@@ -697,7 +698,7 @@ def test_weights_as_typed(text, weights):
 )
 def test_weights_that_are_none(text):
     with pytest.raises(InputError, match="kld_weights"):
-        frontier.weights_of(text)
+        rate_distortion.weights_of(text)
 
 
 def point(weight, nll, rate, distortion):
@@ -711,13 +712,13 @@ def point(weight, nll, rate, distortion):
 def test_what_is_recommended():
     points = [point(0.1, 15.0, 9.0, 7.0), point(0.5, 12.5, 5.0, 8.0), point(1.0, 12.0, 3.0, 9.5)]
     points += [point(2.0, 12.8, 1.2, 12.0), point(9.0, 12.9, 0.0, 13.0)]
-    assert frontier.recommend(points) == {
+    assert rate_distortion.recommend(points) == {
         "likelihood": 1.0,
         "reconstruction": 0.5,
         "compact": 2.0,
     }
-    assert frontier.recommend([point(9.0, 12.9, 0.0, 13.0)])["compact"] is None
-    assert set(frontier.recommend([]).values()) == {None}
+    assert rate_distortion.recommend([point(9.0, 12.9, 0.0, 13.0)])["compact"] is None
+    assert set(rate_distortion.recommend([]).values()) == {None}
 
 
 def test_a_config_file_has_what_differs(tmp_path):

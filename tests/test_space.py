@@ -4,7 +4,7 @@ import pytest
 
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
-from jaxvae.space import load_space
+from jaxvae.sweeps.search_space import load_space
 from tests.conftest import ROOT
 
 

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
-from jaxvae.members import Member, Watch
 from jaxvae.runtime import signals
-from jaxvae.space import Dimension, Draw, Space
-from jaxvae.study import Outcome, Study
-from jaxvae.trials import Trials, measures_of
+from jaxvae.sweeps.member_loop import Member, Watch
+from jaxvae.sweeps.optuna_study import Outcome, Study
+from jaxvae.sweeps.search_space import Dimension, Draw, Space
+from jaxvae.sweeps.trials import Trials, measures_of
 
 _REPORTS = 20
 """Reports of a trial to the pruner: every one is a write to the database."""
@@ -60,7 +60,7 @@ def search(
     Args:
       trials: what trains them.
       study: what asks and remembers.
-      apply: sets a trial's fields (see `space.load_space`).
+      apply: sets a trial's fields (see `search_space.load_space`).
       base: the config that trials start from.
       num_trials: of the whole study.
       metric: of `trials.METRICS`.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxvae.errors import InputError, StudyLost, one_line
-from jaxvae.space import Dimension, Draw
+from jaxvae.sweeps.search_space import Dimension, Draw
 
 SAMPLERS = ("tpe", "random", "qmc")
 PRUNERS = ("median", "hyperband", "none")

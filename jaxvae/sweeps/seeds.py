@@ -11,10 +11,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.members import Member, Watch
 from jaxvae.runtime import signals
 from jaxvae.storage import atomic_files, manifest
-from jaxvae.trials import Trials
+from jaxvae.sweeps.member_loop import Member, Watch
+from jaxvae.sweeps.trials import Trials
 
 
 def train_seeds(

@@ -12,9 +12,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvae.errors import InputError
-from jaxvae.members import Member, Watch
 from jaxvae.runtime import signals
-from jaxvae.trials import Trials, measures_of
+from jaxvae.sweeps.member_loop import Member, Watch
+from jaxvae.sweeps.trials import Trials, measures_of
 
 PURPOSES = {
     "likelihood": "the lowest val/nll_iw",

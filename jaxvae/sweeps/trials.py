@@ -21,11 +21,11 @@ from jaxvae.errors import InputError
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.export import model_files
 from jaxvae.inference import likelihood
-from jaxvae.members import Member, Watch, train_members
-from jaxvae.population import Population
 from jaxvae.runtime import devices, sharding, signals
 from jaxvae.storage import atomic_files, lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
+from jaxvae.sweeps.member_loop import Member, Watch, train_members
+from jaxvae.sweeps.population import Population
 from jaxvae.train import hyperparams, setup
 from jaxvae.train.loggers import trackers
 from jaxvae.train.trainer import conclude
@@ -126,7 +126,7 @@ class Trials:
     def train(
         self, ask: Callable[[], Member | None], watch: Watch, requests: signals.Requests
     ) -> None:
-        """Trains members until `ask` gives no more: see `members.train_members`."""
+        """Trains members until `ask` gives no more: see `member_loop.train_members`."""
         train_members(ask, self._population, at_once=self.at_once, watch=watch, requests=requests)
 
     def _population(self, shape: Hashable) -> Population:

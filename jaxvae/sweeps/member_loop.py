@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxvae.config import monitor
-from jaxvae.population import Population
 from jaxvae.runtime import signals
+from jaxvae.sweeps.population import Population
 from jaxvae.train.loop import training_line
 from jaxvae.train.progress import Plan, Progress
 from jaxvae.train.train_state import Numbers, TrainState

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 
 from jaxvae.storage.atomic_files import PlainConsole
-from jaxvae.study import Outcome
+from jaxvae.sweeps.optuna_study import Outcome
 
 _SHOWN = 10
 _FIELDS = 6

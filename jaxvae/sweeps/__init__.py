@@ -1,0 +1,1 @@
+"""Many runs in one program: seeds, rate-distortion curves, searches."""
