@@ -87,9 +87,9 @@ def _import(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _push(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae import model_card, publish
     from jaxvae.export import hub_repo
     from jaxvae.inference.load import load
+    from jaxvae.reports import model_card, publish
 
     hub_repo.check_repository(options.repository)
     model_card.check_license(options.license)

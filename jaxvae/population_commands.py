@@ -222,7 +222,7 @@ def _frontier(options: argparse.Namespace, rest: list[str]) -> int:
         raise InputError("no run stayed finite; try a lower --config.trainer.optimizer.lr")
     advice = recommend(points)
     write_json(folder / "frontier.json", {"points": points, "recommended": advice})
-    from jaxvae.study_page import frontier_page
+    from jaxvae.reports.sweep_report import frontier_page
 
     given = shlex.join(["python", "launch.py", *rest])
     told = []

@@ -124,7 +124,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.evaluation.evaluate_run import judge
     from jaxvae.evaluation.saved_evaluation import evaluation_path
     from jaxvae.inference.ensemble import Ensemble
-    from jaxvae.report_text import evaluation_table
+    from jaxvae.reports.summary_text import evaluation_table
     from jaxvae.storage.atomic_files import write_json
 
     run = _load_any(options)
@@ -285,7 +285,7 @@ def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _report(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.report import write_report
+    from jaxvae.reports.run_report import write_report
 
     _check_page_name(options)
     run = _load(options)
@@ -304,7 +304,7 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
 def _explore(options: argparse.Namespace, rest: list[str]) -> int:
     import webbrowser
 
-    from jaxvae.explore import write_explore
+    from jaxvae.reports.explorer import write_explore
 
     _check_page_name(options)
     run = _load(options)

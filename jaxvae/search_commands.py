@@ -210,8 +210,8 @@ def _run_search(
     always_drawn: set[str],
 ) -> int:
     """`space` is the file of a new study's space; None goes on with the study in the folder."""
+    from jaxvae.reports.sweep_report import study_page
     from jaxvae.storage import atomic_files
-    from jaxvae.study_page import study_page
     from jaxvae.sweeps import study_dir
     from jaxvae.sweeps.optuna_study import Study, sqlite_url
     from jaxvae.sweeps.progress_table import standings

@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 import jaxvae
-from jaxvae import publish
 from jaxvae.errors import InputError
 from jaxvae.export.model_files import to_tensors
 from jaxvae.export.torch.pth import from_torch, to_torch
@@ -15,6 +14,7 @@ from jaxvae.inference.load import import_model
 from jaxvae.inference.verify import verify
 from jaxvae.models.layer_names import widths_of
 from jaxvae.models.vae import VAE
+from jaxvae.reports import publish
 from tests.networks import DEEPER, make_run
 from tests.test_train import run, same, timeless, write_clips
 

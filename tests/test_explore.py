@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, explore, explore_data
+from jaxvae import cli
 from jaxvae.config import parsing
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import completion, queries
+from jaxvae.reports import explorer, explorer_data
 from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT, lacking
 from tests.networks import DEEPER, make_run
@@ -21,8 +22,8 @@ HOSTILE = ("</script><b>", 'it\'s "quoted"', "a & b", "<!--", "🎷 sax", "\u202
 
 
 def test_the_page_is_one_file_and_the_same_each_time(run):
-    page = explore.make_page(run)
-    assert page == explore.make_page(run)
+    page = explorer.make_page(run)
+    assert page == explorer.make_page(run)
     assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
     for outside in ("src=", 'href="http', "@import", "fetch(", "XMLHttpRequest", "__DATA__"):
         assert outside not in page
@@ -34,17 +35,17 @@ def test_medium_is_under_three_megabytes(tmp_path):
     config = parsing.load_config(f"{ROOT}/configs/medium.py")
     config.trainer.max_epochs, config.logger.name = 1, ()
     train_and_evaluate(config, tmp_path / "run", models_dir=tmp_path / "models")
-    path = explore.write_explore(jaxvae.load(tmp_path / "run"), output=None)
+    path = explorer.write_explore(jaxvae.load(tmp_path / "run"), output=None)
     assert path == tmp_path / "run" / "explore.html"
     assert path.stat().st_size < 3 * 2**20
 
 
 def test_half_precision_is_what_it_says():
     values = np.array([0.0, 1.0, -3.5e-7, 1e30, -2e29], np.float64)
-    packed, found = explore_data.pack_half(values)
+    packed, found = explorer_data.pack_half(values)
     np.testing.assert_allclose(found, values, rtol=1e-3, atol=1e30 * 2.0**-24)
     assert set(packed) == {"half", "scale"}
-    zeros = explore_data.pack_half(np.zeros(3))[1]
+    zeros = explorer_data.pack_half(np.zeros(3))[1]
     assert (zeros == 0.0).all()
 
 
@@ -65,7 +66,7 @@ def test_damaged_rows_are_refused(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "rows.npz").write_bytes(b"no")
     with pytest.raises(InputError, match=r"rows\.npz"):
-        explore.write_explore(jaxvae.load(copy), output=tmp_path / "page.html")
+        explorer.write_explore(jaxvae.load(copy), output=tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
@@ -90,7 +91,7 @@ def hostile(tmp_path_factory):
 
 
 def test_no_tag_is_markup(hostile):
-    page = explore.make_page(hostile)
+    page = explorer.make_page(hostile)
     assert "<b>" not in page
     assert page.count("</script>") == 2
     data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
@@ -136,7 +137,7 @@ class Page:
 
 @pytest.fixture
 def opened(browser, run, tmp_path):
-    page = Page(browser, explore.write_explore(run, output=tmp_path / "page.html"))
+    page = Page(browser, explorer.write_explore(run, output=tmp_path / "page.html"))
     yield page
     page.page.close()
 
@@ -171,7 +172,7 @@ def test_its_probabilities_are_pythons(opened, run, given):
 def test_its_layers_are_the_models(browser, tmp_path):
     """Three hidden layers with both norms, in half precision."""
     run = make_run("vamp", True, True, tmp_path, hidden_dims=DEEPER)
-    page = Page(browser, explore.write_explore(run, output=tmp_path / "page.html"))
+    page = Page(browser, explorer.write_explore(run, output=tmp_path / "page.html"))
     page.state()
     rows = np.array([[0, 3, 7], [5, 7, 7], [7, 7, 7]])  # 7 is padding
     mean, logvar = queries.posterior(run.network, rows)
@@ -232,7 +233,7 @@ def test_a_tag_is_found_as_it_is_spelled_and_folded(browser, tmp_path):
     tags = {"genre": ["Straße", "R&B", "JAZZ", "rock"], "mood": ["calm", "Ünïcode Rock", "a,b"]}
     taxonomy = Taxonomy.from_mapping(tags, source="spelled")
     run = dataclasses.replace(make_run("normal", False, False, tmp_path), taxonomy=taxonomy)
-    page = Page(browser, explore.write_explore(run, output=tmp_path / "page.html"))
+    page = Page(browser, explorer.write_explore(run, output=tmp_path / "page.html"))
     assert tuple(page.state()["probabilities"]) == taxonomy.spellings
     link = page.page.url
     for hash_, chosen in (
@@ -263,7 +264,7 @@ def active(tmp_path_factory):
     place = tmp_path_factory.mktemp("active")
     train_and_evaluate(config, place / "run", models_dir=place / "models")
     run = jaxvae.load(place / "run")
-    explore.write_explore(run, output=None)
+    explorer.write_explore(run, output=None)
     return run
 
 
@@ -365,7 +366,7 @@ def test_an_address_with_nonsense_shows_what_can_be(browser, active, hash_, said
 
 @in_a_browser
 def test_hostile_tags_in_a_browser(browser, hostile, tmp_path):
-    page = Page(browser, explore.write_explore(hostile, output=tmp_path / "page.html"))
+    page = Page(browser, explorer.write_explore(hostile, output=tmp_path / "page.html"))
     page.state()
     copied = json.loads(page.page.evaluate("JSON.stringify(explore.snapshot())"))
     assert set(copied["probabilities"]) == set(hostile.taxonomy.tags)
@@ -378,7 +379,7 @@ def test_hostile_tags_in_a_browser(browser, hostile, tmp_path):
 def test_accessible_by_axe(browser, run, tmp_path, scheme, width):
     """As axe-core finds it, with tags chosen both ways; a picture without a text it must find."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    path = explore.write_explore(run, output=tmp_path / "page.html")
+    path = explorer.write_explore(run, output=tmp_path / "page.html")
     context = browser.new_context(
         color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True
     )

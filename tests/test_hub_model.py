@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import jaxvae
-from jaxvae import publish
 from jaxvae.errors import InputError
+from jaxvae.reports import publish
 from tests.conftest import ROOT, XLA_FLAGS
 from tests.documents import python_block
 from tests.model_hub import TOKEN, ModelHub

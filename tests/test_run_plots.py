@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import plots
 from jaxvae.errors import InputError
 from jaxvae.evaluation import latents
+from jaxvae.reports import figures
 from jaxvae.storage.atomic_files import read_epochs
 
 
@@ -92,16 +92,16 @@ ODD = ["$uicideboy$", r"$\frac$", "a$ap", "_hidden", '🎷 <sax> & "more"']
 
 def odd_figures():
     matrix, rows = np.eye(len(ODD)), np.random.default_rng(0).random((5, len(ODD)))
-    yield plots.cooccurrence(matrix, matrix, ODD)
-    yield plots.traversal((-2.0, -1.0, 0.0, 1.0, 2.0), rows, ODD, 0)
-    yield plots.latent_map(rows[:, :2], ODD, "PCA")
+    yield figures.cooccurrence(matrix, matrix, ODD)
+    yield figures.traversal((-2.0, -1.0, 0.0, 1.0, 2.0), rows, ODD, 0)
+    yield figures.latent_map(rows[:, :2], ODD, "PCA")
 
 
 def test_tags_are_shown_as_they_are_written():
     """Two $ are no formula, a leading _ hides nothing, and letters without a font no trouble."""
     for figure in odd_figures():
-        assert plots.to_png(figure).startswith(b"\x89PNG")
-        svg = ElementTree.fromstring(plots.to_svg(figure))
+        assert figures.to_png(figure).startswith(b"\x89PNG")
+        svg = ElementTree.fromstring(figures.to_svg(figure))
         texts = {
             "".join(each.itertext()).strip() for each in svg.iter() if each.tag.endswith("text")
         }
@@ -110,11 +110,11 @@ def test_tags_are_shown_as_they_are_written():
 
 def test_numbers_of_calibrations_bins_do_not_lie_on_each_other():
     predicted = np.array([0.001, 0.002, 0.01, 0.3, 0.6])
-    (axis,) = plots.calibration(predicted, predicted, np.array([5000, 400, 30, 2, 1])).axes
+    (axis,) = figures.calibration(predicted, predicted, np.array([5000, 400, 30, 2, 1])).axes
     assert [text.get_text() for text in axis.texts] == ["1", "2", "30"]
 
 
 def test_epochs_are_whole_numbers():
     lines = [{"epoch": epoch, "val/loss": 20.0 - epoch, "val/kld": 1.0} for epoch in (1, 2)]
-    for axis in plots.curves(lines).axes:
+    for axis in figures.curves(lines).axes:
         assert all(float(tick).is_integer() for tick in axis.get_xticks())

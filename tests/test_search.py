@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, population_commands, search_commands, study_plots
+from jaxvae import cli, population_commands, search_commands
 from jaxvae.config import parsing
 from jaxvae.errors import InputError, StudyLost
 from jaxvae.inference.likelihood import row_likelihood
 from jaxvae.inference.verify import verify
+from jaxvae.reports import sweep_figures
 from jaxvae.runtime import signals
 from jaxvae.sweeps import optuna_study as study_module
 from jaxvae.sweeps import rate_distortion
@@ -740,7 +741,7 @@ def test_a_history_says_what_it_does_not_show():
     far = [(number, 1e6) if number == 7 else (number, value) for number, value in values]
 
     def title(values, **options):
-        return study_plots.history(values, "val/loss", **options).axes[0].get_title()
+        return sweep_figures.history(values, "val/loss", **options).axes[0].get_title()
 
     assert title(values, maximise=False) == title(far, maximise=True) == "History"
     assert title(far, maximise=False) == "History; beyond the edge: 1 worse"

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, explore
+from jaxvae import cli
 from jaxvae.data.tag_lists import parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
 from jaxvae.evaluation import evaluate_run
 from jaxvae.export import hub_files
 from jaxvae.inference.load import import_model
+from jaxvae.reports import explorer
 from jaxvae.storage.atomic_files import read_epochs
 from jaxvae.train.loggers import tensorboard_projector
 from tests.networks import make_run
@@ -181,7 +182,7 @@ def test_pages_show_the_spelling(spelled, opened, capsys, monkeypatch):
 
 
 def page_data(run):
-    page = explore.make_page(run)
+    page = explorer.make_page(run)
     return json.loads(page.split('type="application/json">')[1].split("</script>")[0])
 
 

@@ -3,7 +3,7 @@
 import html
 from typing import Any
 
-from jaxvae import page, study_plots
+from jaxvae.reports import html_page, sweep_figures
 
 _LISTED = 40
 
@@ -46,33 +46,37 @@ def study_page(
     sections = [f"<h1>{html.escape(title)}</h1>", f'<div class="verdict">{verdict}</div>']
     if best is not None:
         drawn = [[field, _text(value)] for field, value in sorted(best.drawn.items())]
-        sections.append(page.section("The best trial", page.table(["field", "value"], drawn)))
+        sections.append(
+            html_page.section("The best trial", html_page.table(["field", "value"], drawn))
+        )
         if test:
             rows = [[name, _text(value)] for name, value in test.items()]
-            sections.append(page.section("Its test, once", page.table(["metric", "value"], rows)))
+            sections.append(
+                html_page.section("Its test, once", html_page.table(["metric", "value"], rows))
+            )
     if len(complete) > 1:
         values = [(trial.number, trial.value) for trial in complete]
-        figure = study_plots.history(values, metric, maximise=maximise)
-        sections.append(page.section("Progress", page.figure(figure)))
+        figure = sweep_figures.history(values, metric, maximise=maximise)
+        sections.append(html_page.section("Progress", html_page.figure(figure)))
         sections.append(
-            page.section(
+            html_page.section(
                 "Fields",
-                page.figure(
-                    study_plots.parallel(
+                html_page.figure(
+                    sweep_figures.parallel(
                         [trial.drawn for trial in complete],
                         [trial.value for trial in complete],
                         metric,
                         maximise=maximise,
                     )
                 )
-                + (page.figure(study_plots.importance(importance)) if importance else ""),
+                + (html_page.figure(sweep_figures.importance(importance)) if importance else ""),
             )
         )
         points = [(t.measures["val/rate"], t.measures["val/distortion"]) for t in complete]
         labels = [str(trial.number) for trial in complete]
         title = "Validation, a dot for each trial; dotted: equal -ELBO"
-        figure = study_plots.rate_distortion(points, labels, title)
-        sections.append(page.section("Rate and distortion", page.figure(figure)))
+        figure = sweep_figures.rate_distortion(points, labels, title)
+        sections.append(html_page.section("Rate and distortion", html_page.figure(figure)))
     ranked = sorted(complete, key=lambda trial: trial.value, reverse=maximise)
     rest = [trial for trial in outcomes if trial.value is None]
     rows = [
@@ -85,11 +89,11 @@ def study_page(
         ]
         for trial in (ranked + rest)[:_LISTED]
     ]
-    listed = page.table(["trial", metric, "state", "epochs", "fields"], rows)
+    listed = html_page.table(["trial", metric, "state", "epochs", "fields"], rows)
     if len(outcomes) > _LISTED:
         listed += f'<p class="note">The first {_LISTED} of {len(outcomes)}.</p>'
-    sections.append(page.section("Trials", listed))
-    return page.document(title, sections)
+    sections.append(html_page.section("Trials", listed))
+    return html_page.document(title, sections)
 
 
 def frontier_page(
@@ -113,13 +117,13 @@ def frontier_page(
         found = [point[f"val/{name}"] for point in points]
         return [each["mean"] for each in found], [each["sd"] or 0.0 for each in found]
 
-    plane = study_plots.rate_distortion(
+    plane = sweep_figures.rate_distortion(
         list(zip(series("rate")[0], series("distortion")[0], strict=True)),
         [f"{weight:.3g}" for weight in weights],
         "Validation, a dot for each weight of the KL; dotted: equal -ELBO",
         joined=True,
     )
-    lines = study_plots.by_weight(
+    lines = sweep_figures.by_weight(
         weights,
         {"val/nll_iw, nats": series("nll_iw"), "active units": series("active_units")},
     )
@@ -129,14 +133,14 @@ def frontier_page(
         + [_mean_sd(point[f"val/{name}"]) for name in names]
         for point in points
     ]
-    return page.document(
+    return html_page.document(
         title,
         [
             f"<h1>{html.escape(title)}</h1>",
             f'<div class="verdict">{told}</div>',
-            page.section("Rate and distortion", page.figure(plane)),
-            page.section("By weight", page.figure(lines)),
-            page.section("Numbers", page.table(["kld_weight", "seeds", *names], rows)),
+            html_page.section("Rate and distortion", html_page.figure(plane)),
+            html_page.section("By weight", html_page.figure(lines)),
+            html_page.section("Numbers", html_page.table(["kld_weight", "seeds", *names], rows)),
         ],
     )
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxvae.plots import CYCLE, INK, new_figure
+from jaxvae.reports.figures import CYCLE, INK, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

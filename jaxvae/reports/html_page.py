@@ -3,7 +3,7 @@
 import html
 from typing import TYPE_CHECKING
 
-from jaxvae.plots import to_svg
+from jaxvae.reports.figures import to_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jaxvae import model_card, plots
 from jaxvae.errors import InputError
 from jaxvae.evaluation.saved_evaluation import evaluation_path
 from jaxvae.export import hub_files, hub_repo
 from jaxvae.inference.run import Run
+from jaxvae.reports import figures, model_card
 from jaxvae.storage.atomic_files import naming, read_json, write_json, write_text
 
 _SAMPLES = 8
@@ -111,12 +111,12 @@ def _pictures(run: Run, judged: dict[str, Any] | None) -> dict[str, tuple[str, b
     """PNG files by name, each with its title."""
     pictures = {}
     if (run.folder / "metrics.jsonl").is_file():
-        png = plots.to_png(run.plot.curves())
+        png = figures.to_png(run.plot.curves())
         pictures["training.png"] = ("Training", png)
     if judged is not None:
-        png = plots.to_png(plots.kl_bars(judged["kl_per_dimension"]))
+        png = figures.to_png(figures.kl_bars(judged["kl_per_dimension"]))
         pictures["kl_per_dimension.png"] = ("Latent space", png)
     if (run.folder / "rows.npz").is_file():
-        png = plots.to_png(run.plot.cooccurrence())
+        png = figures.to_png(run.plot.cooccurrence())
         pictures["cooccurrence.png"] = ("Pairs of the commonest tags, in data and samples", png)
     return pictures

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxvae import page
 from jaxvae.config.paths import user_path
 from jaxvae.data.summary import format_report
 from jaxvae.data.tag_lists import quote_tag
@@ -15,7 +14,8 @@ from jaxvae.evaluation import evaluate_run, retrieval
 from jaxvae.evaluation.saved_evaluation import evaluation_path, kept_answer
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference.run import Run
-from jaxvae.report_text import (
+from jaxvae.reports import html_page
+from jaxvae.reports.summary_text import (
     SAMPLE_MEASURES,
     SAMPLED,
     likelihood_rows,
@@ -65,16 +65,16 @@ def write_report(
     sections = [
         f"<h1>{html.escape(name)}: what it learned</h1>",
         _verdict(judged),
-        page.section("Training", _curves(run)),
-        page.section("Likelihood among baselines", _likelihoods(judged)),
-        page.section("Latent space", _latent(run, judged, split)),
-        page.section("What the dimensions mean", _dimensions(run)),
-        page.section("Samples", _samples(run, judged, split, seed)),
-        page.section("Completion of partial sets", _completion(run, judged, split, seed)),
-        page.section("Data", _data(run)),
+        html_page.section("Training", _curves(run)),
+        html_page.section("Likelihood among baselines", _likelihoods(judged)),
+        html_page.section("Latent space", _latent(run, judged, split)),
+        html_page.section("What the dimensions mean", _dimensions(run)),
+        html_page.section("Samples", _samples(run, judged, split, seed)),
+        html_page.section("Completion of partial sets", _completion(run, judged, split, seed)),
+        html_page.section("Data", _data(run)),
     ]
     try:
-        write_text(path, page.document(f"{name}: report", sections))
+        write_text(path, html_page.document(f"{name}: report", sections))
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
     return path
@@ -101,13 +101,13 @@ def _curves(run: Run) -> str:
         return ""
     epoch = run.facts.get("epoch")
     note = f'<p class="note">The parameters are those of epoch {epoch}.</p>' if epoch else ""
-    return page.figure(run.plot.curves()) + note
+    return html_page.figure(run.plot.curves()) + note
 
 
 def _likelihoods(judged: dict[str, Any]) -> str:
     rows = likelihood_rows(judged)
     marked = next(at for at, row in enumerate(rows) if row[0] == "this model")
-    table = page.table(
+    table = html_page.table(
         ["model", "nats per row", "on the same rows"],
         [[name, f"{nats:.3f}", note] for name, nats, note in rows],
         marked=marked,
@@ -134,9 +134,16 @@ def _latent(run: Run, judged: dict[str, Any], split: str) -> str:
         if name.startswith("disentanglement/")
     }
     table = (
-        page.table(list(scores), [[number(value) for value in scores.values()]]) if scores else ""
+        html_page.table(list(scores), [[number(value) for value in scores.values()]])
+        if scores
+        else ""
     )
-    return text + page.figure(run.plot.kl(split)) + page.figure(run.plot.latent_map(split)) + table
+    return (
+        text
+        + html_page.figure(run.plot.kl(split))
+        + html_page.figure(run.plot.latent_map(split))
+        + table
+    )
 
 
 def _dimensions(run: Run) -> str:
@@ -157,9 +164,9 @@ def _dimensions(run: Run) -> str:
     ]
     header = ["dim", "KL", "concept", "rises with z", "falls with z", "informs on (nats)"]
     shown = active[:_TRAVERSED]
-    figures = [page.figure(run.plot.traversal(each["dim"]), small=True) for each in shown]
+    figures = [html_page.figure(run.plot.traversal(each["dim"]), small=True) for each in shown]
     return (
-        page.table(header, rows)
+        html_page.table(header, rows)
         + '<p class="note">Tags whose probability changes most from z = -2 to 2, other dimensions '
         "as rows have them; mutual information of the posterior mean with single tags. Below: the "
         "tags that move most around the mean of all rows.</p>" + "".join(figures)
@@ -171,7 +178,7 @@ def _samples(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
         [text, *(number(judged[f"{side}/{key}"]) for side in SAMPLED)]
         for key, text in SAMPLE_MEASURES.items()
     ]
-    table = page.table(
+    table = html_page.table(
         ["against held-out rows", "samples", "training rows", "independent tags"], rows
     )
     decodes = evaluate_run.compare_decodes(run, judged)
@@ -194,10 +201,10 @@ def _samples(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
         table
         + '<p class="note">Training rows are what a perfect memory reaches, independent tags the '
         "null; an AUC of 0.5 means that a classifier can't tell sets from data.</p>"
-        + page.figure(run.plot.cooccurrence(num_samples=evaluate_run.NUM_SAMPLES, seed=seed))
+        + html_page.figure(run.plot.cooccurrence(num_samples=evaluate_run.NUM_SAMPLES, seed=seed))
         + '<p class="note">Share of sets with both tags, the commonest tags, square-root scale.</p>'
         + (f"<p>Pairs whose log lift is furthest off:</p><ul>{worst}</ul>" if worst else "")
-        + page.table(["decoding", "tags per set", "empty", "co-occurrence", "AUC"], by_decode)
+        + html_page.table(["decoding", "tags per set", "empty", "co-occurrence", "AUC"], by_decode)
         + f"<p>Hardest to tell from data: <b>{best}</b>"
         + ("" if best == "bernoulli" else f" (<code>--decode {best}</code>)")
         + ".</p><p>Twenty samples:</p><ul class=sets>"
@@ -216,7 +223,7 @@ def _completion(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
         return ""
     header = ["held-out tags asked for again", *(f"recall@{k}" for k in retrieval.RECALL_AT)]
     figure = run.plot.calibration(split, seed=seed)
-    return page.table(header, rows) + page.figure(figure, small=True)
+    return html_page.table(header, rows) + html_page.figure(figure, small=True)
 
 
 def _data(run: Run) -> str:

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxvae import plots
 from jaxvae.errors import InputError
 from jaxvae.evaluation import latents, retrieval
 from jaxvae.evaluation.sample_quality import commonest_pairs
 from jaxvae.inference import completion, queries
+from jaxvae.reports import figures
 from jaxvae.storage.atomic_files import read_epochs
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ class Plots:
         """Training and validation loss, and the validation's KL, over epochs."""
         if not (self._run.folder / "metrics.jsonl").is_file():
             raise InputError(f"{self._run.folder}: has no metrics.jsonl: it was not trained here")
-        return plots.curves(read_epochs(self._run.folder))
+        return figures.curves(read_epochs(self._run.folder))
 
     def kl(self, split: str = "test") -> "Figure":
         """Mean KL of every latent dimension, largest first, nats."""
-        return plots.kl_bars(self._kl(split).tolist())
+        return figures.kl_bars(self._kl(split).tolist())
 
     def latent_map(self, split: str = "test") -> "Figure":
         """Posterior means in two dimensions, by UMAP where it is installed, else by PCA.
@@ -48,7 +48,7 @@ class Plots:
         sets, concepts = run.sets(split), run.taxonomy.concepts
         counts = [sets[:, each.start : each.stop].sum(axis=1) for _, each in concepts]
         labels = [concepts[at][0] for at in np.stack(counts, axis=1).argmax(axis=1)]
-        return plots.latent_map(points, labels, method)
+        return figures.latent_map(points, labels, method)
 
     def cooccurrence(
         self, *, num_samples: int = 5000, num_tags: int = 25, seed: int = 0
@@ -57,7 +57,7 @@ class Plots:
         run = self._run
         drawn = run.sample_sets(num_samples, seed=seed).multi_hot
         columns, data, samples = commonest_pairs(run.sets("train"), drawn, num=num_tags)
-        return plots.cooccurrence(data, samples, run.taxonomy.names(columns))
+        return figures.cooccurrence(data, samples, run.taxonomy.names(columns))
 
     def calibration(self, split: str = "test", *, seed: int = 0) -> "Figure":
         """Probabilities of the tags of partly hidden rows against how often they are there."""
@@ -65,7 +65,7 @@ class Plots:
         left, taken = retrieval.remove_tags(run.sets(split), seed=seed)
         mean, logvar = queries.posterior(run.network, run.rows("train"))
         predicted = completion.predict(run.network, left, mean, logvar, seed=seed)
-        return plots.calibration(*retrieval.calibration(predicted, left, taken))
+        return figures.calibration(*retrieval.calibration(predicted, left, taken))
 
     def traversal(self, dim: int | None = None, *, around: list[str] | None = None) -> "Figure":
         """The six tags that move most while one latent dimension goes from -3 to 3.
@@ -85,7 +85,7 @@ class Plots:
         _, probabilities = latents.traverse(run.network, origin, dim)
         moved = np.argsort(-np.ptp(probabilities, axis=0))[:6]
         names = run.taxonomy.names(moved)
-        return plots.traversal(latents.STEPS, probabilities[:, moved], names, dim)
+        return figures.traversal(latents.STEPS, probabilities[:, moved], names, dim)
 
     def _kl(self, split: str) -> np.ndarray:
         network = self._run.network

@@ -11,7 +11,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae import explore_data
 from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
 from jaxvae.evaluation import latents
@@ -19,6 +18,7 @@ from jaxvae.evaluation.split_metrics import to_multi_hot
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
+from jaxvae.reports import explorer_data
 from jaxvae.storage.atomic_files import write_text
 from jaxvae.train.objectives import standardised_kl
 
@@ -65,9 +65,9 @@ def make_page(run: Run) -> str:
             {"name": concept, "start": columns.start, "stop": columns.stop}
             for concept, columns in run.taxonomy.concepts
         ],
-        "network": explore_data.network_data(network),
-        "prior": explore_data.prior_data(network),
-        "bank": explore_data.draw_bank(network)[0],
+        "network": explorer_data.network_data(network),
+        "prior": explorer_data.prior_data(network),
+        "bank": explorer_data.draw_bank(network)[0],
         "dimensions": _dimensions(run, rows[:_NAMED_ROWS], mean, logvar),
         "map": _map(rows, mean, network.num_tags, of),
     }
@@ -137,9 +137,9 @@ def _map(rows: np.ndarray, mean: np.ndarray, num_tags: int, of: str) -> dict:
         "of": of,
         "total": len(rows),
         "explained": round(float(np.sort(share)[-2:].sum()) / total, 4) if total > 0.0 else 0.0,
-        "centre": explore_data.pack_single(centre),
-        "axes": explore_data.pack_single(axes),
-        "points": explore_data.pack_half(points)[0],
+        "centre": explorer_data.pack_single(centre),
+        "axes": explorer_data.pack_single(axes),
+        "points": explorer_data.pack_half(points)[0],
         "rows": [[int(v) for v in row if v < num_tags] for row in rows[shown]],
     }
 

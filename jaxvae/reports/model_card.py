@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae.errors import InputError
-from jaxvae.report_text import likelihood_rows, verdict
+from jaxvae.reports.summary_text import likelihood_rows, verdict
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
