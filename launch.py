@@ -12,6 +12,6 @@ if __name__ == "__main__":
     signals.end_at_signals()  # before anything slow is imported
     gc.set_threshold(100_000)  # libraries and traces stay; sifting them is a tenth of a start
 
-    from jaxvae.cli import launch
+    from jaxvae.cli.main import launch
 
     signals.leave(launch(sys.argv))

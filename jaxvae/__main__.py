@@ -10,9 +10,9 @@ def main() -> None:
     signals.end_at_signals()  # before anything slow is imported
     gc.set_threshold(100_000)  # libraries and traces stay; sifting them is a tenth of a start
 
-    from jaxvae import cli
+    from jaxvae.cli import main
 
-    signals.leave(cli.main())
+    signals.leave(main.main())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.export.torch import pth
 from tests.conftest import ROOT
 
@@ -46,7 +46,7 @@ def tool(*arguments, **options):
 
 
 def called(run, *arguments, cwd, expect=0):
-    """The same in this process: `cli.launch` or `cli.main`, whose exit code the process ends with."""
+    """The same in this process: `main.launch` or `main.main`, whose exit code the process ends with."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run([str(argument) for argument in arguments])
@@ -59,11 +59,11 @@ def called(run, *arguments, cwd, expect=0):
 
 
 def launched(*arguments, **options):
-    return called(cli.launch, "launch.py", *arguments, **options)
+    return called(main.launch, "launch.py", *arguments, **options)
 
 
 def tooled(*arguments, **options):
-    return called(cli.main, *arguments, **options)
+    return called(main.main, *arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def test_help_and_print_config_load_nothing_slow(tmp_path):
         code = (
             f"import sys; sys.argv = ['{ROOT}/launch.py', '--config={ROOT}/configs/medium.py',"
             f" '{flags}']\n"
-            "from jaxvae.cli import launch\n"
+            "from jaxvae.cli.main import launch\n"
             "launch(sys.argv)\n"
             "assert not {'jax', 'numpy', 'flax', 'datasets'} & sys.modules.keys()\n"
         )

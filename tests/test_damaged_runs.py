@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.evaluation.baseline_fitting import Baselines, load_baselines, save_baselines
@@ -28,7 +28,7 @@ def copy(folder, tmp_path):
 
 
 def refused(capsys, *arguments):
-    assert cli.main([str(argument) for argument in arguments]) == 2
+    assert main.main([str(argument) for argument in arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("jaxvae: ")
@@ -46,7 +46,7 @@ def resume(folder, **changes):
 
 def test_the_control_a_copy_is_whole(copy, capsys):
     assert not verify(copy)[1]
-    assert cli.main(["sample", str(copy), "--num", "1"]) == 0
+    assert main.main(["sample", str(copy), "--num", "1"]) == 0
     resume(copy)
     assert not verify(copy)[1]
 
@@ -83,7 +83,7 @@ def test_a_result_of_another_kind_is_no_traceback(copy, capsys, text):
     (copy / manifest.NAME).unlink()
     (copy / "metrics.json").write_text(text)
     (copy / "evaluation_test.json").write_text('{"num_importance_samples": "x", "nll_iw": "y"}')
-    assert cli.main(["compare", str(copy)]) in (0, 2)
+    assert main.main(["compare", str(copy)]) in (0, 2)
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -154,7 +154,7 @@ def test_a_taxonomy_beside_an_export_must_be_its_own(copy, capsys, tmp_path):
         assert "digest differs" in refused(capsys, command[0], copy / "model.pth", *command[1:])
     assert not (tmp_path / "imported").exists()
     # The control: the right one, given by name.
-    assert cli.main(["import", str(copy / "model.pth"), "--taxonomy", str(copy / "taxonomy.json"),
+    assert main.main(["import", str(copy / "model.pth"), "--taxonomy", str(copy / "taxonomy.json"),
                      "--output", str(tmp_path / "imported")]) == 0  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def test_an_import_that_fails_leaves_nothing(copy, capsys, tmp_path, monkeypatch
         )
         assert refused(capsys, *arguments) == "jaxvae: no\n"
     assert not (tmp_path / "imported").exists()
-    assert cli.main(list(arguments)) == 0
+    assert main.main(list(arguments)) == 0
 
 
 def test_kept_baselines_that_do_not_fit_together_are_fitted_again(run, tmp_path):
@@ -273,7 +273,7 @@ def test_a_run_whose_folder_became_anothers_ends(tmp_path):
 )
 def test_sizes_that_no_machine_has_are_refused(override, tmp_path, capsys):
     command = [*COMMAND[1:], f"--config.{override}", f"--workdir={tmp_path / 'run'}"]
-    assert cli.launch(command) == 2
+    assert main.launch(command) == 2
     error = capsys.readouterr().err
     assert error.startswith("jaxvae: ")
     assert error.count("\n") == 1
@@ -347,7 +347,7 @@ def test_or_something_else_is_asked_for(copy, changes, written, capsys):
 
 @pytest.mark.parametrize("name", [manifest.NAME, "metrics.json", "summary.json"])
 def test_compare_does_not_wait_for_a_pipe(name, copy, capsys):
-    assert cli.main(["compare", str(copy)]) == 0
+    assert main.main(["compare", str(copy)]) == 0
     capsys.readouterr()
     (copy / name).unlink()
     os.mkfifo(copy / name)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.data import dataset as dataset_room
 from jaxvae.data import summary
 from jaxvae.data import tag_parser as cells_room
@@ -451,12 +451,12 @@ def test_unreadable_rows_are_counted_located_and_limited(tmp_path):
 def test_the_config_says_how_many_rows_may_be_unreadable(tmp_path, capsys):
     path = write_table(tmp_path / "clips.jsonl", [["rock"]] * 58 + [[1]] * 2)
     arguments = ["data", f"--config={ROOT}/configs/small.py", f"--config.data.dataset_name={path}"]
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
     option = capsys.readouterr().err.split()[-1]
     assert option == "--config.data.max_unreadable_fraction=0.04"
-    assert cli.main([*arguments, option]) == 0
+    assert main.main([*arguments, option]) == 0
     assert re.search(r"rows kept +58\n", capsys.readouterr().out)
-    assert cli.main([*arguments, "--config.data.max_unreadable_fraction=0.03"]) == 2
+    assert main.main([*arguments, "--config.data.max_unreadable_fraction=0.03"]) == 2
 
 
 def test_only_the_first_unreadable_rows_are_listed(tmp_path):

@@ -61,7 +61,7 @@ def get_space(s):
 # In one process, since starting one takes longer than most of them.
 CHILD = """
 import json, sys
-from jaxvae import cli
+from jaxvae.cli import main
 codes = {}
 for command in json.loads(sys.argv[1]):
     codes[" ".join(command)] = cli.main(command)

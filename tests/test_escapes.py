@@ -12,7 +12,7 @@ import sys
 import pytest
 
 import jaxvae
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.data.dataset import load_dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
@@ -44,7 +44,7 @@ def asked(monkeypatch, encoding, *arguments):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
-        code = cli.main([str(argument) for argument in arguments])
+        code = main.main([str(argument) for argument in arguments])
     return code, out.text(), err.text()
 
 
@@ -78,14 +78,14 @@ def test_the_data_report_on_any_terminal(files, monkeypatch, encoding):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("text", ["日本語 é ± 🎷", ODD, "\ud83c alone", "a\\u00e9"])
 def test_json_and_csv_are_the_same_in_every_encoding(monkeypatch, encoding, text):
-    from jaxvae.run_commands import _print_csv, _print_json
+    from jaxvae.cli.runs import _print_csv, _print_json
 
     def printing(options, rest):
         _print_json({text: [text]})
         _print_csv(["tags"], [[json.dumps([text], ensure_ascii=False)]])
         return 0
 
-    monkeypatch.setattr(cli, "_verify", printing)
+    monkeypatch.setattr(main, "_verify", printing)
     code, out, _ = asked(monkeypatch, encoding, "verify", "x")
     value, end = json.JSONDecoder().raw_decode(out)
     assert (code, value) == (0, {text: [text]})
@@ -140,7 +140,7 @@ def test_every_text_file_is_opened_with_its_encoding():
 def test_a_data_set_whose_name_is_no_utf_8_trains(files, capsys):
     """From the report to the last file and TensorBoard's, which takes UTF-8 alone."""
     arguments = [*data(f"{ODD}.csv")[1:], "--config.trainer.max_epochs=1", "--workdir=a"]
-    assert cli.main(["train", *arguments]) == 0, capsys.readouterr().err
+    assert main.main(["train", *arguments]) == 0, capsys.readouterr().err
     assert jaxvae.load("a").config["data"]["dataset_name"] == f"{ODD}.csv"
 
 
@@ -149,7 +149,7 @@ def test_files_whose_names_are_no_utf_8(files, folder, capsys):
     for ending in ("parquet", "npz", "csv"):
         output = f"{ODD}.{ending}"
         arguments = ("encode", str(folder), "--input=rows.csv", f"--output={output}")
-        assert cli.main(arguments) == 0, capsys.readouterr().err
+        assert main.main(arguments) == 0, capsys.readouterr().err
         assert (files / output).stat().st_size
     import pyarrow.parquet
 
@@ -161,7 +161,7 @@ def test_files_whose_names_are_no_utf_8(files, folder, capsys):
 
 @pytest.mark.parametrize("command", ["train", "seeds"])
 def test_a_run_folder_must_be_utf_8(files, capsys, command):
-    assert cli.main([command, *data()[1:], f"--workdir={ODD}"]) == 2
+    assert main.main([command, *data()[1:], f"--workdir={ODD}"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.config import parsing
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
@@ -53,12 +53,12 @@ def test_the_command_writes_and_opens(run, folder, tmp_path, capsys, monkeypatch
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     output = tmp_path / "page.html"
-    assert cli.main(["explore", str(folder), "--output", str(output)]) == 0
+    assert main.main(["explore", str(folder), "--output", str(output)]) == 0
     assert capsys.readouterr().out == f"{output}\n"
     assert opened == [output.as_uri()]
-    assert cli.main(["explore", str(folder), "--output", str(output), "--no-open"]) == 0
+    assert main.main(["explore", str(folder), "--output", str(output), "--no-open"]) == 0
     assert len(opened) == 1
-    assert cli.main(["explore", str(folder), "--output", str(tmp_path / "page.txt")]) == 2
+    assert main.main(["explore", str(folder), "--output", str(tmp_path / "page.txt")]) == 2
     assert "must end in .html" in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jaxvae
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.export import formats
 from jaxvae.export.model_files import to_tensors
@@ -162,8 +162,8 @@ def test_a_missing_package_is_one_line(ending, package, folder, tmp_path, monkey
         return imported(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    monkeypatch.setattr(cli, "quiet_libraries", lambda: None)
-    code = cli.main(["export", str(folder), "--output", str(tmp_path / f"m.{ending}")])
+    monkeypatch.setattr(main, "quiet_libraries", lambda: None)
+    code = main.main(["export", str(folder), "--output", str(tmp_path / f"m.{ending}")])
     assert code == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -191,7 +191,7 @@ def test_no_folder_is_made_for_an_export_but_the_one_it_is(output, folder, tmp_p
     (tmp_path / "file").touch()
     given = ["export", str(folder), "--output", str(tmp_path / output)]
     given += ["--format", "torch_module"] if output == "new/folder" else []
-    assert cli.main(given) == 2
+    assert main.main(given) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"jaxvae: --output {tmp_path / output}: ")
     assert error.count("\n") == 1

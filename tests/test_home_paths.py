@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import jaxvae
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.config.parsing import load_config
 from jaxvae.config.paths import run_path, user_path, user_url
 from jaxvae.data.taxonomy import Taxonomy
@@ -55,7 +55,7 @@ def homeless(home, monkeypatch):
 
 
 def shell(capsys, *arguments):
-    code = cli.main([str(argument) for argument in arguments])
+    code = main.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     assert code == 0, err
     assert not [path for path in Path.cwd().iterdir() if path.name.startswith("~")]
@@ -63,7 +63,7 @@ def shell(capsys, *arguments):
 
 
 def refused(capsys, *arguments):
-    assert cli.main([str(argument) for argument in arguments]) == 2
+    assert main.main([str(argument) for argument in arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
@@ -156,7 +156,7 @@ def test_config_fields_and_the_config_itself(capsys, files):
     (Path.cwd() / "~rows.csv").write_text((files / "rows.csv").read_text())
     dotted = fields[1].replace("~/", "../home/")
     arguments = ["data", "--config=~/mine.py", "--config.data.dataset_name=./~rows.csv", dotted]
-    assert cli.main([*arguments, "--json"]) == 0
+    assert main.main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows_kept"] == 60
 
 

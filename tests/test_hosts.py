@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.runtime import launcher, multihost
 from tests.conftest import ROOT
@@ -161,7 +161,7 @@ def test_a_pod_that_cannot_join_says_so(monkeypatch, tmp_path, capsys, flags, no
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr("jaxvae.train.trainer.train_and_evaluate", lambda *arguments, **options: {})
     config = f"--config={ROOT}/configs/small.py"
-    assert cli.main(["train", config, f"--workdir={tmp_path}/a", *flags]) == 0
+    assert main.main(["train", config, f"--workdir={tmp_path}/a", *flags]) == 0
     assert capsys.readouterr().err.count("trains by itself; pip install 'jax[k8s]'") == notes
 
 

@@ -38,7 +38,7 @@ def looked_up(host, *args, **kwargs):
     return lookup(host, *args, **kwargs)
 socket.socket.connect, socket.getaddrinfo = guarded, looked_up
 import jaxvae
-from jaxvae import cli
+from jaxvae.cli import main
 results = []
 for step in json.loads(sys.argv[1]):
     if isinstance(step, list):

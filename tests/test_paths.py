@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import jaxvae
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.storage import checkpoints
 from jaxvae.storage.atomic_files import PlainConsole, Terminal, read_epochs
@@ -57,7 +57,7 @@ def test_a_run_may_be_called_anything(name, tmp_path, expected, capsys):
     assert equal(load_params(folder / "final")[0], expected[1])
     assert len(jaxvae.load(folder, checkpoint="last").sample(3)) == 3
     for command in (["verify", str(folder)], ["sample", str(folder), "--num", "1"]):
-        assert cli.main(command) == 0, capsys.readouterr().err
+        assert main.main(command) == 0, capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {
         *("clips.csv", "words.json", "models"),
         Path(name).parts[0] if not name.startswith("[/") else "[",
@@ -69,9 +69,9 @@ def test_a_model_may_be_imported_to_anywhere(name, tmp_path, folder, monkeypatch
     (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / name)
     output = f"./{name}"
-    assert cli.main(["import", str(folder / "model.pth"), "--output", output]) == 0
-    assert cli.main(["verify", output]) == 0
-    assert cli.main(["export", output, "--output", "again.pth"]) == 0
+    assert main.main(["import", str(folder / "model.pth"), "--output", output]) == 0
+    assert main.main(["verify", output]) == 0
+    assert main.main(["export", output, "--output", "again.pth"]) == 0
     assert Path("again.pth").read_bytes() == (folder / "model.pth").read_bytes()
 
 
@@ -148,10 +148,10 @@ def test_many_runs_too(command, tmp_path, capsys):
                  f"--config.data.taxonomy_path={clips}/words.json", "--workdir", str(place),
                  "--config.data.val_fraction=0.2", "--config.data.test_fraction=0.2"]  # fmt: skip
     own = ["--num", "2"] if command == "seeds" else ["--space", str(space), "--trials", "2"]
-    assert cli.main([command, *arguments, *own]) == 0, capsys.readouterr().err
+    assert main.main([command, *arguments, *own]) == 0, capsys.readouterr().err
     runs = [path for path in place.iterdir() if (path / "config.json").is_file()]
     assert runs
     for folder in runs:
-        assert cli.main(["verify", str(folder)]) == 0
+        assert main.main(["verify", str(folder)]) == 0
         assert len(read_epochs(folder)) == 1
         assert json.loads((folder / "summary.json").read_text())["epochs"] == 1

@@ -14,7 +14,7 @@ import pytest
 import sklearn.ensemble
 
 import jaxvae
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.data.dataset import fingerprint_rows
 from jaxvae.errors import InputError
 from jaxvae.evaluation import baseline_fitting, evaluate_run, sample_quality, saved_evaluation
@@ -24,14 +24,14 @@ from tests.conftest import ROOT
 
 
 def shell(capsys, *arguments):
-    code = cli.main([str(argument) for argument in arguments])
+    code = main.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     assert code == 0, err
     return out
 
 
 def refused(capsys, *arguments):
-    assert cli.main([str(argument) for argument in arguments]) == 2
+    assert main.main([str(argument) for argument in arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("jaxvae: ")
@@ -102,7 +102,7 @@ def test_a_report_takes_an_evaluation_of_the_same(capsys, folder, monkeypatch, t
     ):
         path.write_text(text)
         with pytest.raises(SystemExit, match="judged"):
-            cli.main([str(part) for part in command])
+            main.main([str(part) for part in command])
 
 
 def test_of_many_rows_some_are_judged(capsys, folder, monkeypatch, tmp_path):
@@ -338,12 +338,12 @@ def test_what_takes_long_is_said_before_it_starts(capsys, folder, tmp_path, monk
         patch.setattr(baseline_fitting, "fit_baselines", lambda *rows: sys.exit("fitting"))
         for command in ("evaluate", "report"):
             with pytest.raises(SystemExit):
-                cli.main([command, str(copy)])
+                main.main([command, str(copy)])
             out, err = capsys.readouterr()
             assert out == ""
             assert f"fitting baselines once; kept in {copy / 'baselines.npz'}" in err
     for _ in range(2):  # the second time at the latest they are there
-        assert cli.main(["evaluate", str(folder), "--num-importance-samples", "2"]) == 0
+        assert main.main(["evaluate", str(folder), "--num-importance-samples", "2"]) == 0
         err = capsys.readouterr().err
         assert "2 draws" in err
     assert "fitting" not in err
@@ -360,4 +360,4 @@ def test_a_report_that_can_t_be_written_is_refused_before_the_work(
             capsys, "report", folder, "--output", tmp_path / output
         )
     with pytest.raises(pytest.fail.Exception, match="judged"):
-        cli.main(["report", str(folder), "--output", str(tmp_path / "report.html")])
+        main.main(["report", str(folder), "--output", str(tmp_path / "report.html")])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli, population_commands, search_commands
+from jaxvae.cli import main, search, sweeps
 from jaxvae.config import parsing
 from jaxvae.errors import InputError, StudyLost
 from jaxvae.inference.likelihood import row_likelihood
@@ -54,14 +54,14 @@ def get_space(s):
 
 
 def shell(capsys, *arguments):
-    code = cli.main([str(argument) for argument in arguments])
+    code = main.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     assert code == 0, err
     return out, err
 
 
 def refused(capsys, *arguments):
-    assert cli.main([str(argument) for argument in arguments]) == 2
+    assert main.main([str(argument) for argument in arguments]) == 2
     _, err = capsys.readouterr()
     assert err.splitlines()[-1].startswith("jaxvae: ")
     assert "Traceback" not in err
@@ -80,7 +80,7 @@ def found(tmp_path_factory, space):
     """The folder of a finished search of eight trials."""
     folder = tmp_path_factory.mktemp("search") / "a"
     arguments = ("--space", space, "--trials", 8, "--at_once", 3, "--workdir", folder)
-    assert cli.main(["search", *SMALL, *map(str, arguments)]) == 0
+    assert main.main(["search", *SMALL, *map(str, arguments)]) == 0
     return folder
 
 
@@ -271,7 +271,7 @@ def begin(storage, worker, metric):
     study = Study(name="s", storage=storage, worker=worker, maximise=False, sampler="random",
                   pruner="none", seed=0)  # fmt: skip
     try:
-        search_commands._hold_to_terms(study, terms, "s", alone=False)
+        search._hold_to_terms(study, terms, "s", alone=False)
     except InputError as error:
         return "study 's' is of another metric (" not in str(error)
     return True
@@ -570,7 +570,7 @@ def test_seeds_are_runs_and_their_spread(tmp_path, capsys):
 
 def interrupted(capsys, *arguments):
     """What a command says last that is stopped by a signal."""
-    assert cli.main([str(argument) for argument in arguments]) == 128 + signal.SIGINT
+    assert main.main([str(argument) for argument in arguments]) == 128 + signal.SIGINT
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("jaxvae: stopped by SIGINT; ")
     return line
@@ -604,7 +604,7 @@ def stop_before(monkeypatch, place, name):
     ],
 )
 def test_how_to_go_on_has_every_option(tmp_path, monkeypatch, capsys, name, given, outcome):
-    stop_before(monkeypatch, population_commands, "prepared_trials")
+    stop_before(monkeypatch, sweeps, "prepared_trials")
     given = [*SMALL, *given, f"--workdir={tmp_path / 'a b'}"]
     line = interrupted(capsys, name, *given)
     assert line.startswith(f"jaxvae: stopped by SIGINT; {outcome}: ")
@@ -615,7 +615,7 @@ def test_how_to_go_on_has_every_option(tmp_path, monkeypatch, capsys, name, give
 
 
 def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatch, capsys):
-    said = population_commands.say
+    said = sweeps.say
 
     def stop(text):
         said(text)
@@ -623,7 +623,7 @@ def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatc
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(population_commands, "say", stop)
+        patched.setattr(sweeps, "say", stop)
         line = interrupted(
             capsys, "seeds", *SMALL, "--num=2", "--at_once=1", "--workdir", tmp_path / "s"
         )
@@ -639,7 +639,7 @@ def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatc
 
 def test_a_search_that_was_stopped_says_how_to_go_on(found, space, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
-        stop_before(patched, search_commands, "prepared_trials")
+        stop_before(patched, search, "prepared_trials")
         line = interrupted(
             capsys, "search", *SMALL, "--space", space, "--workdir", tmp_path / "new"
         )

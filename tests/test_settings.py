@@ -9,7 +9,7 @@ import pytest
 from absl import flags
 
 import jaxvae
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.config import parsing, validation
 from jaxvae.config.monitor import MODES
 from jaxvae.errors import InputError
@@ -401,9 +401,9 @@ def test_a_flag_file_that_cannot_be_read_is_one_line(tmp_path):
 @pytest.mark.parametrize("arguments", [["--version"], ["train", "--version"]])
 def test_the_version_is_said(arguments, capsys):
     with pytest.raises(SystemExit) if arguments == ["--version"] else contextlib.nullcontext():
-        assert cli.main(arguments) == 0
+        assert main.main(arguments) == 0
     assert capsys.readouterr().out == f"jaxvae {jaxvae.__version__}\n"
-    assert cli.launch(["launch.py", "--version"]) == 0
+    assert main.launch(["launch.py", "--version"]) == 0
     assert capsys.readouterr().out == f"jaxvae {jaxvae.__version__}\n"
 
 
@@ -452,7 +452,7 @@ def test_a_working_directory_that_is_gone_is_said(gone, tmp_path):
     (tmp_path / "here").mkdir()
     code = (
         f"import os, sys; sys.path[0] = {str(ROOT)!r}\n"
-        "from jaxvae.cli import launch\n"
+        "from jaxvae.cli.main import launch\n"
         "os.rmdir(os.getcwd()) if sys.argv.pop() == 'gone' else None\n"
         "sys.exit(launch(sys.argv))"
     )

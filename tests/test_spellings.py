@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.data.tag_lists import parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
@@ -61,7 +61,7 @@ def opened(spelled):
 
 
 def shell(capsys, *arguments):
-    code = cli.main([str(argument) for argument in arguments])
+    code = main.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     assert code == 0, err
     return out

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.data import tag_parser
 from jaxvae.data.tag_lists import NO_TAG, format_tags, parse_tags, quote_tag
 from jaxvae.data.taxonomy import Taxonomy
@@ -127,7 +127,7 @@ def model(tmp_path_factory):
 
 
 def printed(capsys, *arguments):
-    code = cli.main(list(arguments))
+    code = main.main(list(arguments))
     out, err = capsys.readouterr()
     assert code == 0, err
     return out
@@ -178,7 +178,7 @@ def test_the_text_of_sample_and_complete_reads_back(capsys, model, tmp_path):
 
 
 def test_an_unknown_tag_of_a_list_is_named(capsys, model):
-    assert cli.main(["complete", model, "--with", "jazzz, a,b"]) == 2
+    assert main.main(["complete", model, "--with", "jazzz, a,b"]) == 2
     assert "unknown tag 'jazzz' (did you mean 'jazz'?)" in capsys.readouterr().err
 
 

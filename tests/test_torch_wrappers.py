@@ -10,7 +10,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.export.torch.pth import read_pth
@@ -115,7 +115,7 @@ def test_import_makes_a_run_of_it(tmp_path, capsys, name):
     (tmp_path / "tags.json").write_text(json.dumps(TAGS))
     parts = ("import", "model.pt", "--taxonomy", "tags.json", "--output", "run")
     arguments = [str(tmp_path / part) if part in parts[1::2] else part for part in parts]
-    assert cli.main(arguments) == 0, capsys.readouterr().err
+    assert main.main(arguments) == 0, capsys.readouterr().err
     assert "6 tags, 8 hidden units, 3 latent dimensions" in capsys.readouterr().out
     tensors = read_pth(tmp_path / "run" / "model.pth")
     assert all((tensors[name] == tensor.numpy()).all() for name, tensor in plain().items())

@@ -12,7 +12,7 @@ from pathlib import Path
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.runtime import devices
@@ -229,7 +229,7 @@ def test_no_command_calls_it_damaged(folder, monkeypatch, capsys, cause, name):
     command = ["sample", str(folder), "--num", "1"] if name == "final/" else ["verify", str(folder)]
     before = files(folder)
     with failing(monkeypatch, f"{folder.name}/{name}", CAUSES[cause]):
-        code = cli.main(command)
+        code = main.main(command)
     said = capsys.readouterr()
     assert code == 2
     assert said.out == ""
@@ -238,7 +238,7 @@ def test_no_command_calls_it_damaged(folder, monkeypatch, capsys, cause, name):
     if cause != "no memory":
         assert CAUSES[cause].strerror in said.err
     assert files(folder) == before
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
 
 
 def test_rows_that_cannot_be_read_now_are_not_written_again(clips, monkeypatch):
@@ -261,7 +261,7 @@ def test_a_platform_that_does_not_start_is_one_line(folder, clips, monkeypatch, 
     with monkeypatch.context() as patched:
         patched.setattr(devices.jax, "devices", fails)
         for command in commands:
-            assert cli.main(command) == 2
+            assert main.main(command) == 2
             line = capsys.readouterr().err
             assert line.startswith("jaxvae: JAX can't start on JAX_PLATFORMS=cpu: ")
             assert line.count("\n") == 1
@@ -269,7 +269,7 @@ def test_a_platform_that_does_not_start_is_one_line(folder, clips, monkeypatch, 
             run(clips, "new")
         assert not (clips / "new").exists()
     for command in commands:
-        assert cli.main(command) == 0
+        assert main.main(command) == 0
 
 
 @pytest.mark.parametrize("cause", CAUSES)

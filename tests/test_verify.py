@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxvae import cli
+from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.inference import load
@@ -25,7 +25,7 @@ def copy(folder, tmp_path):
 def verify(capsys):
     def verify(path) -> tuple[int, list[str], list[str]]:
         """(exit code, what held, what is wrong)"""
-        code = cli.main(["verify", str(path)])
+        code = main.main(["verify", str(path)])
         lines = capsys.readouterr().out.splitlines()
         held = [line.removeprefix("ok     ") for line in lines if line.startswith("ok     ")]
         wrong = [line.removeprefix("wrong  ") for line in lines if line.startswith("wrong  ")]
@@ -214,7 +214,7 @@ def test_a_manifest_made_anew_hides_nothing_by_itself(copy, verify):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path, verify, capsys):
-    assert cli.main(["verify", str(tmp_path)]) == 2
+    assert main.main(["verify", str(tmp_path)]) == 2
     assert "not a run's folder" in capsys.readouterr().err
 
 

@@ -8,10 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.config import parsing
-from jaxvae.config.paths import user_path, user_url
-from jaxvae.errors import InputError, StudyLost, did_you_mean
-from jaxvae.population_commands import (
+from jaxvae.cli.sweeps import (
     AT_ONCE,
     at_least_one,
     command,
@@ -21,6 +18,9 @@ from jaxvae.population_commands import (
     say,
     typed,
 )
+from jaxvae.config import parsing
+from jaxvae.config.paths import user_path, user_url
+from jaxvae.errors import InputError, StudyLost, did_you_mean
 from jaxvae.runtime import signals
 
 _DEFAULTS = {

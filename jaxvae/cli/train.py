@@ -11,9 +11,9 @@ from pathlib import Path
 from absl import flags
 
 from jaxvae import __version__
+from jaxvae.cli.quiet import quiet_libraries
 from jaxvae.config import parsing
 from jaxvae.config.paths import run_path, user_path
-from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import launcher, signals
 from jaxvae.storage import lock

@@ -12,17 +12,11 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from jaxvae import (
-    __version__,
-    export_commands,
-    population_commands,
-    run_commands,
-    search_commands,
-    train_command,
-)
+from jaxvae import __version__
+from jaxvae.cli import export, runs, search, sweeps, train
+from jaxvae.cli.quiet import quiet_libraries
 from jaxvae.config import parsing
 from jaxvae.config.paths import user_path
-from jaxvae.console import quiet_libraries
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import signals
 from jaxvae.runtime.escapes import escape_output
@@ -39,7 +33,7 @@ _TOO_LARGE = (
 
 def launch(argv: Sequence[str]) -> int:
     """Runs `launch.py`, whose path comes first in `argv`, and returns the exit code."""
-    return _guarded(lambda: train_command.run(argv[:1], argv[1:]))
+    return _guarded(lambda: train.run(argv[:1], argv[1:]))
 
 
 def _settle_environment() -> None:
@@ -143,10 +137,10 @@ def _dispatch(arguments: list[str]) -> int:
     verify.add_argument("run_folder", metavar="RUN", help="a run's folder")
     verify.set_defaults(run=_verify)
 
-    run_commands.add_to(commands)
-    export_commands.add_to(commands)
-    search_commands.add_to(commands)
-    population_commands.add_to(commands)
+    runs.add_to(commands)
+    export.add_to(commands)
+    search.add_to(commands)
+    sweeps.add_to(commands)
 
     options, rest = parser.parse_known_args(arguments)
     if rest and not getattr(options, "takes_config", False):
@@ -160,7 +154,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _train(options: argparse.Namespace, rest: list[str]) -> int:
     del options
-    return train_command.run(["-m", "jaxvae", "train"], rest)
+    return train.run(["-m", "jaxvae", "train"], rest)
 
 
 def _data(options: argparse.Namespace, rest: list[str]) -> int:

@@ -1,0 +1,1 @@
+"""The commands: parsing of arguments and printing, nothing else."""
