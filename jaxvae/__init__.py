@@ -1,6 +1,6 @@
 """Variational autoencoders for multi-label tag data, in JAX.
 
-Importing this package is cheap: each room is imported when it is first used.
+Importing this package is cheap: each module is imported when it is first used.
 
     run = jaxvae.load("outputs/vae_training/2026-01-31_12-00-00")
 """
@@ -8,7 +8,7 @@ Importing this package is cheap: each room is imported when it is first used.
 import sys
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "load", "load_many"]
+__all__ = ["InputError", "load", "load_many", "train_and_evaluate"]
 
 if sys.platform == "win32":  # locks, signals and flushed files are as POSIX has them
     _LINE = "jaxvae runs on Linux and macOS; on Windows, in WSL (Windows Subsystem for Linux)"
@@ -23,6 +23,10 @@ def __getattr__(name: str):
         from jaxvae.inference import load
 
         return getattr(load, name)
+    if name == "train_and_evaluate":
+        from jaxvae.train.trainer import train_and_evaluate
+
+        return train_and_evaluate
     if name == "InputError":
         from jaxvae.errors import InputError
 

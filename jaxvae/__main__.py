@@ -10,9 +10,9 @@ def main() -> None:
     signals.end_at_signals()  # before anything slow is imported
     gc.set_threshold(100_000)  # libraries and traces stay; sifting them is a tenth of a start
 
-    from jaxvae.cli import main
+    from jaxvae.cli.main import main as command
 
-    signals.leave(main.main())
+    signals.leave(command())
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ import json, sys
 from jaxvae.cli import main
 codes = {}
 for command in json.loads(sys.argv[1]):
-    codes[" ".join(command)] = cli.main(command)
+    codes[" ".join(command)] = main.main(command)
 with open("codes.json", "w") as file:
     json.dump(codes, file)
 """

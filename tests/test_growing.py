@@ -77,10 +77,10 @@ import resource, signal, sys
 sys.path.insert(0, {root!r})
 import numpy as np
 from jaxvae.data import spill_array
-growing.IN_MEMORY = 1000
+spill_array.IN_MEMORY = 1000
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then it is an error like that of a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-grown = growing.Growing(np.uint8)
+grown = spill_array.Growing(np.uint8)
 for part in range(100):
     grown.extend(np.zeros(1000, np.uint8))
 print(len(grown.array()))

@@ -44,7 +44,7 @@ for step in json.loads(sys.argv[1]):
     if isinstance(step, list):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.main(step)
+            code = main.main(step)
         results.append({"code": code, "out": out.getvalue(), "err": err.getvalue()})
         continue
     if isinstance(step, dict):

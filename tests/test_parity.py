@@ -176,7 +176,7 @@ def test_an_epoch_of_adam_steps(pair, torch, clip, weight_decay, betas):
     graphdef, state, twin = pair
     batch, lr = 16, 1e-3
     rows, hot = random_rows()
-    train_epoch = train_epoch.make_train_epoch(
+    run_epoch = train_epoch.make_train_epoch(
         graphdef,
         num_rows=ROWS,
         num_tags=TAGS,
@@ -203,7 +203,7 @@ def test_an_epoch_of_adam_steps(pair, torch, clip, weight_decay, betas):
         adam.step()
         total += float(loss.detach()) * len(part)
 
-    state, sums = train_epoch(state, numbers, with_empty_row(rows))
+    state, sums = run_epoch(state, numbers, with_empty_row(rows))
     assert sums.compute()["loss"] == pytest.approx(total / ROWS, rel=1e-5)
     theirs = {name: value.numpy() for name, value in twin.state_dict().items()}
     for layer, arrays in state.params.items():

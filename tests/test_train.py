@@ -303,7 +303,7 @@ def observed(clips, name, where, **overrides):
             overrides |= {"trainer__max_epochs": 3, "trainer__check_val_every_n_epoch": 3}
 
         def leave(epoch, metrics, state):
-            if train_epoch == last:
+            if epoch == last:
                 raise Killed
 
         with pytest.raises(Killed):
@@ -357,7 +357,7 @@ def test_an_interrupted_run_resumes_to_the_same_end(clips, when, rows_per_epoch)
     _, whole = run(clips, "whole", **options)
 
     def interrupt(epoch, metrics, state):
-        if train_epoch == when:
+        if epoch == when:
             raise Killed
 
     with pytest.raises(Killed):
@@ -534,7 +534,7 @@ def test_the_epoch_that_is_kept_is_the_monitors(clips, name):
     seen = {}
 
     def remember(epoch, metrics, state):
-        seen[train_epoch] = np.asarray(state.params["fc4"]["bias"])
+        seen[epoch] = np.asarray(state.params["fc4"]["bias"])
 
     _, folder = run(clips, hooks=[remember], **options)
     values = [line[name] for line in read_epochs(folder)]
@@ -606,7 +606,7 @@ def test_the_best_parameters_are_exported_not_the_last(clips):
     seen = {}
 
     def remember(epoch, metrics, state):
-        seen[train_epoch] = (
+        seen[epoch] = (
             metrics["val/loss"],
             jax.tree.map(lambda leaf: np.array(leaf), state.params),
         )
@@ -615,7 +615,7 @@ def test_the_best_parameters_are_exported_not_the_last(clips):
     metrics, folder = run(
         clips, hooks=[remember], trainer__max_epochs=12, trainer__optimizer__lr=0.3
     )
-    best = min(seen, key=lambda epoch: seen[train_epoch][0])
+    best = min(seen, key=lambda epoch: seen[epoch][0])
     assert best != 12
     exported = load(folder)
     assert exported.facts["epoch"] == best
@@ -643,7 +643,7 @@ def test_the_best_survives_a_loss_that_is_not_finite(clips, monkeypatch):
     poison = {"at": 3}
 
     def spoil(epoch, metrics, state):
-        if train_epoch == poison["at"]:
+        if epoch == poison["at"]:
             values = {"loss": math.nan, "bce": 0.0, "kld": 0.0}
             monkeypatch.setattr("jaxvae.train.loop._validate", lambda *_: (values, [0.0, 0.0]))
 
@@ -700,7 +700,7 @@ def test_checkpoints_follow_the_clock(clips):
 
 def test_hooks_see_every_epoch(clips):
     seen = []
-    run(clips, hooks=[lambda epoch, metrics, state: seen.append((train_epoch, int(state.step)))])
+    run(clips, hooks=[lambda epoch, metrics, state: seen.append((epoch, int(state.step)))])
     assert seen == [(1, 3), (2, 6)]  # 42 rows in batches of 16
 
 
@@ -734,16 +734,16 @@ def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(clips, seconds):
     }
     _, whole = run(clips, "whole", **options)
     expected = logged(whole, "train/loss")
-    assert [train_epoch for train_epoch, _ in expected] == [1, 2, 3, 4, 5]
+    assert [epoch for epoch, _ in expected] == [1, 2, 3, 4, 5]
 
     def interrupt(epoch, metrics, state):
-        if train_epoch == stop:
+        if epoch == stop:
             raise Killed
 
     for stop in (3, 4):
         with pytest.raises(Killed):
             run(clips, "parts", hooks=[signals], **options)
-        assert [train_epoch for train_epoch, _ in logged(clips / "parts", "train/loss")] == [
+        assert [epoch for epoch, _ in logged(clips / "parts", "train/loss")] == [
             1,
             2,
             3,

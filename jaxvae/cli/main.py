@@ -116,12 +116,12 @@ def _dispatch(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
-    train = commands.add_parser(
+    training = commands.add_parser(
         "train",
         help="train a config, as launch.py does; train --help lists every field",
         add_help=False,
     )
-    train.set_defaults(run=_train, takes_config=True)
+    training.set_defaults(run=_train, takes_config=True)
 
     data = commands.add_parser(
         "data",

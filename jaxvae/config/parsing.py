@@ -82,7 +82,7 @@ def find_file(name: str, *, flag: str = "config") -> Path:
 
 def _brought() -> Path:
     """The folder that has the package's own `configs`."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     shipped = package / "shipped"
     return shipped if shipped.is_dir() else package.parent  # in a clone they are beside it
 

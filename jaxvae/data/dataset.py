@@ -93,7 +93,8 @@ def load_dataset(
         dataset_name: "embedded", a path to a file of one of `tables.SUFFIXES`, or the id of a data
             set on the Hugging Face hub, "user/name".
         dataset_split: the hub data set's split; other sources have "train" alone.
-        hub_streaming: read a hub data set as it comes and keep no copy of it: see `hub_dataset.read_hub`.
+        hub_streaming: read a hub data set as it comes and keep no copy of it: see
+            `hub_dataset.read_hub`.
         aspect_column: the column that holds each row's tags; the embedded corpus needs none.
         val_fraction: share of the kept rows for validation, size rounded down.
         test_fraction: share of the kept rows for test, size rounded down.

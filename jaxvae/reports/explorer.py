@@ -22,7 +22,7 @@ from jaxvae.reports import explorer_data
 from jaxvae.storage.atomic_files import write_text
 from jaxvae.train.objectives import standardised_kl
 
-TEMPLATE = Path(__file__).with_name("explore.html")
+TEMPLATE = Path(__file__).with_name("explorer.html")
 MAP_POINTS = 2000
 """The most rows that the map shows."""
 _NAMED_ROWS = 5000

@@ -136,7 +136,7 @@ def train_epoch_of(
     batch_size: int,
     sharding: Sharding | None = None,
 ) -> Callable:
-    """The training epoch of a config: see `train_epoch.make_train_epoch`; `num_rows` is the split's."""
+    """The training epoch of a config: see `make_train_epoch`; `num_rows` is the split's."""
     hidden = sum(widths_of(config.model.hidden_dim, config.model.hidden_dims))
     return train_epoch.make_train_epoch(
         graphdef,

@@ -80,7 +80,7 @@ def watch(epoch, line, state):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         seen.append((epoch, pages * page, len(os.listdir("/proc/self/fd"))))
 
-config = settings.parse(sys.argv, define=lambda flags: None)[0]
+config = parsing.parse(sys.argv, define=lambda flags: None)[0]
 train_and_evaluate(config, "run", hooks=[watch])
 print(json.dumps(seen))
 """

@@ -115,7 +115,7 @@ from jaxvae.runtime.signals import Interrupted
 from jaxvae.train.trainer import train_and_evaluate
 
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", num_processes=1, process_id=0)
-config = settings.parse(sys.argv[1:], define=lambda flags: None)[0]
+config = parsing.parse(sys.argv[1:], define=lambda flags: None)[0]
 try:
     train_and_evaluate(config, "run")
 except Interrupted as stopped:

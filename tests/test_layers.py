@@ -1,0 +1,56 @@
+"""Start-up stays light; what imports what is import-linter's to check (`pyproject.toml`)."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "jaxvae"
+MODULES = sorted(str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py"))
+LAZY = {
+    *("datasets", "flatbuffers", "huggingface_hub", "matplotlib", "mlflow", "onnx", "optuna"),
+    *("pyarrow", "safetensors", "sklearn", "tensorboard", "torch", "trackio", "wandb"),
+}
+
+
+def loaded(code: str, names: tuple[str, ...]) -> str:
+    """Which of some libraries a fresh process has imported after some code."""
+    code = f"import sys\n{code}\nprint([name for name in {names} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_importing_the_package_does_not_import_jax():
+    assert loaded("import jaxvae", ("jax", "numpy")) == "[]"
+    assert loaded("import jaxvae, jax", ("jax",)) == "['jax']"  # a control
+
+
+def test_the_python_api_loads_neither_torch_nor_tensorflow_nor_plots():
+    code = "import jaxvae\njaxvae.load, jaxvae.load_many, jaxvae.train_and_evaluate"
+    assert loaded(code, ("torch", "tensorflow", "matplotlib", "sklearn", "datasets")) == "[]"
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_slow_libraries_are_imported_where_they_are_used(path):
+    names = set()
+    for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module).partition(".")[0])
+    assert not names & LAZY
+
+
+def test_a_package_says_what_lives_in_it_and_imports_nothing():
+    packages = sorted(path for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE)
+    assert len(packages) == 15
+    for path in packages:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        assert isinstance(body[0], ast.Expr), path
+        eager = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert all(node.module == "typing" for node in eager), path
