@@ -21,9 +21,9 @@ from flax import nnx
 
 from benchmarks.problems import Problem
 from jaxvae.evaluation.split_metrics import to_multi_hot
+from jaxvae.models import distributions
 from jaxvae.models.vae import reparameterize
 from jaxvae.runtime.sharding import append_empty_rows
-from jaxvae.train import objectives
 from jaxvae.train.train_epoch import make_train_epoch
 from jaxvae.train.train_state import create_state, make_numbers
 
@@ -77,8 +77,8 @@ def flax_loop(problem: Problem) -> Epoch:
         def loss_fn(model):
             mean, logvar = model.encode(x * keep / (1.0 - DROPOUT))
             noise = jax.random.normal(noise_key, mean.shape)
-            nll = objectives.bernoulli_nll(model.decode(reparameterize(mean, logvar, noise)), x)
-            return jnp.mean(nll + objectives.gaussian_kl(mean, logvar).sum(axis=1))
+            nll = distributions.bernoulli_nll(model.decode(reparameterize(mean, logvar, noise)), x)
+            return jnp.mean(nll + distributions.gaussian_kl(mean, logvar).sum(axis=1))
 
         loss, gradients = nnx.value_and_grad(loss_fn)(model)
         optimizer.update(model, gradients)

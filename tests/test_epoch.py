@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxvae.models import distributions
 from jaxvae.models.vae import dropout_values, multi_hot, reparameterize
-from jaxvae.train import objectives
 from jaxvae.train.train_epoch import _last_batch, make_eval_pass, make_train_epoch, steps_per_epoch
 from jaxvae.train.train_state import apply_gradients, make_numbers
 from tests.test_parity import LATENT, LONGEST, ROWS, TAGS, build, random_rows
@@ -111,8 +111,8 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
         x = multi_hot(part, jnp.ones(part.shape), TAGS)
         mean, logvar = model.encode(multi_hot(part, dropped, TAGS), train=True)
         logits = model.decode(reparameterize(mean, logvar, noise), train=True)
-        kl = objectives.gaussian_kl(mean, logvar).sum(axis=1)
-        loss = jnp.mean(objectives.bernoulli_nll(logits, x) + 2.0 * kl)
+        kl = distributions.gaussian_kl(mean, logvar).sum(axis=1)
+        loss = jnp.mean(distributions.bernoulli_nll(logits, x) + 2.0 * kl)
         return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
     @jax.jit

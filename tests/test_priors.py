@@ -9,7 +9,7 @@ from jax.test_util import check_grads
 from scipy import stats
 from scipy.special import logsumexp
 
-from jaxvae.models import priors
+from jaxvae.models import distributions
 from jaxvae.models.vae import VAE
 
 LATENT, TAGS = 3, 7
@@ -47,7 +47,7 @@ def test_a_gaussian_is_scipys():
     rng = np.random.default_rng(3)
     mean, logvar = rng.normal(size=(2, 20, LATENT)).astype(np.float32)
     expected = stats.norm.logpdf(points(), mean, np.exp(0.5 * logvar)).sum(axis=1)
-    found = priors.gaussian_log_prob(points(), mean, logvar)
+    found = distributions.gaussian_log_prob(points(), mean, logvar)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -73,7 +73,10 @@ def test_the_vampprior_is_the_mean_posterior_of_its_rows():
     rows = np.random.default_rng(1).random((4, TAGS)) < 0.4
     mean, logvar = model.encode(jnp.asarray(rows, jnp.float32))
     each = jnp.stack(
-        [priors.gaussian_log_prob(points(), mean[k, None], logvar[k, None]) for k in range(4)]
+        [
+            distributions.gaussian_log_prob(points(), mean[k, None], logvar[k, None])
+            for k in range(4)
+        ]
     )
     expected = logsumexp(np.asarray(each), axis=0) - np.log(4)
     np.testing.assert_allclose(model.log_prior(points()), expected, rtol=1e-4, atol=1e-4)
@@ -82,7 +85,7 @@ def test_the_vampprior_is_the_mean_posterior_of_its_rows():
 def test_a_flow_that_has_not_learned_is_the_standard_normal():
     model = VAE(num_tags=TAGS, latent_dim=LATENT, hidden_dim=6, prior="flow", rngs=nnx.Rngs(0))
     np.testing.assert_allclose(
-        model.log_prior(points()), priors.normal_log_prob(points()), rtol=1e-6
+        model.log_prior(points()), distributions.normal_log_prob(points()), rtol=1e-6
     )
 
 

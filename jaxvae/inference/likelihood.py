@@ -11,10 +11,9 @@ from flax import nnx
 
 from jaxvae.export.model_files import Network
 from jaxvae.inference.queries import pad_rows, rows_at_once
-from jaxvae.models.priors import gaussian_log_prob
+from jaxvae.models.distributions import gaussian_log_prob, standardised_kl
 from jaxvae.models.vae import VAE, multi_hot, reparameterize
 from jaxvae.train import rng as random_draws
-from jaxvae.train.objectives import standardised_kl
 
 _DRAWS = 50  # of one step for a whole batch: enough to fill the cores, few enough to fit a cache
 _ROWS = 512

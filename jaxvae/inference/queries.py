@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxvae.data import encoding
 from jaxvae.export.model_files import Network
-from jaxvae.train.objectives import standardised_kl
+from jaxvae.models.distributions import standardised_kl
 
 BUCKETS = (8, 64, 512, 4096)
 """Rows of one call; more rows are several calls of the largest."""

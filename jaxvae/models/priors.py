@@ -4,60 +4,19 @@ The standard normal has no parameters and stands in `VAE` as None. The others ar
 arrays with three methods: the log density, draws, and the moments of each dimension.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxvae.models.layers import FLOAT32
+from jaxvae.models.distributions import mixture_log_prob, normal_log_prob, product
 
 PRIORS = ("normal", "mixture", "vamp", "flow")
 _MOMENT_DRAWS = 4096
 
 Encode = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 """The encoder: multi-hot rows `[K, V]` to means and log-variances `[K, L]`."""
-
-
-def normal_log_prob(z: jax.Array) -> jax.Array:
-    """Log density of N(0, I) `[...]` at `[..., L]`, nats."""
-    return -0.5 * jnp.sum(jnp.square(z) + math.log(2.0 * math.pi), axis=-1)
-
-
-def gaussian_log_prob(z: jax.Array, mean: jax.Array, logvar: jax.Array) -> jax.Array:
-    """Log density of N(mean, exp(logvar)) `[...]` at `z`, all `[..., L]`, nats."""
-    square = jnp.square(z - mean) * jnp.exp(-logvar)
-    return -0.5 * jnp.sum(square + logvar + math.log(2.0 * math.pi), axis=-1)
-
-
-def mixture_log_prob(
-    z: jax.Array, mean: jax.Array, logvar: jax.Array, log_weight: jax.Array
-) -> jax.Array:
-    """Log density of a mixture of diagonal Gaussians, nats.
-
-    Args:
-      z: `[..., L]`.
-      mean: `[K, L]`.
-      logvar: `[K, L]`.
-      log_weight: `[K]`, of a distribution.
-
-    Returns:
-      `[...]`.
-    """
-    flat = z.reshape(-1, z.shape[-1])
-    precision = jnp.exp(-logvar)
-    # Squared distances multiplied out: two products of [N, L] by [L, K] instead of [N, K, L].
-    square = _product(jnp.square(flat), precision.T)
-    square = square - 2.0 * _product(flat, (mean * precision).T)
-    constant = jnp.sum(jnp.square(mean) * precision + logvar, axis=-1)
-    constant = constant + z.shape[-1] * math.log(2.0 * math.pi)
-    log_joint = -0.5 * (square + constant[None, :]) + log_weight[None, :]
-    return jax.nn.logsumexp(log_joint, axis=-1).reshape(z.shape[:-1])
-
-
-def _product(left: jax.Array, right: jax.Array) -> jax.Array:
-    return jnp.matmul(left, right, precision=FLOAT32)
 
 
 class _Components(nnx.Module):
@@ -154,9 +113,9 @@ class Flow(nnx.Module):
     def _coupling(self, layer: int, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Shift and log scale `[N, L]` of a layer, zero where it leaves z as it is."""
         moved = (jnp.arange(z.shape[-1]) % 2 == layer % 2)[None, :]
-        h = _product(jnp.where(moved, 0.0, z), self.hidden[...][layer])
+        h = product(jnp.where(moved, 0.0, z), self.hidden[...][layer])
         h = jax.nn.relu(h + self.hidden_bias[...][layer][None, :])
-        both = _product(h, self.shift_and_scale[...][layer])
+        both = product(h, self.shift_and_scale[...][layer])
         both = both + self.shift_and_scale_bias[...][layer][None, :]
         shift, scale = jnp.split(both, 2, axis=-1)
         # Bounded: one step of the optimizer can't make a density of it that overflows.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxvae.models import layers, priors
+from jaxvae.models import distributions, layers, priors
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers, widths_of
 
 WIDE = 1024
@@ -234,7 +234,7 @@ class VAE(nnx.Module):
     def log_prior(self, z: jax.Array) -> jax.Array:
         """Log p(z) `[...]` of latent vectors `[..., L]`, nats."""
         if self.prior is None:
-            return priors.normal_log_prob(z)
+            return distributions.normal_log_prob(z)
         return self.prior.log_prob(z, self.encode)
 
     def draw_prior(self, key: jax.Array, num: int) -> jax.Array:

@@ -18,9 +18,9 @@ from jaxvae.evaluation.split_metrics import to_multi_hot
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
+from jaxvae.models.distributions import standardised_kl
 from jaxvae.reports import explorer_data
 from jaxvae.storage.atomic_files import write_text
-from jaxvae.train.objectives import standardised_kl
 
 TEMPLATE = Path(__file__).with_name("explorer.html")
 MAP_POINTS = 2000

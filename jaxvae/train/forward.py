@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxvae.models import priors
+from jaxvae.models import distributions
 from jaxvae.models.vae import VAE, WIDE, multi_hot, reparameterize
 from jaxvae.train import objectives
 from jaxvae.train.objectives import Objective, Terms
@@ -48,9 +48,9 @@ def forward(
         train=train,
         keep=None if in_decoder is None else jnp.tile(in_decoder, (draws, 1)),
     )
-    log_prior, log_posterior = model.log_prior(z), priors.gaussian_log_prob(z, *density)
+    log_prior, log_posterior = model.log_prior(z), distributions.gaussian_log_prob(z, *density)
     centre, variance = model.prior_moments()
-    kl = objectives.standardised_kl(mean, logvar, centre, variance)
+    kl = distributions.standardised_kl(mean, logvar, centre, variance)
     rate = jnp.sum(kl, axis=-1)
     if model.prior is not None:  # no closed form
         rate = jnp.mean(log_posterior - log_prior, axis=0)
@@ -73,8 +73,8 @@ def _reconstruction(logits: jax.Array, columns: jax.Array, objective: Objective)
     columns = jnp.tile(columns, (objective.num_draws, 1))
     num_tags = logits.shape[-1]
     if objective.use_binary_cross_entropy and num_tags >= WIDE:
-        return objectives.bernoulli_nll_of_rows(logits, columns)
+        return distributions.bernoulli_nll_of_rows(logits, columns)
     x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
     if objective.use_binary_cross_entropy:
-        return objectives.bernoulli_nll(logits, x)
-    return objectives.squared_error(logits, x)
+        return distributions.bernoulli_nll(logits, x)
+    return distributions.squared_error(logits, x)

@@ -19,24 +19,6 @@ class LossWeights(NamedTuple):
     capacity: jax.Array
 
 
-def standardised_kl(
-    mean: jax.Array, logvar: jax.Array, centre: jax.Array, variance: jax.Array
-) -> jax.Array:
-    """KL of every dimension from a Gaussian of the prior's mean and variance there, nats.
-
-    With a standard normal prior it is `gaussian_kl`, the rate's parts. Another prior has no such
-    parts; this one is 0 where a dimension says nothing, whatever the scale of z.
-
-    Args:
-      mean: `[B, L]`.
-      logvar: `[B, L]`.
-      centre: `[L]`.
-      variance: `[L]`.
-    """
-    scaled = (mean - centre[None, :]) * jax.lax.rsqrt(variance)[None, :]
-    return gaussian_kl(scaled, logvar - jnp.log(variance)[None, :])
-
-
 class Objective(NamedTuple):
     """The choices that make another program.
 
@@ -82,77 +64,6 @@ class Terms(NamedTuple):
     logvar: jax.Array
     mask: jax.Array
     channel: jax.Array | None = None
-
-
-def bernoulli_nll(logits: jax.Array, x: jax.Array) -> jax.Array:
-    """Negative log-likelihood of multi-hot rows under independent Bernoullis.
-
-    Uses -log p = softplus(l) - x l, which stays finite for any finite logit, where
-    -log(sigmoid(l)) overflows.
-
-    Args:
-      logits: `[B, V]`.
-      x: `[B, V]`, zeros and ones.
-
-    Returns:
-      `[B]`, nats, summed over tags.
-    """
-    return jnp.sum(jax.nn.softplus(logits) - x * logits, axis=-1)
-
-
-@jax.custom_vjp
-def bernoulli_nll_of_rows(logits: jax.Array, columns: jax.Array) -> jax.Array:
-    """`bernoulli_nll` of sparse rows, without their multi-hot vectors.
-
-    Worth it where V is large: the gradient is written once, and then touched at the rows' entries.
-
-    Args:
-      logits: `[B, V]`.
-      columns: `[B, K]` column numbers, padded with V.
-
-    Returns:
-      `[B]`, nats, summed over tags.
-    """
-    # Row by row, so that XLA sees that no row needs another's, whichever device that is on.
-    present = jax.vmap(lambda row, at: row.at[at].get(mode="fill", fill_value=0.0))(
-        logits, columns.astype(jnp.int32)
-    )
-    return jnp.sum(jax.nn.softplus(logits), axis=-1) - jnp.sum(present, axis=-1)
-
-
-def _nll_forward(logits, columns):
-    return bernoulli_nll_of_rows(logits, columns), (logits, columns)
-
-
-def _nll_backward(saved, gradient):
-    logits, columns = saved
-    scaled = jax.nn.sigmoid(logits) * gradient[:, None]
-    subtracted = jax.vmap(lambda row, at, value: row.at[at].add(-value, mode="drop"))(
-        scaled, columns.astype(jnp.int32), gradient
-    )
-    return subtracted, None
-
-
-bernoulli_nll_of_rows.defvjp(_nll_forward, _nll_backward)
-
-
-def squared_error(logits: jax.Array, x: jax.Array) -> jax.Array:
-    """Squared distance between probabilities and multi-hot rows, `[B]`, summed over tags."""
-    return jnp.sum(jnp.square(jax.nn.sigmoid(logits) - x), axis=-1)
-
-
-def gaussian_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) of every dimension (Kingma & Welling 2014, app. B).
-
-    Args:
-      mean: `[B, L]`.
-      logvar: `[B, L]`.
-
-    Returns:
-      `[B, L]`, nats; their sum over L is the KL of the whole posterior.
-    """
-    # expm1 keeps the digits where the posterior is all but the prior: exp(v) - 1 - v ~ v^2 / 2.
-    return 0.5 * (jnp.square(mean) + jnp.expm1(logvar) - logvar)
 
 
 def elbo(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:

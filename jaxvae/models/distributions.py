@@ -1,0 +1,138 @@
+"""Densities and divergences: likelihoods of rows, Gaussians and their mixtures."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxvae.models.layers import FLOAT32
+
+
+def standardised_kl(
+    mean: jax.Array, logvar: jax.Array, centre: jax.Array, variance: jax.Array
+) -> jax.Array:
+    """KL of every dimension from a Gaussian of the prior's mean and variance there, nats.
+
+    With a standard normal prior it is `gaussian_kl`, the rate's parts. Another prior has no such
+    parts; this one is 0 where a dimension says nothing, whatever the scale of z.
+
+    Args:
+      mean: `[B, L]`.
+      logvar: `[B, L]`.
+      centre: `[L]`.
+      variance: `[L]`.
+    """
+    scaled = (mean - centre[None, :]) * jax.lax.rsqrt(variance)[None, :]
+    return gaussian_kl(scaled, logvar - jnp.log(variance)[None, :])
+
+
+def bernoulli_nll(logits: jax.Array, x: jax.Array) -> jax.Array:
+    """Negative log-likelihood of multi-hot rows under independent Bernoullis.
+
+    Uses -log p = softplus(l) - x l, which stays finite for any finite logit, where
+    -log(sigmoid(l)) overflows.
+
+    Args:
+      logits: `[B, V]`.
+      x: `[B, V]`, zeros and ones.
+
+    Returns:
+      `[B]`, nats, summed over tags.
+    """
+    return jnp.sum(jax.nn.softplus(logits) - x * logits, axis=-1)
+
+
+@jax.custom_vjp
+def bernoulli_nll_of_rows(logits: jax.Array, columns: jax.Array) -> jax.Array:
+    """`bernoulli_nll` of sparse rows, without their multi-hot vectors.
+
+    Worth it where V is large: the gradient is written once, and then touched at the rows' entries.
+
+    Args:
+      logits: `[B, V]`.
+      columns: `[B, K]` column numbers, padded with V.
+
+    Returns:
+      `[B]`, nats, summed over tags.
+    """
+    # Row by row, so that XLA sees that no row needs another's, whichever device that is on.
+    present = jax.vmap(lambda row, at: row.at[at].get(mode="fill", fill_value=0.0))(
+        logits, columns.astype(jnp.int32)
+    )
+    return jnp.sum(jax.nn.softplus(logits), axis=-1) - jnp.sum(present, axis=-1)
+
+
+def _nll_forward(logits, columns):
+    return bernoulli_nll_of_rows(logits, columns), (logits, columns)
+
+
+def _nll_backward(saved, gradient):
+    logits, columns = saved
+    scaled = jax.nn.sigmoid(logits) * gradient[:, None]
+    subtracted = jax.vmap(lambda row, at, value: row.at[at].add(-value, mode="drop"))(
+        scaled, columns.astype(jnp.int32), gradient
+    )
+    return subtracted, None
+
+
+bernoulli_nll_of_rows.defvjp(_nll_forward, _nll_backward)
+
+
+def squared_error(logits: jax.Array, x: jax.Array) -> jax.Array:
+    """Squared distance between probabilities and multi-hot rows, `[B]`, summed over tags."""
+    return jnp.sum(jnp.square(jax.nn.sigmoid(logits) - x), axis=-1)
+
+
+def gaussian_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
+    """KL(N(mean, exp(logvar)) || N(0, 1)) of every dimension (Kingma & Welling 2014, app. B).
+
+    Args:
+      mean: `[B, L]`.
+      logvar: `[B, L]`.
+
+    Returns:
+      `[B, L]`, nats; their sum over L is the KL of the whole posterior.
+    """
+    # expm1 keeps the digits where the posterior is all but the prior: exp(v) - 1 - v ~ v^2 / 2.
+    return 0.5 * (jnp.square(mean) + jnp.expm1(logvar) - logvar)
+
+
+def normal_log_prob(z: jax.Array) -> jax.Array:
+    """Log density of N(0, I) `[...]` at `[..., L]`, nats."""
+    return -0.5 * jnp.sum(jnp.square(z) + math.log(2.0 * math.pi), axis=-1)
+
+
+def gaussian_log_prob(z: jax.Array, mean: jax.Array, logvar: jax.Array) -> jax.Array:
+    """Log density of N(mean, exp(logvar)) `[...]` at `z`, all `[..., L]`, nats."""
+    square = jnp.square(z - mean) * jnp.exp(-logvar)
+    return -0.5 * jnp.sum(square + logvar + math.log(2.0 * math.pi), axis=-1)
+
+
+def mixture_log_prob(
+    z: jax.Array, mean: jax.Array, logvar: jax.Array, log_weight: jax.Array
+) -> jax.Array:
+    """Log density of a mixture of diagonal Gaussians, nats.
+
+    Args:
+      z: `[..., L]`.
+      mean: `[K, L]`.
+      logvar: `[K, L]`.
+      log_weight: `[K]`, of a distribution.
+
+    Returns:
+      `[...]`.
+    """
+    flat = z.reshape(-1, z.shape[-1])
+    precision = jnp.exp(-logvar)
+    # Squared distances multiplied out: two products of [N, L] by [L, K] instead of [N, K, L].
+    square = product(jnp.square(flat), precision.T)
+    square = square - 2.0 * product(flat, (mean * precision).T)
+    constant = jnp.sum(jnp.square(mean) * precision + logvar, axis=-1)
+    constant = constant + z.shape[-1] * math.log(2.0 * math.pi)
+    log_joint = -0.5 * (square + constant[None, :]) + log_weight[None, :]
+    return jax.nn.logsumexp(log_joint, axis=-1).reshape(z.shape[:-1])
+
+
+def product(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Multiplies matrices in full float32 precision."""
+    return jnp.matmul(left, right, precision=FLOAT32)
