@@ -5,8 +5,8 @@ import numpy as np
 from flax import nnx
 
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.export import model_files
 from jaxvae.inference.run import Run
+from jaxvae.models import trained
 from jaxvae.models.vae import VAE
 
 ARCHITECTURES = [
@@ -59,7 +59,7 @@ def make_run(
         for layer, arrays in nnx.to_pure_dict(stats).items()
     }
     facts = {"checkpoint": "best", "epoch": 3}
-    network = model_files.make_network(params, stats)
+    network = trained.make_network(params, stats)
     return Run(folder, {"model_name": "small one"}, TAXONOMY, network, facts)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxvae.export.model_files import make_network
 from jaxvae.inference import completion, queries
 from jaxvae.inference.likelihood import log_prob_empty, make_likelihood_bound, row_likelihood
 from jaxvae.inference.sampling import sample_prior
+from jaxvae.models.trained import make_network
 from jaxvae.models.vae import VAE
 from jaxvae.train.rng import bound_noise
 from jaxvae.train.train_state import create_state

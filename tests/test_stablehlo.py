@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from jaxvae.export import model_files
 from jaxvae.export.stablehlo_modules import PLATFORMS
 from jaxvae.inference import queries
+from jaxvae.models import trained
 from tests.documents import python_block
 from tests.networks import TAXONOMY, VARIED, make_run, rows
 
@@ -68,7 +68,7 @@ def test_another_process_computes_the_same(run, tmp_path):
     np.testing.assert_allclose(found["mean"], mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["one"], mean[:1], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["logvar"], logvar, rtol=1e-4, atol=1e-5)
-    expected = model_files.reconstruction_logits(run.network, x)
+    expected = trained.reconstruction_logits(run.network, x)
     np.testing.assert_allclose(found["logits"], expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found["z"], noise)
 
@@ -87,7 +87,7 @@ def check_stablehlo(run, tmp_path):
     }
     assert all(part.platforms == PLATFORMS == ("cpu", "cuda", "tpu") for part in parts.values())
     x = rows(TAXONOMY.num_tags)
-    expected = model_files.reconstruction_logits(run.network, x)
+    expected = trained.reconstruction_logits(run.network, x)
     logits = parts["decoder"].call(parts["encoder"].call(x)[0])
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
@@ -114,6 +114,6 @@ def test_the_documented_lines_run(run, tmp_path):
     x = np.zeros((1, 224), np.float32)
     x[0, run.taxonomy.column("jazz")] = 1.0
     np.testing.assert_allclose(
-        logits, model_files.reconstruction_logits(run.network, x), rtol=1e-4, atol=1e-5
+        logits, trained.reconstruction_logits(run.network, x), rtol=1e-4, atol=1e-5
     )
     assert shape == [20, 224]

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae.export import model_files
 from jaxvae.export.torch.module_source import module_source
 from jaxvae.inference import queries
+from jaxvae.models import trained
 from tests.conftest import ROOT
 from tests.documents import python_block
 from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, VARIED, make_run, rows
@@ -47,7 +47,7 @@ def check_torch(run, torch, tmp_path):
     expected = queries.posterior(run.network, sparse)
     np.testing.assert_allclose(mean.numpy(), expected[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(logvar.numpy(), expected[1], rtol=1e-4, atol=1e-5)
-    expected = model_files.reconstruction_logits(run.network, x)
+    expected = trained.reconstruction_logits(run.network, x)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         density, queries.log_prior(run.network, z.numpy()), rtol=1e-3, atol=1e-3

@@ -16,10 +16,10 @@ from jaxvae.evaluation.baselines import Independent
 from jaxvae.evaluation.disentanglement import disentanglement
 from jaxvae.evaluation.saved_evaluation import question
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL, ACTIVE_VARIANCE
-from jaxvae.export.model_files import Network
 from jaxvae.inference import completion, likelihood, queries
 from jaxvae.inference.run import Run
 from jaxvae.inference.sampling import DECODES
+from jaxvae.models.trained import Network
 
 NUM_SAMPLES = 5000
 _INFORMATION_ROWS = 5000

@@ -5,8 +5,8 @@ import importlib.util
 import numpy as np
 
 from jaxvae.evaluation.disentanglement import mutual_information_with_sets
-from jaxvae.export.model_files import Network
 from jaxvae.inference import queries
+from jaxvae.models.trained import Network
 
 STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 _SHOWN = 5

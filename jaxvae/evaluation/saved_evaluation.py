@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxvae import __version__
 from jaxvae.errors import InputError
-from jaxvae.export.model_files import Network
 from jaxvae.inference.run import Run
+from jaxvae.models.trained import Network
 from jaxvae.storage.atomic_files import read_json
 
 

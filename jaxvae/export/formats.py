@@ -13,9 +13,10 @@ import numpy as np
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.export import model_files, onnx_graphs, stablehlo_modules
-from jaxvae.export.model_files import Network
 from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.export.torch import module_source
+from jaxvae.models import trained
+from jaxvae.models.trained import Network
 from jaxvae.storage.atomic_files import naming, write_text
 
 FORMATS = {
@@ -135,7 +136,7 @@ def _write_safetensors(
     tensors = model_files.to_tensors(network.params, network.batch_stats)
     write_safetensors(path, tensors)
     model_files.write_meaning(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
-    expected = model_files.reconstruction_logits(network, probe)
+    expected = trained.reconstruction_logits(network, probe)
     return model_files.check_logits(
         path, model_files.numpy_logits(read_safetensors(path), probe), expected
     )

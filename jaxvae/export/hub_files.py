@@ -16,6 +16,7 @@ from jaxvae.errors import InputError, json_fault
 from jaxvae.export import model_files
 from jaxvae.export.safetensors_io import MAX_READ, read_safetensors, write_safetensors
 from jaxvae.export.torch import pth
+from jaxvae.models import trained
 from jaxvae.models.layer_names import are_widths, widths_of
 from jaxvae.storage.atomic_files import write_json
 
@@ -28,7 +29,7 @@ _TEXTS = (("model_name",), ("data", "dataset_name"), ("data", "aspect_column"))
 
 def write_model_files(
     folder: Path,
-    network: model_files.Network,
+    network: trained.Network,
     *,
     taxonomy: Taxonomy,
     config: dict[str, Any],
@@ -60,7 +61,7 @@ def write_model_files(
     write_json(folder / CONFIG, content)
 
 
-def sizes(network: model_files.Network) -> dict[str, Any]:
+def sizes(network: trained.Network) -> dict[str, Any]:
     """The network's own part of a config's `model`."""
     found = {
         "latent_dim": network.latent_dim,
@@ -104,7 +105,7 @@ def is_published(folder: Path) -> bool:
 
 def read_model_files(
     folder: Path, name: str
-) -> tuple[model_files.Network, Taxonomy, dict[str, Any], dict[str, Any]]:
+) -> tuple[trained.Network, Taxonomy, dict[str, Any], dict[str, Any]]:
     """Reads a published model; nothing in the files is believed before it is checked.
 
     Args:
@@ -130,7 +131,7 @@ def read_model_files(
         layers = pth.from_torch(read_safetensors(path, shapes=shapes))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    network = model_files.make_network(*model_files.from_layers(layers))
+    network = trained.make_network(*model_files.from_layers(layers))
     wrong = [key for key, own in sizes(network).items() if config["model"].get(key, own) != own]
     if wrong:
         raise InputError(f"{name}: {CONFIG} says another {', '.join(wrong)} than {WEIGHTS} has")

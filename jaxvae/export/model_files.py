@@ -1,14 +1,9 @@
 """A trained model as files for others: `.pth`, `.safetensors`, and what they need beside them."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from jaxvae.data.readers.file_kinds import stand_in
 from jaxvae.data.taxonomy import Taxonomy
@@ -17,79 +12,12 @@ from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.export.torch import pth
 from jaxvae.export.torch.state_dict import cut_wrappers
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, depth_of, encoder_layers
-from jaxvae.models.vae import VAE
+from jaxvae.models.trained import make_network, reconstruction_logits, untie_weights
 from jaxvae.storage.atomic_files import write_json
 
 _STATISTICS = ("mean", "var", "count")
 _TOLERANCE = 1e-4
 """Largest difference, relative to the largest logit, that float32 rounding explains."""
-
-
-class Network(NamedTuple):
-    """A model apart from any training: its static graph and its arrays, computing in float32.
-
-    Weights that were tied in training are two arrays here, as in every exported file.
-    """
-
-    graphdef: nnx.GraphDef
-    params: dict
-    batch_stats: dict
-    num_tags: int
-    latent_dim: int
-    hidden_dims: tuple[int, ...]
-    use_batch_norm: bool
-    use_layer_norm: bool
-    prior: str
-
-
-def make_network(params: dict, batch_stats: dict) -> Network:
-    """Rebuilds the model around nested dictionaries of arrays; the sizes are the arrays' own."""
-    params = _untied(params)
-    depth, num_tags = depth_of(params), len(params["fc1"]["kernel"])
-    hidden_dims = tuple(params[each.linear]["kernel"].shape[1] for each in encoder_layers(depth))
-    latent_dim = params["fc3"]["kernel"].shape[0]
-    use_batch_norm, use_layer_norm = "bn1" in params, "ln1" in params
-    prior = prior_of(params.get("prior", {}))
-    model = nnx.eval_shape(
-        lambda: VAE(
-            num_tags=num_tags,
-            latent_dim=latent_dim,
-            hidden_dim=hidden_dims[0],
-            hidden_dims=hidden_dims,
-            use_batch_norm=use_batch_norm,
-            use_layer_norm=use_layer_norm,
-            prior=prior,
-            num_components=len(params["prior"]["logits"]) if prior in ("mixture", "vamp") else 1,
-            rngs=nnx.Rngs(0),
-        )
-    )
-    graphdef = nnx.graphdef(model)
-    params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
-    sizes = (num_tags, latent_dim, hidden_dims)
-    return Network(graphdef, params, batch_stats, *sizes, use_batch_norm, use_layer_norm, prior)
-
-
-def _untied(params: dict) -> dict:
-    """Parameters with the last layer's kernel, where in training it was the first one's."""
-    if "kernel" in params["fc4"]:
-        return params
-    return {**params, "fc4": {"kernel": params["fc1"]["kernel"].T, **params["fc4"]}}
-
-
-def prior_of(arrays: Iterable[str]) -> str:
-    """Which prior has parameters of these names."""
-    marks = {"means": "mixture", "pseudo_inputs": "vamp", "hidden": "flow"}
-    return next((prior for name, prior in marks.items() if name in arrays), "normal")
-
-
-def reconstruction_logits(network: Network, x: np.ndarray) -> np.ndarray:
-    """Logits `[N, V]` decoded from the posterior mean of multi-hot rows `[N, V]`."""
-
-    def logits(params, batch_stats, x):
-        model = nnx.merge(network.graphdef, params, batch_stats)
-        return model.decode(model.encode(x)[0])
-
-    return np.asarray(jax.jit(logits)(network.params, network.batch_stats, x.astype(np.float32)))
 
 
 def write_model(
@@ -224,7 +152,7 @@ def _read_sidecar(path: Path) -> dict:
 
 def to_tensors(params: dict, batch_stats: dict) -> dict[str, np.ndarray]:
     """Parameters under the names and in the layout of the exported files."""
-    return pth.to_torch(_layers(_untied(params), batch_stats))
+    return pth.to_torch(_layers(untie_weights(params), batch_stats))
 
 
 def _layers(params: dict, batch_stats: dict) -> dict:

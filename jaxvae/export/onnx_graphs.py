@@ -13,9 +13,9 @@ import numpy as np
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
-from jaxvae.export.model_files import Network
-from jaxvae.inference import queries
+from jaxvae.models import trained
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
+from jaxvae.models.trained import Network
 
 PARTS = ("encoder", "decoder", "prior")
 _OPSET = 17
@@ -79,7 +79,7 @@ def write_onnx(
     encode, decode = (ReferenceEvaluator(str(paths[part])) for part in ("encoder", "decoder"))
     (mean,) = encode.run(["mean"], {"x": probe.astype(np.float32)})
     (logits,) = decode.run(["logits"], {"z": mean})
-    expected = model_files.reconstruction_logits(network, probe)
+    expected = trained.reconstruction_logits(network, probe)
     return model_files.check_logits(paths["decoder"], np.asarray(logits), expected)
 
 
@@ -183,8 +183,8 @@ def _prior(graph: _Graph, tensors: dict, network: Network) -> None:
 
 
 def _mixture(graph: _Graph, network: Network, noise: str) -> None:
-    mean, logvar, _ = queries.prior_components(network)
-    edges = queries.component_edges(network)
+    mean, logvar, _ = trained.prior_components(network)
+    edges = trained.component_edges(network)
     uniform = graph.node(
         "Unsqueeze", [graph.input("uniform"), graph.weight("one", np.array([1]))], "uniform_column"
     )

@@ -14,8 +14,8 @@ from flax import nnx
 
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
-from jaxvae.export.model_files import Network
-from jaxvae.inference import queries
+from jaxvae.models import trained
+from jaxvae.models.trained import Network
 
 PARTS = ("encoder", "decoder", "prior")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -52,7 +52,7 @@ def write_stablehlo(paths: dict[str, Path], network: Network, *, probe: np.ndarr
         jax_export.deserialize(bytearray(paths[part].read_bytes())) for part in PARTS[:2]
     )
     mean, _ = encode.call(jnp.asarray(probe, jnp.float32))
-    expected = model_files.reconstruction_logits(network, probe)
+    expected = trained.reconstruction_logits(network, probe)
     return model_files.check_logits(paths["decoder"], np.asarray(decode.call(mean)), expected)
 
 
@@ -86,8 +86,8 @@ def _functions(network: Network) -> dict[str, tuple[Callable, list[tuple[int, ..
 
 
 def _mixture(network: Network) -> Callable:
-    mean, logvar, _ = queries.prior_components(network)
-    deviation, edges = np.exp(0.5 * logvar), queries.component_edges(network)
+    mean, logvar, _ = trained.prior_components(network)
+    deviation, edges = np.exp(0.5 * logvar), trained.component_edges(network)
 
     def draw(noise, uniform):
         at = jnp.sum(uniform[:, None] >= edges[None, :], axis=1)

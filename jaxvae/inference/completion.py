@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvae.export.model_files import Network
 from jaxvae.inference import queries
+from jaxvae.models.trained import Network
 
 _DRAWS = 4096
 _LOG_2_PI = float(np.log(2.0 * np.pi))

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxvae.export.model_files import Network
 from jaxvae.inference.queries import pad_rows, rows_at_once
 from jaxvae.models.distributions import gaussian_log_prob, standardised_kl
+from jaxvae.models.trained import Network
 from jaxvae.models.vae import VAE, multi_hot, reparameterize
 from jaxvae.train import rng as random_draws
 

@@ -14,6 +14,7 @@ from jaxvae.export import hub_files, model_files
 from jaxvae.export.hub_repo import fetch, is_address
 from jaxvae.inference.ensemble import Ensemble
 from jaxvae.inference.run import Run
+from jaxvae.models import trained
 from jaxvae.models.vae import VAE
 from jaxvae.runtime import compilation_cache
 from jaxvae.storage import run_dir
@@ -68,7 +69,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     if folder.suffix in EXPORTED and not folder.is_dir():
         _refuse_last(path, checkpoint)
         params, batch_stats, taxonomy, config = model_files.read_model(folder, taxonomy_path)
-        network = model_files.make_network(params, batch_stats)
+        network = trained.make_network(params, batch_stats)
         return Run(folder, config, taxonomy, network, {"checkpoint": "exported"})
     if hub_files.is_published(folder):
         return _load_published(path, checkpoint, taxonomy_path)
@@ -85,7 +86,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
             raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
     else:
         params, batch_stats, facts = _last(folder, config, taxonomy)
-    return Run(folder, config, taxonomy, model_files.make_network(params, batch_stats), facts)
+    return Run(folder, config, taxonomy, trained.make_network(params, batch_stats), facts)
 
 
 def _load_published(path: str | Path, checkpoint: str, taxonomy_path: str | None) -> Run:
@@ -128,7 +129,7 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--output {output}: exists already; name a new folder")
     params, batch_stats, taxonomy, config = model_files.read_model(path, taxonomy_path)
-    network = model_files.make_network(params, batch_stats)
+    network = trained.make_network(params, batch_stats)
     config = {
         "model_name": path.stem,
         **config,

@@ -12,8 +12,8 @@ import numpy as np
 from flax import nnx
 
 from jaxvae.data import encoding
-from jaxvae.export.model_files import Network
 from jaxvae.models.distributions import standardised_kl
+from jaxvae.models.trained import Network
 
 BUCKETS = (8, 64, 512, 4096)
 """Rows of one call; more rows are several calls of the largest."""
@@ -109,27 +109,6 @@ def prior_moments(network: Network) -> tuple[np.ndarray, np.ndarray]:
     moments = _prior_programs(network.graphdef)[2]
     centre, variance = moments(network.params, network.batch_stats)
     return np.asarray(centre), np.sqrt(np.asarray(variance))
-
-
-def prior_components(network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]` of a "mixture" or "vamp" prior.
-
-    A VampPrior is, once trained, a mixture like any other.
-    """
-    model = nnx.merge(network.graphdef, network.params, network.batch_stats)
-    mean, logvar, log_weight = map(np.asarray, model.prior.components(model.encode))
-    return mean, logvar, log_weight
-
-
-def component_edges(network: Network) -> np.ndarray:
-    """Where each component's share of [0, 1) ends, `[K]` float32; the last takes all that is left.
-
-    The component of a uniform number is how many edges it has passed.
-    """
-    log_weight = prior_components(network)[2]
-    edges = np.cumsum(np.exp(log_weight.astype(np.float64)))
-    edges[-1] = 2.0  # beyond what rounding can reach
-    return edges.astype(np.float32)
 
 
 def kl_per_dimension(network: Network, mean: np.ndarray, logvar: np.ndarray) -> np.ndarray:

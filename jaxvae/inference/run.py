@@ -14,10 +14,11 @@ from jaxvae.data.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.evaluation.split_metrics import to_multi_hot
-from jaxvae.export import formats, model_files
+from jaxvae.export import formats
 from jaxvae.inference import completion, queries, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
+from jaxvae.models import trained
 from jaxvae.reports.run_figures import Plots
 from jaxvae.storage.saved_rows import KeptRows, load_kept_rows
 
@@ -75,7 +76,7 @@ class Run:
     folder: Path
     config: dict
     taxonomy: Taxonomy
-    network: model_files.Network
+    network: trained.Network
     facts: dict
 
     @property
@@ -313,7 +314,7 @@ class Run:
 
 
 def complete_tags(
-    networks: Sequence[model_files.Network],
+    networks: Sequence[trained.Network],
     taxonomy: Taxonomy,
     present: Iterable[str],
     absent: Iterable[str],

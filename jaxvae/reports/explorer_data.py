@@ -8,9 +8,10 @@ import itertools
 
 import numpy as np
 
-from jaxvae.export.model_files import Network
 from jaxvae.inference import queries
+from jaxvae.models import trained
 from jaxvae.models.layer_names import decoder_layers, encoder_layers
+from jaxvae.models.trained import Network
 
 _BANK = 8192
 _BANK_BYTES = 2**20
@@ -85,7 +86,7 @@ def prior_data(network: Network) -> dict:
             "width": arrays["hidden"].shape[2],
             **{name: pack_half(array)[0] for name, array in arrays.items()},
         }
-    mean, logvar, log_weight = queries.prior_components(network)  # not a VampPrior's rows
+    mean, logvar, log_weight = trained.prior_components(network)  # not a VampPrior's rows
     return {
         "kind": "mixture",
         "mean": pack_half(mean)[0],

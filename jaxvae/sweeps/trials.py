@@ -19,8 +19,8 @@ from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
-from jaxvae.export import model_files
 from jaxvae.inference import likelihood
+from jaxvae.models import trained
 from jaxvae.runtime import devices, sharding, signals
 from jaxvae.storage import atomic_files, lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
@@ -156,7 +156,7 @@ class Trials:
 
     def likelihood(self, trees: dict[str, Any]) -> likelihood.RowLikelihood:
         """What importance sampling says of the validation rows under a member's best parameters."""
-        network = model_files.make_network(trees["best"]["params"], trees["best"]["batch_stats"])
+        network = trained.make_network(trees["best"]["params"], trees["best"]["batch_stats"])
         return likelihood.row_likelihood(
             network, self._val, num_importance_samples=LIKELIHOOD_DRAWS, seed=0
         )

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvae.export import model_files
 from jaxvae.inference import queries
+from jaxvae.models import trained
 from tests.conftest import lacking
 from tests.documents import python_block
 from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, make_run, rows
@@ -47,7 +47,7 @@ def test_real_rows_have_the_models_logits(ort, run, folder, tmp_path):
     check_close(mean, expected[0])
     check_close(logvar, expected[1])
     (logits,) = found["decoder"].run(["logits"], {"z": mean})
-    check_close(logits, model_files.reconstruction_logits(run.network, x))
+    check_close(logits, trained.reconstruction_logits(run.network, x))
     for size in (1, 7):
         check_close(found["encoder"].run(["mean"], {"x": x[:size]})[0], mean[:size])
 
@@ -69,7 +69,7 @@ def check_onnx(ort, run, tmp_path):
     x = rows(TAXONOMY.num_tags)
     (mean,) = found["encoder"].run(["mean"], {"x": x})
     (logits,) = found["decoder"].run(["logits"], {"z": mean})
-    check_close(logits, model_files.reconstruction_logits(run.network, x))
+    check_close(logits, trained.reconstruction_logits(run.network, x))
 
     learned = run.network.prior in ("mixture", "vamp")
     names = [each.name for each in found["prior"].get_inputs()]
@@ -90,7 +90,7 @@ def test_a_mixture_of_one_and_every_edge_of_its_choice(ort, tmp_path):
         run = make_run("mixture", False, False, tmp_path, components=components)
         run.export(tmp_path / f"m{components}.onnx")
         prior = sessions(ort, tmp_path, f"m{components}")["prior"]
-        mean, _, log_weight = queries.prior_components(run.network)
+        mean, _, log_weight = trained.prior_components(run.network)
         below = np.nextafter(np.float32(1.0), np.float32(0.0))
         inside = np.cumsum(np.exp(log_weight)) - 0.5 * np.exp(log_weight)
         uniform = np.array([0.0, *inside, below], np.float32)

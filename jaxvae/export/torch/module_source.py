@@ -5,8 +5,8 @@ Only what the model has is written, so that the file can be read in one go.
 
 from collections.abc import Sequence
 
-from jaxvae.export.model_files import Network
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
+from jaxvae.models.trained import Network
 
 WEIGHTS, MEANING, SOURCE = "model.pth", "model.json", "model.py"
 
