@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from flax import nnx
 
 from benchmarks.problems import Problem
-from jaxvae.evaluation.split_metrics import to_multi_hot
+from jaxvae.data.encoding import to_multi_hot
 from jaxvae.models import distributions
 from jaxvae.models.vae import reparameterize
 from jaxvae.runtime.sharding import append_empty_rows

@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 
 from jaxvae.data.dataset import load_dataset
+from jaxvae.data.encoding import to_multi_hot
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.evaluation.split_metrics import to_multi_hot
 from jaxvae.models.vae import VAE
 from jaxvae.train.train_epoch import steps_per_epoch
 

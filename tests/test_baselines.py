@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jaxvae.data.dataset import load_dataset
+from jaxvae.data.encoding import to_multi_hot
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.evaluation import baseline_fitting
 from jaxvae.evaluation import baselines as b
-from jaxvae.evaluation.split_metrics import to_multi_hot
 
 
 def clusters(num, seed=0):

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from sklearn.metrics import silhouette_score
 
 from jaxvae.data import encoding
-from jaxvae.evaluation import split_metrics
+from jaxvae.evaluation import split_metrics, tag_sets
 
 
 def random_sets(count=50, tags=7, seed=0):
@@ -21,7 +21,7 @@ def random_sets(count=50, tags=7, seed=0):
 def test_rows_become_multi_hot():
     rows = np.array([[0, 2, 3], [1, 3, 3]], np.uint8)
     expected = [[True, False, True], [False, True, False]]
-    assert split_metrics.to_multi_hot(rows, 3).tolist() == expected
+    assert encoding.to_multi_hot(rows, 3).tolist() == expected
 
 
 def test_tags_are_counted_in_parts_too(monkeypatch):
@@ -35,8 +35,8 @@ def test_tags_are_counted_in_parts_too(monkeypatch):
 
 def test_rows_become_a_sparse_incidence():
     rows = np.array([[0, 2, 3], [1, 3, 3], [3, 3, 3]], np.uint8)
-    found = split_metrics.incidence(rows, 3)
-    assert np.array_equal(found.toarray(), split_metrics.to_multi_hot(rows, 3))
+    found = encoding.incidence(rows, 3)
+    assert np.array_equal(found.toarray(), encoding.to_multi_hot(rows, 3))
 
 
 @given(st.integers(0, 10**6), st.integers(1, 30), st.floats(0.05, 0.9))
@@ -44,9 +44,9 @@ def test_sparse_collections_are_judged_as_boolean_ones(seed, count, share):
     rng = np.random.default_rng(seed)
     sets, reference = rng.random((count, 6)) < share, rng.random((20, 6)) < 0.4
     rows = [np.where(hot, np.arange(6), 6) for hot in (sets, reference)]
-    sparse = [split_metrics.incidence(np.sort(each, axis=1), 6) for each in rows]
-    assert split_metrics.diversity(sparse[0]) == split_metrics.diversity(sets)
-    assert split_metrics.cooccurrence(*sparse) == split_metrics.cooccurrence(sets, reference)
+    sparse = [encoding.incidence(np.sort(each, axis=1), 6) for each in rows]
+    assert tag_sets.diversity(sparse[0]) == tag_sets.diversity(sets)
+    assert tag_sets.cooccurrence(*sparse) == tag_sets.cooccurrence(sets, reference)
     every = np.arange(20)
     assert split_metrics.independent_nll(rows[1], every, sparse[0]) == pytest.approx(
         split_metrics.independent_nll(rows[1], every, sets)
@@ -56,7 +56,7 @@ def test_sparse_collections_are_judged_as_boolean_ones(seed, count, share):
 def test_diversity_by_hand():
     # Three distinct sets, seen 1, 1 and 2 times.
     sets = np.array([[1, 0], [1, 0], [0, 1], [1, 1]], bool)
-    values = split_metrics.diversity(sets)
+    values = tag_sets.diversity(sets)
     assert values["diversity_unique_combinations"] == 3
     assert values["diversity_pct_unique_combinations"] == 75.0
     assert values["diversity_entropy"] == pytest.approx(1.5 * math.log(2))
@@ -65,7 +65,7 @@ def test_diversity_by_hand():
 
 
 def test_one_set_alone_has_no_diversity():
-    values = split_metrics.diversity(np.zeros((9, 4), bool))
+    values = tag_sets.diversity(np.zeros((9, 4), bool))
     assert values["diversity_unique_combinations"] == 1
     assert values["diversity_entropy"] == 0.0
     assert values["diversity_gini_coefficient"] == pytest.approx(0.0)
@@ -86,7 +86,7 @@ def test_cooccurrence_against_loops():
     q, p = brute_cooccurrence(sets), brute_cooccurrence(reference)
     assert (p > 0).all()
     assert (q > 0).all()
-    values = split_metrics.cooccurrence(sets, reference)
+    values = tag_sets.cooccurrence(sets, reference)
     assert values["cooccurrence_pearson_correlation"] == pytest.approx(np.corrcoef(p, q)[0, 1])
     p, q = p / p.sum(), q / q.sum()
     cosine = (p * q).sum() / math.sqrt((p**2).sum() * (q**2).sum())
@@ -99,35 +99,35 @@ def test_cooccurrence_against_loops():
 
 
 def test_a_pair_that_never_occurs_costs_no_more_than_the_floor():
-    values = split_metrics.cooccurrence(np.array([[1, 0]], bool), np.array([[0, 1]], bool))
+    values = tag_sets.cooccurrence(np.array([[1, 0]], bool), np.array([[0, 1]], bool))
     assert values["cooccurrence_kl_divergence"] == pytest.approx(math.log(1e10), rel=1e-6)
     assert values["cooccurrence_cosine_similarity"] == 0.0
     assert values["cooccurrence_hellinger_distance"] == pytest.approx(1.0)
 
 
 def test_a_constant_matrix_correlates_with_nothing():
-    values = split_metrics.cooccurrence(np.ones((3, 2), bool), random_sets(tags=2))
+    values = tag_sets.cooccurrence(np.ones((3, 2), bool), random_sets(tags=2))
     assert values["cooccurrence_pearson_correlation"] is None
     assert 0.0 < values["cooccurrence_cosine_similarity"] < 1.0
 
 
 def test_a_collection_is_no_distance_from_itself():
     sets = random_sets()
-    values = split_metrics.cooccurrence(sets, sets)
+    values = tag_sets.cooccurrence(sets, sets)
     assert list(values.values()) == pytest.approx([1.0, 0.0, 0.0, 1.0], abs=1e-7)
 
 
 def test_nothing_can_be_compared_with_empty_sets():
-    values = split_metrics.cooccurrence(np.zeros((5, 7), bool), random_sets())
+    values = tag_sets.cooccurrence(np.zeros((5, 7), bool), random_sets())
     assert set(values.values()) == {None}
 
 
 def test_pairs_that_would_not_fit_are_not_counted(monkeypatch):
     sets = random_sets()
-    monkeypatch.setattr(split_metrics, "_MOST_PAIRS", 49)
-    assert None not in split_metrics.cooccurrence(sets, sets).values()
-    monkeypatch.setattr(split_metrics, "_MOST_PAIRS", 48)
-    assert set(split_metrics.cooccurrence(sets, sets).values()) == {None}
+    monkeypatch.setattr(tag_sets, "_MOST_PAIRS", 49)
+    assert None not in tag_sets.cooccurrence(sets, sets).values()
+    monkeypatch.setattr(tag_sets, "_MOST_PAIRS", 48)
+    assert set(tag_sets.cooccurrence(sets, sets).values()) == {None}
 
 
 def test_independent_tags_by_hand():

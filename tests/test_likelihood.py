@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxvae.data import encoding
 from jaxvae.inference import completion, queries
 from jaxvae.inference.likelihood import log_prob_empty, make_likelihood_bound, row_likelihood
 from jaxvae.inference.sampling import sample_prior
@@ -80,7 +81,7 @@ def exact(net, points):
 
 
 def rows_of(sets):
-    return queries.to_rows([np.flatnonzero(row).tolist() for row in sets], sets.shape[1])
+    return encoding.to_rows([np.flatnonzero(row).tolist() for row in sets], sets.shape[1])
 
 
 @pytest.mark.parametrize(("latent_dim", "points"), [(1, 20_001), (2, 301)])

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from jaxvae.data import encoding
 from jaxvae.export.torch.module_source import module_source
 from jaxvae.inference import queries
 from jaxvae.models import trained
@@ -38,7 +39,7 @@ def check_torch(run, torch, tmp_path):
     assert list(model.state_dict()) == list(weights)  # strictly, and in the file's order
     assert model.tags == list(TAXONOMY.tags)
     x = rows(TAXONOMY.num_tags)
-    sparse = queries.to_rows([np.flatnonzero(row).tolist() for row in x], TAXONOMY.num_tags)
+    sparse = encoding.to_rows([np.flatnonzero(row).tolist() for row in x], TAXONOMY.num_tags)
     with torch.no_grad():
         mean, logvar = model.encode(torch.from_numpy(x))
         logits = model.decode(mean).numpy()

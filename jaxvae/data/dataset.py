@@ -8,7 +8,6 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 from jaxvae.config.paths import user_path
 from jaxvae.data import encoding
 from jaxvae.data.embedded_corpus import Corpus, build_corpus
+from jaxvae.data.encoding import make_lookup
 from jaxvae.data.readers import tables
 from jaxvae.data.readers.hub_dataset import read_hub
 from jaxvae.data.spill_array import Growing
@@ -29,7 +29,7 @@ from jaxvae.data.summary import (
     list_tags,
     rank_unknown,
 )
-from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 
 __all__ = [
@@ -176,26 +176,6 @@ def _open(name: str, split: str, column: str, streaming: bool) -> tuple[tables.C
         return tables.read_file(path, column), f"{name}, column {column}"
     # Its seed is no option: the embedded corpus is one data set, the same everywhere.
     return ((None, tags) for tags in build_corpus().draw(seed=0).tags), "the embedded corpus"
-
-
-def make_lookup(taxonomy: Taxonomy) -> Callable[[str], int]:
-    """Returns a function from a tag in any spelling to its column, -1 for an unknown one.
-
-    It remembers every spelling it met: normalising costs far more than reading a dictionary.
-
-    Args:
-        taxonomy: what columns stand for.
-    """
-    column_of = {tag: column for column, tag in enumerate(taxonomy.tags)}
-    as_written = dict(column_of)
-
-    def column(tag: str) -> int:
-        found = as_written.get(tag)
-        if found is None:
-            found = as_written[tag] = column_of.get(normalize(tag), -1)
-        return found
-
-    return column
 
 
 def _next_share(share: float) -> float:

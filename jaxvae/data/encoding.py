@@ -4,6 +4,7 @@ Typed columns of lists (Parquet, the hub) are read without a Python loop over ro
 distinct spelling of a block is looked up once, the rest is array arithmetic.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 
 from jaxvae.data.spill_array import Growing
 from jaxvae.data.tag_parser import MAX_CELL, UnreadableCell, parse_tags
-from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.data.taxonomy import Taxonomy, normalize
 
 BLOCK = 65_536
 _PADDED = _COUNTED = 2**22
@@ -179,3 +180,50 @@ def _from_array(array, taxonomy: Taxonomy | None) -> TagBlock:
     blank = np.array([not each or each.isspace() for each in words] + [True])
     kept = ~blank[word] & ~np.isin(row, suspects)
     return TagBlock(len(array), words, word[kept], row[kept], unreadable)
+
+
+def to_multi_hot(rows: np.ndarray, num_tags: int) -> np.ndarray:
+    """`[N, K]` rows padded with `num_tags` as boolean `[N, V]`."""
+    hot = np.zeros((len(rows), num_tags + 1), bool)
+    hot[np.arange(len(rows))[:, None], rows] = True
+    return hot[:, :num_tags]
+
+
+def incidence(rows: np.ndarray, num_tags: int):
+    """`[N, K]` rows padded with `num_tags` as a scipy CSR matrix `[N, V]` of ones.
+
+    It takes the place of `to_multi_hot` where rows times tags would not fit.
+    """
+    from scipy.sparse import csr_matrix
+
+    active = rows < num_tags
+    starts = np.concatenate([[0], np.cumsum(active.sum(axis=1))])
+    ones = np.ones(starts[-1], np.int32)
+    return csr_matrix((ones, rows[active].astype(np.int32), starts), (len(rows), num_tags))
+
+
+def to_rows(columns: list[list[int]], num_tags: int) -> np.ndarray:
+    """Lists of column numbers as rows `[N, K]` padded with `num_tags`, K at least one."""
+    lengths = np.fromiter(map(len, columns), np.int64, len(columns))
+    flat = np.fromiter(itertools.chain.from_iterable(columns), np.int32, lengths.sum())
+    return pad(flat, lengths, fill=num_tags, dtype=np.int32)
+
+
+def make_lookup(taxonomy: Taxonomy) -> Callable[[str], int]:
+    """Returns a function from a tag in any spelling to its column, -1 for an unknown one.
+
+    It remembers every spelling it met: normalising costs far more than reading a dictionary.
+
+    Args:
+        taxonomy: what columns stand for.
+    """
+    column_of = {tag: column for column, tag in enumerate(taxonomy.tags)}
+    as_written = dict(column_of)
+
+    def column(tag: str) -> int:
+        found = as_written.get(tag)
+        if found is None:
+            found = as_written[tag] = column_of.get(normalize(tag), -1)
+        return found
+
+    return column

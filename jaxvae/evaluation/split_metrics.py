@@ -3,10 +3,6 @@
 Everything here is numpy on what one compiled pass returned.
 """
 
-import collections
-import itertools
-import math
-
 import numpy as np
 
 from jaxvae.data.encoding import tag_counts
@@ -18,7 +14,6 @@ COLLAPSE_NATS = 1.0
 SILHOUETTE_ROWS = 2000
 """Rows whose silhouette is taken, from the first."""
 _INFORMATION_ROWS = 5000
-_MOST_PAIRS = 10**8
 
 
 def split_metrics(total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> dict:
@@ -64,99 +59,6 @@ def silhouette(mean: np.ndarray, rows: np.ndarray) -> float | None:
     greater = np.maximum(within, nearest)
     scored = (sizes[label] > 1) & (greater > 0)
     return float(np.mean(np.where(scored, nearest - within, 0.0) / np.where(scored, greater, 1.0)))
-
-
-def to_multi_hot(rows: np.ndarray, num_tags: int) -> np.ndarray:
-    """`[N, K]` rows padded with `num_tags` as boolean `[N, V]`."""
-    hot = np.zeros((len(rows), num_tags + 1), bool)
-    hot[np.arange(len(rows))[:, None], rows] = True
-    return hot[:, :num_tags]
-
-
-def incidence(rows: np.ndarray, num_tags: int):
-    """`[N, K]` rows padded with `num_tags` as a scipy CSR matrix `[N, V]` of ones.
-
-    It takes the place of `to_multi_hot` where rows times tags would not fit.
-    """
-    from scipy.sparse import csr_matrix
-
-    active = rows < num_tags
-    starts = np.concatenate([[0], np.cumsum(active.sum(axis=1))])
-    ones = np.ones(starts[-1], np.int32)
-    return csr_matrix((ones, rows[active].astype(np.int32), starts), (len(rows), num_tags))
-
-
-def diversity(sets) -> dict[str, float]:
-    """How varied tag sets are.
-
-    `entropy` (nats) and `gini_coefficient` are of the distribution over distinct sets.
-
-    Args:
-      sets: `[N, V]`, boolean or as `incidence` gives them.
-    """
-    from scipy.sparse import csr_matrix
-
-    matrix = csr_matrix(sets)
-    counts = collections.Counter(
-        matrix.indices[start:end].tobytes() for start, end in itertools.pairwise(matrix.indptr)
-    )
-    share = np.sort(list(counts.values())) / matrix.shape[0]
-    distinct = len(share)
-    rank = np.arange(1, distinct + 1)
-    return {
-        "diversity_unique_combinations": distinct,
-        "diversity_pct_unique_combinations": 100.0 * distinct / matrix.shape[0],
-        "diversity_entropy": float(-(share * np.log(share)).sum()),
-        "diversity_gini_coefficient": float(
-            2.0 * (rank * share).sum() / distinct - (distinct + 1) / distinct
-        ),
-    }
-
-
-def cooccurrence(sets, reference) -> dict[str, float | None]:
-    """Compares how often tags occur together in two collections of sets.
-
-    The matrices `[V, V]` have counts of tags on their diagonal and of pairs beside it, as the
-    original's do; distributions are the matrices divided by their sums. They are kept sparse: of a
-    wide vocabulary's pairs few ever occur. None where a side is empty or constant, or where so many
-    pairs may occur that the matrix would not fit (an untrained model draws half of all tags).
-
-    Args:
-      sets: `[N, V]`, decoded or sampled, boolean or as `incidence` gives them.
-      reference: `[M, V]`, data.
-    """
-    from scipy.sparse import csr_matrix
-
-    names = ("cosine_similarity", "kl_divergence", "hellinger_distance", "pearson_correlation")
-    values: tuple = (None,) * 4
-    p, q = (_pair_counts(csr_matrix(each, dtype=np.int32)) for each in (reference, sets))
-    total_p, total_q = int(p.sum()), int(q.sum())
-    if total_p > 0 and total_q > 0:
-        pq, pp, qq = (int(a.multiply(b).sum()) for a, b in ((p, q), (p, p), (q, q)))
-        # Sums of integers: a constant matrix has a variance of exactly zero.
-        cells = p.shape[0] ** 2
-        variances = (cells * pp - total_p**2) * (cells * qq - total_q**2)
-        covariance = cells * pq - total_p * total_q
-        p, q = (p / total_p).tocoo(), q.tocsr() / total_q
-        # The original's floor under empty cells; without it the divergence would be infinite.
-        floor = 1e-10
-        at_p = np.asarray(q[p.row, p.col]).ravel()
-        values = (
-            pq / math.sqrt(pp * qq),
-            float((p.data * np.log((p.data + floor) / (at_p + floor))).sum()),
-            float(np.sqrt(0.5 * (p.tocsr().sqrt() - q.sqrt()).power(2).sum())),
-            covariance / math.sqrt(variances) if variances > 0 else None,
-        )
-    return {f"cooccurrence_{name}": value for name, value in zip(names, values, strict=True)}
-
-
-def _pair_counts(matrix):
-    """How often two tags share a row, sparse `[V, V]`; nothing at all where it would not fit."""
-    num_tags = matrix.shape[1]
-    pairs = np.square(np.diff(matrix.indptr).astype(np.int64)).sum()
-    if min(pairs, num_tags**2) > _MOST_PAIRS:
-        matrix = matrix[:0]
-    return (matrix.T @ matrix).astype(np.float64)
 
 
 def independent_nll(rows: np.ndarray, train: np.ndarray, test) -> float:

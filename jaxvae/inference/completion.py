@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxvae.data import encoding
 from jaxvae.inference import queries
 from jaxvae.models.trained import Network
 
@@ -146,7 +147,7 @@ def _at_most(draws: int, num_tags: int) -> int:
 def _draw_latents(network, present, absent, rng) -> tuple[np.ndarray, np.ndarray]:
     """Log importance weights `[K]` and logits `[K, V]` of draws that cover p(z | evidence)."""
     width, draws = network.latent_dim, _at_most(_DRAWS, network.num_tags)
-    row = queries.to_rows([present], network.num_tags)
+    row = encoding.to_rows([present], network.num_tags)
     mean, logvar = (part[0].astype(np.float64) for part in queries.posterior(network, row))
     # Besides the prior itself: heavier than the encoder's guess, which knows nothing of what is
     # not said.

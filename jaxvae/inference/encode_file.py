@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvae.data import encoding
-from jaxvae.data.dataset import make_lookup
+from jaxvae.data.encoding import make_lookup
 from jaxvae.data.readers import tables
 from jaxvae.errors import InputError
 from jaxvae.inference import queries

@@ -4,14 +4,12 @@ Rows are padded to a few sizes, so that any number of them runs on a handful of 
 """
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxvae.data import encoding
 from jaxvae.models.distributions import standardised_kl
 from jaxvae.models.trained import Network
 
@@ -37,13 +35,6 @@ def pad_rows(rows: np.ndarray, *, fill: int) -> np.ndarray:
     padded = np.full((bucket(len(rows)), -(-rows.shape[1] // 8) * 8), fill, np.int32)
     padded[: len(rows), : rows.shape[1]] = rows
     return padded
-
-
-def to_rows(columns: list[list[int]], num_tags: int) -> np.ndarray:
-    """Lists of column numbers as rows `[N, K]` padded with `num_tags`, K at least one."""
-    lengths = np.fromiter(map(len, columns), np.int64, len(columns))
-    flat = np.fromiter(itertools.chain.from_iterable(columns), np.int32, lengths.sum())
-    return encoding.pad(flat, lengths, fill=num_tags, dtype=np.int32)
 
 
 def posterior(network: Network, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

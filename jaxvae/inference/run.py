@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxvae.config.paths import user_path
-from jaxvae.data.encoding import tag_counts
+from jaxvae.data import encoding
+from jaxvae.data.encoding import tag_counts, to_multi_hot
 from jaxvae.data.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.evaluation.split_metrics import to_multi_hot
 from jaxvae.export import formats
 from jaxvae.inference import completion, queries, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
@@ -238,7 +238,7 @@ class Run:
             columns = [self.taxonomy.columns(tags, on_unknown) for tags in tag_sets]
         if not columns:
             raise InputError("no tag sets given")
-        return queries.to_rows(columns, self.network.num_tags)
+        return encoding.to_rows(columns, self.network.num_tags)
 
     def names(self, sets: np.ndarray) -> list[list[str]]:
         """Boolean sets `[N, V]` as lists of tags."""

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvae.config.paths import user_path
+from jaxvae.data import encoding
+from jaxvae.data.encoding import to_multi_hot
 from jaxvae.errors import InputError
 from jaxvae.evaluation import latents
-from jaxvae.evaluation.split_metrics import to_multi_hot
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
@@ -85,7 +86,7 @@ def _rows(run: Run) -> tuple[np.ndarray, str]:
         return rows, "training rows"
     sets = run.sample_sets(MAP_POINTS, seed=0).multi_hot
     columns = [np.flatnonzero(row).tolist() for row in sets]
-    return queries.to_rows(columns, run.network.num_tags), "sets the model drew"
+    return encoding.to_rows(columns, run.network.num_tags), "sets the model drew"
 
 
 def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:

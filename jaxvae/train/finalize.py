@@ -11,9 +11,10 @@ from flax import nnx
 
 from jaxvae.config import parsing
 from jaxvae.config.monitor import Monitor
+from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.evaluation import split_metrics
+from jaxvae.evaluation import split_metrics, tag_sets
 from jaxvae.export import model_files
 from jaxvae.inference import sampling
 from jaxvae.runtime import sharding
@@ -87,13 +88,13 @@ def finish(
         stages[name] = {f"{name}/{metric}": value for metric, value in values.items()}
     test_kl = total.latent.kl_per_dimension()
 
-    test_sets = split_metrics.incidence(split_rows["test"], num_tags)
+    test_sets = encoding.incidence(split_rows["test"], num_tags)
     decoded = _decode(graphdef, params, batch_stats, mean, num_tags, inference["threshold"])
     stages["test"] |= {
         f"test/{metric}": value
         for metric, value in {
-            **split_metrics.diversity(decoded),
-            **split_metrics.cooccurrence(decoded, test_sets),
+            **tag_sets.diversity(decoded),
+            **tag_sets.cooccurrence(decoded, test_sets),
         }.items()
     }
     if objective.use_binary_cross_entropy:
@@ -120,7 +121,7 @@ def finish(
         batch_stats,
         taxonomy=taxonomy,
         config=config,
-        probe=split_metrics.to_multi_hot(split_rows["test"][:256], num_tags),
+        probe=encoding.to_multi_hot(split_rows["test"][:256], num_tags),
     )
     collapse = split_metrics.collapse_message(information, kld_weight=float(weights.kld))
     summary = {
@@ -193,8 +194,8 @@ def _sample(
     )
     values = {
         **sampling.describe(samples),
-        **split_metrics.diversity(samples.multi_hot),
-        **split_metrics.cooccurrence(samples.multi_hot, test_sets),
+        **tag_sets.diversity(samples.multi_hot),
+        **tag_sets.cooccurrence(samples.multi_hot, test_sets),
         "temperature": inference["temperature"],
         "decode": inference["decode"],
         "threshold": inference["threshold"],

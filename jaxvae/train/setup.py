@@ -112,7 +112,7 @@ def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np
     if config.model.prior == "vamp":
         drawn = np.random.default_rng(config.seed).permutation(len(rows))
         chosen = rows[np.resize(drawn, config.model.prior_components)]
-        inputs["pseudo_inputs"] = split_metrics.to_multi_hot(chosen, num_tags).astype(np.float32)
+        inputs["pseudo_inputs"] = encoding.to_multi_hot(chosen, num_tags).astype(np.float32)
     return inputs
 
 
