@@ -14,10 +14,11 @@ import jaxvae
 from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.storage import checkpoints
-from jaxvae.storage.atomic_files import PlainConsole, Terminal, read_epochs
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
+from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.sweeps.optuna_study import Outcome
 from jaxvae.sweeps.progress_table import Standings
+from jaxvae.train.loggers.display import PlainConsole, Terminal
 from tests.conftest import ROOT
 from tests.test_checkpoints import equal, make_state
 from tests.test_train import run, timeless, write_clips

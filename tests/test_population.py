@@ -18,7 +18,7 @@ from jaxvae.inference.verify import verify
 from jaxvae.runtime import devices, signals
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.storage import lock
-from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.sweeps import trials
 from jaxvae.sweeps.member_loop import Watch
 from jaxvae.sweeps.population import Population

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jaxvae.errors import InputError
 from jaxvae.runtime import devices
-from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train import hyperparams
 from jaxvae.train.row_stream import RowStream
 from tests.test_train import parameters, run, same, small, timeless, write_clips

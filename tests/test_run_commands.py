@@ -19,7 +19,7 @@ from jaxvae.data.dataset import fingerprint_rows
 from jaxvae.errors import InputError
 from jaxvae.evaluation import baseline_fitting, evaluate_run, sample_quality, saved_evaluation
 from jaxvae.evaluation.baseline_fitting import fit_baselines, load_baselines
-from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.epoch_metrics import read_epochs
 from tests.conftest import ROOT
 
 

@@ -9,7 +9,7 @@ import jaxvae
 from jaxvae.errors import InputError
 from jaxvae.evaluation import latents
 from jaxvae.reports import figures
-from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.epoch_metrics import read_epochs
 
 
 def points(axis):

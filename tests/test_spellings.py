@@ -17,7 +17,7 @@ from jaxvae.evaluation import evaluate_run
 from jaxvae.export import hub_files
 from jaxvae.inference.load import import_model
 from jaxvae.reports import explorer
-from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train.loggers import tensorboard_projector
 from tests.networks import make_run
 from tests.test_train import Killed, parameters, same, small, timeless, train_and_evaluate

@@ -9,7 +9,7 @@ import pytest
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.inference.load import load
-from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.storage.saved_rows import load_kept_rows
 from jaxvae.train.loggers import trackers
 from jaxvae.train.loggers.trackers import run_name

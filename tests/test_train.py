@@ -20,7 +20,7 @@ from jaxvae.errors import InputError
 from jaxvae.inference.load import load
 from jaxvae.runtime import signals
 from jaxvae.storage import lock, manifest, run_dir
-from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train import train_epoch
 from jaxvae.train.trainer import TrainingFailed, train_and_evaluate
 from tests.conftest import ROOT

@@ -17,7 +17,8 @@ from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.runtime import devices
 from jaxvae.storage import manifest
-from jaxvae.storage.atomic_files import read_epochs, read_json
+from jaxvae.storage.atomic_files import read_json
+from jaxvae.storage.epoch_metrics import read_epochs
 from tests.test_train import Killed, run, timeless, write_clips
 
 CAUSES = {

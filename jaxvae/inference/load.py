@@ -18,8 +18,9 @@ from jaxvae.models import trained
 from jaxvae.models.vae import VAE
 from jaxvae.runtime import compilation_cache
 from jaxvae.storage import run_dir
-from jaxvae.storage.atomic_files import environment, write_json
+from jaxvae.storage.atomic_files import write_json
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
+from jaxvae.storage.environment import environment
 from jaxvae.train.train_state import best_of, create_state
 
 CHECKPOINTS = ("best", "last")

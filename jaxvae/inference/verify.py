@@ -14,8 +14,9 @@ from jaxvae.export.safetensors_io import read_safetensors
 from jaxvae.export.torch.pth import read_pth
 from jaxvae.runtime import devices
 from jaxvae.storage import manifest, run_dir
-from jaxvae.storage.atomic_files import read_epochs, read_json
+from jaxvae.storage.atomic_files import read_json
 from jaxvae.storage.checkpoints import Checkpoints, load_params
+from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.storage.saved_rows import load_kept_rows
 
 

@@ -9,7 +9,7 @@ from jaxvae.evaluation import latents, retrieval
 from jaxvae.evaluation.sample_quality import commonest_pairs
 from jaxvae.inference import completion, queries
 from jaxvae.reports import figures
-from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.epoch_metrics import read_epochs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

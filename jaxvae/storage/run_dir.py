@@ -14,7 +14,7 @@ from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.models.layer_names import are_widths
-from jaxvae.storage import atomic_files, manifest
+from jaxvae.storage import atomic_files, environment, manifest
 from jaxvae.storage.saved_rows import write_rows
 
 MAY_CHANGE = (
@@ -267,7 +267,7 @@ def write_start(
     _refuse_unreadable_files(folder)
     (folder / manifest.NAME).unlink(missing_ok=True)  # finished once, and now going on
     atomic_files.write_json(folder / "overrides.json", overrides)
-    atomic_files.write_json(folder / "environment.json", atomic_files.environment(devices))
+    atomic_files.write_json(folder / "environment.json", environment.environment(devices))
     atomic_files.write_json(folder / "taxonomy.json", taxonomy.to_mapping())
     atomic_files.write_json(folder / "data_report.json", dataset.report)
     write_rows(folder, dataset)

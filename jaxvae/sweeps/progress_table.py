@@ -7,8 +7,8 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from jaxvae.storage.atomic_files import PlainConsole
 from jaxvae.sweeps.optuna_study import Outcome
+from jaxvae.train.loggers.display import PlainConsole
 
 _SHOWN = 10
 _FIELDS = 6

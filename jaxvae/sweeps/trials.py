@@ -22,12 +22,12 @@ from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference import likelihood
 from jaxvae.models import trained
 from jaxvae.runtime import devices, sharding, signals
-from jaxvae.storage import atomic_files, lock, run_dir
+from jaxvae.storage import lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.sweeps.member_loop import Member, Watch, train_members
 from jaxvae.sweeps.population import Population
 from jaxvae.train import hyperparams, setup
-from jaxvae.train.loggers import trackers
+from jaxvae.train.loggers import display, metrics_log, trackers
 from jaxvae.train.trainer import conclude
 
 OWN_NUMBERS = (
@@ -194,7 +194,7 @@ class Trials:
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
             )
-            log = atomic_files.EpochLog(
+            log = metrics_log.EpochLog(
                 folder, tensorboard="tensorboard" in config.logger.name, finished=0
             )
             for line in member.lines:
@@ -218,13 +218,13 @@ class Trials:
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
                 models_dir=None,
-                terminal=atomic_files.Terminal(silent=True),
+                terminal=display.Terminal(silent=True),
                 tracked=tracked,
             )
 
     def _tracked(self, folder: Path, config: dict, overrides: dict[str, Any]) -> trackers.Tracked:
         """A trained member in its trackers; it is not lost where one can't be opened by now."""
-        say = atomic_files.Terminal().say
+        say = display.Terminal().say
         try:
             return trackers.open_all(
                 config["logger"]["name"],

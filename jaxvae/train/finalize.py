@@ -18,10 +18,10 @@ from jaxvae.evaluation import split_metrics, tag_sets
 from jaxvae.export import model_files
 from jaxvae.inference import sampling
 from jaxvae.runtime import sharding
-from jaxvae.storage import atomic_files
+from jaxvae.storage import atomic_files, epoch_metrics
 from jaxvae.storage.checkpoints import save_params
 from jaxvae.train import train_epoch
-from jaxvae.train.loggers import tensorboard_events, tensorboard_projector
+from jaxvae.train.loggers import display, tensorboard_events, tensorboard_projector
 from jaxvae.train.objectives import LossWeights, Objective
 
 _INFORMATION_ROWS = 5000
@@ -44,7 +44,7 @@ def finish(
     config: dict,
     inference: dict,
     models_dir: Path | None,
-    terminal: atomic_files.Terminal,
+    terminal: display.Terminal,
     tensorboard: bool,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates the best model, samples from it, exports it and writes the final files.
@@ -174,7 +174,7 @@ def _decode(graphdef, params, batch_stats, z: np.ndarray, num_tags: int, thresho
 
 
 def _train_losses(folder: Path, best_epoch: int) -> dict[str, Any]:
-    lines = {line["epoch"]: line for line in atomic_files.read_epochs(folder)}
+    lines = {line["epoch"]: line for line in epoch_metrics.read_epochs(folder)}
     line = lines.get(best_epoch, {})
     return {name: value for name, value in line.items() if name.startswith("train/")}
 

@@ -18,8 +18,9 @@ from jaxvae.evaluation import split_metrics
 from jaxvae.evaluation.streaming_metrics import Losses
 from jaxvae.runtime import devices, multihost, signals
 from jaxvae.runtime.sharding import put
-from jaxvae.storage import atomic_files
+from jaxvae.storage import epoch_metrics
 from jaxvae.storage.checkpoints import Checkpoint, Checkpoints, set_aside_whole
+from jaxvae.train.loggers import display, metrics_log
 from jaxvae.train.loggers.trackers import Tracked
 from jaxvae.train.progress import Plan, Progress
 from jaxvae.train.train_state import Numbers, TrainState, best_of
@@ -58,7 +59,7 @@ def train(
     folder: Path,
     *,
     plan: Plan,
-    terminal: atomic_files.Terminal,
+    terminal: display.Terminal,
     tensorboard: bool,
     tracked: Tracked,
     hooks: Sequence[Hook],
@@ -100,10 +101,10 @@ def train(
     log = None
     with multihost.together():
         if checkpoints is not None:
-            log = atomic_files.EpochLog(folder, tensorboard=tensorboard, finished=progress.epoch)
+            log = metrics_log.EpochLog(folder, tensorboard=tensorboard, finished=progress.epoch)
             if log.note:
                 terminal.say(log.note)
-            tracked.catch_up(atomic_files.read_epochs(folder))
+            tracked.catch_up(epoch_metrics.read_epochs(folder))
     saved_at, saved_epoch = time.monotonic(), progress.epoch
     total = plan.max_epochs
 
@@ -218,7 +219,7 @@ def _resume(
     state: TrainState,
     checkpoints: Checkpoints | None,
     folder: Path,
-    terminal: atomic_files.Terminal,
+    terminal: display.Terminal,
 ) -> tuple[TrainState, dict, Progress]:
     best = _copy(best_of(state))
     like = {"state": state, "best": best}
@@ -230,7 +231,7 @@ def _resume(
                 terminal.say(line)
     found = _shared(found, like)
     if found is None:
-        if checkpoints is not None and atomic_files.has_epochs(folder):
+        if checkpoints is not None and epoch_metrics.has_epochs(folder):
             if aside := set_aside_whole(checkpoints.folder):
                 raise InputError(
                     f"{folder}: its epochs are in metrics.jsonl, but each checkpoint was set aside "

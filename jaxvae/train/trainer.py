@@ -23,12 +23,12 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.inference.verify import verify
 from jaxvae.runtime import compilation_cache, devices, multihost, signals
 from jaxvae.runtime.sharding import Sharding, check_vocabulary
-from jaxvae.storage import atomic_files, lock, run_dir
+from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import damage_to_repair
 from jaxvae.train import hyperparams, loop, setup
 from jaxvae.train.finalize import finish
-from jaxvae.train.loggers import trackers
+from jaxvae.train.loggers import display, trackers
 from jaxvae.train.loop import Hook, TrainingFailed
 from jaxvae.train.objectives import LossWeights
 from jaxvae.train.progress import Progress
@@ -79,7 +79,7 @@ def train_and_evaluate(
             requests.clean = claimed.close
         held.enter_context(multihost.peers())
         first = multihost.is_first()
-        terminal = atomic_files.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
+        terminal = display.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
         plain = json.loads(config.to_json())
         with multihost.together():
             if first:
@@ -181,7 +181,7 @@ def train_and_evaluate(
 
 
 def _tell_trackers(
-    folder: Path, config: ConfigDict, overrides: dict[str, Any], terminal: atomic_files.Terminal
+    folder: Path, config: ConfigDict, overrides: dict[str, Any], terminal: display.Terminal
 ) -> dict[str, dict[str, Any]]:
     """Gives trackers what they lack of a finished run; returns its final metrics."""
     stages = atomic_files.read_json(folder / "metrics.json")
@@ -193,7 +193,7 @@ def _tell_trackers(
         say=terminal.say,
     )
     with contextlib.closing(tracked):
-        tracked.catch_up(atomic_files.read_epochs(folder))
+        tracked.catch_up(epoch_metrics.read_epochs(folder))
         tracked.finish(
             stages,
             folder=folder,
@@ -230,7 +230,7 @@ def conclude(
     taxonomy: Taxonomy,
     dataset: Dataset,
     models_dir: Path | None,
-    terminal: atomic_files.Terminal,
+    terminal: display.Terminal,
     tracked: trackers.Tracked,
 ) -> dict[str, dict[str, Any]]:
     """The tail of a trained run: judged, sampled, exported, and the folder sealed.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.epoch_metrics import read_epochs
 from tests.conftest import ROOT, lacking
 from tests.ecosystem.tracked import (
     TRACKERS,

@@ -15,8 +15,8 @@ import pytest
 from jaxvae.config import parsing
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.storage import manifest
-from jaxvae.storage.atomic_files import read_epochs
 from jaxvae.storage.checkpoints import Checkpoints
+from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train import setup
 from jaxvae.train.train_state import best_of
 from tests.conftest import ROOT

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxvae.runtime.multihost import JOIN_SECONDS
-from jaxvae.storage.atomic_files import read_epochs
+from jaxvae.storage.epoch_metrics import read_epochs
 from tests.conftest import ROOT
 from tests.faults.conftest import TIMINGS, arguments, steps_in, wait_for
 from tests.faults.test_signals import free_port

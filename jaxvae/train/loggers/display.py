@@ -1,0 +1,104 @@
+"""What a run says while it goes on: messages, a progress bar, a summary."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_LINE_EVERY_SECONDS = 5.0
+
+
+class PlainConsole(Console):
+    """Standard error, on which text is shown as it is: no markup, no emoji codes, no links.
+
+    Its reader may go away: rich would end the process then, and a run with it.
+
+    Args:
+      quiet: whether nothing is shown.
+    """
+
+    def __init__(self, *, quiet: bool = False):
+        super().__init__(stderr=True, markup=False, emoji=False, highlight=False, quiet=quiet)
+
+    def on_broken_pipe(self) -> None:
+        """Goes on in silence."""
+        self.quiet = True
+
+
+class Terminal:
+    """What a run says while it goes on: to standard error, so that pipes stay clean."""
+
+    def __init__(self, *, progress_bar: bool = True, silent: bool = False):
+        self._console = PlainConsole(quiet=silent)
+        self._bar = progress_bar and self._console.is_terminal
+
+    def say(self, text: str) -> None:
+        """Prints a line or a block as it is."""
+        with contextlib.suppress(OSError):  # what is said is not worth a run
+            self._console.print(text, soft_wrap=True)
+
+    def summary(self, title: str, rows: dict[str, str]) -> None:
+        """Prints a two-column table."""
+        table = Table(title=title, show_header=False, title_justify="left")
+        table.add_column()
+        table.add_column(overflow="fold")
+        for name, value in rows.items():
+            table.add_row(name, value)
+        with contextlib.suppress(OSError):
+            self._console.print(table)
+
+    @contextlib.contextmanager
+    def epochs(self, total: int, finished: int) -> Iterator["EpochDisplay"]:
+        """Shows epochs as they end: a bar on a terminal, a line now and then elsewhere."""
+        if not self._bar:
+            yield EpochDisplay(total, say=self.say)
+            return
+        columns = (
+            TextColumn("epoch {task.completed}/{task.total}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[losses]}", markup=False),
+            TextColumn("left", markup=False),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            task = progress.add_task("", total=total, completed=finished, losses="compiling")
+            yield EpochDisplay(total, progress=progress, task=task)
+
+
+class EpochDisplay:
+    """Shows one epoch after the other (see `Terminal.epochs`)."""
+
+    def __init__(self, total: int, *, say=None, progress=None, task=None):
+        self._total, self._say = total, say
+        self._progress, self._task = progress, task
+        self._last = -math.inf
+        self._started = time.monotonic()
+        self._first: int | None = None
+
+    def show(self, line: dict[str, Any]) -> None:
+        """Shows the epoch of a metrics line."""
+        losses = f"train {line['train/loss']:.3f}"
+        if "val/loss" in line:
+            losses += f"  val {line['val/loss']:.3f}  kl {line['val/kld']:.2f}"
+        losses += f"  {line['examples_per_second']:,.0f} rows/s"
+        if self._progress is not None:
+            self._progress.update(self._task, completed=line["epoch"], losses=losses)
+            return
+        now, epoch = time.monotonic(), line["epoch"]
+        if self._first is None:
+            self._first, self._started = epoch, now
+        due = now - self._last >= _LINE_EVERY_SECONDS or epoch == self._total
+        if due:
+            self._last = now
+            self._say(f"epoch {epoch}/{self._total}  {losses}{self._left(epoch, now)}")
+
+    def _left(self, epoch: int, now: float) -> str:
+        done = epoch - (self._first or 0)
+        if not done or epoch == self._total:
+            return ""
+        return f"  {(now - self._started) / done * (self._total - epoch):.0f} s left"
