@@ -24,8 +24,9 @@ from jaxvae.data.encoding import to_multi_hot
 from jaxvae.models import distributions
 from jaxvae.models.vae import reparameterize
 from jaxvae.runtime.sharding import append_empty_rows
+from jaxvae.train.hyperparams import make_numbers
 from jaxvae.train.train_epoch import make_train_epoch
-from jaxvae.train.train_state import create_state, make_numbers
+from jaxvae.train.train_state import create_state
 
 Epoch = Callable[[], None]
 LEARNING_RATE, CLIP, DROPOUT = 5e-4, 1.0, 0.3

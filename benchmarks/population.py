@@ -24,7 +24,8 @@ from benchmarks.problems import load_problem, machine, source
 from jaxvae.runtime import devices, sharding
 from jaxvae.sweeps.population import Population
 from jaxvae.train import train_epoch
-from jaxvae.train.train_state import create_state, make_numbers
+from jaxvae.train.hyperparams import make_numbers
+from jaxvae.train.train_state import create_state
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACE = """

@@ -20,8 +20,9 @@ from benchmarks.problems import machine
 from jaxvae.models.layers import FLOAT32
 from jaxvae.models.vae import VAE
 from jaxvae.runtime.sharding import append_empty_rows
+from jaxvae.train.hyperparams import make_numbers
 from jaxvae.train.train_epoch import make_train_epoch
-from jaxvae.train.train_state import create_state, make_numbers
+from jaxvae.train.train_state import create_state
 
 SIZES = {"small": (32, 128), "medium": (64, 256), "large": (128, 512)}
 NUM_TAGS, LONGEST = 200, 14

@@ -12,7 +12,8 @@ from jaxvae.models.layers import BatchNorm
 from jaxvae.models.vae import VAE
 from jaxvae.train import objectives, train_epoch
 from jaxvae.train.forward import forward
-from jaxvae.train.train_state import create_state, make_numbers
+from jaxvae.train.hyperparams import make_numbers
+from jaxvae.train.train_state import create_state
 
 TAGS, LATENT, HIDDEN, ROWS, LONGEST = 30, 4, 16, 40, 6
 # Sums of some tens of float32 products, in another order than torch's.

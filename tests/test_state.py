@@ -7,13 +7,9 @@ import optax
 import pytest
 
 from jaxvae.models.vae import VAE
-from jaxvae.train.train_state import (
-    apply_gradients,
-    best_of,
-    create_state,
-    learning_rate_at,
-    make_numbers,
-)
+from jaxvae.train.hyperparams import make_numbers
+from jaxvae.train.optimizer import learning_rate_at
+from jaxvae.train.train_state import apply_gradients, best_of, create_state
 
 STEPS = np.arange(0, 120)
 

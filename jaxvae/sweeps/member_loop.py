@@ -11,9 +11,10 @@ import numpy as np
 from jaxvae.config import monitor
 from jaxvae.runtime import signals
 from jaxvae.sweeps.population import Population
+from jaxvae.train.hyperparams import Numbers
 from jaxvae.train.loop import training_line
 from jaxvae.train.progress import Plan, Progress
-from jaxvae.train.train_state import Numbers, TrainState
+from jaxvae.train.train_state import TrainState
 
 
 @dataclasses.dataclass

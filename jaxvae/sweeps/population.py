@@ -17,7 +17,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxvae.evaluation import streaming_metrics
-from jaxvae.train.train_state import Numbers, TrainState, best_of
+from jaxvae.train.hyperparams import Numbers
+from jaxvae.train.train_state import TrainState, best_of
 
 _MEMBERS = PartitionSpec("data")
 _WHOLE = PartitionSpec()

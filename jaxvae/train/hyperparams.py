@@ -1,14 +1,114 @@
 """From a config: how long a run is, in steps and epochs, and the numbers it is steered by."""
 
 import math
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvae.config.monitor import Monitor
 from jaxvae.errors import InputError
 from jaxvae.train import train_epoch
+from jaxvae.train.objectives import LossWeights
 from jaxvae.train.progress import Plan
-from jaxvae.train.train_state import Numbers, make_numbers
+
+
+class Numbers(NamedTuple):
+    """The numbers a user tunes, as scalars that compiled programs take as inputs.
+
+    None of them is a constant of a program: overriding one never recompiles, and a population of
+    runs is a `vmap` over them.
+    """
+
+    learning_rate: jax.Array
+    b1: jax.Array
+    b2: jax.Array
+    weight_decay: jax.Array
+    clip_norm: jax.Array
+    warmup_steps: jax.Array
+    decay_steps: jax.Array
+    final_fraction: jax.Array
+    dropout_p: jax.Array
+    hidden_dropout_p: jax.Array
+    average_decay: jax.Array
+    kld_warmup_steps: jax.Array
+    kld_cycles: jax.Array
+    max_steps: jax.Array
+    loss_weights: LossWeights
+
+
+def make_numbers(
+    *,
+    learning_rate: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+    lr_schedule: str = "constant",
+    warmup_steps: int = 0,
+    total_steps: int = 1,
+    final_fraction: float = 0.0,
+    dropout_p: float = 0.0,
+    hidden_dropout_p: float = 0.0,
+    average_decay: float = 0.0,
+    bce_weight: float = 1.0,
+    kld_weight: float = 1.0,
+    kld_warmup_steps: float = 0.0,
+    kld_cycles: float = 1.0,
+    free_bits: float = 0.0,
+    capacity: float = 0.0,
+    max_steps: int = 0,
+) -> Numbers:
+    """Collects the tunable numbers of a run.
+
+    Args:
+      learning_rate: peak learning rate.
+      betas: Adam's decay rates.
+      weight_decay: coupled L2 coefficient, added to the gradient before Adam as torch does; or of
+        the decoupled decay of kernels, where that is chosen.
+      clip_norm: global gradient norm to clip at; 0 is off.
+      lr_schedule: "constant" or "cosine" (from the end of warm-up to `total_steps`).
+      warmup_steps: steps of linear warm-up from 0.
+      total_steps: steps of the whole run, where the cosine ends.
+      final_fraction: share of the peak that the cosine ends at.
+      dropout_p: input dropout rate in [0, 1).
+      hidden_dropout_p: dropout rate of the hidden layers.
+      average_decay: decay a step of the average of the parameters.
+      bce_weight: weight of the reconstruction term.
+      kld_weight: weight of the KL term (beta), when its warm-up is over.
+      kld_warmup_steps: steps of its warm-up.
+      kld_cycles: cycles of a cyclical warm-up.
+      free_bits: nats that each latent dimension has for nothing.
+      capacity: nats that the rate is held at.
+      max_steps: steps after which none is taken, in the middle of an epoch or not; 0: no end.
+    """
+
+    def number(value: float) -> jax.Array:
+        return jnp.asarray(value, jnp.float32)
+
+    return Numbers(
+        learning_rate=number(learning_rate),
+        b1=number(betas[0]),
+        b2=number(betas[1]),
+        weight_decay=number(weight_decay),
+        clip_norm=number(clip_norm if clip_norm > 0 else jnp.inf),
+        warmup_steps=number(warmup_steps),
+        decay_steps=number(max(total_steps - warmup_steps, 1)),
+        final_fraction=number(1.0 if lr_schedule == "constant" else final_fraction),
+        dropout_p=number(dropout_p),
+        hidden_dropout_p=number(hidden_dropout_p),
+        average_decay=number(average_decay),
+        kld_warmup_steps=number(kld_warmup_steps),
+        kld_cycles=number(kld_cycles),
+        max_steps=jnp.asarray(max_steps or np.iinfo(np.int32).max, jnp.int32),
+        loss_weights=LossWeights(
+            bce=number(bce_weight),
+            kld=number(kld_weight),
+            free_bits=number(free_bits),
+            capacity=number(capacity),
+        ),
+    )
 
 
 def steps_of(config: ConfigDict, *, num_rows: int, growth: int = 1) -> int:

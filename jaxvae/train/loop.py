@@ -20,10 +20,11 @@ from jaxvae.runtime import devices, multihost, signals
 from jaxvae.runtime.sharding import put
 from jaxvae.storage import epoch_metrics
 from jaxvae.storage.checkpoints import Checkpoint, Checkpoints, set_aside_whole
+from jaxvae.train.hyperparams import Numbers
 from jaxvae.train.loggers import display, metrics_log
 from jaxvae.train.loggers.trackers import Tracked
 from jaxvae.train.progress import Plan, Progress
-from jaxvae.train.train_state import Numbers, TrainState, best_of
+from jaxvae.train.train_state import TrainState, best_of
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]
 

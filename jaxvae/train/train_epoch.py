@@ -17,8 +17,9 @@ from jaxvae.models.vae import multi_hot
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import objectives, rng
 from jaxvae.train.forward import forward
+from jaxvae.train.hyperparams import Numbers
 from jaxvae.train.objectives import ELBO, Objective
-from jaxvae.train.train_state import Numbers, TrainState, apply_gradients
+from jaxvae.train.train_state import TrainState, apply_gradients
 
 _WASTE = 1 / 16
 """Share of an epoch that may be padding; beyond it the last batch is compiled at its own size."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax
 import jax
@@ -11,7 +11,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxvae.train.objectives import LossWeights
+from jaxvae.train.hyperparams import Numbers, make_numbers
+from jaxvae.train.optimizer import _chain, _global_norm
 
 
 @flax.struct.dataclass
@@ -36,141 +37,6 @@ class TrainState:
     key: jax.Array
     bad_step: jax.Array
     average: dict
-
-
-class Numbers(NamedTuple):
-    """The numbers a user tunes, as scalars that compiled programs take as inputs.
-
-    None of them is a constant of a program: overriding one never recompiles, and a population of
-    runs is a `vmap` over them.
-    """
-
-    learning_rate: jax.Array
-    b1: jax.Array
-    b2: jax.Array
-    weight_decay: jax.Array
-    clip_norm: jax.Array
-    warmup_steps: jax.Array
-    decay_steps: jax.Array
-    final_fraction: jax.Array
-    dropout_p: jax.Array
-    hidden_dropout_p: jax.Array
-    average_decay: jax.Array
-    kld_warmup_steps: jax.Array
-    kld_cycles: jax.Array
-    max_steps: jax.Array
-    loss_weights: LossWeights
-
-
-def make_numbers(
-    *,
-    learning_rate: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    weight_decay: float = 0.0,
-    clip_norm: float = 0.0,
-    lr_schedule: str = "constant",
-    warmup_steps: int = 0,
-    total_steps: int = 1,
-    final_fraction: float = 0.0,
-    dropout_p: float = 0.0,
-    hidden_dropout_p: float = 0.0,
-    average_decay: float = 0.0,
-    bce_weight: float = 1.0,
-    kld_weight: float = 1.0,
-    kld_warmup_steps: float = 0.0,
-    kld_cycles: float = 1.0,
-    free_bits: float = 0.0,
-    capacity: float = 0.0,
-    max_steps: int = 0,
-) -> Numbers:
-    """Collects the tunable numbers of a run.
-
-    Args:
-      learning_rate: peak learning rate.
-      betas: Adam's decay rates.
-      weight_decay: coupled L2 coefficient, added to the gradient before Adam as torch does; or of
-        the decoupled decay of kernels, where that is chosen.
-      clip_norm: global gradient norm to clip at; 0 is off.
-      lr_schedule: "constant" or "cosine" (from the end of warm-up to `total_steps`).
-      warmup_steps: steps of linear warm-up from 0.
-      total_steps: steps of the whole run, where the cosine ends.
-      final_fraction: share of the peak that the cosine ends at.
-      dropout_p: input dropout rate in [0, 1).
-      hidden_dropout_p: dropout rate of the hidden layers.
-      average_decay: decay a step of the average of the parameters.
-      bce_weight: weight of the reconstruction term.
-      kld_weight: weight of the KL term (beta), when its warm-up is over.
-      kld_warmup_steps: steps of its warm-up.
-      kld_cycles: cycles of a cyclical warm-up.
-      free_bits: nats that each latent dimension has for nothing.
-      capacity: nats that the rate is held at.
-      max_steps: steps after which none is taken, in the middle of an epoch or not; 0: no end.
-    """
-
-    def number(value: float) -> jax.Array:
-        return jnp.asarray(value, jnp.float32)
-
-    return Numbers(
-        learning_rate=number(learning_rate),
-        b1=number(betas[0]),
-        b2=number(betas[1]),
-        weight_decay=number(weight_decay),
-        clip_norm=number(clip_norm if clip_norm > 0 else jnp.inf),
-        warmup_steps=number(warmup_steps),
-        decay_steps=number(max(total_steps - warmup_steps, 1)),
-        final_fraction=number(1.0 if lr_schedule == "constant" else final_fraction),
-        dropout_p=number(dropout_p),
-        hidden_dropout_p=number(hidden_dropout_p),
-        average_decay=number(average_decay),
-        kld_warmup_steps=number(kld_warmup_steps),
-        kld_cycles=number(kld_cycles),
-        max_steps=jnp.asarray(max_steps or np.iinfo(np.int32).max, jnp.int32),
-        loss_weights=LossWeights(
-            bce=number(bce_weight),
-            kld=number(kld_weight),
-            free_bits=number(free_bits),
-            capacity=number(capacity),
-        ),
-    )
-
-
-def learning_rate_at(numbers: Numbers, step: jax.Array) -> jax.Array:
-    """The learning rate of a step: linear warm-up, then a cosine to the final fraction.
-
-    optax's schedules want their lengths at trace time; these are traced (see `Numbers`).
-    """
-    done = step.astype(jnp.float32)
-    warmup = jnp.minimum(1.0, (done + 1.0) / jnp.maximum(numbers.warmup_steps, 1.0))
-    progress = jnp.clip((done - numbers.warmup_steps) / numbers.decay_steps, 0.0, 1.0)
-    cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-    decay = numbers.final_fraction + (1.0 - numbers.final_fraction) * cosine
-    return numbers.learning_rate * warmup * decay
-
-
-def _chain(
-    numbers: Numbers, step: jax.Array, norm: jax.Array, decoupled: bool
-) -> optax.GradientTransformation:
-    """Clip, coupled L2, Adam: in this order the chain is torch's Adam(weight_decay) after clip.
-
-    Decoupled, the decay comes after Adam and touches kernels alone (Loshchilov & Hutter 2019). The
-    global norm is given, since the test for finiteness needs it too: optax's own clipping would
-    read every gradient once more.
-    """
-    clipped = jnp.where(norm > numbers.clip_norm, numbers.clip_norm / norm, 1.0)
-    adam = optax.scale_by_adam(b1=numbers.b1, b2=numbers.b2)
-    if decoupled:
-        middle = (adam, optax.add_decayed_weights(numbers.weight_decay, mask=_kernels))
-    else:
-        middle = (optax.add_decayed_weights(numbers.weight_decay), adam)
-    return optax.chain(
-        optax.scale(clipped),
-        *middle,
-        optax.scale_by_learning_rate(learning_rate_at(numbers, step)),
-    )
-
-
-def _kernels(params: dict) -> dict:
-    return {layer: {name: name == "kernel" for name in arrays} for layer, arrays in params.items()}
 
 
 def apply_gradients(
@@ -235,11 +101,6 @@ def _average(state: TrainState, params: dict, decay: jax.Array) -> dict:
     done = state.step.astype(jnp.float32)
     kept = jnp.minimum(decay, (1.0 + done) / (10.0 + done))
     return jax.tree.map(lambda old, new: kept * old + (1.0 - kept) * new, state.average, params)
-
-
-def _global_norm(gradients: dict) -> jax.Array:
-    with jax.numpy_dtype_promotion("standard"):
-        return optax.tree.norm(gradients)
 
 
 def make_initial(
