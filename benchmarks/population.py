@@ -23,7 +23,7 @@ from benchmarks.contenders import trainer
 from benchmarks.problems import load_problem, machine, source
 from jaxvae.runtime import devices, sharding
 from jaxvae.sweeps.population import Population
-from jaxvae.train import train_epoch
+from jaxvae.train import eval_epoch, train_epoch
 from jaxvae.train.hyperparams import make_numbers
 from jaxvae.train.train_state import create_state
 
@@ -56,7 +56,7 @@ def _many(size: str, members: int):
         train_epoch=train_epoch.make_train_epoch(
             graphdef, num_rows=len(problem.rows), batch_size=32, **sizes
         ),
-        validate=train_epoch.make_eval_pass(
+        validate=eval_epoch.make_eval_pass(
             graphdef, num_rows=len(problem.val_rows), batch_size=len(problem.val_rows), **sizes
         ),
         mesh=mesh,

@@ -10,8 +10,10 @@ from flax import nnx
 
 from jaxvae.models import distributions
 from jaxvae.models.vae import dropout_values, multi_hot, reparameterize
+from jaxvae.train.eval_epoch import make_eval_pass
 from jaxvae.train.hyperparams import make_numbers
-from jaxvae.train.train_epoch import _last_batch, make_eval_pass, make_train_epoch, steps_per_epoch
+from jaxvae.train.progress import steps_per_epoch
+from jaxvae.train.train_epoch import _last_batch, make_train_epoch
 from jaxvae.train.train_state import apply_gradients
 from tests.test_parity import LATENT, LONGEST, ROWS, TAGS, build, random_rows
 from tests.test_parity import with_empty_row as padded

@@ -29,7 +29,7 @@ class Population:
 
     Args:
       train_epoch: as `train_epoch.make_train_epoch` makes it, for one member.
-      validate: as `train_epoch.make_eval_pass` makes it.
+      validate: as `eval_epoch.make_eval_pass` makes it.
       mesh: the devices that share the slots.
       slots: how many, a multiple of the devices.
       train_rows: `[N + 1, K]`, the training rows and the empty one.

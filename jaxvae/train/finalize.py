@@ -20,7 +20,7 @@ from jaxvae.inference import sampling
 from jaxvae.runtime import sharding
 from jaxvae.storage import atomic_files, epoch_metrics
 from jaxvae.storage.checkpoints import save_params
-from jaxvae.train import train_epoch
+from jaxvae.train import eval_epoch
 from jaxvae.train.loggers import display, tensorboard_events, tensorboard_projector
 from jaxvae.train.objectives import LossWeights, Objective
 
@@ -53,7 +53,7 @@ def finish(
       folder: the run's folder.
       graphdef: the model's static graph.
       make_eval_pass: the pass over so many rows (`num_rows=`), as validation was made during
-        training: see `train_epoch.make_eval_pass`.
+        training: see `eval_epoch.make_eval_pass`.
       params: the parameters to judge, those of the best validation.
       batch_stats: their running statistics.
       best_epoch: the epoch they are from.
@@ -159,7 +159,7 @@ def _decode(graphdef, params, batch_stats, z: np.ndarray, num_tags: int, thresho
     """The tags that are more probable than a threshold given each z, as a sparse `[N, V]`."""
     from scipy.sparse import csr_matrix, vstack
 
-    size = train_epoch.eval_batch_size(len(z), num_tags)
+    size = eval_epoch.eval_batch_size(len(z), num_tags)
     decode = jax.jit(
         lambda params, stats, z: (
             jax.nn.sigmoid(nnx.merge(graphdef, params, stats).decode(z)) > threshold

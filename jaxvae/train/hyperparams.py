@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxvae.config.monitor import Monitor
 from jaxvae.errors import InputError
-from jaxvae.train import train_epoch
+from jaxvae.train import progress
 from jaxvae.train.objectives import LossWeights
 from jaxvae.train.progress import Plan
 
@@ -119,7 +119,7 @@ def steps_of(config: ConfigDict, *, num_rows: int, growth: int = 1) -> int:
       num_rows: N, training rows.
       growth: how many times `data.batch_size` a batch has.
     """
-    return train_epoch.steps_per_epoch(
+    return progress.steps_per_epoch(
         config.data.rows_per_epoch or num_rows,
         config.data.batch_size * growth,
         config.trainer.accumulate_grad_batches,

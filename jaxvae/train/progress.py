@@ -104,3 +104,8 @@ class Progress:
         terms = [text for name, text in names.items() if not math.isfinite(values[name])]
         self.nonfinite_step = step
         self.nonfinite_terms = " and ".join(terms) or "the gradient, both terms being finite"
+
+
+def steps_per_epoch(num_rows: int, batch_size: int, accumulate: int = 1) -> int:
+    """Optimizer steps that visit every row once; the last one may be short."""
+    return -(-num_rows // (batch_size * accumulate))

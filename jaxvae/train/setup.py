@@ -24,7 +24,7 @@ from jaxvae.models.layer_names import widths_of
 from jaxvae.models.vae import VAE
 from jaxvae.runtime import devices
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train import hyperparams, loop, train_epoch
+from jaxvae.train import eval_epoch, hyperparams, loop, train_epoch
 from jaxvae.train.objectives import Objective
 from jaxvae.train.row_stream import RowStream
 from jaxvae.train.train_state import TrainState, make_initial
@@ -164,13 +164,13 @@ def validation_of(
     num_tags: int,
     sharding: Sharding | None = None,
 ) -> Callable:
-    """The pass over the validation split: see `train_epoch.make_eval_pass`."""
-    return train_epoch.make_eval_pass(
+    """The pass over the validation split: see `eval_epoch.make_eval_pass`."""
+    return eval_epoch.make_eval_pass(
         graphdef,
         num_rows=num_rows,
         num_tags=num_tags,
         latent_dim=config.model.latent_dim,
-        batch_size=train_epoch.eval_batch_size(num_rows, num_tags),
+        batch_size=eval_epoch.eval_batch_size(num_rows, num_tags),
         objective=objective_of(config),
         sharding=sharding,
     )
