@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxvae.cli import main, sweeps
-from jaxvae.config import parsing
+from jaxvae.config import parsing, schema
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.inference.load import load
@@ -48,7 +48,7 @@ def config_of(**changes):
 @pytest.fixture(scope="module")
 def data() -> tuple[Taxonomy, Dataset]:
     taxonomy = Taxonomy.load(None)
-    whole = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config_of()))
+    whole = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config_of()))
     return taxonomy, whole
 
 
@@ -128,7 +128,7 @@ def test_another_program_is_another_shape(field, value):
 
 
 def test_every_field_is_either_a_members_own_or_part_of_its_shape():
-    fields = dict(parsing.fields(config_of()))
+    fields = dict(schema.fields(config_of()))
     assert not [own for own in trials.OWN_NUMBERS if not any(f.startswith(own) for f in fields)]
 
 

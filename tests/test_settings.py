@@ -10,7 +10,7 @@ from absl import flags
 
 import jaxvae
 from jaxvae.cli import main
-from jaxvae.config import parsing, validation
+from jaxvae.config import parsing, schema, validation
 from jaxvae.config.monitor import MODES
 from jaxvae.errors import InputError
 from tests.conftest import ROOT
@@ -101,8 +101,8 @@ def test_the_tuned_preset_leaves_the_architecture():
     assert for_likelihood.model == tuned.model
     assert for_likelihood.trainer.ema_decay == tuned.trainer.ema_decay
     wide = config_of(f"--config={ROOT}/configs/large.py:trainer=tuned_iw_wide")
-    before = dict(parsing.fields(for_likelihood))
-    changed = {name for name, value in parsing.fields(wide) if value != before[name]}
+    before = dict(schema.fields(for_likelihood))
+    changed = {name for name, value in schema.fields(wide) if value != before[name]}
     assert changed == {
         *("model_name", "model.latent_dim", "model.hidden_dim", "model.use_batch_norm"),
         *("model.hidden_dropout_p", "loss.num_importance_samples"),
@@ -124,10 +124,10 @@ def test_choices_that_do_not_go_together_are_refused(overrides, parts):
     for name, value in overrides.items():
         config["model" if name == "prior" else "loss"][name] = value
     with pytest.raises(InputError) as caught:
-        parsing.validate(config)
+        validation.validate(config)
     assert all(part in str(caught.value) for part in parts)
     validate_control = config_of(MEDIUM)
-    parsing.validate(validate_control)
+    validation.validate(validate_control)
 
 
 @pytest.mark.parametrize(
@@ -149,12 +149,12 @@ def test_a_monitor_that_can_not_choose_is_refused(overrides, parts):
     for name, value in overrides.items():
         config["trainer" if name.startswith("monitor") else "loss"][name] = value
     with pytest.raises(InputError) as caught:
-        parsing.validate(config)
+        validation.validate(config)
     assert all(part in str(caught.value) for part in parts), caught.value
     for name, mode in MODES.items():  # the control
         control = config_of(MEDIUM)
         control.trainer.monitor, control.trainer.monitor_mode = name, mode
-        parsing.validate(control)
+        validation.validate(control)
 
 
 @pytest.mark.parametrize(
@@ -432,19 +432,19 @@ def test_a_broken_config_file_is_one_line(tmp_path):
 def test_every_field_has_a_help_text():
     source = (ROOT / "configs" / "base.py").read_text()
     config = parsing.load_config(str(ROOT / "configs" / "base.py"))
-    text = parsing.field_help(source, config)
-    for name, _ in parsing.fields(config):
+    text = schema.field_help(source, config)
+    for name, _ in schema.fields(config):
         assert re.search(rf"--config\.{re.escape(name)}=.*\n      \S", text), name
 
 
 def test_every_ranged_field_exists():
     config = parsing.load_config(str(ROOT / "configs" / "base.py"))
-    assert set(validation.RANGES) <= dict(parsing.fields(config)).keys()
+    assert set(validation.RANGES) <= dict(schema.fields(config)).keys()
 
 
 def test_retired_names_are_not_fields():
     config = parsing.load_config(str(ROOT / "configs" / "base.py"))
-    assert not set(parsing.RETIRED) & dict(parsing.fields(config)).keys()
+    assert not set(schema.RETIRED) & dict(schema.fields(config)).keys()
 
 
 @pytest.mark.parametrize("gone", [True, False])

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae.config import monitor, parsing
+from jaxvae.config import monitor, parsing, schema
 from jaxvae.data.embedded_corpus import build_corpus
 from jaxvae.data.splits import SPLITS
 from jaxvae.errors import InputError
@@ -265,7 +265,7 @@ EFFECTS = {
 
 def test_every_field_has_an_effect_to_show():
     config = parsing.load_config(str(ROOT / "configs" / "base.py"))
-    assert dict(parsing.fields(config)).keys() == EFFECTS.keys()
+    assert dict(schema.fields(config)).keys() == EFFECTS.keys()
 
 
 class Killed(Exception):

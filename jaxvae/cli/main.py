@@ -15,7 +15,7 @@ from absl import flags
 from jaxvae import __version__
 from jaxvae.cli import export, runs, search, sweeps, train
 from jaxvae.cli.quiet import quiet_libraries
-from jaxvae.config import parsing
+from jaxvae.config import parsing, schema
 from jaxvae.config.paths import user_path
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import signals
@@ -173,7 +173,7 @@ def _data(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.data.taxonomy import Taxonomy
 
     taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
-    dataset = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config))
+    dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
     print(json.dumps(dataset.report, indent=2) if values.json else format_report(dataset.report))
     return 0
 

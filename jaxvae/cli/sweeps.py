@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.config import parsing
+from jaxvae.config import parsing, schema
 from jaxvae.config.paths import run_path
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
@@ -106,7 +106,7 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
         )
         mesh = share_devices(config.trainer.accelerator, at_once)
         taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
-        dataset = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config))
+        dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
         if not len(dataset.splits["val"]):
             raise InputError(
                 f"--config.data.val_fraction={config.data.val_fraction}: leaves no validation row "
@@ -150,7 +150,7 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
         for line in run_dir.keep_older_values(made, config, typed=overrides):
             say(f"jaxvae: {line}")
         plain = json.loads(config.to_json())
-        given = dict(parsing.fields(plain)) | {"seed": int(made.name.removeprefix("seed_"))}
+        given = dict(schema.fields(plain)) | {"seed": int(made.name.removeprefix("seed_"))}
         run_dir.refuse_other_settings(made, given)
     try:
         with prepared_trials(config, folder, min(options.at_once, options.num)) as (

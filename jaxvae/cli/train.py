@@ -12,7 +12,7 @@ from absl import flags
 
 from jaxvae import __version__
 from jaxvae.cli.quiet import quiet_libraries
-from jaxvae.config import parsing
+from jaxvae.config import parsing, schema
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import launcher, signals
@@ -162,4 +162,4 @@ def _help(program: Sequence[str], argv: Sequence[str]) -> str:
         config = parsing.load_config(str(base))
     source = base.read_text(encoding="utf-8")
     opening = _DESCRIPTION.strip().format(program=shlex.join(["python", *program]))
-    return f"{opening}\n{parsing.field_help(source, config)}"
+    return f"{opening}\n{schema.field_help(source, config)}"

@@ -6,58 +6,18 @@ Knows ml_collections and the config files, and nothing that is slow to import.
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxvae.config import hints, validation
+from jaxvae.config import hints
 from jaxvae.config.paths import user_path
+from jaxvae.config.schema import RETIRED, fields
+from jaxvae.config.validation import validate
 from jaxvae.errors import InputError, did_you_mean
-
-RETIRED = {
-    "model.input_dim": "the width follows from the taxonomy: --config.data.taxonomy_path=FILE",
-    "model.beta": "one number weighs the KL term: --config.loss.kld_weight=4.0",
-    "model.name": "there is one architecture; name the export with --config.model_name=NAME",
-    "data.dataloader_num_workers": "rows live on the device and need no workers; leave it out",
-    "trainer.strategy": "use --config.trainer.devices=-1 or the preset trainer=distributed",
-    "trainer.log_every_n_steps": "metrics are sums over each whole epoch; leave it out",
-    "trainer.val_check_interval": "use --config.trainer.check_val_every_n_epoch=N",
-    "trainer.enable_model_summary": "the parameter table is always printed; leave it out",
-    "trainer.callbacks": "pass hooks to jaxvae.train.trainer.train_and_evaluate",
-    "device": "use --config.trainer.accelerator=cpu|gpu|tpu",
-    "random_state": "use --config.seed=N, and --config.data.split_seed=N for the splits",
-    "save_model": "the model is always exported; leave it out",
-    "paths": "use --workdir=FOLDER",
-    "run_id": "use --workdir=FOLDER",
-}
-
-
-def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every leaf of a config as (dotted name, value)."""
-    for key, value in config.items():
-        if isinstance(value, ConfigDict | dict):
-            yield from fields(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def data_arguments(config: ConfigDict) -> dict[str, Any]:
-    """The arguments that `dataset.load_dataset` takes from a config, besides the taxonomy."""
-    names = (
-        "dataset_name",
-        "dataset_split",
-        "hub_streaming",
-        "aspect_column",
-        "val_fraction",
-        "test_fraction",
-        "split_by",
-        "split_seed",
-        "max_unreadable_fraction",
-    )
-    return {name: config.data[name] for name in names}
 
 
 def find_file(name: str, *, flag: str = "config") -> Path:
@@ -234,27 +194,3 @@ def _explain(message: str, known: dict[str, Any]) -> str:
         kind = {int: "a whole number", float: "a number", bool: "True or False"}.get(type(default))
         return f"--config.{match[1]}={match[2]}: expected {kind or 'text'}, such as {default}"
     return message
-
-
-def validate(config: ConfigDict) -> None:
-    """Checks every value's range, and the values that depend on each other.
-
-    Raises:
-      InputError: naming the field, the value and what it must be.
-    """
-    validation.check(config, dict(fields(config)))
-
-
-def field_help(source: str, config: ConfigDict) -> str:
-    """The table of fields for `--help`, its texts taken from the comments of `configs/base.py`.
-
-    Args:
-      source: the text of the base config file.
-      config: the config whose values are shown as defaults.
-    """
-    comments = dict(re.findall(r"^\s*c\.([\w.]+) = .*?  # (.*)$", source, flags=re.MULTILINE))
-    lines = []
-    for name, value in fields(config):
-        shown = value if isinstance(value, str) and value else repr(value)
-        lines.append(f"  --config.{name}={shown}\n      {comments.get(name, '')}".rstrip())
-    return "\n".join(lines)

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvae.config.monitor import check_monitor
+from jaxvae.config.schema import fields
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.models.layer_names import MOST, are_widths
 
@@ -202,3 +203,12 @@ def _validate_objective(config: ConfigDict) -> None:
             f"{loss.kld_schedule} needs epochs of warm-up, fewer than --config.trainer.max_epochs="
             f"{epochs}, or a share of them below 1.0"
         )
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every value's range, and the values that depend on each other.
+
+    Raises:
+      InputError: naming the field, the value and what it must be.
+    """
+    check(config, dict(fields(config)))

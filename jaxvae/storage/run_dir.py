@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.config import parsing
+from jaxvae.config import parsing, schema
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
@@ -125,7 +125,7 @@ def _fields_of(folder: Path) -> dict[str, Any]:
     """
     base = parsing.load_config(str(parsing.find_file("configs/base.py")))
     kept = atomic_files.read_json(folder / "config.json")
-    return dict(parsing.fields(json.loads(base.to_json()))) | dict(parsing.fields(kept))
+    return dict(schema.fields(json.loads(base.to_json()))) | dict(schema.fields(kept))
 
 
 def keep_older_values(folder: Path, config: ConfigDict, *, typed: Collection[str]) -> list[str]:
@@ -141,10 +141,10 @@ def keep_older_values(folder: Path, config: ConfigDict, *, typed: Collection[str
     """
     if not (folder / "config.json").exists():
         return []
-    recorded = dict(parsing.fields(atomic_files.read_json(folder / "config.json")))
+    recorded = dict(schema.fields(atomic_files.read_json(folder / "config.json")))
     before = _fields_of(folder)
     lines = []
-    for name, value in parsing.fields(json.loads(config.to_json())):
+    for name, value in schema.fields(json.loads(config.to_json())):
         if name in recorded or name in typed or before.get(name) == value:
             continue
         with config.unlocked():

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.config import parsing
+from jaxvae.config import schema
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
 from jaxvae.sweeps.member_loop import Member, Watch
@@ -32,7 +32,7 @@ def is_higher_better(metric: str) -> bool:
 
 def as_given(config: ConfigDict) -> Draw:
     """Draws what a config has, or what a dimension has that is nearest to it."""
-    fields = dict(parsing.fields(config))
+    fields = dict(schema.fields(config))
 
     def draw(field: str, dimension: Dimension) -> Any:
         value = fields[field]
@@ -191,10 +191,10 @@ def config_file(base: ConfigDict, origin: ConfigDict, best: Outcome, title: str)
       best: the best trial.
       title: what the file's docstring says.
     """
-    wanted = {**dict(parsing.fields(base)), **best.drawn}
+    wanted = {**dict(schema.fields(base)), **best.drawn}
     lines = [f'"""{title}"""', "", "from configs import base", "", ""]
     lines += ['def get_config(presets: str = ""):', "    c = base.get_config()"]
-    for name, value in parsing.fields(origin):
+    for name, value in schema.fields(origin):
         value_wanted = wanted[name]
         if isinstance(value, tuple):
             value_wanted = tuple(value_wanted)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from jaxvae.config import parsing
+from jaxvae.config import parsing, schema, validation
 from jaxvae.errors import InputError, StudyLost, did_you_mean
 
 NOT_SEARCHED = (
@@ -56,7 +56,7 @@ class Space:
 
     def __init__(self, path: Path, config: ConfigDict, draw: Draw):
         self._path, self._config, self._draw = path, config, draw
-        self._known = dict(parsing.fields(config))
+        self._known = dict(schema.fields(config))
         self.drawn: dict[str, Any] = {}
         """What was drawn, by field."""
 
@@ -88,7 +88,7 @@ class Space:
     def __getitem__(self, field: str) -> Any:
         """The value of any field as the trial stands."""
         self._check_name(field)
-        return dict(parsing.fields(self._config))[field]
+        return dict(schema.fields(self._config))[field]
 
     def _set(self, field: str, dimension: Dimension) -> Any:
         self._check_name(field)
@@ -160,7 +160,7 @@ def load_space(path: str | Path) -> Callable[[ConfigDict, Draw], Space]:
         space = Space(path, config, draw)
         try:
             get_space(space)
-            parsing.validate(config)
+            validation.validate(config)
         except InputError as error:
             if str(error).startswith("--space"):
                 raise

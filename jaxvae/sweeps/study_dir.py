@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.config import parsing
+from jaxvae.config import parsing, schema
 from jaxvae.errors import InputError
 from jaxvae.inference.verify import verify
 from jaxvae.storage import atomic_files, run_dir
@@ -80,11 +80,11 @@ def what_is_wrong(folder: Path, config: ConfigDict) -> str:
       config: what it must have been trained with.
     """
     try:
-        kept = dict(parsing.fields(run_dir.read_config(folder)))
+        kept = dict(schema.fields(run_dir.read_config(folder)))
         wrong = verify(folder)[1]
     except InputError as error:
         return str(error)
-    wanted = dict(parsing.fields(json.loads(config.to_json())))
+    wanted = dict(schema.fields(json.loads(config.to_json())))
     differing = sorted(name for name in {*kept, *wanted} if kept.get(name) != wanted.get(name))
     if differing:
         return f"its config is another ({', '.join(differing[:3])})"

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvae.config import parsing
+from jaxvae.config import schema
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
@@ -60,7 +60,7 @@ def shape_of(config: ConfigDict) -> str:
     """What a config's compiled program depends on: configs of equal shapes share it."""
     kept = {
         name: bool(value) if name in _ON_OR_OFF else value
-        for name, value in parsing.fields(config)
+        for name, value in schema.fields(config)
         if not any(name == own or name.startswith(own + ".") for own in OWN_NUMBERS)
     }
     return json.dumps(kept, sort_keys=True)
@@ -68,7 +68,7 @@ def shape_of(config: ConfigDict) -> str:
 
 def refuse_alone(config: ConfigDict) -> None:
     """Raises InputError for a field that only a run by itself can have."""
-    values = dict(parsing.fields(config))
+    values = dict(schema.fields(config))
     shared = "here devices share the models, not a batch or a layer"
     for field, neutral, why in (
         ("trainer.scale_batch_with_devices", False, shared),

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxvae.config import parsing
+from jaxvae.config import schema
 from jaxvae.config.monitor import Monitor
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
@@ -139,7 +139,7 @@ def finish(
                 folder / "tensorboard",
                 fields={
                     name: value
-                    for name, value in parsing.fields(config)
+                    for name, value in schema.fields(config)
                     if not name.startswith(("logger.", "inference."))
                 },
                 metrics={**stages["test"], **stages.get("inference", {})},

@@ -15,7 +15,7 @@ import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from jaxvae.config import parsing
+from jaxvae.config import schema, validation
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.summary import format_report
@@ -65,7 +65,7 @@ def train_and_evaluate(
       TrainingFailed: the loss stopped being finite; the best parameters so far are kept.
       Interrupted: SIGINT or SIGTERM came; during training, after the epoch it came in was saved.
     """
-    parsing.validate(config)
+    validation.validate(config)
     trainer = config.trainer
     compilation_cache.keep_programs()
     devices.start(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
@@ -87,17 +87,17 @@ def train_and_evaluate(
             with requests.defer():  # a folder that is made is held, or gone again
                 check_held = claimed.enter_context(lock.claim(folder)) if first else _nothing
             if first:
-                run_dir.refuse_other_settings(folder, dict(parsing.fields(plain)))
+                run_dir.refuse_other_settings(folder, dict(schema.fields(plain)))
             mesh = devices.make_mesh(
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
             )
             taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
             check_vocabulary(mesh, num_tags=taxonomy.num_tags)
-            dataset = load_dataset(taxonomy=taxonomy, **parsing.data_arguments(config))
+            dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
             if first:
                 run_dir.refuse_other_data(folder, taxonomy, dataset)
         multihost.agree(_what_all_must_share(plain, taxonomy, dataset))
-        asked = dict(parsing.fields(plain))
+        asked = dict(schema.fields(plain))
         whole = first and run_dir.is_what_is_asked(folder, asked) and not verify(folder)[1]
         if multihost.from_the_first(whole, [])[0]:
             requests.clean = None
@@ -210,7 +210,7 @@ def _nothing() -> None:
 def _what_all_must_share(plain: dict, taxonomy: Taxonomy, dataset: Dataset) -> dict[str, str]:
     """What processes compare before they train: paths may differ, what lies there may not."""
     paths = {"data.dataset_name", "data.taxonomy_path"}
-    fields = {name: value for name, value in parsing.fields(plain) if name not in paths}
+    fields = {name: value for name, value in schema.fields(plain) if name not in paths}
     return {
         "config": json.dumps(fields, sort_keys=True),
         "taxonomy": taxonomy.digest,

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from jaxvae.config import schema
 from tests.conftest import ROOT, lacking
 from tests.documents import Block, blocks, is_like, pages, reader, wrong_with
 from tests.model_hub import TOKEN, ModelHub
@@ -247,7 +248,7 @@ def test_the_reference_is_the_programs_own(site):
     from jaxvae.config import parsing
 
     config: ConfigDict = parsing.load_config("configs/base.py")
-    for name, _ in parsing.fields(config):
+    for name, _ in schema.fields(config):
         assert f"<code>{name}</code>" in fields, name
     helped = subprocess.run(
         [sys.executable, "-m", "jaxvae", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

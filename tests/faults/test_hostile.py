@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jaxvae.config import parsing
+from jaxvae.config import parsing, schema
 from jaxvae.data.dataset import load_dataset
 from jaxvae.data.tag_parser import UnreadableCell, parse_tags
 from jaxvae.data.taxonomy import Taxonomy
@@ -176,7 +176,7 @@ def test_hostile_files(watch, suffix, tmp_path):
 
 def test_hostile_settings(watch):
     base = f"--config={ROOT}/configs/small.py"
-    known = list(dict(parsing.fields(parsing.load_config(f"{ROOT}/configs/small.py"))))
+    known = list(dict(schema.fields(parsing.load_config(f"{ROOT}/configs/small.py"))))
     name = st.one_of(st.sampled_from(known), st.text(max_size=12))
     value = st.one_of(text, st.integers().map(str), st.floats().map(str), plain.map(str))
 

@@ -1,0 +1,64 @@
+"""The fields of a config: their names, what replaced retired ones, and their help."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+RETIRED = {
+    "model.input_dim": "the width follows from the taxonomy: --config.data.taxonomy_path=FILE",
+    "model.beta": "one number weighs the KL term: --config.loss.kld_weight=4.0",
+    "model.name": "there is one architecture; name the export with --config.model_name=NAME",
+    "data.dataloader_num_workers": "rows live on the device and need no workers; leave it out",
+    "trainer.strategy": "use --config.trainer.devices=-1 or the preset trainer=distributed",
+    "trainer.log_every_n_steps": "metrics are sums over each whole epoch; leave it out",
+    "trainer.val_check_interval": "use --config.trainer.check_val_every_n_epoch=N",
+    "trainer.enable_model_summary": "the parameter table is always printed; leave it out",
+    "trainer.callbacks": "pass hooks to jaxvae.train.trainer.train_and_evaluate",
+    "device": "use --config.trainer.accelerator=cpu|gpu|tpu",
+    "random_state": "use --config.seed=N, and --config.data.split_seed=N for the splits",
+    "save_model": "the model is always exported; leave it out",
+    "paths": "use --workdir=FOLDER",
+    "run_id": "use --workdir=FOLDER",
+}
+
+
+def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every leaf of a config as (dotted name, value)."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            yield from fields(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def data_arguments(config: ConfigDict) -> dict[str, Any]:
+    """The arguments that `dataset.load_dataset` takes from a config, besides the taxonomy."""
+    names = (
+        "dataset_name",
+        "dataset_split",
+        "hub_streaming",
+        "aspect_column",
+        "val_fraction",
+        "test_fraction",
+        "split_by",
+        "split_seed",
+        "max_unreadable_fraction",
+    )
+    return {name: config.data[name] for name in names}
+
+
+def field_help(source: str, config: ConfigDict) -> str:
+    """The table of fields for `--help`, its texts taken from the comments of `configs/base.py`.
+
+    Args:
+      source: the text of the base config file.
+      config: the config whose values are shown as defaults.
+    """
+    comments = dict(re.findall(r"^\s*c\.([\w.]+) = .*?  # (.*)$", source, flags=re.MULTILINE))
+    lines = []
+    for name, value in fields(config):
+        shown = value if isinstance(value, str) and value else repr(value)
+        lines.append(f"  --config.{name}={shown}\n      {comments.get(name, '')}".rstrip())
+    return "\n".join(lines)
