@@ -279,7 +279,12 @@ def test_the_bound_between_epochs_is_the_mean_over_its_own_draws(prior, logits, 
     rows = np.array([[0, 4, 4], [1, 2, 4], [0, 1, 3], [4, 4, 4], [2, 4, 4]], np.uint8)
     draws, key = 20, jax.random.key(5)
     bound = make_likelihood_bound(
-        net.graphdef, num_rows=5, num_tags=TAGS, latent_dim=2, num_draws=draws
+        net.graphdef,
+        num_rows=5,
+        num_tags=TAGS,
+        latent_dim=2,
+        num_draws=draws,
+        draw_noise=bound_noise,
     )
     found = float(bound(net.params, net.batch_stats, key, rows))
     make_likelihood_bound.cache_clear()
@@ -307,7 +312,12 @@ def test_the_bound_between_epochs_is_the_likelihood_that_evaluation_finds():
     net = network(2)
     rows = np.array([[0, 4, 4], [1, 2, 4], [0, 1, 3], [4, 4, 4]], np.uint8)
     bound = make_likelihood_bound(
-        net.graphdef, num_rows=4, num_tags=TAGS, latent_dim=2, num_draws=5000
+        net.graphdef,
+        num_rows=4,
+        num_tags=TAGS,
+        latent_dim=2,
+        num_draws=5000,
+        draw_noise=bound_noise,
     )
     found = float(bound(net.params, net.batch_stats, jax.random.key(0), rows))
     judged = row_likelihood(net, rows, num_importance_samples=5000, seed=0)

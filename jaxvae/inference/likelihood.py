@@ -13,7 +13,6 @@ from jaxvae.inference.queries import pad_rows, rows_at_once
 from jaxvae.models.distributions import gaussian_log_prob, standardised_kl
 from jaxvae.models.trained import Network
 from jaxvae.models.vae import VAE, multi_hot, reparameterize
-from jaxvae.train import rng as random_draws
 
 _DRAWS = 50  # of one step for a whole batch: enough to fill the cores, few enough to fit a cache
 _ROWS = 512
@@ -143,7 +142,13 @@ def _log_ratios(
 
 @functools.lru_cache(maxsize=8)
 def make_likelihood_bound(
-    graphdef: nnx.GraphDef, *, num_rows: int, num_tags: int, latent_dim: int, num_draws: int
+    graphdef: nnx.GraphDef,
+    *,
+    num_rows: int,
+    num_tags: int,
+    latent_dim: int,
+    num_draws: int,
+    draw_noise: Callable[[jax.Array, jax.Array, tuple[int, ...]], jax.Array],
 ) -> Callable:
     """Builds the compiled importance-weighted bound of some rows, for use between epochs.
 
@@ -156,6 +161,8 @@ def make_likelihood_bound(
       num_tags: V.
       latent_dim: L.
       num_draws: importance samples a row.
+      draw_noise: draws standard normal numbers by (the run's root key, number of the block of rows,
+        shape).
 
     Returns:
       A jitted function of (params, batch_stats, the run's root key, rows `[N, K]`) to the mean of
@@ -173,7 +180,7 @@ def make_likelihood_bound(
             number, columns = inputs
             x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
             mean, logvar = model.encode(x)
-            noise = random_draws.bound_noise(key, number, (num_draws, block, latent_dim))
+            noise = draw_noise(key, number, (num_draws, block, latent_dim))
             log_p, log_ratio = _log_ratios(model, x, mean, logvar, noise)
             log_likelihood = jax.nn.logsumexp(log_p - log_ratio, axis=0) - np.log(num_draws)
             is_row = number * block + jnp.arange(block) < num_rows

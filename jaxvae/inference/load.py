@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from flax import nnx
 
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.taxonomy import Taxonomy
@@ -15,13 +14,11 @@ from jaxvae.export.hub_repo import fetch, is_address
 from jaxvae.inference.ensemble import Ensemble
 from jaxvae.inference.run import Run
 from jaxvae.models import trained
-from jaxvae.models.vae import VAE
 from jaxvae.runtime import compilation_cache
 from jaxvae.storage import run_dir
 from jaxvae.storage.atomic_files import write_json
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.storage.environment import environment
-from jaxvae.train.train_state import best_of, create_state
 
 CHECKPOINTS = ("best", "last")
 EXPORTED = (".pth", ".safetensors")
@@ -86,7 +83,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
         if facts.get("taxonomy_digest") != taxonomy.digest:
             raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
     else:
-        params, batch_stats, facts = _last(folder, config, taxonomy)
+        params, batch_stats, facts = _last(folder, taxonomy)
     return Run(folder, config, taxonomy, trained.make_network(params, batch_stats), facts)
 
 
@@ -157,34 +154,12 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
     return run
 
 
-def _last(folder: Path, config: dict, taxonomy: Taxonomy) -> tuple[dict, dict, dict]:
+def _last(folder: Path, taxonomy: Taxonomy) -> tuple[dict, dict, dict]:
     if not (folder / "checkpoints").is_dir():
         raise InputError(f"{folder} has no checkpoints: the model was imported")
-    settings, trainer = config["model"], config.get("trainer", {})
-
-    def build(rngs: nnx.Rngs) -> VAE:
-        return VAE(
-            num_tags=taxonomy.num_tags,
-            latent_dim=settings["latent_dim"],
-            hidden_dim=settings["hidden_dim"],
-            hidden_dims=settings.get("hidden_dims", ()),
-            use_batch_norm=settings.get("use_batch_norm", False),
-            use_layer_norm=settings.get("use_layer_norm", False),
-            tied_weights=settings.get("tied_weights", False),
-            prior=settings.get("prior", "normal"),
-            num_components=settings.get("prior_components", 1),
-            rngs=rngs,
-        )
-
-    _, state = create_state(
-        build,
-        seed=0,
-        average=trainer.get("ema_decay", 0.0) > 0.0,
-        decoupled=trainer.get("optimizer", {}).get("decoupled_weight_decay", False),
-    )
     with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
-        found, _ = checkpoints.restore({"state": state, "best": best_of(state)})
-    if found is None:
+        newest = checkpoints.restore_params()
+    if newest is None:
         raise InputError(f"{folder}: no checkpoint yet")
-    last = best_of(found.tree["state"])
-    return last["params"], last["batch_stats"], {**found.facts, "checkpoint": "last"}
+    params, batch_stats, facts = newest
+    return params, batch_stats, {**facts, "checkpoint": "last"}

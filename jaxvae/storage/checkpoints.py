@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,16 @@ def _like(tree, flat: dict[str, np.ndarray]):
             )
         leaves.append(jax.random.wrap_key_data(jnp.asarray(value)) if _is_key(leaf) else value)
     return jax.tree_util.tree_unflatten(treedef, leaves)
+
+
+def _nested(flat: dict[str, np.ndarray], prefix: str) -> dict[str, dict]:
+    """`{layer: {name: array}}` of the arrays whose dotted path begins so."""
+    tree: dict[str, dict] = {}
+    for path, array in flat.items():
+        if path.startswith(prefix):
+            layer, name = path.removeprefix(prefix).split(".")
+            tree.setdefault(layer, {})[name] = np.asarray(array)
+    return tree
 
 
 def _bytes(value: np.ndarray) -> memoryview:
@@ -231,6 +241,34 @@ class Checkpoints:
           InputError: there are checkpoints and none is whole, or they are another taxonomy's.
           Unreadable: one can't be read now, which is no damage; none is passed over for it.
         """
+        return self._newest(lambda arrays: _like(like, arrays), set_aside=set_aside)
+
+    def restore_params(self) -> tuple[dict, dict, dict] | None:
+        """The parameters of the newest whole checkpoint: their moving average where one is kept.
+
+        Returns:
+          (params, batch_stats, facts), nested dictionaries of arrays; None where there is none.
+
+        Raises:
+          InputError: as `restore` says.
+          Unreadable: as `restore` says.
+        """
+        newest, _ = self._newest(lambda arrays: arrays, set_aside=False)
+        if newest is None:
+            return None
+        params = _nested(newest.tree, "state.average.") or _nested(newest.tree, "state.params.")
+        return params, _nested(newest.tree, "state.batch_stats."), newest.facts
+
+    def _newest(
+        self, build: Callable[[dict[str, np.ndarray]], Any], *, set_aside: bool
+    ) -> tuple[Checkpoint | None, list[str]]:
+        """The newest whole checkpoint, as `restore` says.
+
+        Args:
+          build: makes the tree of arrays by their dotted paths; an InputError or KeyError is a
+            checkpoint of another model.
+          set_aside: rename those that are passed over.
+        """
         passed_over: list[str] = []
         unfinished = 0
         for epoch in sorted(self._manager.all_steps(), reverse=True):
@@ -243,7 +281,7 @@ class Checkpoints:
                         epoch, args=ocp.args.Composite(record=ocp.args.JsonRestore())
                     ).record
                     flat = self._read(where, record["leaves"])
-                tree = _like(like, flat)
+                tree = build(flat)
             except Unreadable:
                 raise
             except (InputError, KeyError) as error:  # another model's lacks an array

@@ -24,7 +24,7 @@ from jaxvae.models.layer_names import widths_of
 from jaxvae.models.vae import VAE
 from jaxvae.runtime import devices
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train import eval_epoch, hyperparams, loop, train_epoch
+from jaxvae.train import eval_epoch, hyperparams, loop, rng, train_epoch
 from jaxvae.train.objectives import Objective
 from jaxvae.train.row_stream import RowStream
 from jaxvae.train.train_state import TrainState, make_initial
@@ -200,6 +200,7 @@ def likelihood_bound_of(
         num_tags=num_tags,
         latent_dim=config.model.latent_dim,
         num_draws=monitor.NUM_DRAWS,
+        draw_noise=rng.bound_noise,
     )
     return bound, rows
 
