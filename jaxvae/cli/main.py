@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from jaxvae import __version__
-from jaxvae.cli import export, runs, search, sweeps, train
+from jaxvae.cli import evaluate, export, generate, search, sweeps, train
 from jaxvae.cli.quiet import quiet_libraries
 from jaxvae.config import parsing, schema
 from jaxvae.config.paths import user_path
@@ -137,7 +137,8 @@ def _dispatch(arguments: list[str]) -> int:
     verify.add_argument("run_folder", metavar="RUN", help="a run's folder")
     verify.set_defaults(run=_verify)
 
-    runs.add_to(commands)
+    evaluate.add_to(commands)
+    generate.add_to(commands)
     export.add_to(commands)
     search.add_to(commands)
     sweeps.add_to(commands)

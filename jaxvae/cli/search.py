@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.cli.sweeps import (
+from jaxvae.cli.sweep_options import (
     AT_ONCE,
     at_least_one,
     command,

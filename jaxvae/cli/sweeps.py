@@ -1,25 +1,23 @@
 """The commands that train one config many times at once, seeds and frontier; what they share."""
 
 import argparse
-import contextlib
-import datetime
 import json
 import shlex
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.config import parsing, schema
-from jaxvae.config.paths import run_path
+from jaxvae.cli.sweep_options import (
+    at_least_one,
+    command,
+    interrupted,
+    parse,
+    prepared_trials,
+    say,
+    typed,
+)
+from jaxvae.config import schema
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
-
-AT_ONCE = 16
-_MOST = 10_000
-_LIKE_LAUNCH = "Takes --config=FILE[:PRESETS] and --config.FIELD=VALUE as launch.py does."
 
 
 def add_to(commands) -> None:
@@ -36,41 +34,6 @@ def add_to(commands) -> None:
     frontier.add_argument("--seeds", type=int, default=2, help="runs of each weight (2)")
 
 
-def command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
-    """A command that takes a config, with the options that all of them have."""
-    parser = commands.add_parser(
-        name,
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}. {_LIKE_LAUNCH}",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--at_once", type=int, default=AT_ONCE, help=f"most runs in training ({AT_ONCE})"
-    )
-    parser.add_argument("--workdir", help=f"folder to write (outputs/{name}/<date and time>)")
-    parser.set_defaults(run=run, takes_config=True)
-    return parser
-
-
-def parse(
-    options: argparse.Namespace, rest: list[str], name: str
-) -> tuple[ConfigDict, dict[str, Any], Path]:
-    """The config, what was overridden, and the folder to write."""
-    at_least_one(options, "at_once")
-    config, overrides, _ = parsing.parse(["jaxvae", *rest], define=lambda values: None)
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder = run_path(options.workdir or f"outputs/{name}/{now}")
-    return config, overrides, folder
-
-
-def at_least_one(options: argparse.Namespace, *names: str) -> None:
-    """Raises InputError for an option below 1, or of more runs than any machine trains."""
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and not 1 <= value <= _MOST:
-            raise InputError(f"--{name} {value}: must be at least 1 and at most {_MOST:,}")
-
-
 def _check_last_seed(config: ConfigDict, option: str, num: int) -> None:
     """Raises InputError where the seeds after the config's leave the range of a seed."""
     last = config.seed + num - 1
@@ -79,64 +42,6 @@ def _check_last_seed(config: ConfigDict, option: str, num: int) -> None:
             f"--config.seed={config.seed}: with {option} {num} the last seed is {last}; it must be "
             f"at most 4294967295"
         )
-
-
-@contextlib.contextmanager
-def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[Any]:
-    """What trains members on a config's data, with the folder claimed: (trials, requests)."""
-    from jaxvae.data.dataset import load_dataset
-    from jaxvae.data.taxonomy import Taxonomy
-    from jaxvae.runtime import compilation_cache, devices
-    from jaxvae.storage import lock
-    from jaxvae.sweeps.trials import Trials, refuse_alone, share_devices
-
-    refuse_alone(config)
-    lock.refuse_if_held(folder)
-    at_second = "jaxvae: stopped at once; what was saved before stands"
-    with (
-        signals.exit_at_second_signal(at_second),
-        signals.requests() as requests,
-        contextlib.ExitStack() as held,
-    ):
-        with requests.defer():  # a folder that is made is held, or gone again
-            held.enter_context(lock.claim(folder))
-        compilation_cache.keep_programs()
-        devices.start(
-            accelerator=config.trainer.accelerator, deterministic=config.trainer.deterministic
-        )
-        mesh = share_devices(config.trainer.accelerator, at_once)
-        taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
-        dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
-        if not len(dataset.splits["val"]):
-            raise InputError(
-                f"--config.data.val_fraction={config.data.val_fraction}: leaves no validation row "
-                f"to choose by"
-            )
-        say(
-            f"{len(dataset.rows):,} rows, {taxonomy.num_tags} tags; "
-            f"{at_once} runs at once on {devices.describe(mesh.devices.flatten())}; folder {folder}"
-        )
-        with requests.defer():
-            yield Trials(taxonomy, dataset, mesh, at_once), requests
-
-
-def say(text: str) -> None:
-    """Prints a line to standard error."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def interrupted(error: signals.Interrupted, outcome: str) -> int:
-    """Says what a signal left and how to go on; the exit code."""
-    signal_name = str(error).removeprefix("stopped by ").partition(":")[0]
-    say(f"jaxvae: stopped by {signal_name}; {outcome}")
-    return 128 + error.signum
-
-
-def typed(command: list[str], options: argparse.Namespace, *names: str) -> str:
-    """Returns a command with some of its options, those that have a value, as a shell takes it."""
-    values = {name: getattr(options, name) for name in names}
-    given = [f"--{name}={value}" for name, value in values.items() if value is not None]
-    return shlex.join(["python", "-m", "jaxvae", *command, *given])
 
 
 def _seeds(options: argparse.Namespace, rest: list[str]) -> int:

@@ -1,0 +1,175 @@
+"""The commands that ask a trained model for tags or vectors: sample, complete, encode, traverse."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from jaxvae.cli.run_options import (
+    TAG_LIST,
+    add_command,
+    add_seed_and_format,
+    add_unknown_option,
+    load_any,
+    load_run,
+    on_unknown,
+    print_csv,
+    print_json,
+)
+from jaxvae.config.paths import user_path
+from jaxvae.data.tag_lists import format_tags, parse_tags, quote_tag
+from jaxvae.errors import InputError
+
+
+def add_to(commands) -> None:
+    """Adds the commands to argparse's subparsers."""
+    sample = add_command(commands, "sample", _sample, "new tag sets")
+    sample.add_argument("--num", type=int, default=20, help="how many (20)")
+    sample.add_argument("--temperature", type=float, default=1.0, help="divides the logits (1.0)")
+    sample.add_argument(
+        "--decode",
+        default="bernoulli",
+        help="bernoulli (default, never empty), threshold, calibrated (every tag as frequent as in "
+        "validation) or top_k",
+    )
+    sample.add_argument("--threshold", type=float, help="cut of threshold (0.5)")
+    sample.add_argument("--top-k", type=int, help="tags of a top_k set (mean of the training rows)")
+    add_seed_and_format(sample)
+
+    complete = add_command(commands, "complete", _complete, "complete a partial tag set")
+    complete.add_argument("--with", dest="present", default="", help=TAG_LIST)
+    complete.add_argument("--without", dest="absent", default="", help='"fast tempo"')
+    complete.add_argument("--num", type=int, default=5, help="distinct sets (5)")
+    add_unknown_option(complete)
+    add_seed_and_format(complete)
+
+    encode = add_command(commands, "encode", _encode, "latent vectors of a file's rows")
+    encode.add_argument("--input", required=True, help="CSV, TSV, JSON, JSON lines or Parquet")
+    encode.add_argument("--output", required=True, help="file to write: .parquet, .npz or .csv")
+    encode.add_argument("--column", help="column with the tags (default: as in training)")
+
+    traverse = add_command(commands, "traverse", _traverse, "move along one latent dimension")
+    traverse.add_argument("--around", required=True, help='where to start, "jazz, mellow"')
+    traverse.add_argument("--dim", type=int, required=True, help="the dimension, from 0")
+    traverse.add_argument("--top", type=int, default=8, help="tags of each step (8)")
+    add_unknown_option(traverse)
+    traverse.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def _sample(options: argparse.Namespace, rest: list[str]) -> int:
+    for option, decode in (("threshold", "threshold"), ("top_k", "top_k")):
+        if getattr(options, option) is not None and options.decode != decode:
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} is for --decode {decode}, not {options.decode}")
+    run = load_any(options)
+    sets = run.sample(
+        options.num,
+        temperature=options.temperature,
+        decode=options.decode,
+        threshold=0.5 if options.threshold is None else options.threshold,
+        top_k=options.top_k,
+        seed=options.seed,
+    )
+    if options.format == "json":
+        print_json(sets)
+    elif options.format == "csv":
+        print_csv(["tags"], ([json.dumps(tags, ensure_ascii=False)] for tags in sets))
+    else:
+        print("\n".join(format_tags(tags, run.taxonomy) for tags in sets))
+    return 0
+
+
+def _complete(options: argparse.Namespace, rest: list[str]) -> int:
+    run = load_any(options)
+    done = run.complete(
+        parse_tags(options.present, run.taxonomy, option="--with"),
+        parse_tags(options.absent, run.taxonomy, option="--without"),
+        num=options.num,
+        seed=options.seed,
+        on_unknown=on_unknown(options),
+    )
+    pairs = list(zip(done.sets, done.probability, strict=True))
+    if options.format == "json":
+        print_json([{"tags": tags, "probability": p} for tags, p in pairs])
+        return 0
+    if options.format == "csv":
+        print_csv(
+            ["tags", "probability"],
+            ([json.dumps(tags, ensure_ascii=False), p] for tags, p in pairs),
+        )
+        return 0
+    print("Sets drawn from p(rest | given), the most probable first:")
+    for tags, p in pairs:
+        print(f"  {p:8.2g}  {format_tags(tags, run.taxonomy)}")
+    print("Every other tag by concept, with its probability:")
+    for concept, ranked in done.tags.items():
+        print(f"  {concept}: {_likely(ranked[:6])}")
+    if done.effective_draws < 100.0:
+        print(
+            f"jaxvae: the estimate is worth only {done.effective_draws:.0f} draws; give fewer tags",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _encode(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.inference.encode_file import SUFFIXES, encode_file, write_latents
+
+    output = user_path(options.output)
+    if output.suffix not in SUFFIXES:
+        raise InputError(f"--output {output}: the name must end in {', '.join(SUFFIXES)}")
+    if output.exists() and output.samefile(user_path(options.input)):
+        raise InputError(f"--output {output}: is the input file too; name another")
+    run = load_run(options)
+    encoded = encode_file(run, user_path(options.input), options.column)
+    write_latents(output, encoded)
+    print(
+        f"{output}: {len(encoded.row):,} rows of {run.network.latent_dim} dimensions; "
+        f"{encoded.without_known_tag:,} without a known tag and {encoded.unreadable:,} unreadable "
+        f"are NaN; {encoded.unknown_tags:,} unknown tags ignored",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.evaluation.latents import STEPS, traverse
+
+    run = load_run(options)
+    dims = run.network.latent_dim
+    if not 0 <= options.dim < dims:
+        raise InputError(f"--dim {options.dim}: must be between 0 and {dims - 1}")
+    if not 1 <= options.top <= run.network.num_tags:
+        raise InputError(f"--top {options.top}: must be between 1 and {run.network.num_tags}")
+    around = parse_tags(options.around, run.taxonomy, option="--around")
+    rows = run.to_rows([around], on_unknown=on_unknown(options))
+    if not (rows < run.network.num_tags).any():
+        raise InputError("--around: no tag to start from")
+    mean = run.encode([around], on_unknown=on_unknown(options))[0]
+    _, probabilities = traverse(run.network, mean, options.dim)
+    steps: list[dict[str, Any]] = []
+    for value, p in zip(STEPS, probabilities, strict=True):
+        best = p.argsort()[::-1][: options.top]
+        steps.append(
+            {
+                "z": value,
+                "tags": [
+                    {"tag": tag, "probability": float(p[v])}
+                    for v, tag in zip(best, run.taxonomy.names(best), strict=True)
+                ],
+            }
+        )
+    if options.format == "json":
+        print_json(steps)
+        return 0
+    start = format_tags(around, run.taxonomy)
+    print(f"Dimension {options.dim}, around {start} (z = {mean[options.dim]:+.2f}):")
+    for step in steps:
+        likely = _likely((each["tag"], each["probability"]) for each in step["tags"])
+        print(f"  z = {step['z']:+.0f}  {likely}")
+    return 0
+
+
+def _likely(ranked: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{quote_tag(tag)} {p:.2f}" for tag, p in ranked)

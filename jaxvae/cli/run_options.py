@@ -1,0 +1,83 @@
+"""Options and output that the commands on a trained model share."""
+
+import argparse
+import csv
+import sys
+
+FORMATS = ("text", "json", "csv")
+
+
+TAG_LIST = '"jazz, upright bass"; a tag with a comma in double quotes; or a JSON list'
+
+
+def add_command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    """Adds a command on a trained model, with the options that all of them have."""
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument(
+        "run_folder", metavar="RUN", help="a run's folder, an exported .pth, or hf://user/name"
+    )
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="best", help="which parameters (best)"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_importance_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the number of importance samples and the seed."""
+    parser.add_argument(
+        "--num-importance-samples", type=int, default=1000, metavar="K", help="draws a row (1000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of every draw (0)")
+
+
+def add_seed_and_format(parser: argparse.ArgumentParser) -> None:
+    """Adds the seed and the format of the output."""
+    parser.add_argument("--seed", type=int, default=0, help="of every draw (0)")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="text (default)")
+
+
+def add_unknown_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the choice to skip tags that are not in the taxonomy."""
+    parser.add_argument(
+        "--ignore-unknown", action="store_true", help="skip tags that are not in the taxonomy"
+    )
+
+
+def load_run(options: argparse.Namespace):
+    """Loads the model that a command was given."""
+    from jaxvae.inference.load import load
+
+    return load(options.run_folder, checkpoint=options.checkpoint)
+
+
+def load_any(options: argparse.Namespace):
+    """A run, or all runs of a folder as an ensemble."""
+    from jaxvae.inference.load import load_many
+
+    return load_many(options.run_folder) if options.checkpoint == "best" else load_run(options)
+
+
+def on_unknown(options: argparse.Namespace) -> str:
+    """Returns what to do with unknown tags, for `Run`."""
+    return "ignore" if options.ignore_unknown else "error"
+
+
+def say(line: str) -> None:
+    """Prints a line for people to standard error."""
+    print(f"jaxvae: {line}", file=sys.stderr, flush=True)
+
+
+def print_json(value) -> None:
+    """Prints a value as JSON, numbers that are not finite as null."""
+    # NaN is no JSON: what can't be computed is null.
+    from jaxvae.storage.atomic_files import to_json
+
+    print(to_json(value))
+
+
+def print_csv(header: list[str], rows) -> None:
+    """Prints a table as CSV."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
