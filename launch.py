@@ -9,9 +9,9 @@ import sys
 from jaxvae.runtime import signals
 
 if __name__ == "__main__":
-    signals.end_at_signals()  # before anything slow is imported
+    signals.exit_on_signal()  # before anything slow is imported
     gc.set_threshold(100_000)  # libraries and traces stay; sifting them is a tenth of a start
 
     from jaxvae.cli.main import launch
 
-    signals.leave(launch(sys.argv))
+    signals.exit_process(launch(sys.argv))

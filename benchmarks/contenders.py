@@ -24,9 +24,9 @@ from jaxvae.data.encoding import to_multi_hot
 from jaxvae.models import distributions
 from jaxvae.models.vae import reparameterize
 from jaxvae.runtime.sharding import append_empty_rows
-from jaxvae.train.hyperparams import make_numbers
+from jaxvae.train.hyperparams import make_hyperparams
 from jaxvae.train.train_epoch import make_train_epoch
-from jaxvae.train.train_state import create_state
+from jaxvae.train.train_state import create_train_state
 
 Epoch = Callable[[], None]
 LEARNING_RATE, CLIP, DROPOUT = 5e-4, 1.0, 0.3
@@ -34,7 +34,7 @@ LEARNING_RATE, CLIP, DROPOUT = 5e-4, 1.0, 0.3
 
 def trainer(problem: Problem):
     """The compiled training epoch, and what it is called with: state, numbers, rows."""
-    graphdef, state = create_state(problem.build, seed=0)
+    graphdef, state = create_train_state(problem.build, seed=0)
     train = make_train_epoch(
         graphdef,
         num_rows=len(problem.rows),
@@ -42,18 +42,18 @@ def trainer(problem: Problem):
         latent_dim=problem.latent_dim,
         batch_size=problem.batch_size,
     )
-    numbers = make_numbers(learning_rate=LEARNING_RATE, clip_norm=CLIP, dropout_p=DROPOUT)
+    hyperparams = make_hyperparams(learning_rate=LEARNING_RATE, clip_norm=CLIP, dropout_p=DROPOUT)
     rows = jax.device_put(append_empty_rows(problem.rows, num_tags=problem.num_tags))
-    return train, state, numbers, rows
+    return train, state, hyperparams, rows
 
 
 def jaxvae_epoch(problem: Problem) -> Epoch:
     """This project's compiled epoch."""
-    train, state, numbers, rows = trainer(problem)
+    train, state, hyperparams, rows = trainer(problem)
 
     def epoch() -> None:
         nonlocal state
-        state, sums = train(state, numbers, rows)
+        state, sums = train(state, hyperparams, rows)
         jax.block_until_ready(sums)
 
     return epoch

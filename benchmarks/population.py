@@ -24,8 +24,8 @@ from benchmarks.problems import load_problem, machine, source
 from jaxvae.runtime import devices, sharding
 from jaxvae.sweeps.population import Population
 from jaxvae.train import eval_epoch, train_epoch
-from jaxvae.train.hyperparams import make_numbers
-from jaxvae.train.train_state import create_state
+from jaxvae.train.hyperparams import make_hyperparams
+from jaxvae.train.train_state import create_train_state
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACE = """
@@ -38,17 +38,17 @@ def get_space(s):
 
 def _alone(size: str, pipe: Connection) -> None:
     """Trains one member an epoch at a time, when told to, as `launch.py` would: on one device."""
-    train, state, numbers, rows = trainer(load_problem(size, 32))
+    train, state, hyperparams, rows = trainer(load_problem(size, 32))
     while pipe.recv():
         started = time.perf_counter()
-        state, sums = train(state, numbers, rows)
+        state, sums = train(state, hyperparams, rows)
         jax.block_until_ready(sums)
         pipe.send(time.perf_counter() - started)
 
 
 def _many(size: str, members: int):
     problem = load_problem(size, 32)
-    graphdef, _ = create_state(problem.build, seed=0)
+    graphdef, _ = create_train_state(problem.build, seed=0)
     sizes = {"num_tags": problem.num_tags, "latent_dim": problem.latent_dim}
     empty = functools.partial(sharding.append_empty_rows, num_tags=problem.num_tags)
     mesh = devices.make_mesh(accelerator="auto", num_devices=min(members, len(jax.devices())))
@@ -64,9 +64,9 @@ def _many(size: str, members: int):
         train_rows=empty(problem.rows),
         val_rows=empty(problem.val_rows),
     )
-    numbers = make_numbers(learning_rate=5e-4, clip_norm=1.0, dropout_p=0.3)
+    hyperparams = make_hyperparams(learning_rate=5e-4, clip_norm=1.0, dropout_p=0.3)
     for seed in range(members):
-        population.admit(create_state(problem.build, seed=seed)[1], numbers)
+        population.admit(create_train_state(problem.build, seed=seed)[1], hyperparams)
     return population.train
 
 
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=8, help="single commands to time")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
-    devices.split_cpu()
+    devices.expose_cpu_cores()
     print(f"{source()[2]}; {machine()}\n")
     print("| size | members | an epoch, divided by as many epochs of one |\n|---|---|---|")
     results: dict = {"epochs": {}}

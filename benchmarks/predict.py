@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.problems import machine
-from jaxvae.models.layers import FLOAT32
+from jaxvae.models.layers import FULL_PRECISION
 from jaxvae.models.vae import VAE
 from jaxvae.runtime.sharding import append_empty_rows
-from jaxvae.train.hyperparams import make_numbers
+from jaxvae.train.hyperparams import make_hyperparams
 from jaxvae.train.train_epoch import make_train_epoch
-from jaxvae.train.train_state import create_state
+from jaxvae.train.train_state import create_train_state
 
 SIZES = {"small": (32, 128), "medium": (64, 256), "large": (128, 512)}
 NUM_TAGS, LONGEST = 200, 14
@@ -75,7 +75,7 @@ class Step(NamedTuple):
 def program(size: str, batch: int, num_rows: int) -> tuple[Callable, tuple]:
     """A compiled epoch over synthetic rows, and what to call it with."""
     latent, hidden = SIZES[size]
-    graphdef, state = create_state(
+    graphdef, state = create_train_state(
         lambda rngs: VAE(num_tags=NUM_TAGS, latent_dim=latent, hidden_dim=hidden, rngs=rngs), seed=0
     )
     drawn = np.random.default_rng(0).integers(0, NUM_TAGS, (num_rows, LONGEST))
@@ -83,14 +83,14 @@ def program(size: str, batch: int, num_rows: int) -> tuple[Callable, tuple]:
     train = make_train_epoch(
         graphdef, num_rows=num_rows, num_tags=NUM_TAGS, latent_dim=latent, batch_size=batch
     )
-    numbers = make_numbers(learning_rate=1e-3, dropout_p=0.3, clip_norm=1.0)
-    return train, (state, numbers, jnp.asarray(rows))
+    hyperparams = make_hyperparams(learning_rate=1e-3, dropout_p=0.3, clip_norm=1.0)
+    return train, (state, hyperparams, jnp.asarray(rows))
 
 
 def cost(size: str, batch: int) -> Step:
     """A step's cost, of the program that has one step in its epoch."""
-    train, (state, numbers, rows) = program(size, batch, batch)
-    compiled = train.lower(state, numbers, rows).compile()
+    train, (state, hyperparams, rows) = program(size, batch, batch)
+    compiled = train.lower(state, hyperparams, rows).compile()
     analysis = compiled.cost_analysis()
     found = analysis[0] if isinstance(analysis, list) else analysis
     operations = sum(
@@ -132,7 +132,7 @@ def this_machine() -> Machine:
     """Its numbers, measured: a large product, a large copy, and a loop of small operations."""
     n, times = 2048, 4
     a = jnp.full((n, n), 1.0 / n, jnp.float32)
-    product = functools.partial(jnp.matmul, precision=FLOAT32)
+    product = functools.partial(jnp.matmul, precision=FULL_PRECISION)
     # Several, and below operations, to a turn of a loop: as in a step, and not a start of each.
     products = jax.jit(lambda x: jax.lax.fori_loop(0, times, lambda _, x: product(x, a), x))
     flops = 2 * times * n**3 / best_of(lambda: products(a))
@@ -155,11 +155,11 @@ def this_machine() -> Machine:
 def measured(size: str, batch: int) -> float:
     """Seconds a step of training takes here."""
     steps = max(4, min(200, 2**17 // batch))
-    train, (state, numbers, rows) = program(size, batch, steps * batch)
+    train, (state, hyperparams, rows) = program(size, batch, steps * batch)
     times = []
     for _ in range(5):
         started = time.perf_counter()
-        state, sums = train(state, numbers, rows)
+        state, sums = train(state, hyperparams, rows)
         jax.block_until_ready(sums)
         times.append((time.perf_counter() - started) / steps)
     return min(times[1:])

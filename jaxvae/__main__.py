@@ -7,12 +7,12 @@ from jaxvae.runtime import signals
 
 def main() -> None:
     """Runs the command of the command line, and ends the process."""
-    signals.end_at_signals()  # before anything slow is imported
+    signals.exit_on_signal()  # before anything slow is imported
     gc.set_threshold(100_000)  # libraries and traces stay; sifting them is a tenth of a start
 
     from jaxvae.cli.main import main as command
 
-    signals.leave(command())
+    signals.exit_process(command())
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from jaxvae.models.vae import VAE
 from jaxvae.runtime import devices
 from jaxvae.runtime.sharding import Sharding, append_empty_rows
 from jaxvae.train.eval_epoch import make_eval_pass
-from jaxvae.train.hyperparams import make_numbers
+from jaxvae.train.hyperparams import make_hyperparams
 from jaxvae.train.objectives import LossWeights
 from jaxvae.train.train_epoch import make_train_epoch
-from jaxvae.train.train_state import create_state
+from jaxvae.train.train_state import create_train_state
 
 MESHES = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (2, 2), (4, 2), (2, 4)]
 FEW = [(1, 1), (4, 1), (2, 4)]
@@ -85,7 +85,7 @@ def trained(case: dict, data: int, model: int) -> tuple[dict, dict]:
     rows = some_rows(num_tags)
     if case.get("prior") == "vamp":
         case["pseudo_inputs"] = np.eye(num_tags, dtype=np.float32)[:20]
-    graphdef, state = create_state(
+    graphdef, state = create_train_state(
         lambda rngs: VAE(num_tags=num_tags, latent_dim=LATENT, hidden_dim=64, rngs=rngs, **case),
         seed=0,
     )
@@ -98,11 +98,11 @@ def trained(case: dict, data: int, model: int) -> tuple[dict, dict]:
     )
     placed = sharding.place_rows(rows, np.arange(len(rows)), num_tags=num_tags)
     state = sharding.place(state)
-    numbers = make_numbers(learning_rate=1e-3, dropout_p=0.3, clip_norm=1.0)
-    text = train_epoch.lower(state, numbers, placed).compile().as_text()
+    hyperparams = make_hyperparams(learning_rate=1e-3, dropout_p=0.3, clip_norm=1.0)
+    text = train_epoch.lower(state, hyperparams, placed).compile().as_text()
     history = []
     while int(state.step) < STEPS:
-        state, sums = train_epoch(state, numbers, placed)
+        state, sums = train_epoch(state, hyperparams, placed)
         history.append({"count": float(sums.count), **sums.compute()})
 
     judge = make_eval_pass(graphdef, **shape, batch_size=100, sharding=several)

@@ -59,7 +59,7 @@ def make_run(
         for layer, arrays in nnx.to_pure_dict(stats).items()
     }
     facts = {"checkpoint": "best", "epoch": 3}
-    network = trained.make_network(params, stats)
+    network = trained.rebuild_model(params, stats)
     return Run(folder, {"model_name": "small one"}, TAXONOMY, network, facts)
 
 

@@ -14,7 +14,7 @@ from jaxvae.errors import InputError
 from jaxvae.models.vae import VAE
 from jaxvae.storage import manifest
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
-from jaxvae.train.train_state import create_state
+from jaxvae.train.train_state import create_train_state
 
 # Orbax drops its coroutines unawaited when a file is damaged, which Python reports when they are
 # collected: `reopened` collects them at once.
@@ -32,7 +32,7 @@ def make_state(*, hidden_dim=6, seed=0):
             rngs=rngs,
         )
 
-    return create_state(build, seed=seed)[1]
+    return create_train_state(build, seed=seed)[1]
 
 
 def raw(tree):

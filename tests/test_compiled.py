@@ -22,13 +22,13 @@ def home(tmp_path, monkeypatch):
 
 
 def test_it_is_on_by_default_in_the_users_cache_folder(home):
-    compilation_cache.keep_programs()
+    compilation_cache.enable_compilation_cache()
     (folder,) = (home / "jaxvae").iterdir()
     assert jax.config.values["jax_compilation_cache_dir"] == str(folder)
 
 
 def test_old_programs_go_and_new_ones_stay(home):
-    compilation_cache.keep_programs()
+    compilation_cache.enable_compilation_cache()
     (folder,) = (home / "jaxvae").iterdir()
     for name, age in (
         ("old", compilation_cache.MAX_AGE + 60.0),
@@ -38,30 +38,30 @@ def test_old_programs_go_and_new_ones_stay(home):
         then = (folder / name).stat().st_mtime - age
         os.utime(folder / name, (then, then))
     jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.keep_programs()
+    compilation_cache.enable_compilation_cache()
     assert [path.name for path in folder.iterdir()] == ["new"]
 
 
 def test_the_users_own_folder_stands(home):
     jax.config.update("jax_compilation_cache_dir", str(home / "mine"))
-    compilation_cache.keep_programs()
+    compilation_cache.enable_compilation_cache()
     assert jax.config.values["jax_compilation_cache_dir"] == str(home / "mine")
     assert not (home / "jaxvae").exists()
 
 
 def test_a_folder_that_cannot_be_made_leaves_it_off(home):
     (home / "jaxvae").touch()
-    compilation_cache.keep_programs()
+    compilation_cache.enable_compilation_cache()
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
 def test_the_users_own_folder_may_lie_in_their_home(home, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     jax.config.update("jax_compilation_cache_dir", "~/mine")
-    compilation_cache.keep_programs()
+    compilation_cache.enable_compilation_cache()
     assert jax.config.values["jax_compilation_cache_dir"] == str(home / "mine")
     jax.config.update("jax_compilation_cache_dir", "gs://bucket/programs")  # a control
-    compilation_cache.keep_programs()
+    compilation_cache.enable_compilation_cache()
     assert jax.config.values["jax_compilation_cache_dir"] == "gs://bucket/programs"
 
 
@@ -69,7 +69,7 @@ def test_without_a_home_folder_it_is_off_and_leaves_nothing(home, monkeypatch):
     monkeypatch.chdir(home)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "")
-    compilation_cache.keep_programs()
+    compilation_cache.enable_compilation_cache()
     assert jax.config.values["jax_compilation_cache_dir"] is None
     assert not list(home.iterdir())
 
@@ -90,5 +90,5 @@ def test_on_a_gpu_no_kernel_is_chosen_by_the_clock(
     driver = tmp_path / ("driver" if there else "none")
     monkeypatch.setattr(compilation_cache, "_GPU_DRIVERS", (str(driver),))
     monkeypatch.setenv("XLA_FLAGS", flags)
-    compilation_cache.keep_programs()
+    compilation_cache.enable_compilation_cache()
     assert os.environ["XLA_FLAGS"] == after

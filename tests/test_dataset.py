@@ -23,7 +23,7 @@ from jaxvae.data import summary
 from jaxvae.data import tag_parser as cells_room
 from jaxvae.data.dataset import Dataset, format_report, load_dataset
 from jaxvae.data.splits import group_rows, split_rows
-from jaxvae.data.tag_parser import MAX_CELL, UnreadableCell, parse_tags
+from jaxvae.data.tag_parser import MAX_CELL, TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from tests.conftest import ROOT
@@ -175,7 +175,7 @@ def test_unreadable_cells_have_a_reason_and_run_nothing(cell, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(UnreadableCell) as caught:
+        with pytest.raises(TagParseError) as caught:
             parse_tags(cell)
     reason = str(caught.value)
     assert reason
@@ -185,7 +185,7 @@ def test_unreadable_cells_have_a_reason_and_run_nothing(cell, tmp_path, monkeypa
 
 
 def test_nesting_is_refused_before_parsing():
-    with pytest.raises(UnreadableCell, match="nested more than 2 deep"):
+    with pytest.raises(TagParseError, match="nested more than 2 deep"):
         parse_tags("[[['rock']]]")
 
 
@@ -195,7 +195,7 @@ def test_a_hostile_megabyte_is_rejected_at_once(start):
     times = []
     for _ in range(3):
         begin = time.perf_counter()
-        with pytest.raises(UnreadableCell):
+        with pytest.raises(TagParseError):
             parse_tags(cell)
         times.append(time.perf_counter() - begin)
     assert min(times) < 0.010
@@ -204,7 +204,7 @@ def test_a_hostile_megabyte_is_rejected_at_once(start):
 @pytest.mark.parametrize("start", ["['\\'", "'\\", '["\\', "['a',", "[()," * 2, "u", "' "])
 def test_the_longest_cell_that_is_parsed_costs_little(start):
     begin = time.perf_counter()
-    with contextlib.suppress(UnreadableCell):
+    with contextlib.suppress(TagParseError):
         parse_tags((start * MAX_CELL)[:MAX_CELL])
     assert time.perf_counter() - begin < 2.0
 
@@ -224,7 +224,7 @@ cells = st.one_of(
 def test_any_cell_is_read_or_refused(cell):
     try:
         tags, reason = parse_tags(cell), ""
-    except UnreadableCell as error:
+    except TagParseError as error:
         tags, reason = [], str(error)
     assert all(isinstance(tag, str) and tag.strip() for tag in tags)
     assert reason.isprintable()
@@ -251,7 +251,7 @@ def test_the_short_way_reads_what_the_parser_does(text):
     def read():
         try:
             return parse_tags(text)
-        except UnreadableCell:
+        except TagParseError:
             return None
 
     short = read()

@@ -8,11 +8,11 @@ from flax import nnx
 
 import jaxvae
 from jaxvae.errors import InputError
-from jaxvae.export.model_files import to_tensors
+from jaxvae.export.model_files import to_state_dict
 from jaxvae.export.torch.pth import from_torch, to_torch
 from jaxvae.inference.load import import_model
 from jaxvae.inference.verify import verify
-from jaxvae.models.layer_names import widths_of
+from jaxvae.models.layer_names import resolve_hidden_dims
 from jaxvae.models.vae import VAE
 from jaxvae.reports import publish
 from tests.networks import DEEPER, make_run
@@ -45,8 +45,8 @@ def total(decoded, mean, logvar):
 
 
 def test_hidden_dims_take_the_place_of_hidden_dim():
-    assert widths_of(12, ()) == (12,)
-    assert widths_of(12, (9, 5)) == (9, 5)
+    assert resolve_hidden_dims(12, ()) == (12,)
+    assert resolve_hidden_dims(12, (9, 5)) == (9, 5)
     one, same_one = build(), build(hidden_dim=7, hidden_dims=(12,))
     for a, b in zip(split(one)[1:], split(same_one)[1:], strict=True):
         jax.tree.map(np.testing.assert_array_equal, a, b)
@@ -121,7 +121,7 @@ def test_each_hidden_layer_has_its_part_of_the_dropout():
 
 def test_the_table_of_names_knows_further_layers(tmp_path):
     network = make_run("mixture", True, True, tmp_path, hidden_dims=(9, 6)).network
-    tensors = to_tensors(network.params, network.batch_stats)
+    tensors = to_state_dict(network.params, network.batch_stats)
     shapes = {name: array.shape for name, array in tensors.items() if array.ndim == 2}
     assert list(shapes) == [
         *("fc1.weight", "fc1_2.weight", "fc2_mu.weight", "fc2_logvar.weight"),
@@ -147,7 +147,7 @@ def test_the_table_of_names_knows_further_layers(tmp_path):
 def test_a_tied_kernel_gets_the_gradients_of_both_its_uses(monkeypatch, wide):
     """As an untied model with the same kernels has them, one after the other; rows are looked up
     in a table, or multiplied."""
-    monkeypatch.setattr("jaxvae.models.vae.WIDE", wide)
+    monkeypatch.setattr("jaxvae.models.vae.SPARSE_LOOKUP_MIN_TAGS", wide)
     graphdef, params, _ = split(build(tied_weights=True))
     apart, both, _ = split(build())
     assert params.keys() == both.keys()

@@ -12,7 +12,9 @@ KEY = jax.random.key(0)
 
 
 def order_of(key, epoch, num_rows=40, length=40, shuffle=True):
-    return rng.epoch_order(key, jnp.int32(epoch), num_rows=num_rows, length=length, shuffle=shuffle)
+    return rng.epoch_permutation(
+        key, jnp.int32(epoch), num_rows=num_rows, length=length, shuffle=shuffle
+    )
 
 
 def test_every_row_once_an_epoch_and_padding_last():
@@ -61,14 +63,14 @@ def test_a_rows_numbers_do_not_depend_on_the_rows_after_it():
 
 
 def use(uniforms, layout, rate, hidden_rate=0.0):
-    return rng.use_uniforms(
+    return rng.split_uniforms(
         uniforms, layout, rate=jnp.float32(rate), hidden_rate=jnp.float32(hidden_rate)
     )
 
 
 def test_dropout_is_bernoulli_and_noise_is_normal():
     uniforms = rng.step_uniforms(KEY, jnp.arange(4), (2, 500, 8))
-    values, noise, _ = use(uniforms, rng.Layout(entries=3, noise=5), 0.3)
+    values, noise, _ = use(uniforms, rng.RandomLayout(entries=3, noise=5), 0.3)
     assert values.shape == (4, 2, 500, 3)
     # 12,000 draws: five standard errors.
     assert float((values > 0).mean()) == pytest.approx(0.7, abs=5 * np.sqrt(0.21 / 12_000))
@@ -79,14 +81,14 @@ def test_dropout_is_bernoulli_and_noise_is_normal():
 
 def test_the_ends_of_the_uniforms_are_finite_and_kept_without_dropout():
     ends = jnp.asarray([[np.nextafter(np.float32(-1), 0), np.nextafter(np.float32(1), 0)] * 2])
-    values, noise, _ = use(ends, rng.Layout(entries=2, noise=2), 0.0)
+    values, noise, _ = use(ends, rng.RandomLayout(entries=2, noise=2), 0.0)
     assert np.array_equal(values, [[1.0, 1.0]])
     assert np.isfinite(noise).all()
 
 
 def test_a_row_may_have_a_rate_of_its_own():
     """Uniform from 0 to twice the rate: as many entries are dropped, but rows differ in how many."""
-    layout = rng.Layout(entries=200, noise=1, rates=1)
+    layout = rng.RandomLayout(entries=200, noise=1, rates=1)
     uniforms = rng.step_uniforms(KEY, jnp.arange(1), (1000, sum(layout)))[0]
     values = np.asarray(use(uniforms, layout, 0.3).values)
     dropped = (values == 0).mean(axis=1)
@@ -99,7 +101,7 @@ def test_a_row_may_have_a_rate_of_its_own():
 
 
 def test_hidden_units_have_a_dropout_of_their_own():
-    layout = rng.Layout(entries=2, noise=1, hidden=300)
+    layout = rng.RandomLayout(entries=2, noise=1, hidden=300)
     uniforms = rng.step_uniforms(KEY, jnp.arange(1), (100, sum(layout)))[0]
     drawn = use(uniforms, layout, 0.0, hidden_rate=0.4)
     assert np.array_equal(drawn.values, np.ones((100, 2)))
@@ -107,4 +109,4 @@ def test_hidden_units_have_a_dropout_of_their_own():
     assert (np.asarray(drawn.keep) == 0).mean() == pytest.approx(
         0.4, abs=5 * np.sqrt(0.24 / 30_000)
     )
-    assert use(uniforms, rng.Layout(entries=2, noise=301), 0.0, 0.4).keep is None
+    assert use(uniforms, rng.RandomLayout(entries=2, noise=301), 0.0, 0.4).keep is None

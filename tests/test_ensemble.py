@@ -9,7 +9,7 @@ import jaxvae
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.inference import completion
-from jaxvae.inference.ensemble import Ensemble, judge_ensemble
+from jaxvae.inference.ensemble import Ensemble, evaluate_ensemble
 from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT
 from tests.test_likelihood import exact, network
@@ -62,7 +62,7 @@ def test_its_likelihood_is_the_mean_of_its_members(members):
     each = [run.log_likelihood(sets, num_importance_samples=50, seed=3) for run in ensemble.runs]
     mixed = ensemble.log_likelihood(sets, num_importance_samples=50, seed=3)
     np.testing.assert_allclose(mixed, np.log(np.exp(each).mean(axis=0)), rtol=1e-10)
-    judged = judge_ensemble(ensemble, split="val", num_importance_samples=50)
+    judged = evaluate_ensemble(ensemble, split="val", num_importance_samples=50)
     assert judged["members/nll_iw"] == pytest.approx(
         [-run.row_likelihood(run.rows("val"), 50, 0).log_likelihood.mean() for run in ensemble.runs]
     )
@@ -112,7 +112,7 @@ def test_runs_that_do_not_mix(members, tmp_path):
     config.trainer.max_epochs, config.logger.name, config.data.split_seed = 1, (), 7
     train_and_evaluate(config, tmp_path / "split", models_dir=tmp_path / "models")
     with pytest.raises(InputError, match="other test rows"):
-        judge_ensemble(jaxvae.load_many([members / "seed_0", tmp_path / "split"]), split="test")
+        evaluate_ensemble(jaxvae.load_many([members / "seed_0", tmp_path / "split"]), split="test")
 
 
 def test_the_commands_take_a_folder_of_runs(members, capsys):

@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 from jaxvae.models import distributions
-from jaxvae.models.vae import dropout_values, multi_hot, reparameterize
+from jaxvae.models.vae import dropout_mask, multi_hot, reparameterize
 from jaxvae.train.eval_epoch import make_eval_pass
-from jaxvae.train.hyperparams import make_numbers
+from jaxvae.train.hyperparams import make_hyperparams
 from jaxvae.train.progress import steps_per_epoch
 from jaxvae.train.train_epoch import _last_batch, make_train_epoch
 from jaxvae.train.train_state import apply_gradients
@@ -32,10 +32,10 @@ def trainer(graphdef, *, num_rows=ROWS, batch_size=16, **options):
     )
 
 
-def numbers(**options):
+def hyperparams(**options):
     """No clipping but L2, so that the size of a gradient matters: Adam alone undoes a factor."""
     defaults = {"learning_rate": RATE, "weight_decay": 0.1, "dropout_p": 0.3}
-    return make_numbers(**{**defaults, **options})
+    return make_hyperparams(**{**defaults, **options})
 
 
 def fresh(state):
@@ -56,7 +56,7 @@ def test_steps_cover_the_rows():
 
 def test_an_epoch_counts_every_row():
     graphdef, state = build(False)
-    state, sums = trainer(graphdef)(state, numbers(), padded(random_rows()[0]))
+    state, sums = trainer(graphdef)(state, hyperparams(), padded(random_rows()[0]))
     assert float(sums.count) == ROWS
     assert int(state.step) == 3
 
@@ -72,7 +72,7 @@ def test_every_row_weighs_the_same_in_an_epochs_sums():
     params = jax.tree.map(jnp.zeros_like, state.params)
     params["fc4"]["bias"] = jnp.asarray(logits)
     state = dataclasses.replace(state, params=params)
-    _, sums = trainer(graphdef)(state, numbers(learning_rate=0.0, dropout_p=0.0), padded(rows))
+    _, sums = trainer(graphdef)(state, hyperparams(learning_rate=0.0, dropout_p=0.0), padded(rows))
     by_hand = (np.log1p(np.exp(logits)) - hot * logits).sum()
     assert float(sums.loss) == pytest.approx(by_hand, rel=1e-5)
     assert float(sums.kld) == 0.0
@@ -83,10 +83,10 @@ def test_a_wide_vocabulary_trains_alike(monkeypatch):
     rows = padded(random_rows()[0])
     found = []
     for wide in (TAGS + 1, TAGS):
-        monkeypatch.setattr("jaxvae.models.vae.WIDE", wide)
+        monkeypatch.setattr("jaxvae.models.vae.SPARSE_LOOKUP_MIN_TAGS", wide)
         monkeypatch.setattr("jaxvae.train.forward.WIDE", wide)
         graphdef, state = build(False)
-        state, sums = trainer(graphdef)(state, numbers(), rows)
+        state, sums = trainer(graphdef)(state, hyperparams(), rows)
         make_eval_pass.cache_clear()  # WIDE is no argument of it
         validate = make_eval_pass(
             graphdef,
@@ -95,7 +95,7 @@ def test_a_wide_vocabulary_trains_alike(monkeypatch):
             latent_dim=LATENT,
             batch_size=16,
         )
-        weights = numbers().loss_weights
+        weights = hyperparams().loss_weights
         total = validate(state.params, {}, weights, np.float32(0.5), state.key, rows)
         found.append((state.params, sums.loss, total))
     make_eval_pass.cache_clear()
@@ -107,7 +107,7 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
     """Written once more without scan, padding or masks, from the documented keys."""
     rows, _ = random_rows()
     graphdef, start = build(use_batch_norm)
-    options = numbers(kld_weight=2.0)
+    options = hyperparams(kld_weight=2.0)
 
     def loss_fn(params, batch_stats, part, dropped, noise):
         model = nnx.merge(graphdef, params, batch_stats)
@@ -123,7 +123,9 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
         (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state.batch_stats, part, dropped, noise
         )
-        return apply_gradients(state, grads, batch_stats=stats, loss=loss, numbers=options), loss
+        return apply_gradients(
+            state, grads, batch_stats=stats, loss=loss, hyperparams=options
+        ), loss
 
     state, means = fresh(start), []
     for number in range(6):
@@ -136,7 +138,7 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
         u = jax.random.uniform(
             key, (1, 16, LONGEST + LATENT), minval=np.nextafter(np.float32(-1), 0), maxval=1.0
         )[0]
-        dropped = dropout_values((u[:, :LONGEST] + 1) / 2, options.dropout_p)
+        dropped = dropout_mask((u[:, :LONGEST] + 1) / 2, options.dropout_p)
         noise = jnp.sqrt(2.0) * jax.scipy.special.erfinv(u[:, LONGEST:])
         state, loss = single(state, part, dropped[: len(part)], noise[: len(part)])
         means.append(float(loss))
@@ -156,7 +158,7 @@ def test_padding_changes_nothing(monkeypatch, waste):
     monkeypatch.setattr("jaxvae.train.train_epoch._WASTE", waste)
     rows, _ = random_rows()
     graphdef, state = build(True)
-    options = numbers(dropout_p=0.0)
+    options = hyperparams(dropout_p=0.0)
     # The noise of a row does not depend on how many rows follow it.
     exact, a = trainer(graphdef, batch_size=40, shuffle=False)(fresh(state), options, padded(rows))
     wide, b = trainer(graphdef, batch_size=64, shuffle=False)(fresh(state), options, padded(rows))
@@ -170,9 +172,9 @@ def test_steps_without_rows_change_nothing(monkeypatch):
     rows, _ = random_rows()
     graphdef, state = build(True)
     batch = 8
-    one, a = trainer(graphdef, batch_size=batch)(fresh(state), numbers(), padded(rows))
+    one, a = trainer(graphdef, batch_size=batch)(fresh(state), hyperparams(), padded(rows))
     monkeypatch.setattr("jaxvae.train.train_epoch._DRAWN", 2 * batch * (LONGEST + LATENT))
-    three, b = trainer(graphdef, batch_size=batch)(fresh(state), numbers(), padded(rows))
+    three, b = trainer(graphdef, batch_size=batch)(fresh(state), hyperparams(), padded(rows))
     assert int(three.step) == int(one.step) == 5
     assert_close(three.params, one.params)
     assert_close(three.batch_stats, one.batch_stats)
@@ -198,8 +200,10 @@ def test_a_last_batch_of_mostly_padding_is_cut(sizes, last):
 def test_two_batches_of_16_accumulated_are_one_of_32():
     rows, _ = random_rows()
     graphdef, state = build(False)
-    one, a = trainer(graphdef, batch_size=32)(fresh(state), numbers(), padded(rows))
-    two, b = trainer(graphdef, batch_size=16, accumulate=2)(fresh(state), numbers(), padded(rows))
+    one, a = trainer(graphdef, batch_size=32)(fresh(state), hyperparams(), padded(rows))
+    two, b = trainer(graphdef, batch_size=16, accumulate=2)(
+        fresh(state), hyperparams(), padded(rows)
+    )
     assert int(one.step) == int(two.step) == 2
     assert_close(two.params, one.params)
     assert a.compute() == pytest.approx(b.compute(), rel=1e-5)
@@ -210,10 +214,10 @@ def test_a_program_is_traced_once_whatever_the_numbers():
     graphdef, state = build(False)
     train_epoch = trainer(graphdef)
     for options in (
-        numbers(),
-        numbers(kld_weight=4.0),
-        numbers(learning_rate=1e-3, lr_schedule="cosine", warmup_steps=3, total_steps=9),
-        numbers(dropout_p=0.0, clip_norm=1.0, weight_decay=0.0, betas=(0.5, 0.9)),
+        hyperparams(),
+        hyperparams(kld_weight=4.0),
+        hyperparams(learning_rate=1e-3, lr_schedule="cosine", warmup_steps=3, total_steps=9),
+        hyperparams(dropout_p=0.0, clip_norm=1.0, weight_decay=0.0, betas=(0.5, 0.9)),
     ):
         state, _ = train_epoch(state, options, rows)
     assert train_epoch._cache_size() == 1
@@ -225,7 +229,9 @@ def test_a_population_is_a_vmap_over_the_numbers():
     rows = padded(random_rows()[0])
     graphdef, state = build(False)
     train_epoch = trainer(graphdef)
-    members = [numbers(kld_weight=w, dropout_p=p) for w, p in ((0.5, 0.0), (1.0, 0.3), (4.0, 0.5))]
+    members = [
+        hyperparams(kld_weight=w, dropout_p=p) for w, p in ((0.5, 0.0), (1.0, 0.3), (4.0, 0.5))
+    ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     many, sums = jax.vmap(lambda n: train_epoch(fresh(state), n, rows))(stacked)
     for number, member in enumerate(members):
@@ -238,8 +244,8 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_step():
     rows = padded(random_rows()[0])
     graphdef, state = build(False)
     train_epoch = trainer(graphdef)
-    state, _ = train_epoch(state, numbers(), rows)
-    state, _ = train_epoch(state, numbers(learning_rate=1e30), rows)
+    state, _ = train_epoch(state, hyperparams(), rows)
+    state, _ = train_epoch(state, hyperparams(learning_rate=1e30), rows)
     assert int(state.bad_step) == 4  # the step after the first one of the second epoch
     assert int(state.step) == 4
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
@@ -260,7 +266,7 @@ def test_it_learns_a_planted_structure():
     train_epoch = trainer(graphdef)
     history = []
     for _ in range(600):
-        state, sums = train_epoch(state, numbers(dropout_p=0.0, weight_decay=0.0), padded(rows))
+        state, sums = train_epoch(state, hyperparams(dropout_p=0.0, weight_decay=0.0), padded(rows))
         history.append(sums.compute())
     # 10 rows seen once and 15 twice have this entropy, 3.2 nats, the least that any model pays for
     # a row; without a latent, 30 tags of these frequencies cost 15 nats.
@@ -282,7 +288,7 @@ def evaluated(graphdef, state, rows, batch_size):
         latent_dim=LATENT,
         batch_size=batch_size,
     )
-    weights = numbers(kld_weight=2.0).loss_weights
+    weights = hyperparams(kld_weight=2.0).loss_weights
     threshold = np.float32(0.5)
     return jax.device_get(
         eval_pass(

@@ -35,7 +35,7 @@ def test_tags_are_counted_in_parts_too(monkeypatch):
 
 def test_rows_become_a_sparse_incidence():
     rows = np.array([[0, 2, 3], [1, 3, 3], [3, 3, 3]], np.uint8)
-    found = encoding.incidence(rows, 3)
+    found = encoding.to_csr(rows, 3)
     assert np.array_equal(found.toarray(), encoding.to_multi_hot(rows, 3))
 
 
@@ -44,7 +44,7 @@ def test_sparse_collections_are_judged_as_boolean_ones(seed, count, share):
     rng = np.random.default_rng(seed)
     sets, reference = rng.random((count, 6)) < share, rng.random((20, 6)) < 0.4
     rows = [np.where(hot, np.arange(6), 6) for hot in (sets, reference)]
-    sparse = [encoding.incidence(np.sort(each, axis=1), 6) for each in rows]
+    sparse = [encoding.to_csr(np.sort(each, axis=1), 6) for each in rows]
     assert tag_sets.diversity(sparse[0]) == tag_sets.diversity(sets)
     assert tag_sets.cooccurrence(*sparse) == tag_sets.cooccurrence(sets, reference)
     every = np.arange(20)
@@ -185,26 +185,28 @@ def test_information_against_plain_densities():
         axis=1,
     )
     expected = np.mean(np.diag(log_q) - logsumexp(log_q, axis=1) + math.log(600))
-    assert split_metrics.information(mean, logvar) == pytest.approx(expected, rel=1e-9)
+    assert split_metrics.aggregate_mutual_information(mean, logvar) == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_separate_posteriors_carry_the_logarithm_of_their_number():
     mean = 100.0 * np.arange(50.0)[:, None]
-    assert split_metrics.information(mean, np.zeros((50, 1))) == pytest.approx(
+    assert split_metrics.aggregate_mutual_information(mean, np.zeros((50, 1))) == pytest.approx(
         math.log(50), rel=1e-6
     )
 
 
 def test_one_posterior_for_all_carries_nothing():
-    assert split_metrics.information(np.ones((50, 3)), np.zeros((50, 3))) == pytest.approx(
-        0.0, abs=1e-9
-    )
+    assert split_metrics.aggregate_mutual_information(
+        np.ones((50, 3)), np.zeros((50, 3))
+    ) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_information_of_far_and_narrow_posteriors():
     """The distances are multiplied out, which must not cost the digits."""
     mean = 5.0 * np.random.default_rng(0).normal(size=(200, 8))
-    nats = split_metrics.information(mean, np.full((200, 8), -12.0))
+    nats = split_metrics.aggregate_mutual_information(mean, np.full((200, 8), -12.0))
     assert nats == pytest.approx(math.log(200), rel=1e-6)
 
 

@@ -42,10 +42,10 @@ def test_medium_is_under_three_megabytes(tmp_path):
 
 def test_half_precision_is_what_it_says():
     values = np.array([0.0, 1.0, -3.5e-7, 1e30, -2e29], np.float64)
-    packed, found = explorer_data.pack_half(values)
+    packed, found = explorer_data.encode_float16(values)
     np.testing.assert_allclose(found, values, rtol=1e-3, atol=1e30 * 2.0**-24)
     assert set(packed) == {"half", "scale"}
-    zeros = explorer_data.pack_half(np.zeros(3))[1]
+    zeros = explorer_data.encode_float16(np.zeros(3))[1]
     assert (zeros == 0.0).all()
 
 

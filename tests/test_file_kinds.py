@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from jaxvae.data.readers.tables import SUFFIXES, read_file
+from jaxvae.data.readers.tables import SUFFIXES, read_column
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 
@@ -28,7 +28,7 @@ def zipped(name):
 
 def cells(path, content, column="tags"):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return [cell for _, cell in read_file(path, column)]
+    return [cell for _, cell in read_column(path, column)]
 
 
 def refusal(path, content, column="tags"):
@@ -65,7 +65,7 @@ def test_parquet_by_another_name_is_named_and_by_its_own_is_read(tmp_path):
 
     path = tmp_path / "clips.parquet"
     parquet.write_table(pyarrow.table({"tags": [["rock"]]}), path)
-    assert [part.to_pylist() for part in read_file(path, "tags")] == [[["rock"]]]
+    assert [part.to_pylist() for part in read_column(path, "tags")] == [[["rock"]]]
     assert "a Parquet file; give it a name" in refusal(tmp_path / "a.csv", path.read_bytes())
 
 

@@ -12,7 +12,7 @@ import jaxvae
 from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.export import formats
-from jaxvae.export.model_files import to_tensors
+from jaxvae.export.model_files import to_state_dict
 from tests.documents import python_block
 from tests.networks import VARIED, make_run
 from tests.test_commands import tool
@@ -49,7 +49,7 @@ def test_each_format_is_these_files(asked, tmp_path):
 def test_safetensors_alone_hold_the_model(architecture, tmp_path):
     run = make_run(*architecture, tmp_path)
     run.export(tmp_path / "m.safetensors")
-    expected = to_tensors(run.network.params, run.network.batch_stats)
+    expected = to_state_dict(run.network.params, run.network.batch_stats)
     found = load_file(tmp_path / "m.safetensors")
     assert found.keys() == expected.keys()
     for name, array in expected.items():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxvae.data import spill_array
 from jaxvae.data.dataset import load_dataset
-from jaxvae.data.spill_array import Growing
+from jaxvae.data.spill_array import SpillArray
 from jaxvae.data.taxonomy import Taxonomy
 from tests.conftest import ROOT
 
@@ -34,7 +34,7 @@ def files() -> int:
 def test_it_holds_what_was_added(parts, most, dtype, monkeypatch):
     monkeypatch.setattr(spill_array, "IN_MEMORY", most)
     parts = [np.array(part, np.int64).astype(dtype) for part in parts]
-    grown = Growing(dtype)
+    grown = SpillArray(dtype)
     for part in parts:
         grown.extend(part)
     expected = np.concatenate([*parts, np.zeros(0, dtype)])
@@ -48,7 +48,7 @@ def test_a_file_goes_with_its_array(monkeypatch, tmp_path):
     monkeypatch.setattr(spill_array, "IN_MEMORY", 100)
     monkeypatch.setattr(spill_array.tempfile, "tempdir", str(tmp_path))
     before = files()
-    grown = Growing(np.int64)
+    grown = SpillArray(np.int64)
     grown.extend(np.arange(6).reshape(2, 3))
     assert files() == before
     grown.extend(np.arange(600))

@@ -210,15 +210,15 @@ def test_words_of_xla_while_joining_are_held_back(tmp_path, capfd, end, code, sa
 
 
 def test_one_process_asks_nobody():
-    assert multihost.is_first()
-    assert not multihost.several()
-    assert multihost.most(2, 3) == (2, 3)
-    assert multihost.from_the_first({"a": 1}, [])[0] == {"a": 1}
-    multihost.agree({"config": "x"})
-    multihost.wait_for_the_first()
-    with pytest.raises(InputError, match="wrong"), multihost.together():
+    assert multihost.is_primary()
+    assert not multihost.is_multiprocess()
+    assert multihost.max_across_hosts(2, 3) == (2, 3)
+    assert multihost.broadcast_from_primary({"a": 1}, [])[0] == {"a": 1}
+    multihost.check_equal({"config": "x"})
+    multihost.wait_for_primary()
+    with pytest.raises(InputError, match="wrong"), multihost.raise_together():
         raise InputError("wrong")
-    with pytest.raises(RuntimeError, match="gloo"), multihost.peers():
+    with pytest.raises(RuntimeError, match="gloo"), multihost.translate_peer_errors():
         raise RuntimeError("gloo: an error of one process alone stays what it is")
 
 
@@ -230,7 +230,7 @@ LOST = "jaxvae: another process of this job has ended (or did not come in time);
     [
         ("sys.exit(0)", 0, ""),
         ("sys.exit(2)", 2, ""),
-        (f"os._exit({launcher.TOLD})", 1, ""),
+        (f"os._exit({launcher.EXIT_REASON_PRINTED})", 1, ""),
         ("os._exit(1)", 1, LOST),
         ("os.abort()", 1, LOST),
         ("os.kill(os.getpid(), signal.SIGKILL)", 137, "jaxvae: ended by SIGKILL"),

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 @pytest.mark.parametrize("signum", signals.SIGNALS)
 def test_a_signal_raises_where_nothing_can_be_lost(signum):
-    with pytest.raises(signals.Interrupted) as caught, signals.requests():
+    with pytest.raises(signals.Interrupted) as caught, signals.listen_for_stop():
         signal.raise_signal(signum)
     assert caught.value.signum == signum
     assert isinstance(caught.value, KeyboardInterrupt)
@@ -27,7 +27,7 @@ def test_a_signal_raises_where_nothing_can_be_lost(signum):
 @pytest.mark.parametrize("signum", signals.SIGNALS)
 def test_a_loop_hears_of_it_when_it_asks(signum):
     def loop():
-        with signals.requests() as asked, asked.defer():
+        with signals.listen_for_stop() as asked, asked.defer():
             assert asked.signum == 0
             signal.raise_signal(signum)
             assert asked.signum == signum
@@ -41,11 +41,11 @@ def test_a_loop_hears_of_it_when_it_asks(signum):
 
 def test_signals_that_come_together_are_one_where_that_is_asked_for(monkeypatch):
     monkeypatch.setattr(signals, "_as_one_seconds", 0.0)
-    signals.take_as_one(0.2)
+    signals.debounce(0.2)
     reached = []
 
     def loop():
-        with signals.requests() as asked, asked.defer():
+        with signals.listen_for_stop() as asked, asked.defer():
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
             reached.append("one")
@@ -62,7 +62,7 @@ def test_a_loop_that_does_not_ask_any_more_is_interrupted_at_its_end():
     reached = []
 
     def loop():
-        with signals.requests() as asked:
+        with signals.listen_for_stop() as asked:
             with asked.defer():
                 signal.raise_signal(signal.SIGTERM)
                 reached.append("end")
@@ -106,7 +106,7 @@ def test_a_signal_that_a_collector_swallows_is_raised_after_it(raised_in, second
     reached = []
 
     def program():
-        with signals.requests():
+        with signals.listen_for_stop():
             raised_in()
             reached.append("collected")
             until = time.monotonic() + seconds
@@ -128,21 +128,21 @@ def test_what_else_a_collector_swallows_is_told_as_ever(monkeypatch):
 
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
-    with signals.requests():
+    with signals.listen_for_stop():
         Broken()
     assert [type(each.exc_value) for each in told] == [KeyError]
 
 
 def test_handlers_are_put_back():
     before = [signal.getsignal(number) for number in signals.SIGNALS]
-    with signals.requests():
+    with signals.listen_for_stop():
         assert [signal.getsignal(number) for number in signals.SIGNALS] != before
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
 def test_a_signal_that_someone_else_takes_care_of_is_left_to_them():
     before = signal.getsignal(signal.SIGTERM)
-    with signals.requests(ignore=(signal.SIGTERM,)):
+    with signals.listen_for_stop(ignore=(signal.SIGTERM,)):
         assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -150,7 +150,7 @@ def test_in_another_thread_nothing_is_installed():
     seen = []
 
     def work():
-        with signals.requests() as asked:
+        with signals.listen_for_stop() as asked:
             seen.append((asked.signum, signal.getsignal(signal.SIGTERM)))
 
     before = signal.getsignal(signal.SIGTERM)

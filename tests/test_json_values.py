@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxvae.data.readers.json_values import json_values
-from jaxvae.data.readers.tables import read_file
+from jaxvae.data.readers.tables import read_column
 from jaxvae.errors import InputError
 
 ROWS = [{"id": n, "tags": [["dark"], ["rock", "jazz"]][n % 2]} for n in range(60)]
@@ -25,7 +25,7 @@ READ = 'rows are objects such as {"tags": ["a tag", "another"]}, a line each, on
 
 def cells(path, text):
     path.write_bytes(text.encode())
-    return [cell for _, cell in read_file(path, "tags")]
+    return [cell for _, cell in read_column(path, "tags")]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".ndjson"])
@@ -37,7 +37,7 @@ def test_the_same_rows_however_they_are_laid_out(tmp_path, name, suffix):
 def test_lines_are_counted_across_indented_values(tmp_path):
     path = tmp_path / "clips.jsonl"
     path.write_text('{"tags": []}\n\n{\n "tags": [\n  "a"\n ]\n}\n{"tags": 3}\n{\n"tags": 4}\n')
-    assert list(read_file(path, "tags")) == [(1, []), (3, ["a"]), (8, 3), (9, 4)]
+    assert list(read_column(path, "tags")) == [(1, []), (3, ["a"]), (8, 3), (9, 4)]
 
 
 VALUES = st.recursive(

@@ -11,17 +11,17 @@ from jaxvae.data import encoding
 from jaxvae.inference import completion, queries
 from jaxvae.inference.likelihood import log_prob_empty, make_likelihood_bound, row_likelihood
 from jaxvae.inference.sampling import sample_prior
-from jaxvae.models.trained import make_network
+from jaxvae.models.trained import rebuild_model
 from jaxvae.models.vae import VAE
 from jaxvae.train.rng import bound_noise
-from jaxvae.train.train_state import create_state
+from jaxvae.train.train_state import create_train_state
 
 TAGS = 4
 
 
 def network(latent_dim, *, num_tags=TAGS, scale=4.0, seed=3, use_batch_norm=False, **options):
     """A small model whose tags depend strongly on z."""
-    _, state = create_state(
+    _, state = create_train_state(
         lambda rngs: VAE(
             num_tags=num_tags,
             latent_dim=latent_dim,
@@ -41,7 +41,7 @@ def network(latent_dim, *, num_tags=TAGS, scale=4.0, seed=3, use_batch_norm=Fals
         shape = params["prior"]["shift_and_scale"].shape
         moved = np.random.default_rng(0).normal(0.0, 0.05, shape).astype(np.float32)
         params["prior"]["shift_and_scale"] = moved
-    return make_network(params, state.batch_stats)
+    return rebuild_model(params, state.batch_stats)
 
 
 LEARNED = {
@@ -81,7 +81,7 @@ def exact(net, points):
 
 
 def rows_of(sets):
-    return encoding.to_rows([np.flatnonzero(row).tolist() for row in sets], sets.shape[1])
+    return encoding.pad_tag_ids([np.flatnonzero(row).tolist() for row in sets], sets.shape[1])
 
 
 @pytest.mark.parametrize(("latent_dim", "points"), [(1, 20_001), (2, 301)])

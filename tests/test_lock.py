@@ -12,14 +12,14 @@ import pytest
 
 from jaxvae.errors import InputError
 from jaxvae.storage import lock
-from jaxvae.storage.lock import claim, refuse_if_held
+from jaxvae.storage.lock import acquire_run_lock, check_not_held
 from tests.conftest import ROOT
 
 
 def test_a_folder_is_held_by_one_process(tmp_path):
     code = (
         "import sys, pathlib\n"
-        "from jaxvae.storage.lock import claim\n"
+        "from jaxvae.storage.lock import acquire_run_lock\n"
         "with claim(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
@@ -35,27 +35,27 @@ def test_a_folder_is_held_by_one_process(tmp_path):
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(InputError, match=f"in use by process {holder.pid}"),
-            claim(tmp_path / "run"),
+            acquire_run_lock(tmp_path / "run"),
         ):
             pass
         holder.kill()
         holder.wait()
-    with claim(tmp_path / "run"):
+    with acquire_run_lock(tmp_path / "run"):
         pass  # the dead process holds nothing
 
 
 def test_a_folder_in_which_nothing_was_written_is_removed(tmp_path):
-    with pytest.raises(KeyError), claim(tmp_path / "run"):
+    with pytest.raises(KeyError), acquire_run_lock(tmp_path / "run"):
         raise KeyError
     assert not (tmp_path / "run").exists()
-    with claim(tmp_path / "run"):
+    with acquire_run_lock(tmp_path / "run"):
         (tmp_path / "run" / "file").touch()
     assert (tmp_path / "run" / "file").exists()
 
 
 def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "run").touch()
-    with pytest.raises(InputError, match="no run folder"), claim(tmp_path / "run"):
+    with pytest.raises(InputError, match="no run folder"), acquire_run_lock(tmp_path / "run"):
         pass
 
 
@@ -70,17 +70,17 @@ def leave(folder, holder, *, seconds_ago=0.0, boot=None):
 
 def test_another_machine_that_shares_the_folder_is_believed_while_it_is_seen(tmp_path):
     leave(tmp_path / "run", "process 5 on elsewhere", seconds_ago=20)
-    for refuse in (refuse_if_held, lambda folder: claim(folder).__enter__()):
+    for refuse in (check_not_held, lambda folder: acquire_run_lock(folder).__enter__()):
         with pytest.raises(InputError, match=r"process 5 on elsewhere, which was seen 2\d s ago"):
             refuse(tmp_path / "run")
     leave(tmp_path / "run", "process 5 on elsewhere", seconds_ago=lock.STALE_SECONDS + 5)
-    with claim(tmp_path / "run"):
+    with acquire_run_lock(tmp_path / "run"):
         assert f"process {os.getpid()}" in (tmp_path / "run" / ".lock").read_text()
 
 
 def test_a_holder_is_seen_again_and_again(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "TOUCH_SECONDS", 0.05)
-    with claim(tmp_path / "run"):
+    with acquire_run_lock(tmp_path / "run"):
         path = tmp_path / "run" / ".lock"
         os.utime(path, (0, 0))
         until = time.monotonic() + 10
@@ -108,14 +108,14 @@ def dead_process() -> int:
 def test_without_locks_a_living_process_holds_and_a_dead_one_does_not(tmp_path, no_locks):
     host = socket.gethostname()
     leave(tmp_path / "run", f"process {os.getppid()} on {host}")
-    with pytest.raises(InputError, match="in use by process"), claim(tmp_path / "run"):
+    with pytest.raises(InputError, match="in use by process"), acquire_run_lock(tmp_path / "run"):
         pass
     leave(tmp_path / "run", f"process {dead_process()} on {host}")
-    with claim(tmp_path / "run"):
+    with acquire_run_lock(tmp_path / "run"):
         pass
     # The machine was started again since: the number is another process's now.
     leave(tmp_path / "run", f"process {os.getppid()} on {host}", boot="another")
-    with claim(tmp_path / "run"):
+    with acquire_run_lock(tmp_path / "run"):
         pass
 
 
@@ -124,7 +124,7 @@ def test_without_locks_one_of_two_that_start_together_gets_it(tmp_path, no_locks
         (tmp_path / "run" / ".lock").write_text("process 5 on elsewhere\n")
 
     monkeypatch.setattr(lock.time, "sleep", other_writes_too)
-    with pytest.raises(InputError, match="same moment"), claim(tmp_path / "run"):
+    with pytest.raises(InputError, match="same moment"), acquire_run_lock(tmp_path / "run"):
         pass
 
 
@@ -138,38 +138,41 @@ def test_a_lock_whose_name_was_taken_away_is_no_lock(tmp_path):
 
 
 def test_asking_takes_nothing(tmp_path):
-    refuse_if_held(tmp_path / "none")
+    check_not_held(tmp_path / "none")
     (tmp_path / "run").mkdir()
-    refuse_if_held(tmp_path / "run")
+    check_not_held(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
-    with claim(tmp_path / "run"), pytest.raises(InputError, match=f"process {os.getpid()}"):
-        refuse_if_held(tmp_path / "run")
+    with (
+        acquire_run_lock(tmp_path / "run"),
+        pytest.raises(InputError, match=f"process {os.getpid()}"),
+    ):
+        check_not_held(tmp_path / "run")
 
 
 def test_a_lock_of_a_time_to_come_is_nobodys(tmp_path):
     path = tmp_path / lock.NAME
     path.write_text("process 1 on another-machine\n")
-    with pytest.raises(InputError, match="in use by process 1"), claim(tmp_path):
+    with pytest.raises(InputError, match="in use by process 1"), acquire_run_lock(tmp_path):
         pass
     os.utime(path, (time.time() + 1e6,) * 2)
-    with claim(tmp_path):
+    with acquire_run_lock(tmp_path):
         pass
 
 
 def test_who_holds_a_lock_is_said_in_letters(tmp_path):
     (tmp_path / lock.NAME).write_bytes(bytes(range(32)) + b" on elsewhere")
-    with pytest.raises(InputError) as refused, claim(tmp_path):
+    with pytest.raises(InputError) as refused, acquire_run_lock(tmp_path):
         pass
     assert str(refused.value).isprintable()
 
 
 def test_a_folder_that_was_replaced_is_no_longer_held(tmp_path):
-    with claim(tmp_path / "run") as check:
+    with acquire_run_lock(tmp_path / "run") as check:
         check()
         (tmp_path / "run").rename(tmp_path / "moved")
         with pytest.raises(InputError, match="was moved or replaced"):
             check()
-        with claim(tmp_path / "run") as other:
+        with acquire_run_lock(tmp_path / "run") as other:
             other()
             with pytest.raises(InputError, match="was moved or replaced"):
                 check()

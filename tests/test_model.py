@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest, uniform
 
 from jaxvae.models.layers import BatchNorm
-from jaxvae.models.vae import VAE, dropout_values, multi_hot, reparameterize
+from jaxvae.models.vae import VAE, dropout_mask, multi_hot, reparameterize
 
 
 def build(**changes):
@@ -90,7 +90,7 @@ def test_looking_rows_up_is_multiplying_their_multi_hot(monkeypatch, use_batch_n
 
     found = []
     for wide in (41, 40):
-        monkeypatch.setattr("jaxvae.models.vae.WIDE", wide)
+        monkeypatch.setattr("jaxvae.models.vae.SPARSE_LOOKUP_MIN_TAGS", wide)
         found.append(jax.value_and_grad(total, has_aux=True)(params))
 
     def close(a, b):
@@ -104,7 +104,7 @@ def test_looking_rows_up_is_multiplying_their_multi_hot(monkeypatch, use_batch_n
 @pytest.mark.parametrize("prior", ["normal", "mixture", "vamp", "flow"])
 def test_every_product_keeps_the_digits_of_float32(monkeypatch, prior, wide):
     """Values and gradients; what a device would make of products by itself does not matter."""
-    monkeypatch.setattr("jaxvae.models.vae.WIDE", wide)
+    monkeypatch.setattr("jaxvae.models.vae.SPARSE_LOOKUP_MIN_TAGS", wide)
     graphdef, params = nnx.split(build(prior=prior, num_components=3), nnx.Param)
     columns = jnp.asarray([[0, 7, 39], [12, 40, 40]], jnp.uint8)
 
@@ -128,7 +128,7 @@ def test_rows_without_values_are_ones():
 
 def test_dropout_touches_active_tags_alone():
     columns = jnp.asarray(np.tile(np.array([[1, 4, 9, 9]], np.uint8), (2000, 1)))  # 9 is padding
-    values = dropout_values(uniforms(columns.shape), jnp.float32(0.3))
+    values = dropout_mask(uniforms(columns.shape), jnp.float32(0.3))
     x = np.asarray(multi_hot(columns, values, 9))
     assert not np.delete(x, [1, 4], axis=1).any()
     # Each active tag survives 70 % of 2,000 rows, each by itself: five standard errors.
@@ -146,14 +146,14 @@ def test_the_widest_column_number_of_a_type_is_still_padding():
 
 def test_dropout_rescales_its_survivors():
     columns = jnp.zeros((500, 40), jnp.uint8)
-    values = dropout_values(uniforms(columns.shape), jnp.float32(0.3))
+    values = dropout_mask(uniforms(columns.shape), jnp.float32(0.3))
     assert set(np.unique(values)) == {np.float32(0.0), np.float32(1.0) / np.float32(0.7)}
     # 20,000 draws: five standard errors of the mean.
     assert float(values.mean()) == pytest.approx(1.0, abs=5 * np.sqrt(0.3 / 0.7 / 20_000))
 
 
 def test_no_dropout_is_the_identity():
-    values = dropout_values(uniforms((5, 7)), jnp.float32(0.0))
+    values = dropout_mask(uniforms((5, 7)), jnp.float32(0.0))
     np.testing.assert_array_equal(values, np.ones((5, 7)))
 
 

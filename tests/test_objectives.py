@@ -39,7 +39,7 @@ def terms(draws=D, seed=0, mask=None, **changes):
         "logvar": logvar,
         "mask": np.ones(B, bool) if mask is None else np.asarray(mask),
     } | changes
-    return objectives.Terms(**values)
+    return objectives.LossTerms(**values)
 
 
 def test_the_elbo_weighs_its_terms():
@@ -210,16 +210,16 @@ def test_the_doubly_reparameterised_gradient_is_torchs(torch):
 )
 def test_schedules_by_hand(name, shares):
     found = [
-        objectives.schedule(name, jnp.int32(step), jnp.float32(8.0), jnp.float32(2.0))
+        objectives.kl_annealing(name, jnp.int32(step), jnp.float32(8.0), jnp.float32(2.0))
         for step in (0, 2, 4, 6, 8, 100)
     ]
     np.testing.assert_allclose(found, shares, atol=1e-6)
 
 
 def test_it_is_the_capacity_that_rises_where_there_is_one():
-    half = objectives.weights_at(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "capacity")
+    half = objectives.anneal_weights(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "capacity")
     assert (float(half.kld), float(half.capacity)) == (4.0, 4.0)
-    half = objectives.weights_at(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "elbo")
+    half = objectives.anneal_weights(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "elbo")
     assert (float(half.kld), float(half.capacity)) == (2.0, 8.0)
 
 
@@ -228,7 +228,7 @@ def test_a_batch_of_padding_alone_has_a_gradient():
     slope = jax.grad(
         lambda mean, mask: objectives.masked_mean(
             objectives.tcvae(
-                objectives.Terms(**terms(mean=mean, mask=mask)._asdict()), weights(kld=4.0), 100
+                objectives.LossTerms(**terms(mean=mean, mask=mask)._asdict()), weights(kld=4.0), 100
             ),
             mask,
             jnp.float32(4.0),

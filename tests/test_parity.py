@@ -12,8 +12,8 @@ from jaxvae.models.layers import BatchNorm
 from jaxvae.models.vae import VAE
 from jaxvae.train import objectives, train_epoch
 from jaxvae.train.forward import forward
-from jaxvae.train.hyperparams import make_numbers
-from jaxvae.train.train_state import create_state
+from jaxvae.train.hyperparams import make_hyperparams
+from jaxvae.train.train_state import create_train_state
 
 TAGS, LATENT, HIDDEN, ROWS, LONGEST = 30, 4, 16, 40, 6
 # Sums of some tens of float32 products, in another order than torch's.
@@ -37,7 +37,7 @@ def with_empty_row(rows):
 
 
 def build(use_batch_norm, seed=0):
-    graphdef, state = create_state(
+    graphdef, state = create_train_state(
         lambda rngs: VAE(
             num_tags=TAGS,
             latent_dim=LATENT,
@@ -141,7 +141,7 @@ def test_gradients_of_every_parameter(pair, torch, bce):
     graphdef, state, twin = pair
     rows, hot = random_rows()
     noise = np.random.default_rng(2).normal(size=(ROWS, LATENT)).astype(np.float32)
-    weights = make_numbers(learning_rate=1.0, kld_weight=2.0).loss_weights
+    weights = make_hyperparams(learning_rate=1.0, kld_weight=2.0).loss_weights
 
     def loss(params):
         terms = forward(
@@ -186,7 +186,7 @@ def test_an_epoch_of_adam_steps(pair, torch, clip, weight_decay, betas):
         batch_size=batch,
         shuffle=False,
     )
-    numbers = make_numbers(
+    hyperparams = make_hyperparams(
         learning_rate=lr, betas=betas, weight_decay=weight_decay, clip_norm=clip, kld_weight=2.0
     )
     noises = [step_noise(state, step, batch) for step in range(3)]
@@ -205,7 +205,7 @@ def test_an_epoch_of_adam_steps(pair, torch, clip, weight_decay, betas):
         adam.step()
         total += float(loss.detach()) * len(part)
 
-    state, sums = run_epoch(state, numbers, with_empty_row(rows))
+    state, sums = run_epoch(state, hyperparams, with_empty_row(rows))
     assert sums.compute()["loss"] == pytest.approx(total / ROWS, rel=1e-5)
     theirs = {name: value.numpy() for name, value in twin.state_dict().items()}
     for layer, arrays in state.params.items():

@@ -16,8 +16,8 @@ from jaxvae.errors import InputError
 from jaxvae.storage import checkpoints
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.storage.epoch_metrics import read_epochs
-from jaxvae.sweeps.optuna_study import Outcome
-from jaxvae.sweeps.progress_table import Standings
+from jaxvae.sweeps.optuna_study import TrialResult
+from jaxvae.sweeps.progress_table import TrialTable
 from jaxvae.train.loggers.display import PlainConsole, Terminal
 from tests.conftest import ROOT
 from tests.test_checkpoints import equal, make_state
@@ -130,8 +130,8 @@ def test_text_is_shown_as_it_is(text, capsys, monkeypatch):
     assert "]8;" not in shown  # the code of a link
     table = []
     options = {"metric": text, "maximise": False, "total": 1, "show": table.append, "live": True}
-    trial = Outcome(number=0, state="complete", value=1.0, drawn={text: text}, measures={})
-    Standings(**options).update([trial], trial)
+    trial = TrialResult(number=0, state="complete", value=1.0, drawn={text: text}, measures={})
+    TrialTable(**options).update([trial], trial)
     PlainConsole().print(table[0])
     assert capsys.readouterr().err.count(text) >= 2
 

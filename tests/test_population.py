@@ -20,7 +20,7 @@ from jaxvae.runtime.sharding import Sharding
 from jaxvae.storage import lock
 from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.sweeps import trials
-from jaxvae.sweeps.member_loop import Watch
+from jaxvae.sweeps.member_loop import MemberCallbacks
 from jaxvae.sweeps.population import Population
 from jaxvae.train import setup
 from jaxvae.train.trainer import train_and_evaluate
@@ -55,13 +55,15 @@ def data() -> tuple[Taxonomy, Dataset]:
 def train(data, configs, *, at_once=4, num_devices=2, epoch=lambda member: None):
     """{position: (member, trees)} of configs trained together, and the trials."""
     mesh = devices.make_mesh(accelerator="cpu", num_devices=num_devices)
-    several = trials.Trials(*data, mesh, at_once)
+    several = trials.TrialRunner(*data, mesh, at_once)
     waiting = [several.member(name, config) for name, config in enumerate(configs)]
     done = {}
-    with signals.requests() as requests:
+    with signals.listen_for_stop() as requests:
         several.train(
             lambda: waiting.pop(0) if waiting else None,
-            Watch(epoch, lambda member, trees: done.update({member.name: (member, trees)})),
+            MemberCallbacks(
+                epoch, lambda member, trees: done.update({member.name: (member, trees)})
+            ),
             requests,
         )
     return done, several
@@ -72,8 +74,8 @@ def alone(data, config):
     taxonomy, dataset = data
     mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
     rows = dataset.rows[dataset.splits["train"]]
-    made = setup.blueprint(config, taxonomy, len(rows))
-    programs = setup.programs_of(config, made.graphdef, taxonomy, dataset, Sharding(mesh))
+    made = setup.build_model(config, taxonomy, len(rows))
+    programs = setup.build_train_context(config, made.graphdef, taxonomy, dataset, Sharding(mesh))
     state, losses = made.initial(config, rows), []
     for _ in range(config.trainer.max_epochs):
         state, sums = programs.train_epoch(state, programs.numbers, programs.rows_of_epoch(0))
@@ -124,12 +126,12 @@ def test_members_of_one_shape_share_a_program_and_are_what_they_are_alone(data):
     ],
 )
 def test_another_program_is_another_shape(field, value):
-    assert trials.shape_of(config_of(**{field: value})) != trials.shape_of(config_of())
+    assert trials.program_key(config_of(**{field: value})) != trials.program_key(config_of())
 
 
 def test_every_field_is_either_a_members_own_or_part_of_its_shape():
-    fields = dict(schema.fields(config_of()))
-    assert not [own for own in trials.OWN_NUMBERS if not any(f.startswith(own) for f in fields)]
+    fields = dict(schema.flatten(config_of()))
+    assert not [own for own in trials.TRACED_FIELDS if not any(f.startswith(own) for f in fields)]
 
 
 def test_shapes_train_side_by_side(data):
@@ -235,14 +237,16 @@ def test_members_taken_at_once_are_those_taken_in_turn(data, monkeypatch):
 
 def test_a_signal_ends_after_the_round(data):
     mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
-    several = trials.Trials(*data, mesh, 1)
+    several = trials.TrialRunner(*data, mesh, 1)
     member = several.member("only", config_of())
-    asked = signals.Requests()
+    asked = signals.StopRequest()
     waiting = [member]
     with pytest.raises(signals.Interrupted):
         several.train(
             lambda: waiting.pop() if waiting else None,
-            Watch(lambda member: setattr(asked, "signum", 15), lambda member, trees: None),
+            MemberCallbacks(
+                lambda member: setattr(asked, "signum", 15), lambda member, trees: None
+            ),
             asked,
         )
     assert member.progress.epoch == 1

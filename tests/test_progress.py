@@ -5,11 +5,11 @@ import math
 import pytest
 
 from jaxvae.config.monitor import MODES, Monitor
-from jaxvae.train.progress import Plan, Progress
+from jaxvae.train.progress import RunPlan, RunProgress
 
 
 def plan(**options):
-    return Plan(
+    return RunPlan(
         **{
             "max_epochs": 10,
             "max_steps": 0,
@@ -24,7 +24,7 @@ def plan(**options):
 
 
 def watch(values, **options):
-    progress, best = Progress(), []
+    progress, best = RunProgress(), []
     for number, loss in enumerate(values, start=1):
         progress.epoch = number
         best.append(progress.observe(loss, plan(**options)))
@@ -47,12 +47,12 @@ def test_patience_counts_validations_without_a_gain():
 
 
 def test_patience_waits_for_the_final_weights():
-    progress = Progress()
+    progress = RunProgress()
     for number in range(1, 8):
         progress.epoch = number
         progress.observe(2.0, plan(patience=2, warmup_epochs=5.0))
         assert progress.stopped_early == (number >= 6)
-    control = Progress()
+    control = RunProgress()
     for number in range(1, 4):
         control.epoch = number
         control.observe(2.0, plan(patience=2))
@@ -76,7 +76,7 @@ def test_the_last_epoch_is_always_validated():
 
 
 def test_a_failure_names_the_term_that_overflowed():
-    progress = Progress()
+    progress = RunProgress()
     progress.fail(7, {"bce": 1.0, "kld": float("inf")})
     assert progress.nonfinite_step == 7
     assert "KL" in progress.nonfinite_terms
@@ -103,6 +103,6 @@ def test_what_is_no_number_is_never_better():
 def test_counters_of_a_checkpoint_from_before_monitors_are_read():
     old = {"epoch": 5, "best_epoch": 3, "best_loss": 1.5}
     new = {"epoch": 5, "best_epoch": 3, "best_value": 1.5}
-    assert Progress.from_facts(old) == Progress.from_facts(new)
-    assert Progress.from_facts(old).best_value == 1.5
+    assert RunProgress.from_facts(old) == RunProgress.from_facts(new)
+    assert RunProgress.from_facts(old).best_value == 1.5
     assert set(MODES.values()) == {"min", "max"}

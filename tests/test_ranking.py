@@ -68,7 +68,7 @@ def test_average_precision_is_of_tags_that_occur_the_commonest_first(monkeypatch
 @given(seed=st.integers(0, 10**6), share=st.floats(0.0, 1.0))
 def test_tags_that_are_taken_leave_at_least_one(seed, share):
     sets = np.random.default_rng(seed).random((20, 7)) < share
-    left, taken = retrieval.remove_tags(sets, seed=seed)
+    left, taken = retrieval.hold_out_tags(sets, seed=seed)
     kept = sets[sets.sum(axis=1) >= 2]
     assert ((left | taken) == kept).all()
     assert not (left & taken).any()
@@ -100,7 +100,7 @@ def test_predictors_are_compared_on_one_task():
     found = retrieval.compare_recall({"a": predict, "b": predict}, sets, {}, seed=5)
     assert found["a"] == found["b"]
     np.testing.assert_array_equal(seen[0], seen[1])
-    np.testing.assert_array_equal(seen[0], retrieval.remove_tags(sets, seed=5)[0])
+    np.testing.assert_array_equal(seen[0], retrieval.hold_out_tags(sets, seed=5)[0])
     assert retrieval.compare_recall({"a": predict}, np.eye(4, dtype=bool), {}, seed=0) == {}
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import jaxvae
 from jaxvae.errors import InputError
-from jaxvae.evaluation.evaluate_run import judge, name_dimensions
+from jaxvae.evaluation.evaluate_run import evaluate_run, name_dimensions
 from tests.test_train import run, timeless, write_clips
 
 PRIORS = {
@@ -44,7 +44,7 @@ def test_a_learned_prior_learns(trained):
 def test_every_use_of_a_run_knows_its_prior(trained):
     _, _, folder = trained
     run = jaxvae.load(folder)
-    judged = judge(run, split="test", num_importance_samples=200)
+    judged = evaluate_run(run, split="test", num_importance_samples=200)
     assert judged["rate"] == pytest.approx(-judged["elbo"] - judged["distortion"])
     # The bound is above the ELBO, and the rate of the rows is not negative.
     assert -judged["nll_iw"] > judged["elbo"] - 0.05

@@ -161,10 +161,10 @@ def test_schedules_end_with_the_last_step(clips):
     }
     long, short = small(clips, **options), small(clips, **options, trainer__max_steps=8)
     for config, steps, epochs in ((long, 24, 4), (short, 8, 2)):
-        numbers = hyperparams.numbers_of(config, steps=6)
+        numbers = hyperparams.hyperparams_from_config(config, steps=6)
         assert float(numbers.decay_steps) == steps
         assert float(numbers.kld_warmup_steps) == steps / 2
-        plan = hyperparams.plan_of(config, steps=6)
+        plan = hyperparams.run_plan_from_config(config, steps=6)
         assert plan.max_epochs == epochs
         assert plan.warmup_epochs == pytest.approx(steps / 2 / 6)
 
@@ -182,15 +182,15 @@ def test_a_warm_up_that_would_never_end_is_refused(clips, options, field):
         run(clips, **options, trainer__max_steps=4)
     assert not (clips / "run" / "config.json").exists()
     config = small(clips, **options, trainer__max_steps=5)
-    assert hyperparams.numbers_of(config, steps=3) is not None
+    assert hyperparams.hyperparams_from_config(config, steps=3) is not None
 
 
 def test_rows_that_no_device_holds_are_refused_with_what_to_do(clips, monkeypatch):
     rows = 42 * 4  # a row has at most four tags of twelve
-    monkeypatch.setattr(devices, "memory", lambda mesh: 2 * rows - 1)
+    monkeypatch.setattr(devices, "device_memory_bytes", lambda mesh: 2 * rows - 1)
     with pytest.raises(InputError, match=r"need 168 of a device's 335 bytes .*rows_per_epoch"):
         run(clips)
-    monkeypatch.setattr(devices, "memory", lambda mesh: 2 * rows)
+    monkeypatch.setattr(devices, "device_memory_bytes", lambda mesh: 2 * rows)
     run(clips, "fits", trainer__max_epochs=1)
-    monkeypatch.setattr(devices, "memory", lambda mesh: 1)
+    monkeypatch.setattr(devices, "device_memory_bytes", lambda mesh: 1)
     run(clips, "streamed", data__rows_per_epoch=16, trainer__max_epochs=1)

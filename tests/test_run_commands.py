@@ -81,17 +81,17 @@ def test_evaluate_prints_one_flat_object(capsys, folder):
 def test_a_report_takes_an_evaluation_of_the_same(capsys, folder, monkeypatch, tmp_path):
     run = jaxvae.load(folder)
     asked = {"split": "val", "num_importance_samples": 20, "seed": 0}
-    judged = saved_evaluation.kept_answer(run, **asked)
+    judged = saved_evaluation.saved_evaluation(run, **asked)
     if judged is None:  # this test runs alone
         shell(capsys, "evaluate", folder, "--split", "val", "--num-importance-samples", 20)
-        judged = saved_evaluation.kept_answer(run, **asked)
+        judged = saved_evaluation.saved_evaluation(run, **asked)
     assert judged["nll_iw"] > 0.0
     for other in ({"split": "test"}, {"num_importance_samples": 21}, {"seed": 1}):
-        assert saved_evaluation.kept_answer(run, **asked | other) is None
+        assert saved_evaluation.saved_evaluation(run, **asked | other) is None
 
     copy = shutil.copytree(folder, tmp_path / "run")
     command = ("report", copy, "--split", "val", "--num-importance-samples", 20)
-    monkeypatch.setattr(evaluate_run, "judge", lambda *given, **named: sys.exit("judged"))
+    monkeypatch.setattr(evaluate_run, "evaluate_run", lambda *given, **named: sys.exit("judged"))
     page = Path(shell(capsys, *command).strip()).read_text(encoding="utf-8")
     assert f"{judged['nll_iw']:.3f}" in page
     path = saved_evaluation.evaluation_path(copy, "val")
@@ -352,7 +352,7 @@ def test_what_takes_long_is_said_before_it_starts(capsys, folder, tmp_path, monk
 def test_a_report_that_can_t_be_written_is_refused_before_the_work(
     capsys, folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(evaluate_run, "judge", lambda *given, **named: pytest.fail("judged"))
+    monkeypatch.setattr(evaluate_run, "evaluate_run", lambda *given, **named: pytest.fail("judged"))
     (tmp_path / "file").touch()
     (tmp_path / "folder.html").mkdir()
     for output in ("file/report.html", "folder.html"):

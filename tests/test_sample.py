@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from jaxvae.inference import sampling
-from jaxvae.inference.sampling import Samples, describe, sample_prior
+from jaxvae.inference.sampling import Samples, describe_samples, sample_prior
 from jaxvae.models.vae import VAE
-from jaxvae.train.train_state import create_state
+from jaxvae.train.train_state import create_train_state
 
 TAGS = 12
 
 
 def network(bias=-1.0, spread=1.0):
     """A model whose tags have about the probability sigmoid(bias)."""
-    graphdef, state = create_state(
+    graphdef, state = create_train_state(
         lambda rngs: VAE(num_tags=TAGS, latent_dim=2, hidden_dim=8, rngs=rngs), seed=0
     )
     params = jax.tree.map(lambda leaf: leaf, state.params)
@@ -93,7 +93,7 @@ def test_more_samples_than_one_chunk_are_not_a_chunk_repeated():
 
 
 def test_of_a_wide_vocabulary_fewer_are_drawn_at_a_time(monkeypatch):
-    assert [sampling.draws_at_once(tags) for tags in (12, 4096, 100_000, 10**6)] == [
+    assert [sampling.sample_batch_size(tags) for tags in (12, 4096, 100_000, 10**6)] == [
         *(4096, 4096, 167, 64),
     ]
     monkeypatch.setattr(sampling, "_MOST_NUMBERS", 100 * TAGS)
@@ -103,7 +103,7 @@ def test_of_a_wide_vocabulary_fewer_are_drawn_at_a_time(monkeypatch):
     error = np.sqrt(expected * (1 - expected) / 950)
     assert (np.abs(samples.multi_hot.mean(axis=0) - expected) < 5 * error).all()
     # Described part by part as a whole.
-    p, values = samples.probabilities.astype(np.float64), describe(samples)
+    p, values = samples.probabilities.astype(np.float64), describe_samples(samples)
     assert values["mean_probability"] == pytest.approx(p.mean())
     assert values["std_probability"] == pytest.approx(p.std())
     entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p)).sum(axis=1)
@@ -112,7 +112,7 @@ def test_of_a_wide_vocabulary_fewer_are_drawn_at_a_time(monkeypatch):
 
 def test_statistics_by_hand():
     hot = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]], bool)
-    values = describe(Samples(hot, np.full((4, 3), 0.5, np.float32), 0.25))
+    values = describe_samples(Samples(hot, np.full((4, 3), 0.5, np.float32), 0.25))
     assert values["num_samples"] == 4
     assert values["avg_tags_per_sample"] == 1.25
     assert values["std_tags_per_sample"] == pytest.approx(np.sqrt(0.6875))

@@ -23,7 +23,7 @@ from jaxvae.reports import sweep_figures
 from jaxvae.runtime import signals
 from jaxvae.sweeps import optuna_study as study_module
 from jaxvae.sweeps import rate_distortion
-from jaxvae.sweeps.optuna_study import PRUNERS, SAMPLERS, Outcome, Study
+from jaxvae.sweeps.optuna_study import PRUNERS, SAMPLERS, Study, TrialResult
 from jaxvae.sweeps.search import config_file
 from jaxvae.sweeps.seeds import spread
 from jaxvae.sweeps.study_terms import differences, in_a_line, terms_of
@@ -522,18 +522,18 @@ def test_a_study_is_not_begun_twice(found, space, capsys):
 def test_the_standings_on_a_terminal_are_a_table_of_the_best():
     from rich.console import Console
 
-    from jaxvae.sweeps.progress_table import Standings
+    from jaxvae.sweeps.progress_table import TrialTable
 
     shown = []
     outcomes = [
-        Outcome(
+        TrialResult(
             n, "complete", value, {"trainer.optimizer.lr": 0.001 * n, "model.prior": "vamp"}, {}
         )
         for n, value in enumerate([3.0, 1.0, 2.0])
     ]
-    outcomes.append(Outcome(3, "pruned", None, {}, {}))
+    outcomes.append(TrialResult(3, "pruned", None, {}, {}))
     for live in (True, False):
-        table = Standings(metric="m", maximise=False, total=9, show=shown.append, live=live)
+        table = TrialTable(metric="m", maximise=False, total=9, show=shown.append, live=live)
         table.update(outcomes, outcomes[-1])
     console = Console(width=100)
     with console.capture() as text:
@@ -691,7 +691,7 @@ def test_a_frontier_trades_rate_for_distortion(tmp_path, capsys):
     ],
 )
 def test_weights_as_typed(text, weights):
-    assert rate_distortion.weights_of(text) == weights
+    assert rate_distortion.parse_weight_grid(text) == weights
 
 
 @pytest.mark.parametrize(
@@ -699,7 +699,7 @@ def test_weights_as_typed(text, weights):
 )
 def test_weights_that_are_none(text):
     with pytest.raises(InputError, match="kld_weights"):
-        rate_distortion.weights_of(text)
+        rate_distortion.parse_weight_grid(text)
 
 
 def point(weight, nll, rate, distortion):
@@ -725,7 +725,7 @@ def test_what_is_recommended():
 def test_a_config_file_has_what_differs(tmp_path):
     base = parsing.load_config(f"{ROOT}/configs/medium.py")
     origin = parsing.load_config(f"{ROOT}/configs/base.py")
-    best = Outcome(3, "complete", 1.0, {"trainer.optimizer.betas": [0.5, 0.9], "seed": 7}, {})
+    best = TrialResult(3, "complete", 1.0, {"trainer.optimizer.betas": [0.5, 0.9], "seed": 7}, {})
     path = tmp_path / "best.py"
     path.write_text(config_file(base, origin, best, "A title."))
     config = parsing.load_config(str(path))

@@ -101,8 +101,8 @@ def test_the_tuned_preset_leaves_the_architecture():
     assert for_likelihood.model == tuned.model
     assert for_likelihood.trainer.ema_decay == tuned.trainer.ema_decay
     wide = config_of(f"--config={ROOT}/configs/large.py:trainer=tuned_iw_wide")
-    before = dict(schema.fields(for_likelihood))
-    changed = {name for name, value in schema.fields(wide) if value != before[name]}
+    before = dict(schema.flatten(for_likelihood))
+    changed = {name for name, value in schema.flatten(wide) if value != before[name]}
     assert changed == {
         *("model_name", "model.latent_dim", "model.hidden_dim", "model.use_batch_norm"),
         *("model.hidden_dropout_p", "loss.num_importance_samples"),
@@ -433,18 +433,18 @@ def test_every_field_has_a_help_text():
     source = (ROOT / "configs" / "base.py").read_text()
     config = parsing.load_config(str(ROOT / "configs" / "base.py"))
     text = schema.field_help(source, config)
-    for name, _ in schema.fields(config):
+    for name, _ in schema.flatten(config):
         assert re.search(rf"--config\.{re.escape(name)}=.*\n      \S", text), name
 
 
 def test_every_ranged_field_exists():
     config = parsing.load_config(str(ROOT / "configs" / "base.py"))
-    assert set(validation.RANGES) <= dict(schema.fields(config)).keys()
+    assert set(validation.RANGES) <= dict(schema.flatten(config)).keys()
 
 
 def test_retired_names_are_not_fields():
     config = parsing.load_config(str(ROOT / "configs" / "base.py"))
-    assert not set(schema.RETIRED) & dict(schema.fields(config)).keys()
+    assert not set(schema.RETIRED) & dict(schema.flatten(config)).keys()
 
 
 @pytest.mark.parametrize("gone", [True, False])

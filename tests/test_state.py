@@ -7,16 +7,18 @@ import optax
 import pytest
 
 from jaxvae.models.vae import VAE
-from jaxvae.train.hyperparams import make_numbers
-from jaxvae.train.optimizer import learning_rate_at
-from jaxvae.train.train_state import apply_gradients, best_of, create_state
+from jaxvae.train.hyperparams import make_hyperparams
+from jaxvae.train.optimizer import learning_rate_schedule
+from jaxvae.train.train_state import apply_gradients, create_train_state, eval_params
 
 STEPS = np.arange(0, 120)
 
 
 def rates(**options):
-    numbers = make_numbers(learning_rate=0.1, total_steps=100, **options)
-    return jax.vmap(lambda step: learning_rate_at(numbers, step))(jnp.asarray(STEPS, jnp.int32))
+    hyperparams = make_hyperparams(learning_rate=0.1, total_steps=100, **options)
+    return jax.vmap(lambda step: learning_rate_schedule(hyperparams, step))(
+        jnp.asarray(STEPS, jnp.int32)
+    )
 
 
 def test_constant():
@@ -58,7 +60,7 @@ def small_state(seed=0):
     def build(rngs):
         return VAE(num_tags=5, latent_dim=2, hidden_dim=4, use_batch_norm=True, rngs=rngs)
 
-    return create_state(build, seed=seed)[1]
+    return create_train_state(build, seed=seed)[1]
 
 
 def leaves(state):
@@ -72,7 +74,7 @@ def leaves(state):
 def test_what_is_not_finite_freezes_the_state_for_good(monkeypatch, where, device):
     """By the branch that CPUs take, and by what is compiled for accelerators."""
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, **ways: ways[device](*given))
-    numbers = make_numbers(learning_rate=0.1, clip_norm=1.0)
+    hyperparams = make_hyperparams(learning_rate=0.1, clip_norm=1.0)
     good = jax.tree.map(jnp.ones_like, small_state().params)
     bad = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(jnp.nan), good)
 
@@ -83,7 +85,7 @@ def test_what_is_not_finite_freezes_the_state_for_good(monkeypatch, where, devic
             gradients,
             batch_stats=jax.tree.map(lambda x: x + jnp.ones_like(x), state.batch_stats),
             loss=loss,
-            numbers=numbers,
+            hyperparams=hyperparams,
         )
 
     start = small_state()
@@ -112,7 +114,7 @@ def test_the_seed_makes_the_state():
 
 def steps(state, count, *, decoupled=False, **options):
     """Parameters after each of some steps with gradients that depend on the step."""
-    numbers = make_numbers(learning_rate=0.1, **options)
+    hyperparams = make_hyperparams(learning_rate=0.1, **options)
 
     @jax.jit
     def advance(state):
@@ -124,7 +126,7 @@ def steps(state, count, *, decoupled=False, **options):
             gradients,
             batch_stats=state.batch_stats,
             loss=jnp.float32(1.0),
-            numbers=numbers,
+            hyperparams=hyperparams,
             decoupled=decoupled,
         )
 
@@ -136,7 +138,7 @@ def steps(state, count, *, decoupled=False, **options):
 
 
 def averaged_state(**options):
-    return create_state(
+    return create_train_state(
         lambda rngs: VAE(num_tags=5, latent_dim=2, hidden_dim=4, rngs=rngs), seed=0, **options
     )[1]
 
@@ -149,9 +151,9 @@ def test_the_average_by_hand():
         decay = min(0.4, (1 + number) / (10 + number))
         average = decay * average + (1 - decay) * np.asarray(state.params["fc1"]["kernel"])
         np.testing.assert_allclose(state.average["fc1"]["kernel"], average, rtol=1e-5)
-    assert best_of(state)["params"] is state.average
+    assert eval_params(state)["params"] is state.average
     plain = steps(averaged_state(), 8)[-1]
-    assert best_of(plain)["params"] is plain.params
+    assert eval_params(plain)["params"] is plain.params
     assert np.array_equal(plain.params["fc4"]["bias"], state.params["fc4"]["bias"])
 
 

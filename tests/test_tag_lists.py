@@ -107,7 +107,7 @@ def test_a_cell_may_hold_what_a_command_takes(cell, tags):
 
 @pytest.mark.parametrize("cell", ["[live], jazz", "(live) folk", "['folk' 'world']", "folk (uk"])
 def test_brackets_of_no_known_tag_stay_refused(cell):
-    with pytest.raises(tag_parser.UnreadableCell):
+    with pytest.raises(tag_parser.TagParseError):
         tag_parser.parse_tags(cell, TAXONOMY)
 
 

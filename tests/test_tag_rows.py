@@ -39,9 +39,9 @@ def column_of(tag: str) -> int:
 def read(cells) -> tuple:
     """Rows, unknown tags and unreadable rows of all blocks, rows counted through."""
     rows, unknown, unreadable = [], Counter(), []
-    for block in encoding.blocks(cells):
+    for block in encoding.read_blocks(cells):
         unreadable += [(len(rows) + row, line, why) for row, line, why in block.unreadable]
-        columns, lengths, unknown_here = encoding.number_tags(block, column_of, len(KNOWN))
+        columns, lengths, unknown_here = encoding.encode_block(block, column_of, len(KNOWN))
         assert len(lengths) == block.num_rows
         ends = np.cumsum(lengths)
         rows += [columns[end - n : end].tolist() for end, n in zip(ends, lengths, strict=True)]
@@ -92,15 +92,15 @@ def test_numbered_words_are_read_without_a_loop_over_cells(monkeypatch):
 def test_many_cells_make_many_blocks(monkeypatch):
     monkeypatch.setattr(encoding, "BLOCK", 4)
     cells = [(n, ["rock", "jazz"][: n % 3]) for n in range(10)]
-    assert [block.num_rows for block in encoding.blocks(cells)] == [4, 4, 2]
+    assert [block.num_rows for block in encoding.read_blocks(cells)] == [4, 4, 2]
     assert read(cells)[0] == [[0, 1][: n % 3] for n in range(10)]
 
 
 @pytest.mark.parametrize("block", [1, 2, 100])
 def test_padding(monkeypatch, block):
     monkeypatch.setattr(encoding, "_PADDED", 3 * block)
-    rows = encoding.pad(np.array([5, 1, 2, 3]), np.array([1, 0, 3]), fill=9, dtype=np.uint8)
+    rows = encoding.pad_ragged(np.array([5, 1, 2, 3]), np.array([1, 0, 3]), fill=9, dtype=np.uint8)
     assert rows.tolist() == [[5, 9, 9], [9, 9, 9], [1, 2, 3]]
     assert rows.dtype == np.uint8
-    empty = encoding.pad(np.array([], int), np.array([0, 0]), fill=9, dtype=np.uint16)
+    empty = encoding.pad_ragged(np.array([], int), np.array([0, 0]), fill=9, dtype=np.uint16)
     assert empty.tolist() == [[9], [9]]

@@ -39,7 +39,7 @@ def check_torch(run, torch, tmp_path):
     assert list(model.state_dict()) == list(weights)  # strictly, and in the file's order
     assert model.tags == list(TAXONOMY.tags)
     x = rows(TAXONOMY.num_tags)
-    sparse = encoding.to_rows([np.flatnonzero(row).tolist() for row in x], TAXONOMY.num_tags)
+    sparse = encoding.pad_tag_ids([np.flatnonzero(row).tolist() for row in x], TAXONOMY.num_tags)
     with torch.no_grad():
         mean, logvar = model.encode(torch.from_numpy(x))
         logits = model.decode(mean).numpy()

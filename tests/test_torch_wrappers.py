@@ -105,7 +105,7 @@ def test_a_saved_state_dict_is_the_model_that_torch_has(tmp_path, name, expected
     tensors = read_pth(tmp_path / "model.pt")
     assert set(tensors) == set(plain())
     np.testing.assert_allclose(
-        model_files.numpy_logits(tensors, expected[0]), expected[1], atol=1e-6
+        model_files.reference_logits(tensors, expected[0]), expected[1], atol=1e-6
     )
 
 

@@ -10,7 +10,7 @@ from jaxvae.config import parsing
 from jaxvae.errors import InputError
 from jaxvae.inference.load import load
 from jaxvae.storage.epoch_metrics import read_epochs
-from jaxvae.storage.saved_rows import load_kept_rows
+from jaxvae.storage.saved_rows import load_saved_rows
 from jaxvae.train.loggers import trackers
 from jaxvae.train.loggers.trackers import run_name
 from tests.test_settings import MEDIUM, refusal
@@ -136,7 +136,7 @@ def test_the_projector_shows_posterior_means_and_their_tags(shown):
         return Client(app).get("/", query_string=query).get_data()
 
     opened = load(folder)
-    kept = load_kept_rows(folder, opened.taxonomy)
+    kept = load_saved_rows(folder, opened.taxonomy)
     rows = kept.rows[kept.positions("train")]
     tags = [[opened.taxonomy.tags[c] for c in row if c < 12] for row in rows]
     tensor = np.frombuffer(served(plugin._serve_tensor), np.float32).reshape(-1, 2)
@@ -232,7 +232,7 @@ def line(epoch):
 def track(kept=None, **opened):
     said = []
     kept = kept or {name: {} for name in opened}
-    return trackers.Tracked(opened, say=said.append, kept=kept, keep=lambda: None), said
+    return trackers.TrackerGroup(opened, say=said.append, kept=kept, keep=lambda: None), said
 
 
 def test_each_gets_the_epochs_that_it_lacks():

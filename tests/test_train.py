@@ -265,7 +265,7 @@ EFFECTS = {
 
 def test_every_field_has_an_effect_to_show():
     config = parsing.load_config(str(ROOT / "configs" / "base.py"))
-    assert dict(schema.fields(config)).keys() == EFFECTS.keys()
+    assert dict(schema.flatten(config)).keys() == EFFECTS.keys()
 
 
 class Killed(Exception):

@@ -43,7 +43,7 @@ def add_to(commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.evaluation.evaluate_run import judge
+    from jaxvae.evaluation.evaluate_run import evaluate_run
     from jaxvae.evaluation.saved_evaluation import evaluation_path
     from jaxvae.inference.ensemble import Ensemble
     from jaxvae.reports.summary_text import evaluation_table
@@ -52,7 +52,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
     run = load_any(options)
     if isinstance(run, Ensemble):
         return _evaluate_ensemble(run, options)
-    judged = judge(
+    judged = evaluate_run(
         run,
         split=options.split,
         num_importance_samples=options.num_importance_samples,
@@ -69,9 +69,9 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _evaluate_ensemble(ensemble, options: argparse.Namespace) -> int:
-    from jaxvae.inference.ensemble import judge_ensemble
+    from jaxvae.inference.ensemble import evaluate_ensemble
 
-    judged = judge_ensemble(
+    judged = evaluate_ensemble(
         ensemble,
         split=options.split,
         num_importance_samples=options.num_importance_samples,

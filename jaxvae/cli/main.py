@@ -149,7 +149,7 @@ def _dispatch(arguments: list[str]) -> int:
     if options.run not in (_data, _train):
         quiet_libraries()
     if not getattr(options, "takes_config", False):
-        signals.as_before()
+        signals.restore_handlers()
     return options.run(options, rest)
 
 

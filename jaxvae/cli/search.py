@@ -214,7 +214,7 @@ def _run_search(
     from jaxvae.storage import atomic_files
     from jaxvae.sweeps import study_dir
     from jaxvae.sweeps.optuna_study import Study, sqlite_url
-    from jaxvae.sweeps.progress_table import standings
+    from jaxvae.sweeps.progress_table import trial_table
     from jaxvae.sweeps.search import as_given, is_higher_better, search
     from jaxvae.sweeps.study_terms import terms_of
 
@@ -251,7 +251,7 @@ def _run_search(
         given = config.copy_and_resolve_references()
         study.suggest_first(apply(given, as_given(config)).drawn)
 
-        with standings(metric=metric, maximise=maximise, total=facts["trials"], say=say) as shown:
+        with trial_table(metric=metric, maximise=maximise, total=facts["trials"], say=say) as shown:
             leading = search(
                 trials,
                 study,

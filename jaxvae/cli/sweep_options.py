@@ -67,20 +67,20 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.runtime import compilation_cache, devices
     from jaxvae.storage import lock
-    from jaxvae.sweeps.trials import Trials, refuse_alone, share_devices
+    from jaxvae.sweeps.trials import TrialRunner, check_sweepable, share_devices
 
-    refuse_alone(config)
-    lock.refuse_if_held(folder)
+    check_sweepable(config)
+    lock.check_not_held(folder)
     at_second = "jaxvae: stopped at once; what was saved before stands"
     with (
         signals.exit_at_second_signal(at_second),
-        signals.requests() as requests,
+        signals.listen_for_stop() as requests,
         contextlib.ExitStack() as held,
     ):
         with requests.defer():  # a folder that is made is held, or gone again
-            held.enter_context(lock.claim(folder))
-        compilation_cache.keep_programs()
-        devices.start(
+            held.enter_context(lock.acquire_run_lock(folder))
+        compilation_cache.enable_compilation_cache()
+        devices.configure_platform(
             accelerator=config.trainer.accelerator, deterministic=config.trainer.deterministic
         )
         mesh = share_devices(config.trainer.accelerator, at_once)
@@ -93,10 +93,11 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
             )
         say(
             f"{len(dataset.rows):,} rows, {taxonomy.num_tags} tags; "
-            f"{at_once} runs at once on {devices.describe(mesh.devices.flatten())}; folder {folder}"
+            f"{at_once} runs at once on {devices.describe_devices(mesh.devices.flatten())}; "
+            f"folder {folder}"
         )
         with requests.defer():
-            yield Trials(taxonomy, dataset, mesh, at_once), requests
+            yield TrialRunner(taxonomy, dataset, mesh, at_once), requests
 
 
 def say(text: str) -> None:

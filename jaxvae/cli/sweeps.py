@@ -52,11 +52,11 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.sweeps import seeds
 
     for made in sorted(folder.glob("seed_*")):
-        for line in run_dir.keep_older_values(made, config, typed=overrides):
+        for line in run_dir.keep_values_of_older_run(made, config, typed=overrides):
             say(f"jaxvae: {line}")
         plain = json.loads(config.to_json())
-        given = dict(schema.fields(plain)) | {"seed": int(made.name.removeprefix("seed_"))}
-        run_dir.refuse_other_settings(made, given)
+        given = dict(schema.flatten(plain)) | {"seed": int(made.name.removeprefix("seed_"))}
+        run_dir.check_same_settings(made, given)
     try:
         with prepared_trials(config, folder, min(options.at_once, options.num)) as (
             trials,
@@ -102,16 +102,21 @@ def _ending(member) -> str:
 
 def _frontier(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.storage.atomic_files import write_json, write_text
-    from jaxvae.sweeps.rate_distortion import PURPOSES, frontier, recommend, weights_of
+    from jaxvae.sweeps.rate_distortion import (
+        PURPOSES,
+        parse_weight_grid,
+        recommend,
+        train_rate_distortion,
+    )
 
     at_least_one(options, "seeds")
-    weights = weights_of(options.kld_weights)
+    weights = parse_weight_grid(options.kld_weights)
     config, _, folder = parse(options, rest, "frontier")
     _check_last_seed(config, "--seeds", options.seeds)
     at_once = min(options.at_once, len(weights) * options.seeds)
     try:
         with prepared_trials(config, folder, at_once) as (trials, requests):
-            points = frontier(
+            points = train_rate_distortion(
                 trials,
                 config,
                 weights=weights,

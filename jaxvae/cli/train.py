@@ -89,11 +89,11 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
         return launcher.supervise([*program, *arguments])
     if not alone:
         launcher.follow_supervisor()
-        signals.take_as_one(_FORWARDED_SECONDS)
+        signals.debounce(_FORWARDED_SECONDS)
     workdir = user_path(values.workdir) if values.workdir else _new_workdir()
     folder = run_path(values.workdir or workdir)  # as it was typed: a Path is no URL any more
     if alone:  # before JAX is imported, which takes long
-        lock.refuse_if_held(folder)
+        lock.check_not_held(folder)
     if alone and values.num_processes != 1 and launcher.is_indexed_pod(os.environ):
         print(
             "jaxvae: this pod of a Kubernetes job trains by itself; pip install 'jax[k8s]', or "
@@ -107,14 +107,16 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
         from jaxvae.storage import run_dir
         from jaxvae.train.trainer import TrainingFailed, train_and_evaluate
 
-        for line in run_dir.keep_older_values(folder, config, typed=overrides):
+        for line in run_dir.keep_values_of_older_run(folder, config, typed=overrides):
             print(f"jaxvae: {line}", file=sys.stderr)
         try:
             multihost.join(**flagged)
-            with multihost.first_leaves_last():
+            with multihost.exit_primary_last():
                 train_and_evaluate(config, workdir, overrides=overrides)
         except TrainingFailed as error:
-            raise CommandEnded(error, TRAINING_FAILED if alone else launcher.TOLD) from error
+            raise CommandEnded(
+                error, TRAINING_FAILED if alone else launcher.EXIT_REASON_PRINTED
+            ) from error
         except launcher.PeerLost as error:  # `supervise` says what that means
             raise CommandEnded(error.reason, TRAINING_FAILED) from error
         except signals.Interrupted as error:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxvae.config import hints
 from jaxvae.config.paths import user_path
-from jaxvae.config.schema import RETIRED, fields
+from jaxvae.config.schema import RETIRED, flatten
 from jaxvae.config.validation import validate
 from jaxvae.errors import InputError, did_you_mean
 
@@ -31,7 +31,7 @@ def find_file(name: str, *, flag: str = "config") -> Path:
       InputError: there is none.
     """
     path = user_path(name)
-    places = [path, *([_brought() / path] if path.parts[:1] == ("configs",) else [])]
+    places = [path, *([_shipped_configs_root() / path] if path.parts[:1] == ("configs",) else [])]
     for place in places:
         if place.is_file():
             return place
@@ -40,7 +40,7 @@ def find_file(name: str, *, flag: str = "config") -> Path:
     raise InputError(f"--{flag}={name}: no such file{did_you_mean(name, known)}")
 
 
-def _brought() -> Path:
+def _shipped_configs_root() -> Path:
     """The folder that has the package's own `configs`."""
     package = Path(__file__).resolve().parent.parent
     shipped = package / "shipped"
@@ -56,7 +56,7 @@ def load_config(path_and_presets: str) -> ConfigDict:
     name, _, presets = path_and_presets.partition(":")
     path = find_file(name)
     # A config imports its neighbours as `configs.base`, wherever the command was started.
-    for root in map(str, (Path.cwd(), path.resolve().parent.parent, _brought())):
+    for root in map(str, (Path.cwd(), path.resolve().parent.parent, _shipped_configs_root())):
         if root not in sys.path:
             sys.path.append(root)
     spec = importlib.util.spec_from_file_location("jaxvae_config", path)
@@ -93,7 +93,7 @@ def parse(
     values = flags.FlagValues()
     source, arguments = take_config(expand_flag_files(argv[1:]))
     config = load_config(source)
-    known = dict(fields(config))
+    known = dict(flatten(config))
     for argument in arguments:
         _check_name(argument, known)
 

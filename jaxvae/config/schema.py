@@ -24,11 +24,11 @@ RETIRED = {
 }
 
 
-def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields every leaf of a config as (dotted name, value)."""
     for key, value in config.items():
         if isinstance(value, ConfigDict | dict):
-            yield from fields(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
@@ -58,7 +58,7 @@ def field_help(source: str, config: ConfigDict) -> str:
     """
     comments = dict(re.findall(r"^\s*c\.([\w.]+) = .*?  # (.*)$", source, flags=re.MULTILINE))
     lines = []
-    for name, value in fields(config):
+    for name, value in flatten(config):
         shown = value if isinstance(value, str) and value else repr(value)
         lines.append(f"  --config.{name}={shown}\n      {comments.get(name, '')}".rstrip())
     return "\n".join(lines)

@@ -8,9 +8,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvae.config.monitor import check_monitor
-from jaxvae.config.schema import fields
+from jaxvae.config.schema import flatten
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.models.layer_names import MOST, are_widths
+from jaxvae.models.layer_names import MAX_HIDDEN_LAYERS, is_valid_hidden_dims
 
 
 def _at_least(low):
@@ -44,8 +44,9 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.latent_dim": _from_to(1, 2**16),
     "model.hidden_dim": _from_to(1, 2**20),
     "model.hidden_dims": (
-        are_widths,
-        f"must be up to {MOST} whole numbers from 1 to 1,048,576, such as 256,128, or ()",
+        is_valid_hidden_dims,
+        f"must be up to {MAX_HIDDEN_LAYERS} whole numbers from 1 to 1,048,576, such as 256,128, "
+        "or ()",
     ),
     "model.dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "model.hidden_dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
@@ -211,4 +212,4 @@ def validate(config: ConfigDict) -> None:
     Raises:
       InputError: naming the field, the value and what it must be.
     """
-    check(config, dict(fields(config)))
+    check(config, dict(flatten(config)))

@@ -16,11 +16,11 @@ import numpy as np
 from jaxvae.config.paths import user_path
 from jaxvae.data import encoding
 from jaxvae.data.embedded_corpus import Corpus, build_corpus
-from jaxvae.data.encoding import make_lookup
+from jaxvae.data.encoding import make_tag_lookup
 from jaxvae.data.readers import tables
 from jaxvae.data.readers.hub_dataset import read_hub
-from jaxvae.data.spill_array import Growing
-from jaxvae.data.splits import count_twins, group_rows, split_rows
+from jaxvae.data.spill_array import SpillArray
+from jaxvae.data.splits import count_duplicates, group_rows, split_rows
 from jaxvae.data.summary import (
     SHOWN,
     describe_rows,
@@ -36,9 +36,8 @@ __all__ = [
     "Dataset",
     "fingerprint_rows",
     "format_report",
-    "generator_of",
+    "known_generator",
     "load_dataset",
-    "make_lookup",
     "split_rows",
 ]
 
@@ -116,7 +115,7 @@ def load_dataset(
         seed=split_seed,
     )
     groups = group_rows(rows)
-    twins = count_twins(groups, splits)
+    twins = count_duplicates(groups, splits)
     distinct = int(groups.max()) + 1
     report["repeated_sets"] = {
         "distinct": distinct,
@@ -128,11 +127,11 @@ def load_dataset(
     report["split_sizes"] = {name: len(part) for name, part in splits.items()}
     report["source"] = source
     report["fingerprint"] = fingerprint = fingerprint_rows(rows, taxonomy)
-    generator = generator_of(str(dataset_name), taxonomy)
+    generator = known_generator(str(dataset_name), taxonomy)
     return Dataset(rows, source_row, splits, report, fingerprint, source, generator)
 
 
-def generator_of(dataset_name: str, taxonomy: Taxonomy) -> Corpus | None:
+def known_generator(dataset_name: str, taxonomy: Taxonomy) -> Corpus | None:
     """The corpus that drew a data set's rows, whose likelihood no model beats on average.
 
     Args:
@@ -173,7 +172,7 @@ def _open(name: str, split: str, column: str, streaming: bool) -> tuple[tables.C
     if split != "train":
         raise InputError(f"dataset_split {split!r}: only hub data sets have splits; leave 'train'")
     if name != EMBEDDED:
-        return tables.read_file(path, column), f"{name}, column {column}"
+        return tables.read_column(path, column), f"{name}, column {column}"
     # Its seed is no option: the embedded corpus is one data set, the same everywhere.
     return ((None, tags) for tags in build_corpus().draw(seed=0).tags), "the embedded corpus"
 
@@ -187,14 +186,14 @@ def _encode(
     cells: tables.Cells, taxonomy: Taxonomy, source: str, max_unreadable_fraction: float
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """Turns cells into rows [N, K], their source rows [N], and the report's part about them."""
-    column_of = make_lookup(taxonomy)
+    column_of = make_tag_lookup(taxonomy)
     dtype = np.min_scalar_type(taxonomy.num_tags)
     unknown: Counter[str] = Counter()
     unreadable: list[dict] = []
-    flat, counts, positions = Growing(dtype), Growing(np.uint32), Growing(np.int64)
+    flat, counts, positions = SpillArray(dtype), SpillArray(np.uint32), SpillArray(np.int64)
     num_read = num_unreadable = num_kept = 0
-    for block in encoding.blocks(cells, taxonomy):
-        columns, lengths, unknown_here = encoding.number_tags(block, column_of, taxonomy.num_tags)
+    for block in encoding.read_blocks(cells, taxonomy):
+        columns, lengths, unknown_here = encoding.encode_block(block, column_of, taxonomy.num_tags)
         unknown.update(unknown_here)
         for row, line, reason in block.unreadable[: SHOWN - len(unreadable)]:
             at_line = {} if line is None else {"line": line}
@@ -230,7 +229,7 @@ def _encode(
             f"{source}: {num_kept:,} rows padded to the longest, {lengths.max():,} tags, exceed "
             f"{MAX_ROWS_BYTES >> 30} GiB; leave out the rows with the most tags"
         )
-    rows = encoding.pad(columns, lengths, fill=taxonomy.num_tags, dtype=dtype)
+    rows = encoding.pad_ragged(columns, lengths, fill=taxonomy.num_tags, dtype=dtype)
     report = {
         "rows_read": num_read,
         "rows_kept": len(rows),

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxvae.data.spill_array import Growing
-from jaxvae.data.tag_parser import MAX_CELL, UnreadableCell, parse_tags
+from jaxvae.data.spill_array import SpillArray
+from jaxvae.data.tag_parser import MAX_CELL, TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 
 BLOCK = 65_536
@@ -38,7 +38,7 @@ class TagBlock:
     unreadable: list[tuple[int, int | None, str]]
 
 
-def blocks(cells: Iterable, taxonomy: Taxonomy | None = None) -> Iterator[TagBlock]:
+def read_blocks(cells: Iterable, taxonomy: Taxonomy | None = None) -> Iterator[TagBlock]:
     """Gathers cells into blocks, in their order.
 
     Args:
@@ -62,7 +62,7 @@ def blocks(cells: Iterable, taxonomy: Taxonomy | None = None) -> Iterator[TagBlo
         yield _from_cells(pending, taxonomy)
 
 
-def number_tags(
+def encode_block(
     block: TagBlock, column_of: Callable[[str], int], num_tags: int
 ) -> tuple[np.ndarray, np.ndarray, Counter[str]]:
     """Turns a block's tags into column numbers.
@@ -87,7 +87,7 @@ def number_tags(
     return columns, np.bincount(rows, minlength=block.num_rows), unknown
 
 
-def pad(columns: np.ndarray, lengths: np.ndarray, *, fill: int, dtype) -> np.ndarray:
+def pad_ragged(columns: np.ndarray, lengths: np.ndarray, *, fill: int, dtype) -> np.ndarray:
     """Lays ragged rows out as `[N, K]`, K the longest row and at least one; not to be written to.
 
     Args:
@@ -96,7 +96,7 @@ def pad(columns: np.ndarray, lengths: np.ndarray, *, fill: int, dtype) -> np.nda
         fill: what fills a row up.
         dtype: of the result.
     """
-    rows = Growing(dtype)
+    rows = SpillArray(dtype)
     place = np.arange(max(1, int(lengths.max(initial=0))))
     start = 0
     size = max(1, _PADDED // len(place))
@@ -138,7 +138,7 @@ def _from_cells(cells: list[tuple], taxonomy: Taxonomy | None) -> TagBlock:
     for row, (line, cell) in enumerate(cells):
         try:
             tags = parse_tags(cell, taxonomy)
-        except UnreadableCell as error:
+        except TagParseError as error:
             unreadable.append((row, line, str(error)))
             continue
         lengths[row] = len(tags)
@@ -175,7 +175,7 @@ def _from_array(array, taxonomy: Taxonomy | None) -> TagBlock:
     for suspect in suspects.tolist():
         try:
             parse_tags(array[suspect].as_py())
-        except UnreadableCell as error:
+        except TagParseError as error:
             unreadable.append((suspect, None, str(error)))
     blank = np.array([not each or each.isspace() for each in words] + [True])
     kept = ~blank[word] & ~np.isin(row, suspects)
@@ -189,7 +189,7 @@ def to_multi_hot(rows: np.ndarray, num_tags: int) -> np.ndarray:
     return hot[:, :num_tags]
 
 
-def incidence(rows: np.ndarray, num_tags: int):
+def to_csr(rows: np.ndarray, num_tags: int):
     """`[N, K]` rows padded with `num_tags` as a scipy CSR matrix `[N, V]` of ones.
 
     It takes the place of `to_multi_hot` where rows times tags would not fit.
@@ -202,14 +202,14 @@ def incidence(rows: np.ndarray, num_tags: int):
     return csr_matrix((ones, rows[active].astype(np.int32), starts), (len(rows), num_tags))
 
 
-def to_rows(columns: list[list[int]], num_tags: int) -> np.ndarray:
+def pad_tag_ids(columns: list[list[int]], num_tags: int) -> np.ndarray:
     """Lists of column numbers as rows `[N, K]` padded with `num_tags`, K at least one."""
     lengths = np.fromiter(map(len, columns), np.int64, len(columns))
     flat = np.fromiter(itertools.chain.from_iterable(columns), np.int32, lengths.sum())
-    return pad(flat, lengths, fill=num_tags, dtype=np.int32)
+    return pad_ragged(flat, lengths, fill=num_tags, dtype=np.int32)
 
 
-def make_lookup(taxonomy: Taxonomy) -> Callable[[str], int]:
+def make_tag_lookup(taxonomy: Taxonomy) -> Callable[[str], int]:
     """Returns a function from a tag in any spelling to its column, -1 for an unknown one.
 
     It remembers every spelling it met: normalising costs far more than reading a dictionary.

@@ -16,7 +16,7 @@ IN_MEMORY = 2**28
 """The most bytes of an array that lies in memory."""
 
 
-class Growing:
+class SpillArray:
     """Numbers of one type, added to at the end.
 
     Many lie in a temporary file, which has no name and goes with the last array that shows it.

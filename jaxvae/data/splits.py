@@ -107,7 +107,7 @@ def _differs_from_previous(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
     return new
 
 
-def count_twins(groups: np.ndarray, splits: dict[str, np.ndarray]) -> dict[str, int]:
+def count_duplicates(groups: np.ndarray, splits: dict[str, np.ndarray]) -> dict[str, int]:
     """Counts the rows of validation and of test that equal some row of training.
 
     Args:

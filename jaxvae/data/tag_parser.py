@@ -36,7 +36,7 @@ _PLAIN_LIST = re.compile(rf"\[ *+{_TAG}(?: *+, *+{_TAG})*+ *+\]")
 _PLAIN_TAG = re.compile(_TAG)
 
 
-class UnreadableCell(ValueError):
+class TagParseError(ValueError):
     """A cell is no set of tags; the message is the reason, on one line."""
 
 
@@ -60,12 +60,12 @@ def parse_tags(cell: object, taxonomy: Taxonomy | None = None) -> list[str]:
     size = 0
     for position, tag in enumerate(tags, start=1):
         if not isinstance(tag, str):
-            raise UnreadableCell(f"item {position} of the list is {_kind(tag)}, not text")
+            raise TagParseError(f"item {position} of the list is {_kind(tag)}, not text")
         size += len(tag)
         if not tag.isascii() and any("\ud800" <= letter <= "\udfff" for letter in tag):
-            raise UnreadableCell("not valid Unicode text")
+            raise TagParseError("not valid Unicode text")
     if size > MAX_CELL:
-        raise UnreadableCell(f"holds {size:,} characters; the limit is {MAX_CELL:,}")
+        raise TagParseError(f"holds {size:,} characters; the limit is {MAX_CELL:,}")
     return [tag for tag in tags if tag and not tag.isspace()]
 
 
@@ -81,18 +81,18 @@ def _parse_native(cell: object, taxonomy: Taxonomy | None) -> list:
         return _parse_text(cell, taxonomy)
     if isinstance(cell, list | tuple):
         return list(cell)
-    raise UnreadableCell(f"expected text or a list of texts, found {_kind(cell)}")
+    raise TagParseError(f"expected text or a list of texts, found {_kind(cell)}")
 
 
 def _parse_text(text: str, taxonomy: Taxonomy | None) -> list:
     """Makes a list of a cell's text."""
     if len(text) > MAX_CELL:
-        raise UnreadableCell(f"{len(text):,} characters long; the limit is {MAX_CELL:,}")
+        raise TagParseError(f"{len(text):,} characters long; the limit is {MAX_CELL:,}")
     text = text.strip()
     if text.casefold() in MISSING:
         return []
     if "\0" in text:
-        raise UnreadableCell("holds a NUL character")
+        raise TagParseError("holds a NUL character")
     if _PLAIN_LIST.fullmatch(text):
         return [tag[1:-1] for tag in _PLAIN_TAG.findall(text)]
     if taxonomy is None or not _SPECIAL.search(text):
@@ -104,7 +104,7 @@ def _parse_text(text: str, taxonomy: Taxonomy | None) -> list:
         return tags
     try:
         return _parse_notation(text, taxonomy)  # a list, before a tag that begins like one
-    except UnreadableCell:
+    except TagParseError:
         return tags
 
 
@@ -117,7 +117,7 @@ def _parse_notation(text: str, taxonomy: Taxonomy | None) -> list:
         # Quoted tags without brackets; but a tag may also begin with a quote: '90s rock, jazz
         try:
             _scan(text)
-        except UnreadableCell:
+        except TagParseError:
             pass
         else:
             tags = _parse_literal(text)
@@ -125,7 +125,7 @@ def _parse_notation(text: str, taxonomy: Taxonomy | None) -> list:
                 return tags
             text = tags[0]  # A quoted text is the text it holds.
     if _BRACKET.search(text):
-        raise UnreadableCell(f"brackets in text that is no list of quoted tags: {_excerpt(text)}")
+        raise TagParseError(f"brackets in text that is no list of quoted tags: {_excerpt(text)}")
     return text.split(",") if taxonomy is None else split_tags(text, taxonomy)
 
 
@@ -137,18 +137,18 @@ def _scan(text: str) -> None:
         position = token.end()
         depth += bool(opening) - bool(closing)
         if depth > MAX_DEPTH:
-            raise UnreadableCell(f"brackets nested more than {MAX_DEPTH} deep")
+            raise TagParseError(f"brackets nested more than {MAX_DEPTH} deep")
         if quote:
             if after_string:  # Python would join them: ['rock' 'jazz'] is one tag, 'rockjazz'.
-                raise UnreadableCell(f"two tags without a comma between them: {_excerpt(text)}")
+                raise TagParseError(f"two tags without a comma between them: {_excerpt(text)}")
             rest = _REST_OF_STRING[quote].match(text, position)
             if rest is None:
-                raise UnreadableCell(f"a quote that is not closed: {_excerpt(text)}")
+                raise TagParseError(f"a quote that is not closed: {_excerpt(text)}")
             position = rest.end()
         after_string = bool(quote)
     if text[position:].strip():
         where = _excerpt(text[position:].strip())
-        raise UnreadableCell(f"something other than quoted tags in a list: {where}")
+        raise TagParseError(f"something other than quoted tags in a list: {where}")
 
 
 def _parse_literal(text: str) -> list:
@@ -159,14 +159,14 @@ def _parse_literal(text: str) -> list:
         try:
             value = _literal_eval(text)
         except _ERRORS:
-            raise UnreadableCell(f"not a list of quoted tags: {_excerpt(text)}") from None
+            raise TagParseError(f"not a list of quoted tags: {_excerpt(text)}") from None
     if isinstance(value, str):
         return [value]
     if isinstance(value, list | tuple):
         return list(value)
     if isinstance(value, set):
         return sorted(value, key=str)
-    raise UnreadableCell(f"expected a list of tags, found {_kind(value)}")
+    raise TagParseError(f"expected a list of tags, found {_kind(value)}")
 
 
 def _literal_eval(text: str) -> object:

@@ -37,7 +37,7 @@ class Baselines:
         return {name: getattr(self, name) for name in names}
 
 
-def kept_baselines(
+def load_or_fit_baselines(
     path: Path,
     train: np.ndarray,
     val: np.ndarray,

@@ -49,7 +49,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
         if manifest.is_sealed(folder):
             manifest.check(folder, ["metrics.json", "summary.json"])
-        fields = dict(schema.fields(run_dir.read_config(folder)))
+        fields = dict(schema.flatten(run_dir.read_config(folder)))
         test = read_json(folder / "metrics.json").get("test", {})
         if not isinstance(test, dict):
             raise InputError(f"{folder / 'metrics.json'}: damaged: test is no object")

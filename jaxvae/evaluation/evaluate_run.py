@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae.data.dataset import fingerprint_rows, generator_of
+from jaxvae.data.dataset import fingerprint_rows, known_generator
 from jaxvae.evaluation import latents, retrieval, sample_quality, split_metrics
-from jaxvae.evaluation.baseline_fitting import Baselines, kept_baselines
+from jaxvae.evaluation.baseline_fitting import Baselines, load_or_fit_baselines
 from jaxvae.evaluation.baselines import Independent
 from jaxvae.evaluation.disentanglement import disentanglement
 from jaxvae.evaluation.saved_evaluation import question
@@ -19,7 +19,7 @@ from jaxvae.evaluation.streaming_metrics import ACTIVE_KL, ACTIVE_VARIANCE
 from jaxvae.inference import completion, likelihood, queries
 from jaxvae.inference.run import Run
 from jaxvae.inference.sampling import DECODES
-from jaxvae.models.trained import Network
+from jaxvae.models.trained import TrainedModel
 
 NUM_SAMPLES = 5000
 _INFORMATION_ROWS = 5000
@@ -29,7 +29,7 @@ _MOST_VALUES = 2**26
 _LEAST_ROWS = 1000
 
 
-def judge(
+def evaluate_run(
     run: Run,
     *,
     split: str,
@@ -57,7 +57,7 @@ def judge(
     run = with_rows_enough(run)
     sets, train, val = (run.sets(name) for name in (split, "train", "val"))
     key = " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
-    baselines = kept_baselines(run.folder / "baselines.npz", train, val, key=key, say=say)
+    baselines = load_or_fit_baselines(run.folder / "baselines.npz", train, val, key=key, say=say)
     rows = run.rows(split)
     say(f"judging {len(rows):,} {split} rows with {num_importance_samples:,} draws each")
     found = run.row_likelihood(rows, num_importance_samples, seed)
@@ -104,7 +104,7 @@ def _likelihood(found: likelihood.RowLikelihood) -> dict[str, Any]:
 
 def _latent(network, found, mean, train_mean, train_logvar, seed) -> dict[str, Any]:
     kl = found.kl_per_dimension.mean(axis=0)
-    information = split_metrics.information(train_mean, train_logvar)
+    information = split_metrics.aggregate_mutual_information(train_mean, train_logvar)
     train_rate = _rate(network, train_mean, train_logvar, seed)
     variance = mean.var(axis=0, ddof=1) if len(mean) > 1 else np.zeros_like(kl)
     return {
@@ -251,10 +251,10 @@ def name_dimensions(run: Run) -> list[dict]:
 
 
 def _corpus_of(run: Run):
-    return generator_of(run.config.get("data", {}).get("dataset_name", ""), run.taxonomy)
+    return known_generator(run.config.get("data", {}).get("dataset_name", ""), run.taxonomy)
 
 
-def _rate(network: Network, mean: np.ndarray, logvar: np.ndarray, seed: int) -> float:
+def _rate(network: TrainedModel, mean: np.ndarray, logvar: np.ndarray, seed: int) -> float:
     """Mean KL(q(z|x) || p(z)), by one draw a row where it has no closed form."""
     if network.prior == "normal":
         return float(queries.kl_per_dimension(network, mean, logvar).sum(axis=1).mean())

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxvae.evaluation.disentanglement import mutual_information_with_sets
 from jaxvae.inference import queries
-from jaxvae.models.trained import Network
+from jaxvae.models.trained import TrainedModel
 
 STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 _SHOWN = 5
@@ -14,7 +14,7 @@ _ORIGINS = 256
 
 
 def name_dimensions(
-    network: Network,
+    network: TrainedModel,
     mean: np.ndarray,
     sets: np.ndarray,
     kl: np.ndarray,
@@ -71,7 +71,7 @@ def name_dimensions(
 
 
 def traverse(
-    network: Network, mean: np.ndarray, dim: int, *, steps: tuple[float, ...] = STEPS
+    network: TrainedModel, mean: np.ndarray, dim: int, *, steps: tuple[float, ...] = STEPS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Moves one dimension of a latent vector and decodes.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 RECALL_AT = (5, 10, 20)
-_MOST_REMOVED = 3
+_MAX_HELD_OUT = 3
 _RANKED_TAGS = 2048
 _CALIBRATION_EDGES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)
 
@@ -67,7 +67,7 @@ def mean_average_precision(probabilities: np.ndarray, sets: np.ndarray) -> float
     return float(average_precision_score(sets[:, seen], probabilities[:, seen], average="macro"))
 
 
-def remove_tags(sets: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out_tags(sets: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Takes one to three tags from each row that keeps at least one.
 
     Args:
@@ -79,7 +79,7 @@ def remove_tags(sets: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]
     """
     rng = np.random.default_rng(seed)
     sets = sets[sets.sum(axis=1) >= 2]
-    count = np.minimum(rng.integers(1, _MOST_REMOVED + 1, len(sets)), sets.sum(axis=1) - 1)
+    count = np.minimum(rng.integers(1, _MAX_HELD_OUT + 1, len(sets)), sets.sum(axis=1) - 1)
     # A random order of each row's own tags: the rest get infinity.
     order = np.where(sets, rng.random(sets.shape), np.inf).argsort(axis=1).argsort(axis=1)
     taken = (order < count[:, None]) & sets
@@ -116,7 +116,7 @@ def compare_recall(
     seed: int,
 ) -> dict[str, dict]:
     """`recall_at` of several predictors, each a function of what is left to scores, on one task."""
-    left, taken = remove_tags(sets, seed=seed)
+    left, taken = hold_out_tags(sets, seed=seed)
     if not len(left):
         return {}
     return {

@@ -10,7 +10,7 @@ import numpy as np
 from jaxvae import __version__
 from jaxvae.errors import InputError
 from jaxvae.inference.run import Run
-from jaxvae.models.trained import Network
+from jaxvae.models.trained import TrainedModel
 from jaxvae.storage.atomic_files import read_json
 
 
@@ -39,7 +39,7 @@ def question(run: Run, *, split: str, num_importance_samples: int, seed: int) ->
     }
 
 
-def kept_answer(
+def saved_evaluation(
     run: Run, *, split: str, num_importance_samples: int, seed: int
 ) -> dict[str, Any] | None:
     """Returns the kept evaluation of these very parameters, None where there is none.
@@ -61,7 +61,7 @@ def kept_answer(
     return kept if same else None
 
 
-def _digest(network: Network) -> str:
+def _digest(network: TrainedModel) -> str:
     """Returns the SHA-256 (hexadecimal) of a model's arrays."""
     digest = hashlib.sha256()
     leaves, _ = jax.tree_util.tree_flatten_with_path((network.params, network.batch_stats))

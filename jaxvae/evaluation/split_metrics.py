@@ -75,7 +75,7 @@ def independent_nll(rows: np.ndarray, train: np.ndarray, test) -> float:
     return float(-independent.log_likelihood(test).mean())
 
 
-def information(mean: np.ndarray, logvar: np.ndarray, *, seed: int = 0) -> float:
+def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: int = 0) -> float:
     """Aggregate information I(x; z) of the encoder over some rows, in nats.
 
     The mean of log q(z_n|x_n) - log (1/N) sum_m q(z_n|x_m) with one z per row (Hoffman & Johnson

@@ -16,8 +16,8 @@ from jaxvae.export import model_files, onnx_graphs, stablehlo_modules
 from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.export.torch import module_source
 from jaxvae.models import trained
-from jaxvae.models.trained import Network
-from jaxvae.storage.atomic_files import naming, write_text
+from jaxvae.models.trained import TrainedModel
+from jaxvae.storage.atomic_files import name_file_in_errors, write_text
 
 FORMATS = {
     "pth": ".pth",
@@ -74,7 +74,7 @@ def check_place(output: Path, format_name: str) -> None:
 def write(
     output: Path,
     format_name: str,
-    network: Network,
+    network: TrainedModel,
     *,
     taxonomy: Taxonomy,
     config: dict[str, Any],
@@ -101,7 +101,7 @@ def write(
     """
     check_place(output, format_name)
     folder, stem = (output.parent, output.stem) if FORMATS[format_name] else (output, "model")
-    with naming(output), _stage(folder) as stage:
+    with name_file_in_errors(output), _stage(folder) as stage:
         path = stage / (stem + (FORMATS[format_name] or ".pth"))
         meaning: dict[str, Any] = {"taxonomy": taxonomy, "config": config}
         if format_name == "safetensors":
@@ -114,7 +114,7 @@ def write(
             )
         elif format_name == "stablehlo":
             difference = stablehlo_modules.write_stablehlo(_parts(path), network, probe=probe)
-            model_files.write_meaning(path.with_suffix(".json"), **meaning)
+            model_files.write_sidecar(path.with_suffix(".json"), **meaning)
         else:
             arrays = (network.params, network.batch_stats)
             difference = model_files.write_model(path, *arrays, probe=probe, **meaning)
@@ -131,14 +131,14 @@ def _parts(path: Path) -> dict[str, Path]:
 
 
 def _write_safetensors(
-    path: Path, network: Network, *, taxonomy: Taxonomy, config: dict, probe: np.ndarray
+    path: Path, network: TrainedModel, *, taxonomy: Taxonomy, config: dict, probe: np.ndarray
 ) -> float:
-    tensors = model_files.to_tensors(network.params, network.batch_stats)
+    tensors = model_files.to_state_dict(network.params, network.batch_stats)
     write_safetensors(path, tensors)
-    model_files.write_meaning(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
+    model_files.write_sidecar(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
     expected = trained.reconstruction_logits(network, probe)
     return model_files.check_logits(
-        path, model_files.numpy_logits(read_safetensors(path), probe), expected
+        path, model_files.reference_logits(read_safetensors(path), probe), expected
     )
 
 

@@ -17,7 +17,7 @@ from jaxvae.export import model_files
 from jaxvae.export.safetensors_io import MAX_READ, read_safetensors, write_safetensors
 from jaxvae.export.torch import pth
 from jaxvae.models import trained
-from jaxvae.models.layer_names import are_widths, widths_of
+from jaxvae.models.layer_names import is_valid_hidden_dims, resolve_hidden_dims
 from jaxvae.storage.atomic_files import write_json
 
 CONFIG, TAXONOMY, WEIGHTS = "config.json", "taxonomy.json", "model.safetensors"
@@ -29,7 +29,7 @@ _TEXTS = (("model_name",), ("data", "dataset_name"), ("data", "aspect_column"))
 
 def write_model_files(
     folder: Path,
-    network: trained.Network,
+    network: trained.TrainedModel,
     *,
     taxonomy: Taxonomy,
     config: dict[str, Any],
@@ -47,7 +47,9 @@ def write_model_files(
     Raises:
       InputError: the disk refused.
     """
-    write_safetensors(folder / WEIGHTS, model_files.to_tensors(network.params, network.batch_stats))
+    write_safetensors(
+        folder / WEIGHTS, model_files.to_state_dict(network.params, network.batch_stats)
+    )
     write_json(folder / TAXONOMY, taxonomy.to_mapping())
     content = {
         "library_name": "jaxvae",
@@ -61,7 +63,7 @@ def write_model_files(
     write_json(folder / CONFIG, content)
 
 
-def sizes(network: trained.Network) -> dict[str, Any]:
+def sizes(network: trained.TrainedModel) -> dict[str, Any]:
     """The network's own part of a config's `model`."""
     found = {
         "latent_dim": network.latent_dim,
@@ -105,7 +107,7 @@ def is_published(folder: Path) -> bool:
 
 def read_model_files(
     folder: Path, name: str
-) -> tuple[trained.Network, Taxonomy, dict[str, Any], dict[str, Any]]:
+) -> tuple[trained.TrainedModel, Taxonomy, dict[str, Any], dict[str, Any]]:
     """Reads a published model; nothing in the files is believed before it is checked.
 
     Args:
@@ -131,7 +133,7 @@ def read_model_files(
         layers = pth.from_torch(read_safetensors(path, shapes=shapes))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    network = trained.make_network(*model_files.from_layers(layers))
+    network = trained.rebuild_model(*model_files.from_layers(layers))
     wrong = [key for key, own in sizes(network).items() if config["model"].get(key, own) != own]
     if wrong:
         raise InputError(f"{name}: {CONFIG} says another {', '.join(wrong)} than {WEIGHTS} has")
@@ -161,7 +163,9 @@ def read_config(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]
         model = config.get("model", {})
         sized = [model.get(key) for key in ("latent_dim", "hidden_dim")]
         has_sizes = all(type(size) is int and size > 0 for size in sized)
-        wrong += [] if has_sizes and are_widths(model.get("hidden_dims", [])) else ["model"]
+        wrong += (
+            [] if has_sizes and is_valid_hidden_dims(model.get("hidden_dims", [])) else ["model"]
+        )
         for keys in _TEXTS:
             value: Any = config
             for key in keys:
@@ -211,7 +215,7 @@ def largest_weights(config: dict[str, Any], num_tags: int) -> int:
 
 def _widths(config: dict[str, Any]) -> tuple[int, ...]:
     model = config["model"]
-    return widths_of(model["hidden_dim"], model.get("hidden_dims", ()))
+    return resolve_hidden_dims(model["hidden_dim"], model.get("hidden_dims", ()))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from jaxvae.errors import InputError, json_fault
 from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.export.torch import pth
 from jaxvae.export.torch.state_dict import cut_wrappers
-from jaxvae.models.layer_names import HiddenLayer, decoder_layers, depth_of, encoder_layers
-from jaxvae.models.trained import make_network, reconstruction_logits, untie_weights
+from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers, num_hidden_layers
+from jaxvae.models.trained import rebuild_model, reconstruction_logits, untie_weights
 from jaxvae.storage.atomic_files import write_json
 
 _STATISTICS = ("mean", "var", "count")
@@ -48,16 +48,16 @@ def write_model(
     Raises:
       InputError: the disk refused, or the file does not hold the model.
     """
-    tensors = to_tensors(params, batch_stats)
+    tensors = to_state_dict(params, batch_stats)
     path.parent.mkdir(parents=True, exist_ok=True)
     pth.write_pth(path, tensors)
     write_safetensors(path.with_suffix(".safetensors"), tensors)
-    write_meaning(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
-    expected = reconstruction_logits(make_network(params, batch_stats), probe)
-    return check_logits(path, numpy_logits(pth.read_pth(path), probe), expected)
+    write_sidecar(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
+    expected = reconstruction_logits(rebuild_model(params, batch_stats), probe)
+    return check_logits(path, reference_logits(pth.read_pth(path), probe), expected)
 
 
-def write_meaning(path: Path, *, taxonomy: Taxonomy, config: dict) -> None:
+def write_sidecar(path: Path, *, taxonomy: Taxonomy, config: dict) -> None:
     """Writes the `.json` that says what the columns beside it mean, and the run's config."""
     meaning = {
         "taxonomy": taxonomy.to_mapping(),
@@ -150,7 +150,7 @@ def _read_sidecar(path: Path) -> dict:
     return beside if isinstance(beside, dict) else {}
 
 
-def to_tensors(params: dict, batch_stats: dict) -> dict[str, np.ndarray]:
+def to_state_dict(params: dict, batch_stats: dict) -> dict[str, np.ndarray]:
     """Parameters under the names and in the layout of the exported files."""
     return pth.to_torch(_layers(untie_weights(params), batch_stats))
 
@@ -165,7 +165,7 @@ def _layers(params: dict, batch_stats: dict) -> dict:
     }
 
 
-def numpy_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+def reference_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """The forward pass as PyTorch would do it with a state dict: a second opinion on a file."""
 
     def linear(name, h):
@@ -189,6 +189,6 @@ def numpy_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
             h = norm(norm_name, np.maximum(layer_norm(layer_norm_name, linear(name, h)), 0.0))
         return h
 
-    depth = depth_of({name.partition(".")[0] for name in tensors})
+    depth = num_hidden_layers({name.partition(".")[0] for name in tensors})
     mean = linear("fc2_mu", through(encoder_layers(depth), x.astype(np.float32)))
     return linear("fc4", through(decoder_layers(depth), mean))

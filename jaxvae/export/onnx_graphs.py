@@ -15,7 +15,7 @@ from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.models import trained
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
-from jaxvae.models.trained import Network
+from jaxvae.models.trained import TrainedModel
 
 PARTS = ("encoder", "decoder", "prior")
 _OPSET = 17
@@ -27,7 +27,7 @@ _EPSILON = 1e-5
 
 def write_onnx(
     paths: dict[str, Path],
-    network: Network,
+    network: TrainedModel,
     *,
     taxonomy: Taxonomy,
     facts: dict[str, str],
@@ -59,7 +59,7 @@ def write_onnx(
         "taxonomy_digest": taxonomy.digest,
         **facts,
     }
-    tensors = model_files.to_tensors(network.params, network.batch_stats)
+    tensors = model_files.to_state_dict(network.params, network.batch_stats)
     builders = {"encoder": _encoder, "decoder": _decoder, "prior": _prior}
     for part in PARTS:
         graph = _Graph(onnx)
@@ -140,7 +140,7 @@ class _Graph:
         )
 
 
-def _encoder(graph: _Graph, tensors: dict, network: Network) -> None:
+def _encoder(graph: _Graph, tensors: dict, network: TrainedModel) -> None:
     h = graph.input("x", network.num_tags)
     h = _through(graph, tensors, h, encoder_layers(len(network.hidden_dims)))
     for layer, name in (("fc2_mu", "mean"), ("fc2_logvar", "logvar")):
@@ -148,7 +148,7 @@ def _encoder(graph: _Graph, tensors: dict, network: Network) -> None:
         graph.output(name, network.latent_dim)
 
 
-def _decoder(graph: _Graph, tensors: dict, network: Network) -> None:
+def _decoder(graph: _Graph, tensors: dict, network: TrainedModel) -> None:
     h = graph.input("z", network.latent_dim)
     h = _through(graph, tensors, h, decoder_layers(len(network.hidden_dims)))
     graph.linear(h, "logits", tensors["fc4.weight"].T, tensors["fc4.bias"])
@@ -171,7 +171,7 @@ def _through(graph: _Graph, tensors: dict, h: str, hidden: list[HiddenLayer]) ->
     return h
 
 
-def _prior(graph: _Graph, tensors: dict, network: Network) -> None:
+def _prior(graph: _Graph, tensors: dict, network: TrainedModel) -> None:
     noise = graph.input("noise", network.latent_dim)
     if network.prior == "normal":
         graph.node("Identity", [noise], "z")
@@ -182,9 +182,9 @@ def _prior(graph: _Graph, tensors: dict, network: Network) -> None:
     graph.output("z", network.latent_dim)
 
 
-def _mixture(graph: _Graph, network: Network, noise: str) -> None:
+def _mixture(graph: _Graph, network: TrainedModel, noise: str) -> None:
     mean, logvar, _ = trained.prior_components(network)
-    edges = trained.component_edges(network)
+    edges = trained.component_cdf(network)
     uniform = graph.node(
         "Unsqueeze", [graph.input("uniform"), graph.weight("one", np.array([1]))], "uniform_column"
     )

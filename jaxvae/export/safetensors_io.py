@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxvae.errors import InputError
-from jaxvae.storage.atomic_files import replacing
+from jaxvae.storage.atomic_files import atomic_write
 
 MAX_READ = 2**33
 MAX_TENSORS = 1024
@@ -25,7 +25,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """
     from safetensors.numpy import save
 
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(save(dict(tensors)))
 
 

@@ -15,13 +15,13 @@ from flax import nnx
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.models import trained
-from jaxvae.models.trained import Network
+from jaxvae.models.trained import TrainedModel
 
 PARTS = ("encoder", "decoder", "prior")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def write_stablehlo(paths: dict[str, Path], network: Network, *, probe: np.ndarray) -> float:
+def write_stablehlo(paths: dict[str, Path], network: TrainedModel, *, probe: np.ndarray) -> float:
     """Writes the functions, reads them again and computes with them.
 
     Encoder: float32 `[batch, V]`, multi-hot, to (mean, logvar), `[batch, L]`. Decoder: `[batch, L]`
@@ -65,7 +65,7 @@ def _check_installed() -> None:
         ) from error
 
 
-def _functions(network: Network) -> dict[str, tuple[Callable, list[tuple[int, ...]]]]:
+def _functions(network: TrainedModel) -> dict[str, tuple[Callable, list[tuple[int, ...]]]]:
     """Each part's function and the widths of its inputs behind the batch."""
     latent = (network.latent_dim,)
 
@@ -85,9 +85,9 @@ def _functions(network: Network) -> dict[str, tuple[Callable, list[tuple[int, ..
     return functions
 
 
-def _mixture(network: Network) -> Callable:
+def _mixture(network: TrainedModel) -> Callable:
     mean, logvar, _ = trained.prior_components(network)
-    deviation, edges = np.exp(0.5 * logvar), trained.component_edges(network)
+    deviation, edges = np.exp(0.5 * logvar), trained.component_cdf(network)
 
     def draw(noise, uniform):
         at = jnp.sum(uniform[:, None] >= edges[None, :], axis=1)

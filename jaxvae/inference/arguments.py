@@ -6,13 +6,17 @@ import numpy as np
 
 from jaxvae.errors import InputError
 
-MOST = 10_000_000
+MAX_COUNT = 10_000_000
 
 
 def check_count(name: str, value: int) -> None:
     """Raises InputError unless `value` is a whole number from 1 to ten million."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= MOST:
-        raise InputError(f"{name} {value}: must be a whole number between 1 and {MOST:,}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | np.integer)
+        or not 1 <= value <= MAX_COUNT
+    ):
+        raise InputError(f"{name} {value}: must be a whole number between 1 and {MAX_COUNT:,}")
 
 
 def check_seed(value: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxvae.data import encoding
 from jaxvae.inference import queries
-from jaxvae.models.trained import Network
+from jaxvae.models.trained import TrainedModel
 
 _DRAWS = 4096
 _LOG_2_PI = float(np.log(2.0 * np.pi))
@@ -45,7 +45,7 @@ class Completion(NamedTuple):
 
 
 def complete(
-    networks: Sequence[Network], present: list[int], absent: list[int], *, num: int, seed: int
+    networks: Sequence[TrainedModel], present: list[int], absent: list[int], *, num: int, seed: int
 ) -> Completion:
     """Draws distinct completions and computes every tag's probability given the evidence.
 
@@ -91,7 +91,7 @@ def complete(
 
 
 def predict(
-    network: Network, present: np.ndarray, mean: np.ndarray, logvar: np.ndarray, *, seed: int
+    network: TrainedModel, present: np.ndarray, mean: np.ndarray, logvar: np.ndarray, *, seed: int
 ) -> np.ndarray:
     """p(tag | the tags in `present` are there, of the others nothing is known), for many rows.
 
@@ -147,7 +147,7 @@ def _at_most(draws: int, num_tags: int) -> int:
 def _draw_latents(network, present, absent, rng) -> tuple[np.ndarray, np.ndarray]:
     """Log importance weights `[K]` and logits `[K, V]` of draws that cover p(z | evidence)."""
     width, draws = network.latent_dim, _at_most(_DRAWS, network.num_tags)
-    row = encoding.to_rows([present], network.num_tags)
+    row = encoding.pad_tag_ids([present], network.num_tags)
     mean, logvar = (part[0].astype(np.float64) for part in queries.posterior(network, row))
     # Besides the prior itself: heavier than the encoder's guess, which knows nothing of what is
     # not said.

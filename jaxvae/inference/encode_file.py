@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvae.data import encoding
-from jaxvae.data.encoding import make_lookup
+from jaxvae.data.encoding import make_tag_lookup
 from jaxvae.data.readers import tables
 from jaxvae.errors import InputError
 from jaxvae.inference import queries
@@ -49,19 +49,19 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
       InputError: the file can't be read, has no such column, or no row.
     """
     column = column or run.config.get("data", {}).get("aspect_column", "aspect_list")
-    column_of = make_lookup(run.taxonomy)
+    column_of = make_tag_lookup(run.taxonomy)
     num_tags = run.network.num_tags
     parts = []
     unknown = unreadable = 0
-    for block in encoding.blocks(tables.read_file(path, column), run.taxonomy):
-        *part, unknown_here = encoding.number_tags(block, column_of, num_tags)
+    for block in encoding.read_blocks(tables.read_column(path, column), run.taxonomy):
+        *part, unknown_here = encoding.encode_block(block, column_of, num_tags)
         parts.append(part)
         unknown += unknown_here.total()
         unreadable += len(block.unreadable)
     if not parts:
         raise InputError(f"{path}: there are column names but no rows")
     columns, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
-    rows = encoding.pad(columns, lengths, fill=num_tags, dtype=np.int32)
+    rows = encoding.pad_ragged(columns, lengths, fill=num_tags, dtype=np.int32)
     has = lengths > 0
     if not has.any():
         raise InputError(

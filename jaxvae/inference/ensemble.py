@@ -143,7 +143,7 @@ def log_mean(log_values: np.ndarray) -> np.ndarray:
     return np.logaddexp.reduce(log_values, axis=0) - np.log(len(log_values))
 
 
-def judge_ensemble(
+def evaluate_ensemble(
     ensemble: Ensemble, *, split: str, num_importance_samples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """The likelihood of an ensemble on a split, beside its members'.

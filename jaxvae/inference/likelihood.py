@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxvae.inference.queries import pad_rows, rows_at_once
-from jaxvae.models.distributions import gaussian_log_prob, standardised_kl
-from jaxvae.models.trained import Network
+from jaxvae.inference.queries import max_batch_rows, pad_batch
+from jaxvae.models.distributions import gaussian_log_prob, kl_to_moment_matched_prior
+from jaxvae.models.trained import TrainedModel
 from jaxvae.models.vae import VAE, multi_hot, reparameterize
 
 _DRAWS = 50  # of one step for a whole batch: enough to fill the cores, few enough to fit a cache
@@ -40,7 +40,7 @@ class RowLikelihood(NamedTuple):
 
 
 def row_likelihood(
-    network: Network, rows: np.ndarray, *, num_importance_samples: int, seed: int
+    network: TrainedModel, rows: np.ndarray, *, num_importance_samples: int, seed: int
 ) -> RowLikelihood:
     """Estimates log p(x) = log E_q[p(x|z) p(z) / q(z|x)] for every row, by draws from its encoder.
 
@@ -53,7 +53,7 @@ def row_likelihood(
       num_importance_samples: draws a row.
       seed: of the draws.
     """
-    at_once = rows_at_once(network.num_tags, _ROWS)
+    at_once = max_batch_rows(network.num_tags, _ROWS)
     most = min(_DRAWS, max(1, _LOGITS // (at_once * network.num_tags)))
     steps, rest = divmod(num_importance_samples, most)
     programs = [
@@ -64,7 +64,7 @@ def row_likelihood(
     parts = []
     for start in range(0, len(rows), at_once):
         part = rows[start : start + at_once]
-        padded = pad_rows(part, fill=network.num_tags)
+        padded = pad_batch(part, fill=network.num_tags)
         key = jax.random.fold_in(jax.random.key(seed), start)
         log_weights, sums = [], np.zeros((2, len(part)))
         for stream, (run, times) in enumerate(programs):
@@ -82,7 +82,7 @@ def row_likelihood(
     return RowLikelihood(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def log_prob_empty(network: Network, *, seed: int) -> float:
+def log_prob_empty(network: TrainedModel, *, seed: int) -> float:
     """Log of the probability that a set has no tag, by draws from the prior; nats."""
     draws = _empty_program(network.graphdef)(
         network.params,
@@ -120,7 +120,7 @@ def _program(graphdef: nnx.GraphDef, num_tags: int, draws: int):
         zeros = jnp.zeros((size,), jnp.float32)
         (distortion, rate), weights = jax.lax.scan(step, (zeros, zeros), keys)
         centre, variance = model.prior_moments()
-        kl = standardised_kl(mean, logvar, centre, variance)
+        kl = kl_to_moment_matched_prior(mean, logvar, centre, variance)
         if model.prior is None:  # the rate has a closed form
             rate = jnp.sum(kl, axis=-1) * (draws * len(keys))
         return weights, distortion, rate, kl

@@ -60,14 +60,14 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
       InputError: no run there, a half-written one, one of another taxonomy; or the Hub has none
         such or is out of reach.
     """
-    compilation_cache.keep_programs()
+    compilation_cache.enable_compilation_cache()
     if is_address(path):
         return _load_published(str(path), checkpoint, taxonomy_path)
     folder = user_path(path).resolve()
     if folder.suffix in EXPORTED and not folder.is_dir():
         _refuse_last(path, checkpoint)
         params, batch_stats, taxonomy, config = model_files.read_model(folder, taxonomy_path)
-        network = trained.make_network(params, batch_stats)
+        network = trained.rebuild_model(params, batch_stats)
         return Run(folder, config, taxonomy, network, {"checkpoint": "exported"})
     if hub_files.is_published(folder):
         return _load_published(path, checkpoint, taxonomy_path)
@@ -84,7 +84,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
             raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
     else:
         params, batch_stats, facts = _last(folder, taxonomy)
-    return Run(folder, config, taxonomy, trained.make_network(params, batch_stats), facts)
+    return Run(folder, config, taxonomy, trained.rebuild_model(params, batch_stats), facts)
 
 
 def _load_published(path: str | Path, checkpoint: str, taxonomy_path: str | None) -> Run:
@@ -127,7 +127,7 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--output {output}: exists already; name a new folder")
     params, batch_stats, taxonomy, config = model_files.read_model(path, taxonomy_path)
-    network = trained.make_network(params, batch_stats)
+    network = trained.rebuild_model(params, batch_stats)
     config = {
         "model_name": path.stem,
         **config,

@@ -10,34 +10,34 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxvae.models.distributions import standardised_kl
-from jaxvae.models.trained import Network
+from jaxvae.models.distributions import kl_to_moment_matched_prior
+from jaxvae.models.trained import TrainedModel
 
 BUCKETS = (8, 64, 512, 4096)
 """Rows of one call; more rows are several calls of the largest."""
 
 
-def bucket(count: int) -> int:
+def padded_batch_size(count: int) -> int:
     """The smallest program size that `count` rows fit in, or the largest there is."""
     return next((size for size in BUCKETS if count <= size), BUCKETS[-1])
 
 
-def rows_at_once(num_tags: int, largest: int = BUCKETS[-1]) -> int:
+def max_batch_rows(num_tags: int, largest: int = BUCKETS[-1]) -> int:
     """The most rows of one call, a program size, whose logits stay within 64 MiB."""
     return max(n for n in BUCKETS if n <= largest and (n * num_tags <= 2**24 or n == BUCKETS[0]))
 
 
-def pad_rows(rows: np.ndarray, *, fill: int) -> np.ndarray:
+def pad_batch(rows: np.ndarray, *, fill: int) -> np.ndarray:
     """Pads `[n, K]` with `fill`: to a bucket of rows, and to a multiple of 8 columns.
 
     Widths go in steps so that a longer row seldom means another program.
     """
-    padded = np.full((bucket(len(rows)), -(-rows.shape[1] // 8) * 8), fill, np.int32)
+    padded = np.full((padded_batch_size(len(rows)), -(-rows.shape[1] // 8) * 8), fill, np.int32)
     padded[: len(rows), : rows.shape[1]] = rows
     return padded
 
 
-def posterior(network: Network, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def posterior(network: TrainedModel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """q(z|x) of every row.
 
     Args:
@@ -49,10 +49,10 @@ def posterior(network: Network, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """
     encode, num_tags = _encode(network.graphdef), network.num_tags
     parts = []
-    size = rows_at_once(num_tags)
+    size = max_batch_rows(num_tags)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        padded = pad_rows(part, fill=num_tags)
+        padded = pad_batch(part, fill=num_tags)
         mean, logvar = encode(network.params, network.batch_stats, padded)
         parts.append((np.asarray(mean)[: len(part)], np.asarray(logvar)[: len(part)]))
     empty = np.zeros((0, network.latent_dim), np.float32)
@@ -60,34 +60,34 @@ def posterior(network: Network, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.concatenate(means), np.concatenate(logvars)
 
 
-def logits(network: Network, z: np.ndarray) -> np.ndarray:
+def logits(network: TrainedModel, z: np.ndarray) -> np.ndarray:
     """Logits `[N, V]` float32 of the tags given latent vectors `[N, L]`."""
     decode = _decode(network.graphdef)
     parts = [np.zeros((0, network.num_tags), np.float32)]
-    size = rows_at_once(network.num_tags)
+    size = max_batch_rows(network.num_tags)
     for start in range(0, len(z), size):
         part = z[start : start + size]
-        padded = np.zeros((bucket(len(part)), network.latent_dim), np.float32)
+        padded = np.zeros((padded_batch_size(len(part)), network.latent_dim), np.float32)
         padded[: len(part)] = part
         values = decode(network.params, network.batch_stats, padded)
         parts.append(np.asarray(values)[: len(part)])
     return np.concatenate(parts)
 
 
-def log_prior(network: Network, z: np.ndarray) -> np.ndarray:
+def log_prior(network: TrainedModel, z: np.ndarray) -> np.ndarray:
     """Log p(z) `[N]` float64 of latent vectors `[N, L]`, nats."""
     measure = _prior_programs(network.graphdef)[0]
     parts = [np.zeros(0)]
     for start in range(0, len(z), BUCKETS[-1]):
         part = z[start : start + BUCKETS[-1]]
-        padded = np.zeros((bucket(len(part)), network.latent_dim), np.float32)
+        padded = np.zeros((padded_batch_size(len(part)), network.latent_dim), np.float32)
         padded[: len(part)] = part
         values = measure(network.params, network.batch_stats, padded)
         parts.append(np.asarray(values, np.float64)[: len(part)])
     return np.concatenate(parts)
 
 
-def draw_prior(network: Network, num: int, *, seed: int) -> np.ndarray:
+def draw_prior(network: TrainedModel, num: int, *, seed: int) -> np.ndarray:
     """Draws `[num, L]` float64 from p(z)."""
     draw = _prior_programs(network.graphdef)[1]
     keys = jax.random.split(jax.random.key(seed), -(-num // BUCKETS[-1]))
@@ -95,21 +95,21 @@ def draw_prior(network: Network, num: int, *, seed: int) -> np.ndarray:
     return np.concatenate(parts).astype(np.float64)[:num]
 
 
-def prior_moments(network: Network) -> tuple[np.ndarray, np.ndarray]:
+def prior_moments(network: TrainedModel) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each dimension under p(z), `[L]`."""
     moments = _prior_programs(network.graphdef)[2]
     centre, variance = moments(network.params, network.batch_stats)
     return np.asarray(centre), np.sqrt(np.asarray(variance))
 
 
-def kl_per_dimension(network: Network, mean: np.ndarray, logvar: np.ndarray) -> np.ndarray:
+def kl_per_dimension(network: TrainedModel, mean: np.ndarray, logvar: np.ndarray) -> np.ndarray:
     """KL `[N, L]` of every dimension from a Gaussian of the prior's moments, nats."""
     centre, deviation = prior_moments(network)
     given = map(jnp.asarray, (mean, logvar, centre, np.square(deviation)))
-    return np.asarray(standardised_kl(*given))
+    return np.asarray(kl_to_moment_matched_prior(*given))
 
 
-def probabilities(network: Network, z: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def probabilities(network: TrainedModel, z: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """p(tag present | z) `[N, V]`, its logits divided by `temperature`."""
     return sigmoid(logits(network, z) / np.float32(temperature))
 

@@ -20,7 +20,7 @@ from jaxvae.inference.arguments import check_count, check_positive, check_seed, 
 from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
 from jaxvae.models import trained
 from jaxvae.reports.run_figures import Plots
-from jaxvae.storage.saved_rows import KeptRows, load_kept_rows
+from jaxvae.storage.saved_rows import SavedRows, load_saved_rows
 
 TagSets = Sequence[Iterable[str]] | np.ndarray
 _RATE_PSEUDO_ROWS = 20.0
@@ -76,7 +76,7 @@ class Run:
     folder: Path
     config: dict
     taxonomy: Taxonomy
-    network: trained.Network
+    network: trained.TrainedModel
     facts: dict
 
     @property
@@ -238,7 +238,7 @@ class Run:
             columns = [self.taxonomy.columns(tags, on_unknown) for tags in tag_sets]
         if not columns:
             raise InputError("no tag sets given")
-        return encoding.to_rows(columns, self.network.num_tags)
+        return encoding.pad_tag_ids(columns, self.network.num_tags)
 
     def names(self, sets: np.ndarray) -> list[list[str]]:
         """Boolean sets `[N, V]` as lists of tags."""
@@ -250,14 +250,14 @@ class Run:
         return self.facts.get("source") or str(self.folder)
 
     @functools.cached_property
-    def kept(self) -> KeptRows:
+    def kept(self) -> SavedRows:
         """The run's data; InputError where it keeps none, as an imported model does."""
         if "source" in self.facts:
             raise InputError(
                 f"{self.source}: a published model has no rows; give the folder of the run that "
                 f"trained it"
             )
-        return load_kept_rows(self.folder, self.taxonomy)
+        return load_saved_rows(self.folder, self.taxonomy)
 
     def with_rows_at_most(self, *, train: int, others: int) -> "Run":
         """The same run with only some rows of large splits, always the same, drawn at random."""
@@ -314,7 +314,7 @@ class Run:
 
 
 def complete_tags(
-    networks: Sequence[trained.Network],
+    networks: Sequence[trained.TrainedModel],
     taxonomy: Taxonomy,
     present: Iterable[str],
     absent: Iterable[str],

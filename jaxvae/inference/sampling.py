@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 DECODES = ("bernoulli", "threshold", "calibrated", "top_k")
-_MOST_AT_ONCE = 4096
+_MAX_AT_ONCE = 4096
 _MOST_NUMBERS = 2**24
 _MAX_DRAWS_PER_SAMPLE = 100
 _CALIBRATION_DRAWS = 5 * 4096
@@ -29,9 +29,9 @@ class Samples(NamedTuple):
     empty_fraction: float
 
 
-def draws_at_once(num_tags: int) -> int:
+def sample_batch_size(num_tags: int) -> int:
     """Sets that are drawn at a time: many, while their probabilities stay within 64 MiB."""
-    return min(_MOST_AT_ONCE, max(64, _MOST_NUMBERS // num_tags))
+    return min(_MAX_AT_ONCE, max(64, _MOST_NUMBERS // num_tags))
 
 
 @functools.lru_cache(maxsize=8)
@@ -89,7 +89,7 @@ def sample_prior(
       top_k: tags of a set, used by "top_k" alone.
       seed: fixes the samples.
     """
-    chunk = draws_at_once(len(params["fc4"]["bias"]))
+    chunk = sample_batch_size(len(params["fc4"]["bias"]))
     draw = make_prior_draw(graphdef, chunk)
     key = jax.random.key(seed)
     most = _MAX_DRAWS_PER_SAMPLE * max(num_samples, chunk)
@@ -134,7 +134,7 @@ def calibrate(
       rates: `[V]`, wanted share of the sets that have each tag.
       temperature: divides the logits, as it will in sampling.
     """
-    chunk = draws_at_once(len(rates))
+    chunk = sample_batch_size(len(rates))
     draw = make_prior_draw(graphdef, chunk)
     # Other latent vectors than any seed of a user draws.
     key = jax.random.fold_in(jax.random.key(0), 0x5EED)
@@ -162,13 +162,13 @@ def _largest(probabilities: np.ndarray, count: int) -> np.ndarray:
     return sets
 
 
-def describe(samples: Samples) -> dict[str, float]:
+def describe_samples(samples: Samples) -> dict[str, float]:
     """Statistics of samples under the original's names (without `inference/`)."""
     size = samples.multi_hot.sum(axis=1)
     unique = len(np.unique(np.packbits(samples.multi_hot, axis=1), axis=0))
     mean = float(samples.probabilities.mean(dtype=np.float64))
     square, entropy = 0.0, 0.0
-    rows = draws_at_once(samples.probabilities.shape[1])
+    rows = sample_batch_size(samples.probabilities.shape[1])
     for start in range(0, len(size), rows):
         p = samples.probabilities[start : start + rows].astype(np.float64)
         square += float(np.square(p - mean).sum())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae.data.readers.regular_file import irregular, refuse_unreadable
+from jaxvae.data.readers.regular_file import is_special_file, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.export import model_files
@@ -17,7 +17,7 @@ from jaxvae.storage import manifest, run_dir
 from jaxvae.storage.atomic_files import read_json
 from jaxvae.storage.checkpoints import Checkpoints, load_params
 from jaxvae.storage.epoch_metrics import read_epochs
-from jaxvae.storage.saved_rows import load_kept_rows
+from jaxvae.storage.saved_rows import load_saved_rows
 
 
 def verify(folder: Path) -> tuple[list[str], list[str]]:
@@ -37,7 +37,7 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
     devices.check_backend()
     folder = folder.resolve()
     # Before any of them is opened: what is read by libraries would wait for a pipe's other end.
-    if odd := sorted(path for path in folder.rglob("*") if irregular(path)):
+    if odd := sorted(path for path in folder.rglob("*") if is_special_file(path)):
         return [], [f"{path} is no regular file" for path in odd]
     held: list[str] = []
     wrong: list[str] = []
@@ -110,7 +110,7 @@ def _parameters(folder: Path) -> Iterator[str]:
     params, batch_stats, facts = load_params(folder / "final")
     if facts.get("taxonomy_digest") != Taxonomy.load(folder / "taxonomy.json").digest:
         yield f"{folder / 'taxonomy.json'} is not the one the model was trained with"
-    expected = model_files.to_tensors(params, batch_stats)
+    expected = model_files.to_state_dict(params, batch_stats)
     for path, read in (
         (folder / "model.pth", read_pth),
         (folder / "model.safetensors", read_safetensors),
@@ -131,7 +131,7 @@ def _same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 def _rows(folder: Path) -> Iterator[str]:
-    load_kept_rows(folder, Taxonomy.load(folder / "taxonomy.json"))  # refuses others
+    load_saved_rows(folder, Taxonomy.load(folder / "taxonomy.json"))  # refuses others
     return iter(())
 
 

@@ -5,10 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxvae.models.layers import FLOAT32
+from jaxvae.models.layers import FULL_PRECISION
 
 
-def standardised_kl(
+def kl_to_moment_matched_prior(
     mean: jax.Array, logvar: jax.Array, centre: jax.Array, variance: jax.Array
 ) -> jax.Array:
     """KL of every dimension from a Gaussian of the prior's mean and variance there, nats.
@@ -125,14 +125,14 @@ def mixture_log_prob(
     flat = z.reshape(-1, z.shape[-1])
     precision = jnp.exp(-logvar)
     # Squared distances multiplied out: two products of [N, L] by [L, K] instead of [N, K, L].
-    square = product(jnp.square(flat), precision.T)
-    square = square - 2.0 * product(flat, (mean * precision).T)
+    square = full_precision_product(jnp.square(flat), precision.T)
+    square = square - 2.0 * full_precision_product(flat, (mean * precision).T)
     constant = jnp.sum(jnp.square(mean) * precision + logvar, axis=-1)
     constant = constant + z.shape[-1] * math.log(2.0 * math.pi)
     log_joint = -0.5 * (square + constant[None, :]) + log_weight[None, :]
     return jax.nn.logsumexp(log_joint, axis=-1).reshape(z.shape[:-1])
 
 
-def product(left: jax.Array, right: jax.Array) -> jax.Array:
+def full_precision_product(left: jax.Array, right: jax.Array) -> jax.Array:
     """Multiplies matrices in full float32 precision."""
-    return jnp.matmul(left, right, precision=FLOAT32)
+    return jnp.matmul(left, right, precision=FULL_PRECISION)

@@ -7,7 +7,7 @@ One hidden layer each way has the original's names. Of several, the k-th has the
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-MOST = 8
+MAX_HIDDEN_LAYERS = 8
 """Hidden layers each way that a config may ask for."""
 
 
@@ -34,7 +34,7 @@ def _layers(first: HiddenLayer, depth: int) -> list[HiddenLayer]:
     return [first, *further]
 
 
-def depth_of(names: Container[str]) -> int:
+def num_hidden_layers(names: Container[str]) -> int:
     """How many hidden layers each way a model has whose layers have these names."""
     depth = 1
     while f"fc1_{depth + 1}" in names:
@@ -42,7 +42,7 @@ def depth_of(names: Container[str]) -> int:
     return depth
 
 
-def widths_of(hidden_dim: int, hidden_dims: Sequence[int]) -> tuple[int, ...]:
+def resolve_hidden_dims(hidden_dim: int, hidden_dims: Sequence[int]) -> tuple[int, ...]:
     """The widths of the hidden layers, from the input inwards.
 
     Args:
@@ -52,10 +52,10 @@ def widths_of(hidden_dim: int, hidden_dims: Sequence[int]) -> tuple[int, ...]:
     return tuple(hidden_dims) or (hidden_dim,)
 
 
-def are_widths(value: object) -> bool:
+def is_valid_hidden_dims(value: object) -> bool:
     """Whether a value of a config says the widths of hidden layers, or () of none."""
     return (
         isinstance(value, list | tuple)
-        and len(value) <= MOST
+        and len(value) <= MAX_HIDDEN_LAYERS
         and all(type(width) is int and 1 <= width <= 2**20 for width in value)
     )

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-FLOAT32 = jax.lax.Precision.HIGHEST
+FULL_PRECISION = jax.lax.Precision.HIGHEST
 """Of products of float32 numbers: all their digits. An accelerator left to itself keeps three
 (TF32) or two (bfloat16), so that a likelihood, or an exported file, would depend on the device."""
 
 
-def linears(sizes: list[tuple[int, int]], dtype, rngs: nnx.Rngs) -> list[nnx.Linear]:
+def make_linear_layers(sizes: list[tuple[int, int]], dtype, rngs: nnx.Rngs) -> list[nnx.Linear]:
     """Linear layers of `(fan_in, features)` with torch's default initialisation.
 
     Weights and biases alike are U(-1/sqrt(fan_in), 1/sqrt(fan_in)). All come from one draw: a
@@ -24,10 +24,10 @@ def linears(sizes: list[tuple[int, int]], dtype, rngs: nnx.Rngs) -> list[nnx.Lin
             nnx.Linear(
                 fan_in,
                 features,
-                kernel_init=_given(values[features:].reshape(fan_in, features)),
-                bias_init=_given(values[:features]),
+                kernel_init=_constant_initializer(values[features:].reshape(fan_in, features)),
+                bias_init=_constant_initializer(values[:features]),
                 dtype=dtype,
-                precision=FLOAT32 if dtype == jnp.float32 else None,
+                precision=FULL_PRECISION if dtype == jnp.float32 else None,
                 rngs=rngs,
             )
         )
@@ -35,7 +35,7 @@ def linears(sizes: list[tuple[int, int]], dtype, rngs: nnx.Rngs) -> list[nnx.Lin
     return layers
 
 
-def _given(values: jax.Array):
+def _constant_initializer(values: jax.Array):
     """An initialiser that yields these values."""
 
     def init(key, shape, dtype=jnp.float32, **_):
@@ -45,7 +45,7 @@ def _given(values: jax.Array):
     return init
 
 
-class Transposed(nnx.Module):
+class TiedLinear(nnx.Module):
     """A linear layer whose kernel is another's, transposed: weights that both of them train.
 
     The kernel stays the other layer's parameter, so gradients of both uses are summed into it.

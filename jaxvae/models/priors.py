@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxvae.models.distributions import mixture_log_prob, normal_log_prob, product
+from jaxvae.models.distributions import full_precision_product, mixture_log_prob, normal_log_prob
 
 PRIORS = ("normal", "mixture", "vamp", "flow")
 _MOMENT_DRAWS = 4096
@@ -113,9 +113,9 @@ class Flow(nnx.Module):
     def _coupling(self, layer: int, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Shift and log scale `[N, L]` of a layer, zero where it leaves z as it is."""
         moved = (jnp.arange(z.shape[-1]) % 2 == layer % 2)[None, :]
-        h = product(jnp.where(moved, 0.0, z), self.hidden[...][layer])
+        h = full_precision_product(jnp.where(moved, 0.0, z), self.hidden[...][layer])
         h = jax.nn.relu(h + self.hidden_bias[...][layer][None, :])
-        both = product(h, self.shift_and_scale[...][layer])
+        both = full_precision_product(h, self.shift_and_scale[...][layer])
         both = both + self.shift_and_scale_bias[...][layer][None, :]
         shift, scale = jnp.split(both, 2, axis=-1)
         # Bounded: one step of the optimizer can't make a density of it that overflows.

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxvae.models.layer_names import depth_of, encoder_layers
+from jaxvae.models.layer_names import encoder_layers, num_hidden_layers
 from jaxvae.models.vae import VAE
 
 
-class Network(NamedTuple):
+class TrainedModel(NamedTuple):
     """A model apart from any training: its static graph and its arrays, computing in float32.
 
     Weights that were tied in training are two arrays here, as in every exported file.
@@ -29,14 +29,14 @@ class Network(NamedTuple):
     prior: str
 
 
-def make_network(params: dict, batch_stats: dict) -> Network:
+def rebuild_model(params: dict, batch_stats: dict) -> TrainedModel:
     """Rebuilds the model around nested dictionaries of arrays; the sizes are the arrays' own."""
     params = untie_weights(params)
-    depth, num_tags = depth_of(params), len(params["fc1"]["kernel"])
+    depth, num_tags = num_hidden_layers(params), len(params["fc1"]["kernel"])
     hidden_dims = tuple(params[each.linear]["kernel"].shape[1] for each in encoder_layers(depth))
     latent_dim = params["fc3"]["kernel"].shape[0]
     use_batch_norm, use_layer_norm = "bn1" in params, "ln1" in params
-    prior = prior_of(params.get("prior", {}))
+    prior = infer_prior(params.get("prior", {}))
     model = nnx.eval_shape(
         lambda: VAE(
             num_tags=num_tags,
@@ -53,7 +53,9 @@ def make_network(params: dict, batch_stats: dict) -> Network:
     graphdef = nnx.graphdef(model)
     params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
     sizes = (num_tags, latent_dim, hidden_dims)
-    return Network(graphdef, params, batch_stats, *sizes, use_batch_norm, use_layer_norm, prior)
+    return TrainedModel(
+        graphdef, params, batch_stats, *sizes, use_batch_norm, use_layer_norm, prior
+    )
 
 
 def untie_weights(params: dict) -> dict:
@@ -63,13 +65,13 @@ def untie_weights(params: dict) -> dict:
     return {**params, "fc4": {"kernel": params["fc1"]["kernel"].T, **params["fc4"]}}
 
 
-def prior_of(arrays: Iterable[str]) -> str:
+def infer_prior(arrays: Iterable[str]) -> str:
     """Which prior has parameters of these names."""
     marks = {"means": "mixture", "pseudo_inputs": "vamp", "hidden": "flow"}
     return next((prior for name, prior in marks.items() if name in arrays), "normal")
 
 
-def reconstruction_logits(network: Network, x: np.ndarray) -> np.ndarray:
+def reconstruction_logits(network: TrainedModel, x: np.ndarray) -> np.ndarray:
     """Logits `[N, V]` decoded from the posterior mean of multi-hot rows `[N, V]`."""
 
     def logits(params, batch_stats, x):
@@ -79,7 +81,7 @@ def reconstruction_logits(network: Network, x: np.ndarray) -> np.ndarray:
     return np.asarray(jax.jit(logits)(network.params, network.batch_stats, x.astype(np.float32)))
 
 
-def prior_components(network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def prior_components(network: TrainedModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]` of a "mixture" or "vamp" prior.
 
     A VampPrior is, once trained, a mixture like any other.
@@ -89,7 +91,7 @@ def prior_components(network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return mean, logvar, log_weight
 
 
-def component_edges(network: Network) -> np.ndarray:
+def component_cdf(network: TrainedModel) -> np.ndarray:
     """Where each component's share of [0, 1) ends, `[K]` float32; the last takes all that is left.
 
     The component of a uniform number is how many edges it has passed.

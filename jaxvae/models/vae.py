@@ -13,9 +13,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxvae.models import distributions, layers, priors
-from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers, widths_of
+from jaxvae.models.layer_names import (
+    HiddenLayer,
+    decoder_layers,
+    encoder_layers,
+    resolve_hidden_dims,
+)
 
-WIDE = 1024
+SPARSE_LOOKUP_MIN_TAGS = 1024
 """Vocabulary from which rows are looked up in tables instead of multiplied as multi-hot vectors."""
 
 
@@ -43,7 +48,7 @@ def multi_hot(columns: jax.Array, values: jax.Array, num_tags: int) -> jax.Array
     return jax.lax.scan(add, start, (columns.T, values.T), unroll=min(columns.shape[1], 16))[0]
 
 
-def dropout_values(uniform: jax.Array, rate: jax.Array) -> jax.Array:
+def dropout_mask(uniform: jax.Array, rate: jax.Array) -> jax.Array:
     """Input dropout on the active entries alone; survivors are rescaled by 1/(1 - rate).
 
     Zeros stay zero under dropout, so only the K active entries of a row need a random number.
@@ -90,7 +95,7 @@ class VAE(nnx.Module):
     fc2_mu: nnx.Linear
     fc2_logvar: nnx.Linear
     fc3: nnx.Linear
-    fc4: nnx.Linear | layers.Transposed
+    fc4: nnx.Linear | layers.TiedLinear
 
     def __init__(
         self,
@@ -109,7 +114,7 @@ class VAE(nnx.Module):
         compute_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        widths = widths_of(hidden_dim, hidden_dims)
+        widths = resolve_hidden_dims(hidden_dim, hidden_dims)
         self.depth = len(widths)
         encoder, decoder = encoder_layers(self.depth), decoder_layers(self.depth)
         inwards = itertools.pairwise((num_tags, *widths))
@@ -121,14 +126,14 @@ class VAE(nnx.Module):
             **{hidden.linear: size for hidden, size in zip(decoder, outwards, strict=True)},
             "fc4": (widths[0], num_tags),
         }
-        linears = layers.linears(list(sizes.values()), compute_dtype, rngs)
+        linears = layers.make_linear_layers(list(sizes.values()), compute_dtype, rngs)
         for name, linear in zip(sizes, linears, strict=True):
             setattr(self, name, linear)
         if decoder_bias is not None:
             self.fc4.bias = nnx.Param(jnp.asarray(decoder_bias, jnp.float32))
         if tied_weights:
             assert self.fc4.bias is not None
-            self.fc4 = layers.Transposed(self.fc1, self.fc4.bias)
+            self.fc4 = layers.TiedLinear(self.fc1, self.fc4.bias)
 
         for hidden in (*encoder, *decoder):
             width = sizes[hidden.linear][1]
@@ -193,7 +198,7 @@ class VAE(nnx.Module):
             values = jnp.ones(columns.shape, jnp.float32)
         kernel, bias = self.fc1.kernel[...], self.fc1.bias
         assert bias is not None
-        if len(kernel) < WIDE:
+        if len(kernel) < SPARSE_LOOKUP_MIN_TAGS:
             x = multi_hot(columns, values, len(kernel))
             return self.encode(x, mask=mask, train=train, keep=keep)
         dtype = self.fc1.dtype
@@ -228,7 +233,9 @@ class VAE(nnx.Module):
                 h = getattr(self, linear)(h)
             width = h.shape[-1]
             own, keep = (None, None) if keep is None else (keep[:, :width], keep[:, width:])
-            h = _hidden(h, getattr(self, layer_norm), getattr(self, batch_norm), mask, train, own)
+            h = _hidden_block(
+                h, getattr(self, layer_norm), getattr(self, batch_norm), mask, train, own
+            )
         return h
 
     def log_prior(self, z: jax.Array) -> jax.Array:
@@ -251,7 +258,7 @@ class VAE(nnx.Module):
         return self.prior.moments(self.encode)
 
 
-def _hidden(h: jax.Array, layer_norm, batch_norm, mask, train: bool, keep) -> jax.Array:
+def _hidden_block(h: jax.Array, layer_norm, batch_norm, mask, train: bool, keep) -> jax.Array:
     dtype = h.dtype
     if layer_norm is not None:
         h = layer_norm(h.astype(jnp.float32)).astype(dtype)

@@ -19,7 +19,7 @@ from jaxvae.evaluation import latents
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
-from jaxvae.models.distributions import standardised_kl
+from jaxvae.models.distributions import kl_to_moment_matched_prior
 from jaxvae.reports import explorer_data
 from jaxvae.storage.atomic_files import write_text
 
@@ -68,7 +68,7 @@ def make_page(run: Run) -> str:
         ],
         "network": explorer_data.network_data(network),
         "prior": explorer_data.prior_data(network),
-        "bank": explorer_data.draw_bank(network)[0],
+        "bank": explorer_data.prior_sample_bank(network)[0],
         "dimensions": _dimensions(run, rows[:_NAMED_ROWS], mean, logvar),
         "map": _map(rows, mean, network.num_tags, of),
     }
@@ -86,7 +86,7 @@ def _rows(run: Run) -> tuple[np.ndarray, str]:
         return rows, "training rows"
     sets = run.sample_sets(MAP_POINTS, seed=0).multi_hot
     columns = [np.flatnonzero(row).tolist() for row in sets]
-    return encoding.to_rows(columns, run.network.num_tags), "sets the model drew"
+    return encoding.pad_tag_ids(columns, run.network.num_tags), "sets the model drew"
 
 
 def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
@@ -95,7 +95,7 @@ def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
     mean, logvar = mean[: len(rows)], logvar[: len(rows)]
     centre, deviation = queries.prior_moments(network)
     arrays = map(jnp.asarray, (mean, logvar, centre, np.square(deviation)))
-    kl = np.asarray(standardised_kl(*arrays)).mean(axis=0)
+    kl = np.asarray(kl_to_moment_matched_prior(*arrays)).mean(axis=0)
     named = latents.name_dimensions(
         network,
         mean,
@@ -138,9 +138,9 @@ def _map(rows: np.ndarray, mean: np.ndarray, num_tags: int, of: str) -> dict:
         "of": of,
         "total": len(rows),
         "explained": round(float(np.sort(share)[-2:].sum()) / total, 4) if total > 0.0 else 0.0,
-        "centre": explorer_data.pack_single(centre),
-        "axes": explorer_data.pack_single(axes),
-        "points": explorer_data.pack_half(points)[0],
+        "centre": explorer_data.encode_float32(centre),
+        "axes": explorer_data.encode_float32(axes),
+        "points": explorer_data.encode_float16(points)[0],
         "rows": [[int(v) for v in row if v < num_tags] for row in rows[shown]],
     }
 

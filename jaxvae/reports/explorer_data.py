@@ -11,7 +11,7 @@ import numpy as np
 from jaxvae.inference import queries
 from jaxvae.models import trained
 from jaxvae.models.layer_names import decoder_layers, encoder_layers
-from jaxvae.models.trained import Network
+from jaxvae.models.trained import TrainedModel
 
 _BANK = 8192
 _BANK_BYTES = 2**20
@@ -20,7 +20,7 @@ _LARGEST_HALF = 2.0**14
 _BATCH_NORM_EPSILON = 1e-5
 
 
-def pack_half(array: np.ndarray) -> tuple[dict, np.ndarray]:
+def encode_float16(array: np.ndarray) -> tuple[dict, np.ndarray]:
     """Rounds an array to float16 as text.
 
     Args:
@@ -36,12 +36,12 @@ def pack_half(array: np.ndarray) -> tuple[dict, np.ndarray]:
     return {"half": _text(half), "scale": 1.0 / scale}, (half / scale).astype(np.float32)
 
 
-def pack_single(array: np.ndarray) -> dict:
+def encode_float32(array: np.ndarray) -> dict:
     """An array as float32 text, for what is small or must be exact."""
     return {"single": _text(np.asarray(array, "<f4"))}
 
 
-def network_data(network: Network) -> dict:
+def network_data(network: TrainedModel) -> dict:
     """The layers by name, the names of the hidden ones in order, and the sizes."""
     params = _numpy(network.params)
     stats = _numpy(network.batch_stats)
@@ -61,10 +61,10 @@ def network_data(network: Network) -> dict:
             factor = params[norm]["scale"] / np.sqrt(stats[norm]["var"] + _BATCH_NORM_EPSILON)
             bias = bias + (params[norm]["bias"] - stats[norm]["mean"] * factor) @ kernel
             kernel = factor[:, None] * kernel
-        layers[name] = {"kernel": pack_half(kernel)[0], "bias": pack_single(bias)}
+        layers[name] = {"kernel": encode_float16(kernel)[0], "bias": encode_float32(bias)}
     for name in (each.layer_norm for each in (*encoder, *decoder)):
         if name in params:
-            layers[name] = {part: pack_single(params[name][part]) for part in ("scale", "bias")}
+            layers[name] = {part: encode_float32(params[name][part]) for part in ("scale", "bias")}
     return {
         "layers": layers,
         "encoder": [[each.linear, each.layer_norm] for each in encoder],
@@ -74,7 +74,7 @@ def network_data(network: Network) -> dict:
     }
 
 
-def prior_data(network: Network) -> dict:
+def prior_data(network: TrainedModel) -> dict:
     """What the page needs to measure log p(z)."""
     if network.prior == "normal":
         return {"kind": "normal"}
@@ -84,18 +84,18 @@ def prior_data(network: Network) -> dict:
             "kind": "flow",
             "layers": len(arrays["hidden"]),
             "width": arrays["hidden"].shape[2],
-            **{name: pack_half(array)[0] for name, array in arrays.items()},
+            **{name: encode_float16(array)[0] for name, array in arrays.items()},
         }
     mean, logvar, log_weight = trained.prior_components(network)  # not a VampPrior's rows
     return {
         "kind": "mixture",
-        "mean": pack_half(mean)[0],
-        "logvar": pack_half(logvar)[0],
-        "log_weight": pack_single(log_weight),
+        "mean": encode_float16(mean)[0],
+        "logvar": encode_float16(logvar)[0],
+        "log_weight": encode_float32(log_weight),
     }
 
 
-def draw_bank(network: Network) -> tuple[dict, np.ndarray, np.ndarray]:
+def prior_sample_bank(network: TrainedModel) -> tuple[dict, np.ndarray, np.ndarray]:
     """Draws from the prior that the page conditions on tags by weighing them.
 
     As many as fit a MiB, and as can be weighed within a frame.
@@ -105,9 +105,9 @@ def draw_bank(network: Network) -> tuple[dict, np.ndarray, np.ndarray]:
     """
     most = min(_BANK, _BANK_BYTES // (2 * network.latent_dim), _BANK_LOGITS // network.num_tags)
     size = max(256, most // 256 * 256)
-    packed, z = pack_half(queries.draw_prior(network, size, seed=0))
+    packed, z = encode_float16(queries.draw_prior(network, size, seed=0))
     log_prior = queries.log_prior(network, z)
-    return {"size": size, "z": packed, "log_prior": pack_single(log_prior)}, z, log_prior
+    return {"size": size, "z": packed, "log_prior": encode_float32(log_prior)}, z, log_prior
 
 
 def _numpy(tree: dict) -> dict:

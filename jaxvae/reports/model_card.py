@@ -52,7 +52,7 @@ def make_card(
       sizes: the network's, as in a config's `model`.
       concepts: how many tags each concept has.
       facts: which checkpoint the parameters are, and of which epoch.
-      judged: what `evaluate_run.judge` returned; None where the run was not evaluated.
+      judged: what `evaluate_run.evaluate_run` returned; None where the run was not evaluated.
       data_report: counts of the rows it was trained on; `{}` where they are not known.
       samples: tag sets that it drew.
       pictures: file names and what they show.

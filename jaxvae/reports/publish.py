@@ -9,7 +9,7 @@ from jaxvae.evaluation.saved_evaluation import evaluation_path
 from jaxvae.export import hub_files, hub_repo
 from jaxvae.inference.run import Run
 from jaxvae.reports import figures, model_card
-from jaxvae.storage.atomic_files import naming, read_json, write_json, write_text
+from jaxvae.storage.atomic_files import name_file_in_errors, read_json, write_json, write_text
 
 _SAMPLES = 8
 
@@ -32,7 +32,7 @@ def write_folder(run: Run, folder: Path, *, repository: str, license: str | None
     model_card.check_license(license)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; name a new folder")
-    with naming(folder):
+    with name_file_in_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".push-", dir=folder.parent) as stage:
             made = Path(stage) / "made"

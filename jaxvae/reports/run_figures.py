@@ -62,7 +62,7 @@ class Plots:
     def calibration(self, split: str = "test", *, seed: int = 0) -> "Figure":
         """Probabilities of the tags of partly hidden rows against how often they are there."""
         run = self._run
-        left, taken = retrieval.remove_tags(run.sets(split), seed=seed)
+        left, taken = retrieval.hold_out_tags(run.sets(split), seed=seed)
         mean, logvar = queries.posterior(run.network, run.rows("train"))
         predicted = completion.predict(run.network, left, mean, logvar, seed=seed)
         return figures.calibration(*retrieval.calibration(predicted, left, taken))

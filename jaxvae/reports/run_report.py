@@ -11,7 +11,7 @@ from jaxvae.data.summary import format_report
 from jaxvae.data.tag_lists import quote_tag
 from jaxvae.errors import InputError
 from jaxvae.evaluation import evaluate_run, retrieval
-from jaxvae.evaluation.saved_evaluation import evaluation_path, kept_answer
+from jaxvae.evaluation.saved_evaluation import evaluation_path, saved_evaluation
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference.run import Run
 from jaxvae.reports import html_page
@@ -53,11 +53,13 @@ def write_report(
     path = run.folder / "report.html" if output is None else user_path(output)
     run.rows(split)  # refused where there are none
     _check_place(path)
-    judged = kept_answer(run, split=split, num_importance_samples=num_importance_samples, seed=seed)
+    judged = saved_evaluation(
+        run, split=split, num_importance_samples=num_importance_samples, seed=seed
+    )
     if judged:
         say(f"taking what is kept in {evaluation_path(run.folder, split)}")
     else:
-        judged = evaluate_run.judge(
+        judged = evaluate_run.evaluate_run(
             run, split=split, num_importance_samples=num_importance_samples, seed=seed, say=say
         )
     run = evaluate_run.with_rows_enough(run)

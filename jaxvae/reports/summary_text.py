@@ -31,7 +31,7 @@ def likelihood_rows(judged: dict[str, Any]) -> list[tuple[str, float, str]]:
     """Models by negative log-likelihood, worst first: name, nats per row, and against the model.
 
     Args:
-      judged: what `evaluate_run.judge` returned.
+      judged: what `evaluate_run.evaluate_run` returned.
     """
     rows = [
         (

@@ -103,7 +103,7 @@ def frontier_page(
 
     Args:
       title: its heading.
-      points: of `rate_distortion.frontier`.
+      points: of `rate_distortion.train_rate_distortion`.
       advice: (purpose, what it means, the command or why there is none).
     """
     told = "".join(

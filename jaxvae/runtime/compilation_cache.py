@@ -19,7 +19,7 @@ MAX_AGE = 30 * 24 * 3600.0
 """Seconds after which a program is compiled again, so that the folder does not grow for ever."""
 
 
-def keep_programs() -> None:
+def enable_compilation_cache() -> None:
     """Turns the cache on, in the user's cache folder, unless the user has decided about it.
 
     JAX's own settings stand: JAX_COMPILATION_CACHE_DIR names another folder,

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxvae.errors import InputError, one_line
 
 
-def start(*, accelerator: str, deterministic: bool) -> None:
+def configure_platform(*, accelerator: str, deterministic: bool) -> None:
     """Says what JAX needs to hear before it looks for devices; call it first.
 
     Args:
@@ -25,7 +25,7 @@ def start(*, accelerator: str, deterministic: bool) -> None:
         jax.config.update("jax_platforms", "cpu")
 
 
-def split_cpu() -> None:
+def expose_cpu_cores() -> None:
     """Makes every core of a CPU a device; call it before JAX looks for devices.
 
     XLA leaves most of the cores idle in programs as small as these. What the user has decided in
@@ -49,7 +49,7 @@ def check_backend() -> None:
         ) from error
 
 
-def preempted(step: int) -> bool:
+def reached_preemption(step: int) -> bool:
     """Whether the cluster is about to take a host away and this is the step to save at.
 
     All hosts of a job get the same answer. Without `jax.distributed` there is nobody to ask.
@@ -83,12 +83,12 @@ def make_mesh(*, accelerator: str, num_devices: int, data: int = -1, model: int 
     except RuntimeError as error:
         raise InputError(
             f"--config.trainer.accelerator={accelerator}: no such device here; JAX finds "
-            f"{describe(jax.devices())}. Use auto, or install jax for that device"
+            f"{describe_devices(jax.devices())}. Use auto, or install jax for that device"
         ) from error
     if num_devices > len(found):
         raise InputError(
             f"--config.trainer.devices={num_devices}: only {len(found)} here "
-            f"({describe(found)}); use --config.trainer.devices=-1 for all of them"
+            f"({describe_devices(found)}); use --config.trainer.devices=-1 for all of them"
         )
     count = len(found) if num_devices == -1 else num_devices
     if count < len(found) and jax.process_count() > 1:
@@ -107,12 +107,12 @@ def make_mesh(*, accelerator: str, num_devices: int, data: int = -1, model: int 
     return Mesh(np.asarray(found[:count]).reshape(rest, model), ("data", "model"))
 
 
-def memory(mesh: Mesh) -> int | None:
+def device_memory_bytes(mesh: Mesh) -> int | None:
     """Bytes of memory of one of a mesh's devices; None where it can't be told, as of a CPU."""
     return (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
 
 
-def describe(found) -> str:
+def describe_devices(found) -> str:
     """Devices in words: "1 cpu", "8 tpu (TPU v5e)"."""
     first = found[0]
     kind = "" if first.device_kind == first.platform else f" ({first.device_kind})"

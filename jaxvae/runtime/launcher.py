@@ -19,7 +19,7 @@ from jaxvae.errors import InputError
 
 _SUPERVISED = "JAXVAE_SUPERVISED"
 _MOST_HELD = 2**20
-TOLD = 3
+EXIT_REASON_PRINTED = 3
 """A supervised program's exit code where it has said itself why it ends with 1.
 
 XLA ends a program whose peers are gone in words of its own, by an abort or with 1.
@@ -204,7 +204,7 @@ def _told(kind: type[BaseException], error: BaseException, trace: TracebackType 
     """Shows an error that nobody expected, as the cause of the end that it is."""
     sys.__excepthook__(kind, error, trace)
     sys.stderr.flush()
-    os._exit(TOLD)
+    os._exit(EXIT_REASON_PRINTED)
 
 
 def supervise(argv: Sequence[str]) -> int:
@@ -242,7 +242,7 @@ def supervise(argv: Sequence[str]) -> int:
     if code in (1, -signal.SIGABRT):
         print(f"jaxvae: {PeerLost('or did not come in time')}", file=sys.stderr)
         return 1
-    if code == TOLD:
+    if code == EXIT_REASON_PRINTED:
         return 1
     if code < 0:
         print(f"jaxvae: ended by {signal.Signals(-code).name}", file=sys.stderr)

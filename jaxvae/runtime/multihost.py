@@ -129,24 +129,24 @@ def _reach(coordinator: str) -> None:
             time.sleep(0.2)
 
 
-def several() -> bool:
+def is_multiprocess() -> bool:
     """Whether this process is one of several."""
     import jax
 
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process writes, prints and judges."""
     import jax
 
-    return not several() or jax.process_index() == 0
+    return not is_multiprocess() or jax.process_index() == 0
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def raise_together() -> Iterator[None]:
     """What may be refused in one process is refused in all: nobody waits for one that has left."""
-    if not several():
+    if not is_multiprocess():
         yield
         return
     refusal = None
@@ -154,23 +154,23 @@ def together() -> Iterator[None]:
         yield
     except InputError as error:
         refusal = error
-    failed = np.flatnonzero(_everywhere(np.int32(refusal is not None)))
+    failed = np.flatnonzero(_gather_from_all(np.int32(refusal is not None)))
     if refusal:
         raise refusal
     if len(failed):
         raise InputError(f"process {_listed(failed)} refused to start; see what it says")
 
 
-def agree(facts: Mapping[str, str]) -> None:
+def check_equal(facts: Mapping[str, str]) -> None:
     """Raises InputError in every process where they were not given the same.
 
     Args:
       facts: what must be equal, by the name to call it.
     """
-    if not several():
+    if not is_multiprocess():
         return
     digests = [hashlib.sha256(value.encode()).digest() for value in facts.values()]
-    found = _everywhere(np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), -1))
+    found = _gather_from_all(np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), -1))
     for number, name in enumerate(facts):
         others = np.flatnonzero((found[:, number] != found[0, number]).any(axis=-1))
         if len(others):
@@ -181,25 +181,25 @@ def agree(facts: Mapping[str, str]) -> None:
             )
 
 
-def most(*values: int) -> tuple[int, ...]:
+def max_across_hosts(*values: int) -> tuple[int, ...]:
     """The largest of each number among all processes."""
-    if not several():
+    if not is_multiprocess():
         return values
-    return tuple(int(value) for value in _everywhere(np.asarray(values, np.int32)).max(axis=0))
+    return tuple(int(value) for value in _gather_from_all(np.asarray(values, np.int32)).max(axis=0))
 
 
-def from_the_first(facts: Any, arrays: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
+def broadcast_from_primary(facts: Any, arrays: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
     """What the first process has, in all.
 
     Args:
       facts: JSON-able; what other processes give is ignored.
       arrays: their shapes and types must be the same everywhere.
     """
-    if not several():
+    if not is_multiprocess():
         return facts, arrays
     from jax.experimental import multihost_utils
 
-    text = json.dumps(facts).encode() if is_first() else b""
+    text = json.dumps(facts).encode() if is_primary() else b""
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     padded = np.frombuffer(text.ljust(length), np.uint8)
     received = multihost_utils.broadcast_one_to_all(padded[:length].copy())
@@ -207,16 +207,16 @@ def from_the_first(facts: Any, arrays: list[np.ndarray]) -> tuple[Any, list[np.n
     return json.loads(np.asarray(received).tobytes()), arrays
 
 
-def wait_for_the_first() -> None:
+def wait_for_primary() -> None:
     """Returns when every process is here: the others wait while the first one judges the model."""
-    if several():
+    if is_multiprocess():
         import orbax.checkpoint as ocp
 
         ocp.multihost.sync_global_processes("jaxvae_done", timeout=_TAIL_SECONDS)
 
 
 @contextlib.contextmanager
-def first_leaves_last() -> Iterator[None]:
+def exit_primary_last() -> Iterator[None]:
     """What ends every process ends the first one after the others.
 
     It connects them: XLA aborts whom it leaves behind, who then can't say what ended them.
@@ -224,24 +224,24 @@ def first_leaves_last() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, PeerLost) and several() and is_first():
+        if not isinstance(error, PeerLost) and is_multiprocess() and is_primary():
             time.sleep(_LAST_WORDS_SECONDS)
         raise
 
 
 @contextlib.contextmanager
-def peers() -> Iterator[None]:
+def translate_peer_errors() -> Iterator[None]:
     """Inside, an error of the connection to the others is raised as PeerLost."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())
-        if not several() or not any(word in text.lower() for word in _COORDINATION):
+        if not is_multiprocess() or not any(word in text.lower() for word in _COORDINATION):
             raise
         raise PeerLost(text[:160]) from error
 
 
-def _everywhere(value: np.ndarray | np.generic) -> np.ndarray:
+def _gather_from_all(value: np.ndarray | np.generic) -> np.ndarray:
     """Every process's array, `[processes, ...]`."""
     from jax.experimental import multihost_utils
 

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxvae.errors import InputError
 
-_OVER_TAGS = {
+_TAG_AXIS_SPECS = {
     "fc1/kernel": P("model"),
     "fc4/kernel": P(None, "model"),
     "fc4/bias": P("model"),
@@ -151,7 +151,7 @@ class Sharding:
     def _of(self, tree: Any) -> Any:
         # Over one device as if there was no such axis: that is how XLA writes it, and a program
         # that gets its own results in other words is compiled again.
-        over_tags = _OVER_TAGS if self.mesh.shape["model"] > 1 else {}
+        over_tags = _TAG_AXIS_SPECS if self.mesh.shape["model"] > 1 else {}
 
         def one(path: tuple, _: Any) -> NamedSharding:
             names = [getattr(key, "key", "") for key in path[-2:]]

@@ -36,7 +36,7 @@ class Interrupted(KeyboardInterrupt):
 _as_one_seconds = 0.0
 
 
-def take_as_one(seconds: float) -> None:
+def debounce(seconds: float) -> None:
     """From now on signals that come so close together are one.
 
     A terminal and a scheduler tell every process of a group, and so does a parent who is told.
@@ -49,42 +49,42 @@ _heard_at = 0.0
 _before_ours: dict[int, Any] = {}
 
 
-def end_at_signals() -> None:
+def exit_on_signal() -> None:
     """From now on a signal ends this process at once, unless `requests` listens to it.
 
     For a program's first line: the process must be its own, and have nothing to clean up.
     """
     for number in SIGNALS:
-        _before_ours[number] = signal.signal(number, _end)
+        _before_ours[number] = signal.signal(number, _exit_now)
 
 
-def as_before() -> None:
-    """Undoes `end_at_signals`, for a command that cleans up when it is interrupted."""
+def restore_handlers() -> None:
+    """Undoes `exit_on_signal`, for a command that cleans up when it is interrupted."""
     while _before_ours:
         signal.signal(*_before_ours.popitem())
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
-    if _is_the_same(time.monotonic()):
+def _exit_now(signum: int, frame: FrameType | None) -> None:
+    if _is_repeated(time.monotonic()):
         return
     with contextlib.suppress(OSError):
         os.write(2, f"jaxvae: stopped by {signal.Signals(signum).name}\n".encode())
     os._exit(128 + signum)
 
 
-def _is_the_same(now: float) -> bool:
+def _is_repeated(now: float) -> bool:
     """Whether a signal is the one that was heard last, told once more."""
     return bool(_heard_at) and now - _heard_at < _as_one_seconds
 
 
-class Requests:
+class StopRequest:
     """What was asked for so far.
 
     Attributes:
       signum: the first signal, 0 before it.
       deferred: whether the first one only sets `signum`, for a loop that polls it; otherwise it
         raises Interrupted where the program is.
-      clean: where the process is the program's own (`end_at_signals`), a signal calls this and ends
+      clean: where the process is the program's own (`exit_on_signal`), a signal calls this and ends
         it, while this is set and nothing deferred: for what happens before anything can be lost.
     """
 
@@ -108,11 +108,11 @@ class Requests:
         global _heard_at
         now = time.monotonic()
         again = bool(self.signum)
-        if again and _is_the_same(now):
+        if again and _is_repeated(now):
             return
         if self.clean is not None and _before_ours and not self.deferred:
             self.clean()
-            _end(signum, frame)
+            _exit_now(signum, frame)
         if not again:
             self.signum, _heard_at = signum, now
         if again or not self.deferred:
@@ -149,13 +149,13 @@ class Requests:
 
 
 @contextlib.contextmanager
-def requests(*, ignore: tuple[int, ...] = ()) -> Iterator[Requests]:
+def listen_for_stop(*, ignore: tuple[int, ...] = ()) -> Iterator[StopRequest]:
     """Listens to the signals, in the main thread; in another thread nothing is ever requested.
 
     Args:
       ignore: signals that someone else in this process takes care of.
     """
-    asked = Requests()
+    asked = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
@@ -216,7 +216,7 @@ def drop_output(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """Ends the process; if not well, without taking the interpreter apart.
 
     What was broken off then (a compilation, a program on its way to the device, other processes

@@ -23,18 +23,18 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes text in one step, as `write_json` does."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode(errors=ERRORS))
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes its name, and the place of an older one, when it is whole.
 
     Raises:
       InputError: the disk refused; what was there is as it was.
     """
-    with naming(path):
+    with name_file_in_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(path.name + ".new")
         with fresh.open("wb") as file:
@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def name_file_in_errors(path: Path) -> Iterator[None]:
     """Makes an InputError that names the file of what the operating system says about it.
 
     Of a write that fails, as on a full disk, it does not say to which file.
@@ -58,7 +58,7 @@ def naming(path: Path) -> Iterator[None]:
 
 def to_json(value: Any) -> str:
     """JSON text of a value; numbers that are not finite become null."""
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(finite_json(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -74,11 +74,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _finite(value):
+def finite_json(value):
+    """Returns a JSON value with null for each number that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {str(key): _finite(inner) for key, inner in value.items()}
+        return {str(key): finite_json(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
+        return [finite_json(inner) for inner in value]
     return value

@@ -6,14 +6,14 @@ from typing import Any
 
 from jaxvae.data.readers.regular_file import open_regular
 from jaxvae.errors import InputError
-from jaxvae.storage.atomic_files import naming
+from jaxvae.storage.atomic_files import name_file_in_errors
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`; InputError names one that is damaged."""
     path = folder / "metrics.jsonl"
     lines = []
-    with naming(path), open_regular(path) as file:
+    with name_file_in_errors(path), open_regular(path) as file:
         read = file.read().splitlines()
     for number, line in enumerate(read, start=1):
         try:

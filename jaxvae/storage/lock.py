@@ -28,7 +28,7 @@ _SETTLE_SECONDS = 0.3
 
 
 @contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[Callable[[], None]]:
+def acquire_run_lock(workdir: Path) -> Iterator[Callable[[], None]]:
     """Makes a run folder and holds it for this process.
 
     A folder in which nothing was written is removed again.
@@ -73,7 +73,7 @@ def claim(workdir: Path) -> Iterator[Callable[[], None]]:
         os.close(descriptor)
 
 
-def refuse_if_held(workdir: Path) -> None:
+def check_not_held(workdir: Path) -> None:
     """Raises InputError when another process holds a folder; takes milliseconds and no lock."""
     try:
         descriptor = os.open(workdir / NAME, os.O_RDWR)

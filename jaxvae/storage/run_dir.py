@@ -13,11 +13,11 @@ from jaxvae.data.dataset import Dataset
 from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.models.layer_names import are_widths
+from jaxvae.models.layer_names import is_valid_hidden_dims
 from jaxvae.storage import atomic_files, environment, manifest
 from jaxvae.storage.saved_rows import write_rows
 
-MAY_CHANGE = (
+RESUMABLE_FIELDS = (
     "model_name",
     "data.hub_streaming",
     "data.max_unreadable_fraction",
@@ -64,7 +64,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _has_sizes(model: dict[str, Any]) -> bool:
     """Whether a config's `model` says how large it is; older ones know no `hidden_dims`."""
     known = all(type(model.get(name)) is int for name in ("latent_dim", "hidden_dim"))
-    return known and are_widths(model.get("hidden_dims", ()))
+    return known and is_valid_hidden_dims(model.get("hidden_dims", ()))
 
 
 FILES = (
@@ -80,7 +80,7 @@ def seal(folder: Path) -> None:
     manifest.seal(folder, [name for name in FILES if (folder / name).exists()])
 
 
-def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
+def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
     """A folder resumes only the run it was made for.
 
     Args:
@@ -98,12 +98,12 @@ def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
                 f"can't be told; put it back, or give another --workdir"
             )
         return
-    before = _fields_of(folder)
-    may_change = list(MAY_CHANGE)
+    before = _recorded_fields(folder)
+    may_change = list(RESUMABLE_FIELDS)
     was, now = before.get("trainer.max_epochs"), fields["trainer.max_epochs"]
     if not fields["trainer.scale_batch_with_devices"]:
         may_change += ["trainer.devices", "trainer.mesh"]  # where it is done, not what
-    if _may_go_on(fields) and isinstance(was, int) and now >= was:
+    if _can_be_extended(fields) and isinstance(was, int) and now >= was:
         may_change.append("trainer.max_epochs")
     changed = [
         f"{name} (was {before.get(name)}, now {fields.get(name)})"
@@ -118,17 +118,19 @@ def refuse_other_settings(folder: Path, fields: dict[str, Any]) -> None:
         )
 
 
-def _fields_of(folder: Path) -> dict[str, Any]:
+def _recorded_fields(folder: Path) -> dict[str, Any]:
     """The settings a folder was made with; a field that it is too old to know has its default.
 
     That is what was done then: a new field is off unless it is asked for.
     """
     base = parsing.load_config(str(parsing.find_file("configs/base.py")))
     kept = atomic_files.read_json(folder / "config.json")
-    return dict(schema.fields(json.loads(base.to_json()))) | dict(schema.fields(kept))
+    return dict(schema.flatten(json.loads(base.to_json()))) | dict(schema.flatten(kept))
 
 
-def keep_older_values(folder: Path, config: ConfigDict, *, typed: Collection[str]) -> list[str]:
+def keep_values_of_older_run(
+    folder: Path, config: ConfigDict, *, typed: Collection[str]
+) -> list[str]:
     """Sets fields that a run is too old to know to what it did, where nobody asks for another.
 
     Args:
@@ -141,10 +143,10 @@ def keep_older_values(folder: Path, config: ConfigDict, *, typed: Collection[str
     """
     if not (folder / "config.json").exists():
         return []
-    recorded = dict(schema.fields(atomic_files.read_json(folder / "config.json")))
-    before = _fields_of(folder)
+    recorded = dict(schema.flatten(atomic_files.read_json(folder / "config.json")))
+    before = _recorded_fields(folder)
     lines = []
-    for name, value in schema.fields(json.loads(config.to_json())):
+    for name, value in schema.flatten(json.loads(config.to_json())):
         if name in recorded or name in typed or before.get(name) == value:
             continue
         with config.unlocked():
@@ -156,7 +158,7 @@ def keep_older_values(folder: Path, config: ConfigDict, *, typed: Collection[str
     return lines
 
 
-_ASIDE = (
+EXECUTION_FIELDS = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.mesh",
@@ -166,7 +168,7 @@ _ASIDE = (
 """Fields that say where and how a run is computed: of a finished one nothing follows from them."""
 
 
-def is_what_is_asked(folder: Path, fields: dict[str, Any]) -> bool:
+def is_finished_run_of(folder: Path, fields: dict[str, Any]) -> bool:
     """Whether a folder holds a finished run of these very settings.
 
     Args:
@@ -175,23 +177,27 @@ def is_what_is_asked(folder: Path, fields: dict[str, Any]) -> bool:
     """
     if not manifest.is_sealed(folder):
         return False
-    before = _fields_of(folder)
+    before = _recorded_fields(folder)
     return all(
         before.get(name) == fields.get(name)
         for name in {*before, *fields}
-        if not any(name == free or name.startswith(free + ".") for free in _ASIDE)
+        if not any(name == free or name.startswith(free + ".") for free in EXECUTION_FIELDS)
     )
 
 
-def finished_line(folder: Path, fields: dict[str, Any]) -> str:
+def finished_message(folder: Path, fields: dict[str, Any]) -> str:
     """That a run is finished, and how to go on."""
-    more = "give more --config.trainer.max_epochs to go on, or " if _may_go_on(fields) else "give "
+    more = (
+        "give more --config.trainer.max_epochs to go on, or "
+        if _can_be_extended(fields)
+        else "give "
+    )
     return (
         f"{folder} is finished and whole, and left as it is; {more}another --workdir for a new run"
     )
 
 
-def _may_go_on(fields: dict[str, Any]) -> bool:
+def _can_be_extended(fields: dict[str, Any]) -> bool:
     """Whether more epochs leave those that were trained as they are: no schedule is a share.
 
     After `max_steps` there are none, and the last may have been cut short.
@@ -201,7 +207,7 @@ def _may_go_on(fields: dict[str, Any]) -> bool:
     return constant and not share and not fields["trainer.max_steps"]
 
 
-def refuse_other_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> None:
+def check_same_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> None:
     """Raises InputError when the taxonomy or the rows are not those the folder was made with."""
     path = folder / "data_report.json"
     if not (folder / "config.json").exists():
@@ -237,7 +243,7 @@ def _tag_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
     return "; ".join(parts)
 
 
-def _refuse_unreadable_files(folder: Path) -> None:
+def _check_readable_files(folder: Path) -> None:
     for name in ("checkpoints", "final"):
         for place, _, files in os.walk(
             folder / name, onerror=lambda error: refuse_unreadable(error.filename, error)
@@ -264,7 +270,7 @@ def write_start(
     Raises:
       Unreadable: what the run will go on from, or replace, can't be read; nothing is written.
     """
-    _refuse_unreadable_files(folder)
+    _check_readable_files(folder)
     (folder / manifest.NAME).unlink(missing_ok=True)  # finished once, and now going on
     atomic_files.write_json(folder / "overrides.json", overrides)
     atomic_files.write_json(folder / "environment.json", environment.environment(devices))

@@ -10,13 +10,13 @@ from jaxvae.data.readers.regular_file import refuse_unreadable
 from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable, did_you_mean
-from jaxvae.storage.atomic_files import read_json, replacing
+from jaxvae.storage.atomic_files import atomic_write, read_json
 
 _IN_NONE = 255
 
 
 @dataclasses.dataclass(frozen=True)
-class KeptRows:
+class SavedRows:
     """Rows as they were used in training.
 
     Attributes:
@@ -36,7 +36,7 @@ class KeptRows:
             raise InputError(f"no split {split!r}{near}; it is one of {', '.join(SPLITS)}")
         return np.flatnonzero(self.split == SPLITS.index(split))
 
-    def at_most(self, *, train: int, others: int) -> "KeptRows":
+    def at_most(self, *, train: int, others: int) -> "SavedRows":
         """The same with only some rows of large splits, always the same ones, drawn at random."""
         split = self.split.copy()
         for name, most in (("train", train), ("val", others), ("test", others)):
@@ -48,7 +48,7 @@ class KeptRows:
 
 def write_rows(folder: Path, dataset: Dataset) -> None:
     """Writes a data set's rows into a run's folder, as `rows.npz`."""
-    with replacing(folder / "rows.npz") as file:
+    with atomic_write(folder / "rows.npz") as file:
         np.savez(
             file,
             rows=dataset.rows,
@@ -57,7 +57,7 @@ def write_rows(folder: Path, dataset: Dataset) -> None:
         )
 
 
-def load_kept_rows(folder: Path, taxonomy: Taxonomy) -> KeptRows:
+def load_saved_rows(folder: Path, taxonomy: Taxonomy) -> SavedRows:
     """Reads `rows.npz` of a run.
 
     Args:
@@ -80,7 +80,7 @@ def load_kept_rows(folder: Path, taxonomy: Taxonomy) -> KeptRows:
     return kept
 
 
-def damage_to_repair(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> str:
+def describe_damage(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> str:
     """What is wrong with the rows of a run that goes on, and will be written again.
 
     Args:
@@ -121,7 +121,7 @@ def _split_numbers(dataset: Dataset) -> np.ndarray:
     return split
 
 
-def _read(path: Path) -> KeptRows:
+def _read(path: Path) -> SavedRows:
     try:
         # Opened here: of a damaged file numpy would leave its own handle open.
         with path.open("rb") as stream, np.load(stream) as stored:
@@ -134,7 +134,7 @@ def _read(path: Path) -> KeptRows:
         raise InputError(f"{path}: damaged: {str(error)[:200]}") from error
     if split.shape != rows.shape[:1] or split.max(initial=0) >= len(SPLITS):
         raise InputError(f"{path}: damaged: does not put each of {len(rows):,} rows in one split")
-    return KeptRows(rows, source_row, split)
+    return SavedRows(rows, source_row, split)
 
 
 def _older(path: Path, num_rows: int) -> np.ndarray:

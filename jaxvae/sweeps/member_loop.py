@@ -11,9 +11,9 @@ import numpy as np
 from jaxvae.config import monitor
 from jaxvae.runtime import signals
 from jaxvae.sweeps.population import Population
-from jaxvae.train.hyperparams import Numbers
+from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.loop import training_line
-from jaxvae.train.progress import Plan, Progress
+from jaxvae.train.progress import RunPlan, RunProgress
 from jaxvae.train.train_state import TrainState
 
 
@@ -25,7 +25,7 @@ class Member:
       name: who it is, for whoever asked for it.
       shape: members of equal shape share a program.
       fresh: makes its state before the first step.
-      numbers: what steers it.
+      hyperparams: what steers it.
       plan: how long it is, and how often it is validated.
       progress: where it stands.
       lines: what metrics.jsonl says, a line per epoch, but for the silhouette: it is not compiled,
@@ -36,9 +36,9 @@ class Member:
     name: Any
     shape: Hashable
     fresh: Callable[[], TrainState]
-    numbers: Numbers
-    plan: Plan
-    progress: Progress = dataclasses.field(default_factory=Progress)
+    hyperparams: Hyperparams
+    plan: RunPlan
+    progress: RunProgress = dataclasses.field(default_factory=RunProgress)
     lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     pruned: bool = False
 
@@ -54,7 +54,7 @@ class Member:
         return finished or self.progress.stopped_early or self.failed or self.pruned
 
 
-class Watch(NamedTuple):
+class MemberCallbacks(NamedTuple):
     """What happens along the way.
 
     Attributes:
@@ -73,8 +73,8 @@ def train_members(
     population: Callable[[Hashable], Population],
     *,
     at_once: int,
-    watch: Watch,
-    requests: signals.Requests,
+    watch: MemberCallbacks,
+    requests: signals.StopRequest,
 ) -> None:
     """Trains members until no more come; a slot that falls free takes the next one.
 
@@ -97,7 +97,7 @@ def train_members(
                 break
             if member.shape not in populations:
                 populations[member.shape] = population(member.shape)
-            slot = populations[member.shape].admit(member.fresh(), member.numbers)
+            slot = populations[member.shape].admit(member.fresh(), member.hyperparams)
             running.setdefault(member.shape, {})[slot] = member
         if not any(running.values()):
             return
@@ -109,7 +109,7 @@ def train_members(
             raise signals.Interrupted(requests.signum)
 
 
-def _advance(slots: Population, members: dict[int, Member], watch: Watch) -> None:
+def _advance(slots: Population, members: dict[int, Member], watch: MemberCallbacks) -> None:
     """One epoch of one population, and its members' ends."""
     started = time.perf_counter()
     sums, steps, bad_steps = slots.train()

@@ -24,7 +24,7 @@ _OPEN_AGAIN = 20
 _OPEN_AGAIN_SECONDS = 0.1
 
 
-class Outcome(NamedTuple):
+class TrialResult(NamedTuple):
     """A trial as the storage has it.
 
     Attributes:
@@ -241,12 +241,12 @@ class Study:
             trial.set_user_attr(_REASON, reason)
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
 
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[TrialResult]:
         """Every trial that was begun, in order."""
         with self._reaching_storage():
             states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
             return [
-                Outcome(
+                TrialResult(
                     trial.number,
                     states.get(trial.state.name, "running"),
                     trial.value if trial.state.name == "COMPLETE" else None,
@@ -257,7 +257,7 @@ class Study:
                 if trial.state != self._optuna.trial.TrialState.WAITING
             ]
 
-    def best(self) -> Outcome | None:
+    def best(self) -> TrialResult | None:
         """The complete trial with the best value."""
         complete = [(trial.value, trial) for trial in self.outcomes() if trial.value is not None]
         sign = -1.0 if self.maximises else 1.0

@@ -17,8 +17,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxvae.evaluation import streaming_metrics
-from jaxvae.train.hyperparams import Numbers
-from jaxvae.train.train_state import TrainState, best_of
+from jaxvae.train.hyperparams import Hyperparams
+from jaxvae.train.train_state import TrainState, eval_params
 
 _MEMBERS = PartitionSpec("data")
 _WHOLE = PartitionSpec()
@@ -61,14 +61,14 @@ class Population:
         self._train, self._validate = _programs(
             train_epoch, validate, likelihood_bound, mesh, together
         )
-        self._stacked: tuple[TrainState, Numbers, dict] | None = None
+        self._stacked: tuple[TrainState, Hyperparams, dict] | None = None
         self._slots, self._devices = slots, mesh.size
         self.taken = np.zeros(slots, bool)
         """Which slots have a member."""
 
-    def admit(self, state: TrainState, numbers: Numbers) -> int:
+    def admit(self, state: TrainState, hyperparams: Hyperparams) -> int:
         """Gives a free slot to a fresh member and returns its number."""
-        member = (state, numbers, best_of(state))
+        member = (state, hyperparams, eval_params(state))
         if self._stacked is None:
             self._stacked = jax.tree.map(
                 lambda leaf: jax.device_put(jnp.stack([leaf] * self._slots), self._members), member
@@ -95,9 +95,9 @@ class Population:
         Returns:
           (sums of the losses, steps taken, first step that was not finite or -1), each `[slots]`.
         """
-        state, numbers, best = self._parts()
-        state, sums = self._train(state, numbers, self._train_rows, self.taken)
-        self._stacked = state, numbers, best
+        state, hyperparams, best = self._parts()
+        state, sums = self._train(state, hyperparams, self._train_rows, self.taken)
+        self._stacked = state, hyperparams, best
         return jax.device_get((sums, state.step, state.bad_step))
 
     def validate(self, due: np.ndarray) -> tuple[streaming_metrics.SplitMetrics, np.ndarray]:
@@ -106,12 +106,12 @@ class Population:
         Returns:
           (their sums, each `[slots, ...]`; their likelihood bounds `[slots]`, 0 without one).
         """
-        state, numbers, _ = self._parts()
-        judged = best_of(state)
+        state, hyperparams, _ = self._parts()
+        judged = eval_params(state)
         found = self._validate(
             judged["params"],
             judged["batch_stats"],
-            numbers.loss_weights,
+            hyperparams.loss_weights,
             state.key,
             self._val_rows,
             due,
@@ -121,8 +121,8 @@ class Population:
     def keep(self, improved: np.ndarray) -> None:
         """Remembers the parameters of the members that were never better, `[slots]`."""
         if improved.any():
-            state, numbers, best = self._parts()
-            self._stacked = state, numbers, _keep(best, best_of(state), improved)
+            state, hyperparams, best = self._parts()
+            self._stacked = state, hyperparams, _keep(best, eval_params(state), improved)
 
     def member(self, slot: int) -> dict[str, Any]:
         """`{"state", "best"}` of a slot: the trees that a run of its own would have."""
@@ -137,7 +137,7 @@ class Population:
 
         return jax.tree.map(take, {"state": state, "best": best})
 
-    def _parts(self) -> tuple[TrainState, Numbers, dict]:
+    def _parts(self) -> tuple[TrainState, Hyperparams, dict]:
         if self._stacked is None:
             raise ValueError("no member yet")
         return self._stacked
@@ -155,16 +155,16 @@ def _programs(
     def over_members(function: Callable, *args) -> Any:
         return jax.vmap(function)(*args) if together else jax.lax.map(lambda a: function(*a), args)
 
-    def train(states, numbers, rows, active):
-        def one(state, numbers, active):
+    def train(states, hyperparams, rows, active):
+        def one(state, hyperparams, active):
             return jax.lax.cond(
                 active,
-                lambda state: train_epoch(state, numbers, rows),
+                lambda state: train_epoch(state, hyperparams, rows),
                 lambda state: (state, streaming_metrics.Losses.empty()),
                 state,
             )
 
-        return over_members(one, states, numbers, active)
+        return over_members(one, states, hyperparams, active)
 
     def judge(params, batch_stats, weights, keys, rows, due):
         val_rows, bound_rows = rows

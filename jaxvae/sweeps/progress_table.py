@@ -7,14 +7,14 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from jaxvae.sweeps.optuna_study import Outcome
+from jaxvae.sweeps.optuna_study import TrialResult
 from jaxvae.train.loggers.display import PlainConsole
 
 _SHOWN = 10
 _FIELDS = 6
 
 
-class Standings:
+class TrialTable:
     """The trials that ended so far.
 
     Args:
@@ -31,7 +31,7 @@ class Standings:
         self._metric, self._maximise, self._total = metric, maximise, total
         self._show, self._live = show, live
 
-    def update(self, outcomes: list[Outcome], ended: Outcome) -> None:
+    def update(self, outcomes: list[TrialResult], ended: TrialResult) -> None:
         """Shows where the search stands after a trial ended.
 
         Args:
@@ -45,12 +45,12 @@ class Standings:
         )
         self._show(self._table(outcomes, ranked) if self._live else self._line(ranked, ended))
 
-    def _line(self, ranked: list[Outcome], ended: Outcome) -> str:
+    def _line(self, ranked: list[TrialResult], ended: TrialResult) -> str:
         value = ended.state if ended.value is None else f"{ended.value:.4f}"
         best = f"  best {ranked[0].value:.4f} ({ranked[0].number})" if ranked else ""
         return f"trial {ended.number}: {value}{best}  {_fields(ended.drawn)}"
 
-    def _table(self, outcomes: list[Outcome], ranked: list[Outcome]) -> Table:
+    def _table(self, outcomes: list[TrialResult], ranked: list[TrialResult]) -> Table:
         states = [trial.state for trial in outcomes]
         told = [
             f"{states.count(state)} {words}"
@@ -77,9 +77,9 @@ class Standings:
 
 
 @contextlib.contextmanager
-def standings(
+def trial_table(
     *, metric: str, maximise: bool, total: int, say: Callable[[str], None]
-) -> Iterator[Standings]:
+) -> Iterator[TrialTable]:
     """Standings on standard error: live where that is a terminal, else by lines.
 
     Args:
@@ -91,10 +91,10 @@ def standings(
     console = PlainConsole()
     options: dict[str, Any] = {"metric": metric, "maximise": maximise, "total": total}
     if not console.is_terminal:
-        yield Standings(**options, show=say, live=False)
+        yield TrialTable(**options, show=say, live=False)
         return
     with Live(console=console, auto_refresh=False) as live:
-        yield Standings(**options, show=lambda table: live.update(table, refresh=True), live=True)
+        yield TrialTable(**options, show=lambda table: live.update(table, refresh=True), live=True)
 
 
 def _fields(drawn: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
-from jaxvae.sweeps.member_loop import Member, Watch
-from jaxvae.sweeps.trials import Trials, measures_of
+from jaxvae.sweeps.member_loop import Member, MemberCallbacks
+from jaxvae.sweeps.trials import TrialRunner, validation_measures
 
 PURPOSES = {
     "likelihood": "the lowest val/nll_iw",
@@ -26,7 +26,7 @@ _WITHIN = 1.0
 _MOST = 1000
 
 
-def weights_of(text: str) -> list[float]:
+def parse_weight_grid(text: str) -> list[float]:
     """The weights of `0.1:10:16log`, `0.5:2:4` or `0.5,1,4`, rising.
 
     Raises:
@@ -56,13 +56,13 @@ def weights_of(text: str) -> list[float]:
     return sorted({float(f"{weight:.6g}") for weight in weights})
 
 
-def frontier(
-    trials: Trials,
+def train_rate_distortion(
+    trials: TrialRunner,
     config: ConfigDict,
     *,
     weights: list[float],
     num_seeds: int,
-    requests: signals.Requests,
+    requests: signals.StopRequest,
     ended: Callable[[float, int, Member], None],
 ) -> list[dict[str, Any]]:
     """Trains every weight with every seed and measures the validation split.
@@ -77,7 +77,7 @@ def frontier(
 
     Returns:
       Of each weight `{"kld_weight", "seeds", name: {"mean", "sd"}}` with the names of
-      `trials.measures_of`; weights none of whose runs stayed finite are left out.
+      `trials.validation_measures`; weights none of whose runs stayed finite are left out.
     """
     waiting = []
     for weight in weights:
@@ -90,11 +90,13 @@ def frontier(
     def end(member: Member, trees: dict[str, Any]) -> None:
         weight, seed = member.name
         if not member.failed:
-            measures[weight].append(measures_of(member, trials.likelihood(trees)))
+            measures[weight].append(validation_measures(member, trials.likelihood(trees)))
         ended(weight, seed, member)
 
     trials.train(
-        lambda: waiting.pop(0) if waiting else None, Watch(lambda member: None, end), requests
+        lambda: waiting.pop(0) if waiting else None,
+        MemberCallbacks(lambda member: None, end),
+        requests,
     )
     return [
         {"kld_weight": weight, "seeds": len(found), **_summary(found)}

@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 from jaxvae.config import schema
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
-from jaxvae.sweeps.member_loop import Member, Watch
-from jaxvae.sweeps.optuna_study import Outcome, Study
+from jaxvae.sweeps.member_loop import Member, MemberCallbacks
+from jaxvae.sweeps.optuna_study import Study, TrialResult
 from jaxvae.sweeps.search_space import Dimension, Draw, Space
-from jaxvae.sweeps.trials import Trials, measures_of
+from jaxvae.sweeps.trials import TrialRunner, validation_measures
 
 _REPORTS = 20
 """Reports of a trial to the pruner: every one is a write to the database."""
@@ -32,7 +32,7 @@ def is_higher_better(metric: str) -> bool:
 
 def as_given(config: ConfigDict) -> Draw:
     """Draws what a config has, or what a dimension has that is nearest to it."""
-    fields = dict(schema.fields(config))
+    fields = dict(schema.flatten(config))
 
     def draw(field: str, dimension: Dimension) -> Any:
         value = fields[field]
@@ -45,15 +45,15 @@ def as_given(config: ConfigDict) -> Draw:
 
 
 def search(
-    trials: Trials,
+    trials: TrialRunner,
     study: Study,
     apply: Callable[[ConfigDict, Draw], Space],
     base: ConfigDict,
     *,
     num_trials: int,
     metric: str,
-    requests: signals.Requests,
-    ended: Callable[[Outcome], None],
+    requests: signals.StopRequest,
+    ended: Callable[[TrialResult], None],
 ) -> dict[int, tuple[Member, dict[str, Any]]]:
     """Trains trials until the study has as many as wanted.
 
@@ -115,7 +115,7 @@ def search(
         elif member.pruned:
             study.prune(number, facts)
         else:
-            measures = measures_of(member, trials.likelihood(trees))
+            measures = validation_measures(member, trials.likelihood(trees))
             value = measures[metric]
             if not math.isfinite(value):
                 study.fail(number, f"{metric} is not finite")
@@ -127,12 +127,12 @@ def search(
             leading[number] = member, trees
         ended(study.outcomes()[number])
 
-    trials.train(ask, Watch(epoch, end), requests)
+    trials.train(ask, MemberCallbacks(epoch, end), requests)
     return leading
 
 
 def config_of(
-    outcome: Outcome, apply: Callable[[ConfigDict, Draw], Space], base: ConfigDict
+    outcome: TrialResult, apply: Callable[[ConfigDict, Draw], Space], base: ConfigDict
 ) -> ConfigDict:
     """The config of a trial that was drawn.
 
@@ -147,13 +147,13 @@ def config_of(
 
 
 def best_run(
-    trials: Trials,
+    trials: TrialRunner,
     apply: Callable[[ConfigDict, Draw], Space],
     base: ConfigDict,
-    best: Outcome,
+    best: TrialResult,
     leading: dict[int, tuple[Member, dict[str, Any]]],
     folder: Path,
-    requests: signals.Requests,
+    requests: signals.StopRequest,
 ) -> dict[str, dict[str, Any]]:
     """Makes the best trial a run; one that was trained elsewhere, or before a kill, trains again.
 
@@ -177,12 +177,14 @@ def best_run(
             leading[best.number] = member, trees
 
         trials.train(
-            lambda: waiting.pop() if waiting else None, Watch(lambda member: None, end), requests
+            lambda: waiting.pop() if waiting else None,
+            MemberCallbacks(lambda member: None, end),
+            requests,
         )
     return trials.write_run(folder, config, *leading[best.number], overrides=best.drawn)
 
 
-def config_file(base: ConfigDict, origin: ConfigDict, best: Outcome, title: str) -> str:
+def config_file(base: ConfigDict, origin: ConfigDict, best: TrialResult, title: str) -> str:
     """The best trial as a config file that `launch.py` runs.
 
     Args:
@@ -191,10 +193,10 @@ def config_file(base: ConfigDict, origin: ConfigDict, best: Outcome, title: str)
       best: the best trial.
       title: what the file's docstring says.
     """
-    wanted = {**dict(schema.fields(base)), **best.drawn}
+    wanted = {**dict(schema.flatten(base)), **best.drawn}
     lines = [f'"""{title}"""', "", "from configs import base", "", ""]
     lines += ['def get_config(presets: str = ""):', "    c = base.get_config()"]
-    for name, value in schema.fields(origin):
+    for name, value in schema.flatten(origin):
         value_wanted = wanted[name]
         if isinstance(value, tuple):
             value_wanted = tuple(value_wanted)

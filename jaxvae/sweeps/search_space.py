@@ -56,7 +56,7 @@ class Space:
 
     def __init__(self, path: Path, config: ConfigDict, draw: Draw):
         self._path, self._config, self._draw = path, config, draw
-        self._known = dict(schema.fields(config))
+        self._known = dict(schema.flatten(config))
         self.drawn: dict[str, Any] = {}
         """What was drawn, by field."""
 
@@ -88,7 +88,7 @@ class Space:
     def __getitem__(self, field: str) -> Any:
         """The value of any field as the trial stands."""
         self._check_name(field)
-        return dict(schema.fields(self._config))[field]
+        return dict(schema.flatten(self._config))[field]
 
     def _set(self, field: str, dimension: Dimension) -> Any:
         self._check_name(field)

@@ -13,18 +13,18 @@ from ml_collections import ConfigDict
 
 from jaxvae.runtime import signals
 from jaxvae.storage import atomic_files, manifest
-from jaxvae.sweeps.member_loop import Member, Watch
-from jaxvae.sweeps.trials import Trials
+from jaxvae.sweeps.member_loop import Member, MemberCallbacks
+from jaxvae.sweeps.trials import TrialRunner
 
 
 def train_seeds(
-    trials: Trials,
+    trials: TrialRunner,
     config: ConfigDict,
     folder: Path,
     *,
     num: int,
     overrides: dict[str, Any],
-    requests: signals.Requests,
+    requests: signals.StopRequest,
     ended: Callable[[int, Member], None],
 ) -> dict[str, dict[str, Any]]:
     """Trains runs that differ by their seed alone; those that `folder` has already stay.
@@ -65,7 +65,9 @@ def train_seeds(
         ended(member.name, member)
 
     trials.train(
-        lambda: waiting.pop(0) if waiting else None, Watch(lambda member: None, end), requests
+        lambda: waiting.pop(0) if waiting else None,
+        MemberCallbacks(lambda member: None, end),
+        requests,
     )
     found = [path / "metrics.json" for path in folders.values() if manifest.is_sealed(path)]
     return spread([atomic_files.read_json(path) for path in found])

@@ -80,11 +80,11 @@ def what_is_wrong(folder: Path, config: ConfigDict) -> str:
       config: what it must have been trained with.
     """
     try:
-        kept = dict(schema.fields(run_dir.read_config(folder)))
+        kept = dict(schema.flatten(run_dir.read_config(folder)))
         wrong = verify(folder)[1]
     except InputError as error:
         return str(error)
-    wanted = dict(schema.fields(json.loads(config.to_json())))
+    wanted = dict(schema.flatten(json.loads(config.to_json())))
     differing = sorted(name for name in {*kept, *wanted} if kept.get(name) != wanted.get(name))
     if differing:
         return f"its config is another ({', '.join(differing[:3])})"

@@ -47,7 +47,7 @@ def terms_of(
     """
     fields = {
         name: value
-        for name, value in schema.fields(config)
+        for name, value in schema.flatten(config)
         if name not in always_drawn
         and not any(name == own or name.startswith(own + ".") for own in ELSEWHERE)
     }
@@ -86,7 +86,7 @@ def differences(study: dict[str, Any], here: dict[str, Any], defaults: ConfigDic
             differing.append(f"{name} ({study[name]} there, {here[name]} here)")
     if study["space"] != here["space"]:
         differing.append(f"space ({_first_other_line(study['space'], here['space'])})")
-    usual = {name: json.loads(json.dumps(value)) for name, value in schema.fields(defaults)}
+    usual = {name: json.loads(json.dumps(value)) for name, value in schema.flatten(defaults)}
     theirs, ours = study["config"], here["config"]
     # Of another space another set of fields is left out.
     names = theirs.keys() & ours.keys() if study["space"] != here["space"] else ours.keys()

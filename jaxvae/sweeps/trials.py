@@ -24,13 +24,13 @@ from jaxvae.models import trained
 from jaxvae.runtime import devices, sharding, signals
 from jaxvae.storage import lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
-from jaxvae.sweeps.member_loop import Member, Watch, train_members
+from jaxvae.sweeps.member_loop import Member, MemberCallbacks, train_members
 from jaxvae.sweeps.population import Population
 from jaxvae.train import hyperparams, setup
 from jaxvae.train.loggers import display, metrics_log, trackers
 from jaxvae.train.trainer import conclude
 
-OWN_NUMBERS = (
+TRACED_FIELDS = (
     *("seed", "model_name", "model.dropout_p", "model.decoder_bias"),
     *("loss.bce_weight", "loss.kld_weight", "loss.kld_warmup", "loss.kld_cycles"),
     *("loss.free_bits", "loss.capacity"),
@@ -51,24 +51,24 @@ METRICS = (
     *("val/active_units_mean_variance", "val/active_units_total_units"),
     *("val/active_units_min_variance", "val/active_units_max_variance"),
 )
-"""What `measures_of` knows of a member."""
+"""What `validation_measures` knows of a member."""
 LIKELIHOOD_DRAWS = 200
 """Importance samples of `val/nll_iw`: it is for choosing among models, not for a report."""
 
 
-def shape_of(config: ConfigDict) -> str:
+def program_key(config: ConfigDict) -> str:
     """What a config's compiled program depends on: configs of equal shapes share it."""
     kept = {
         name: bool(value) if name in _ON_OR_OFF else value
-        for name, value in schema.fields(config)
-        if not any(name == own or name.startswith(own + ".") for own in OWN_NUMBERS)
+        for name, value in schema.flatten(config)
+        if not any(name == own or name.startswith(own + ".") for own in TRACED_FIELDS)
     }
     return json.dumps(kept, sort_keys=True)
 
 
-def refuse_alone(config: ConfigDict) -> None:
+def check_sweepable(config: ConfigDict) -> None:
     """Raises InputError for a field that only a run by itself can have."""
-    values = dict(schema.fields(config))
+    values = dict(schema.flatten(config))
     shared = "here devices share the models, not a batch or a layer"
     for field, neutral, why in (
         ("trainer.scale_batch_with_devices", False, shared),
@@ -80,7 +80,7 @@ def refuse_alone(config: ConfigDict) -> None:
 
 
 @dataclasses.dataclass
-class Trials:
+class TrialRunner:
     """Runs of many configs on one data set.
 
     Attributes:
@@ -96,7 +96,7 @@ class Trials:
     at_once: int
 
     def __post_init__(self):
-        self._shapes: dict[Hashable, tuple[ConfigDict, setup.Blueprint]] = {}
+        self._shapes: dict[Hashable, tuple[ConfigDict, setup.ModelSetup]] = {}
         self._train, self._val = (
             self.dataset.rows[self.dataset.splits[name]] for name in ("train", "val")
         )
@@ -107,24 +107,27 @@ class Trials:
         Raises:
           InputError: the config has a field that a run among others can't have.
         """
-        refuse_alone(config)
-        trackers.refuse_missing(config.logger.name)
-        shape = shape_of(config)
+        check_sweepable(config)
+        trackers.check_installed(config.logger.name)
+        shape = program_key(config)
         if shape not in self._shapes:
-            made = setup.blueprint(config, self.taxonomy, len(self._train))
+            made = setup.build_model(config, self.taxonomy, len(self._train))
             self._shapes[shape] = config, made
         made = self._shapes[shape][1]
-        steps = hyperparams.steps_of(config, num_rows=len(self._train))
+        steps = hyperparams.steps_per_epoch_from_config(config, num_rows=len(self._train))
         return Member(
             name=name,
             shape=shape,
             fresh=lambda: made.initial(config, self._train),
-            numbers=hyperparams.numbers_of(config, steps=steps),
-            plan=hyperparams.plan_of(config, steps=steps),
+            hyperparams=hyperparams.hyperparams_from_config(config, steps=steps),
+            plan=hyperparams.run_plan_from_config(config, steps=steps),
         )
 
     def train(
-        self, ask: Callable[[], Member | None], watch: Watch, requests: signals.Requests
+        self,
+        ask: Callable[[], Member | None],
+        watch: MemberCallbacks,
+        requests: signals.StopRequest,
     ) -> None:
         """Trains members until `ask` gives no more: see `member_loop.train_members`."""
         train_members(ask, self._population, at_once=self.at_once, watch=watch, requests=requests)
@@ -132,18 +135,18 @@ class Trials:
     def _population(self, shape: Hashable) -> Population:
         config, made = self._shapes[shape]
         num_tags = self.taxonomy.num_tags
-        bound, bound_rows = setup.likelihood_bound_of(
+        bound, bound_rows = setup.build_likelihood_bound(
             config, made.graphdef, val_rows=self._val, num_tags=num_tags
         )
         return Population(
-            train_epoch=setup.train_epoch_of(
+            train_epoch=setup.build_train_epoch(
                 config,
                 made.graphdef,
                 num_rows=len(self._train),
                 num_tags=num_tags,
                 batch_size=config.data.batch_size,
             ),
-            validate=setup.validation_of(
+            validate=setup.build_eval_epoch(
                 config, made.graphdef, num_rows=len(self._val), num_tags=num_tags
             ),
             mesh=self.mesh,
@@ -156,7 +159,7 @@ class Trials:
 
     def likelihood(self, trees: dict[str, Any]) -> likelihood.RowLikelihood:
         """What importance sampling says of the validation rows under a member's best parameters."""
-        network = trained.make_network(trees["best"]["params"], trees["best"]["batch_stats"])
+        network = trained.rebuild_model(trees["best"]["params"], trees["best"]["batch_stats"])
         return likelihood.row_likelihood(
             network, self._val, num_importance_samples=LIKELIHOOD_DRAWS, seed=0
         )
@@ -185,16 +188,16 @@ class Trials:
         made = self._shapes[member.shape][1]
         plain = json.loads(config.to_json())
         with contextlib.ExitStack() as held:
-            held.enter_context(lock.claim(folder))
+            held.enter_context(lock.acquire_run_lock(folder))
             run_dir.write_start(
                 folder,
                 config=plain,
                 overrides=overrides,
-                devices=devices.describe(self.mesh.devices.flatten()),
+                devices=devices.describe_devices(self.mesh.devices.flatten()),
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
             )
-            log = metrics_log.EpochLog(
+            log = metrics_log.MetricsLog(
                 folder, tensorboard="tensorboard" in config.logger.name, finished=0
             )
             for line in member.lines:
@@ -214,7 +217,7 @@ class Trials:
                 made,
                 trees["best"],
                 member.progress,
-                weights=member.numbers.loss_weights,
+                weights=member.hyperparams.loss_weights,
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
                 models_dir=None,
@@ -222,11 +225,13 @@ class Trials:
                 tracked=tracked,
             )
 
-    def _tracked(self, folder: Path, config: dict, overrides: dict[str, Any]) -> trackers.Tracked:
+    def _tracked(
+        self, folder: Path, config: dict, overrides: dict[str, Any]
+    ) -> trackers.TrackerGroup:
         """A trained member in its trackers; it is not lost where one can't be opened by now."""
         say = display.Terminal().say
         try:
-            return trackers.open_all(
+            return trackers.open_trackers(
                 config["logger"]["name"],
                 folder=folder,
                 config=config,
@@ -235,10 +240,10 @@ class Trials:
             )
         except InputError as error:
             say(f"{folder}: not tracked: {error}")
-            return trackers.untracked()
+            return trackers.no_trackers()
 
 
-def measures_of(member: Member, found: likelihood.RowLikelihood) -> dict[str, float]:
+def validation_measures(member: Member, found: likelihood.RowLikelihood) -> dict[str, float]:
     """What is known of a trained member on the validation split, by name.
 
     Args:
@@ -268,6 +273,6 @@ def share_devices(accelerator: str, at_once: int) -> Mesh:
       accelerator: as `devices.make_mesh` takes it.
       at_once: most members in training.
     """
-    devices.split_cpu()
+    devices.expose_cpu_cores()
     found = devices.make_mesh(accelerator=accelerator, num_devices=-1).size
     return devices.make_mesh(accelerator=accelerator, num_devices=min(found, at_once))

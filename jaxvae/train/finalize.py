@@ -27,7 +27,7 @@ from jaxvae.train.objectives import LossWeights, Objective
 _INFORMATION_ROWS = 5000
 
 
-def finish(
+def finalize_run(
     folder: Path,
     *,
     graphdef: nnx.GraphDef,
@@ -88,7 +88,7 @@ def finish(
         stages[name] = {f"{name}/{metric}": value for metric, value in values.items()}
     test_kl = total.latent.kl_per_dimension()
 
-    test_sets = encoding.incidence(split_rows["test"], num_tags)
+    test_sets = encoding.to_csr(split_rows["test"], num_tags)
     decoded = _decode(graphdef, params, batch_stats, mean, num_tags, inference["threshold"])
     stages["test"] |= {
         f"test/{metric}": value
@@ -106,7 +106,7 @@ def finish(
             stages["test"]["test/generator_nll"] = nll
     some_rows = dataset.rows[dataset.splits["train"][:_INFORMATION_ROWS]]
     _, mean, logvar = judge(some_rows)
-    information = split_metrics.information(mean, logvar)
+    information = split_metrics.aggregate_mutual_information(mean, logvar)
     stages["train"]["train/information"] = information
 
     if inference["enabled"]:
@@ -134,12 +134,12 @@ def finish(
         "largest_logit_difference": difference,
     }
     if tensorboard and tensorboard_events.is_installed():
-        with atomic_files.naming(folder / "tensorboard"):
+        with atomic_files.name_file_in_errors(folder / "tensorboard"):
             tensorboard_events.write_final(
                 folder / "tensorboard",
                 fields={
                     name: value
-                    for name, value in schema.fields(config)
+                    for name, value in schema.flatten(config)
                     if not name.startswith(("logger.", "inference."))
                 },
                 metrics={**stages["test"], **stages.get("inference", {})},
@@ -193,7 +193,7 @@ def _sample(
         seed=inference["seed"],
     )
     values = {
-        **sampling.describe(samples),
+        **sampling.describe_samples(samples),
         **tag_sets.diversity(samples.multi_hot),
         **tag_sets.cooccurrence(samples.multi_hot, test_sets),
         "temperature": inference["temperature"],
@@ -217,7 +217,7 @@ def _copy(folder: Path, models_dir: Path, name: str) -> str:
     }
     replaced = copies["model.pth"].exists()
     for source, target in copies.items():
-        with (folder / source).open("rb") as file, atomic_files.replacing(target) as copy:
+        with (folder / source).open("rb") as file, atomic_files.atomic_write(target) as copy:
             shutil.copyfileobj(file, copy)
     return f"{copies['model.pth']}" + (" (replaced an older one)" if replaced else "")
 

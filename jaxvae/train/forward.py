@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxvae.models import distributions
-from jaxvae.models.vae import VAE, WIDE, multi_hot, reparameterize
+from jaxvae.models.vae import SPARSE_LOOKUP_MIN_TAGS, VAE, multi_hot, reparameterize
 from jaxvae.train import objectives
-from jaxvae.train.objectives import Objective, Terms
+from jaxvae.train.objectives import LossTerms, Objective
 
 
 def forward(
@@ -19,7 +19,7 @@ def forward(
     values: jax.Array | None = None,
     keep: jax.Array | None = None,
     train: bool = False,
-) -> Terms:
+) -> LossTerms:
     """Encodes rows, draws z, decodes, and measures.
 
     Args:
@@ -38,9 +38,11 @@ def forward(
     mean, logvar = model.encode_rows(columns, values, mask=mask, train=train, keep=in_encoder)
     noise = jnp.moveaxis(noise.reshape(size, draws, -1), 1, 0)
     z = reparameterize(mean[None], logvar[None], noise)
-    density, channel = (mean[None], logvar[None]), None
+    density, log_weight_tap = (mean[None], logvar[None]), None
     if objective.name == "iw":
-        z, channel = objectives.doubly_reparameterized(z, jnp.zeros((draws, size), jnp.float32))
+        z, log_weight_tap = objectives.doubly_reparameterized(
+            z, jnp.zeros((draws, size), jnp.float32)
+        )
         density = jax.lax.stop_gradient(density)
     logits = model.decode(
         z.reshape(draws * size, -1),
@@ -50,11 +52,11 @@ def forward(
     )
     log_prior, log_posterior = model.log_prior(z), distributions.gaussian_log_prob(z, *density)
     centre, variance = model.prior_moments()
-    kl = distributions.standardised_kl(mean, logvar, centre, variance)
+    kl = distributions.kl_to_moment_matched_prior(mean, logvar, centre, variance)
     rate = jnp.sum(kl, axis=-1)
     if model.prior is not None:  # no closed form
         rate = jnp.mean(log_posterior - log_prior, axis=0)
-    return Terms(
+    return LossTerms(
         reconstruction=_reconstruction(logits, columns, objective).reshape(draws, size),
         rate=rate,
         kl=kl,
@@ -64,7 +66,7 @@ def forward(
         mean=mean,
         logvar=logvar,
         mask=mask,
-        channel=channel,
+        log_weight_tap=log_weight_tap,
     )
 
 
@@ -72,7 +74,7 @@ def _reconstruction(logits: jax.Array, columns: jax.Array, objective: Objective)
     """The loss `[D * B]` of logits `[D * B, V]` for sparse rows `[B, K]`."""
     columns = jnp.tile(columns, (objective.num_draws, 1))
     num_tags = logits.shape[-1]
-    if objective.use_binary_cross_entropy and num_tags >= WIDE:
+    if objective.use_binary_cross_entropy and num_tags >= SPARSE_LOOKUP_MIN_TAGS:
         return distributions.bernoulli_nll_of_rows(logits, columns)
     x = multi_hot(columns, jnp.ones(columns.shape, jnp.float32), num_tags)
     if objective.use_binary_cross_entropy:

@@ -12,10 +12,10 @@ from jaxvae.config.monitor import Monitor
 from jaxvae.errors import InputError
 from jaxvae.train import progress
 from jaxvae.train.objectives import LossWeights
-from jaxvae.train.progress import Plan
+from jaxvae.train.progress import RunPlan
 
 
-class Numbers(NamedTuple):
+class Hyperparams(NamedTuple):
     """The numbers a user tunes, as scalars that compiled programs take as inputs.
 
     None of them is a constant of a program: overriding one never recompiles, and a population of
@@ -32,14 +32,14 @@ class Numbers(NamedTuple):
     final_fraction: jax.Array
     dropout_p: jax.Array
     hidden_dropout_p: jax.Array
-    average_decay: jax.Array
+    ema_decay: jax.Array
     kld_warmup_steps: jax.Array
     kld_cycles: jax.Array
     max_steps: jax.Array
     loss_weights: LossWeights
 
 
-def make_numbers(
+def make_hyperparams(
     *,
     learning_rate: float,
     betas: tuple[float, float] = (0.9, 0.999),
@@ -51,7 +51,7 @@ def make_numbers(
     final_fraction: float = 0.0,
     dropout_p: float = 0.0,
     hidden_dropout_p: float = 0.0,
-    average_decay: float = 0.0,
+    ema_decay: float = 0.0,
     bce_weight: float = 1.0,
     kld_weight: float = 1.0,
     kld_warmup_steps: float = 0.0,
@@ -59,7 +59,7 @@ def make_numbers(
     free_bits: float = 0.0,
     capacity: float = 0.0,
     max_steps: int = 0,
-) -> Numbers:
+) -> Hyperparams:
     """Collects the tunable numbers of a run.
 
     Args:
@@ -74,7 +74,7 @@ def make_numbers(
       final_fraction: share of the peak that the cosine ends at.
       dropout_p: input dropout rate in [0, 1).
       hidden_dropout_p: dropout rate of the hidden layers.
-      average_decay: decay a step of the average of the parameters.
+      ema_decay: decay a step of the average of the parameters.
       bce_weight: weight of the reconstruction term.
       kld_weight: weight of the KL term (beta), when its warm-up is over.
       kld_warmup_steps: steps of its warm-up.
@@ -87,7 +87,7 @@ def make_numbers(
     def number(value: float) -> jax.Array:
         return jnp.asarray(value, jnp.float32)
 
-    return Numbers(
+    return Hyperparams(
         learning_rate=number(learning_rate),
         b1=number(betas[0]),
         b2=number(betas[1]),
@@ -98,7 +98,7 @@ def make_numbers(
         final_fraction=number(1.0 if lr_schedule == "constant" else final_fraction),
         dropout_p=number(dropout_p),
         hidden_dropout_p=number(hidden_dropout_p),
-        average_decay=number(average_decay),
+        ema_decay=number(ema_decay),
         kld_warmup_steps=number(kld_warmup_steps),
         kld_cycles=number(kld_cycles),
         max_steps=jnp.asarray(max_steps or np.iinfo(np.int32).max, jnp.int32),
@@ -111,7 +111,7 @@ def make_numbers(
     )
 
 
-def steps_of(config: ConfigDict, *, num_rows: int, growth: int = 1) -> int:
+def steps_per_epoch_from_config(config: ConfigDict, *, num_rows: int, growth: int = 1) -> int:
     """Optimizer steps of a config's epoch.
 
     Args:
@@ -126,7 +126,7 @@ def steps_of(config: ConfigDict, *, num_rows: int, growth: int = 1) -> int:
     )
 
 
-def plan_of(config: ConfigDict, *, steps: int) -> Plan:
+def run_plan_from_config(config: ConfigDict, *, steps: int) -> RunPlan:
     """How long a config's run is, and how often what happens in it.
 
     Args:
@@ -134,7 +134,7 @@ def plan_of(config: ConfigDict, *, steps: int) -> Plan:
       steps: of an epoch.
     """
     trainer, total = config.trainer, _total_steps(config, steps)
-    return Plan(
+    return RunPlan(
         max_epochs=-(-total // steps),
         max_steps=trainer.max_steps,
         warmup_epochs=_warmup_steps(config, steps) / steps,
@@ -160,7 +160,7 @@ def _warmup_steps(config: ConfigDict, steps: int) -> float:
     return warmup * (_total_steps(config, steps) if warmup < 1.0 else steps)
 
 
-def numbers_of(config: ConfigDict, *, steps: int, growth: int = 1) -> Numbers:
+def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) -> Hyperparams:
     """The numbers that a config's compiled programs are called with.
 
     Args:
@@ -185,7 +185,7 @@ def numbers_of(config: ConfigDict, *, steps: int, growth: int = 1) -> Numbers:
                 f"--config.{field}: a warm-up of {length:,.0f} steps would never end within "
                 f"--config.trainer.max_steps={trainer.max_steps}"
             )
-    return make_numbers(
+    return make_hyperparams(
         learning_rate=trainer.optimizer.lr * math.sqrt(growth),
         betas=trainer.optimizer.betas,
         weight_decay=trainer.optimizer.weight_decay,
@@ -196,7 +196,7 @@ def numbers_of(config: ConfigDict, *, steps: int, growth: int = 1) -> Numbers:
         final_fraction=trainer.lr_scheduler.final_fraction,
         dropout_p=config.model.dropout_p,
         hidden_dropout_p=config.model.hidden_dropout_p,
-        average_decay=trainer.ema_decay,
+        ema_decay=trainer.ema_decay,
         bce_weight=loss.bce_weight,
         kld_weight=loss.kld_weight,
         kld_warmup_steps=kld_warmup_steps,

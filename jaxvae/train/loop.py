@@ -20,11 +20,11 @@ from jaxvae.runtime import devices, multihost, signals
 from jaxvae.runtime.sharding import put
 from jaxvae.storage import epoch_metrics
 from jaxvae.storage.checkpoints import Checkpoint, Checkpoints, set_aside_whole
-from jaxvae.train.hyperparams import Numbers
+from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.loggers import display, metrics_log
-from jaxvae.train.loggers.trackers import Tracked
-from jaxvae.train.progress import Plan, Progress
-from jaxvae.train.train_state import TrainState, best_of
+from jaxvae.train.loggers.trackers import TrackerGroup
+from jaxvae.train.progress import RunPlan, RunProgress
+from jaxvae.train.train_state import TrainState, eval_params
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]
 
@@ -34,12 +34,12 @@ class TrainingFailed(RuntimeError):
 
 
 @dataclasses.dataclass
-class Programs:
+class TrainContext:
     """The compiled programs of a run and what they are called with."""
 
     train_epoch: Callable
     validate: Callable
-    numbers: Numbers
+    hyperparams: Hyperparams
     rows_of_epoch: Callable[[int], jax.Array]
     """The training rows of an epoch, by its number from 0."""
     val_rows: jax.Array
@@ -54,19 +54,19 @@ class Programs:
 
 
 def train(
-    programs: Programs,
+    programs: TrainContext,
     state: TrainState,
     checkpoints: Checkpoints | None,
     folder: Path,
     *,
-    plan: Plan,
+    plan: RunPlan,
     terminal: display.Terminal,
     tensorboard: bool,
-    tracked: Tracked,
+    tracked: TrackerGroup,
     hooks: Sequence[Hook],
-    requests: signals.Requests,
+    requests: signals.StopRequest,
     check_held: Callable[[], None],
-) -> tuple[dict, Progress]:
+) -> tuple[dict, RunProgress]:
     """Trains to the end, or from where the checkpoints left off.
 
     Args:
@@ -100,9 +100,9 @@ def train(
             f"scale_batch_with_devices); go on with as many as before, or in a new --workdir"
         )
     log = None
-    with multihost.together():
+    with multihost.raise_together():
         if checkpoints is not None:
-            log = metrics_log.EpochLog(folder, tensorboard=tensorboard, finished=progress.epoch)
+            log = metrics_log.MetricsLog(folder, tensorboard=tensorboard, finished=progress.epoch)
             if log.note:
                 terminal.say(log.note)
             tracked.catch_up(epoch_metrics.read_epochs(folder))
@@ -121,7 +121,7 @@ def train(
         while progress.epoch < total and not progress.stopped_early:
             started = time.perf_counter()
             rows = programs.rows_of_epoch(progress.epoch)
-            state, sums = programs.train_epoch(state, programs.numbers, rows)
+            state, sums = programs.train_epoch(state, programs.hyperparams, rows)
             sums, bad_step = jax.device_get((sums, state.bad_step))
             seconds = time.perf_counter() - started
             if bad_step >= 0:
@@ -139,7 +139,7 @@ def train(
                     progress.fail(int(state.step), values)
                     break
                 if progress.observe(line[plan.monitor.name], plan):
-                    best = _copy(best_of(state))
+                    best = _copy(eval_params(state))
             if log is not None:
                 check_held()
                 log.append(line, kl_per_dimension)
@@ -147,10 +147,12 @@ def train(
                 display.show(line)
                 for hook in hooks:
                     hook(progress.epoch, line, state)
-            stop = requests.signum or (signal.SIGTERM if devices.preempted(progress.epoch) else 0)
+            stop = requests.signum or (
+                signal.SIGTERM if devices.reached_preemption(progress.epoch) else 0
+            )
             due = time.monotonic() - saved_at >= plan.checkpoint_every_seconds
             # Clocks and signals differ between hosts, and saving is everyone's business.
-            stop, is_due = multihost.most(stop, due)
+            stop, is_due = multihost.max_across_hosts(stop, due)
             if is_due or stop or saved_epoch == 0:
                 save()
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
@@ -188,14 +190,14 @@ def training_line(epoch: int, step: int, sums: Losses, seconds: float) -> dict[s
 
 
 def _validate(
-    programs: Programs, state: TrainState, watched: monitor.Monitor
+    programs: TrainContext, state: TrainState, watched: monitor.Monitor
 ) -> tuple[dict, list[float]]:
     # The same noise at every validation: epochs differ by their parameters, not by luck.
-    judged = best_of(state)
+    judged = eval_params(state)
     total, mean, _ = programs.validate(
         judged["params"],
         judged["batch_stats"],
-        programs.numbers.loss_weights,
+        programs.hyperparams.loss_weights,
         np.float32(0.5),
         state.key,
         programs.val_rows,
@@ -221,11 +223,11 @@ def _resume(
     checkpoints: Checkpoints | None,
     folder: Path,
     terminal: display.Terminal,
-) -> tuple[TrainState, dict, Progress]:
-    best = _copy(best_of(state))
+) -> tuple[TrainState, dict, RunProgress]:
+    best = _copy(eval_params(state))
     like = {"state": state, "best": best}
     found = None
-    with multihost.together():
+    with multihost.raise_together():
         if checkpoints is not None:
             found, damaged = checkpoints.restore(like, set_aside=True)
             for line in damaged:
@@ -244,8 +246,8 @@ def _resume(
                 f"{folder / 'checkpoints'}: no checkpoint, though metrics.jsonl has epochs; "
                 f"training starts from the first"
             )
-        return state, best, Progress()
-    progress = Progress.from_facts(found.facts)
+        return state, best, RunProgress()
+    progress = RunProgress.from_facts(found.facts)
     if progress.nonfinite_step >= 0:
         raise TrainingFailed(_nonfinite(progress, folder))
     terminal.say(f"Resuming after epoch {progress.epoch}")
@@ -255,7 +257,7 @@ def _resume(
 
 def _shared(found: Checkpoint | None, like: dict) -> Checkpoint | None:
     """What the first process restored, in every process."""
-    if not multihost.several():
+    if not multihost.is_multiprocess():
         return found
 
     def is_key(leaf) -> bool:
@@ -267,11 +269,11 @@ def _shared(found: Checkpoint | None, like: dict) -> Checkpoint | None:
         shape = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
         return np.zeros(shape.shape, shape.dtype)
 
-    facts, _ = multihost.from_the_first(found and found.facts, [])
+    facts, _ = multihost.broadcast_from_primary(found and found.facts, [])
     if facts is None:
         return None
     tree = jax.tree.map(raw, found.tree if found else like)
-    _, leaves = multihost.from_the_first(None, jax.tree.leaves(tree))
+    _, leaves = multihost.broadcast_from_primary(None, jax.tree.leaves(tree))
     tree = jax.tree.unflatten(jax.tree.structure(like), leaves)
     wrap = jax.random.wrap_key_data
     return Checkpoint(
@@ -279,7 +281,7 @@ def _shared(found: Checkpoint | None, like: dict) -> Checkpoint | None:
     )
 
 
-def _nonfinite(progress: Progress, folder: Path) -> str:
+def _nonfinite(progress: RunProgress, folder: Path) -> str:
     kept = (
         f"the best parameters (epoch {progress.best_epoch}) are kept in {folder / 'checkpoints'}"
         if progress.best_epoch

@@ -25,7 +25,7 @@ class Objective(NamedTuple):
     Attributes:
       name: of `OBJECTIVES`.
       num_draws: D, draws of z for each row.
-      schedule: of `SCHEDULES`.
+      schedule: of `KL_SCHEDULES`.
       use_binary_cross_entropy: Bernoulli likelihood, else squared error.
     """
 
@@ -38,7 +38,7 @@ class Objective(NamedTuple):
 ELBO = Objective()
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """What an objective is made of; D draws of z for each of B rows.
 
     Attributes:
@@ -51,7 +51,7 @@ class Terms(NamedTuple):
       mean: `[B, L]`, of q(z|x).
       logvar: `[B, L]`.
       mask: `[B]`, which rows are real.
-      channel: `[D, B]` of zeros, from `doubly_reparameterized` where that is in use.
+      log_weight_tap: `[D, B]` of zeros, from `doubly_reparameterized` where that is in use.
     """
 
     reconstruction: jax.Array
@@ -63,16 +63,16 @@ class Terms(NamedTuple):
     mean: jax.Array
     logvar: jax.Array
     mask: jax.Array
-    channel: jax.Array | None = None
+    log_weight_tap: jax.Array | None = None
 
 
-def elbo(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
+def elbo(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
     """The negative beta-ELBO of each example, `[B]` (Higgins et al. 2017)."""
     del num_rows
     return _reconstruction(terms, weights) + weights.kld * terms.rate
 
 
-def free_bits(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
+def free_bits(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
     """The ELBO with `weights.free_bits` nats of each dimension for nothing (Kingma et al. 2016).
 
     A dimension whose KL, averaged over the batch, is under the floor costs the floor, and no
@@ -84,7 +84,7 @@ def free_bits(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
     return _reconstruction(terms, weights) + weights.kld * cost
 
 
-def capacity(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
+def capacity(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
     """The rate held at `weights.capacity` nats by the weight beta (Burgess et al. 2018)."""
     del num_rows
     batch = jnp.sum(jnp.where(terms.mask, terms.rate, 0.0)) / _rows(terms.mask)
@@ -92,7 +92,7 @@ def capacity(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
     return _reconstruction(terms, weights) + weights.kld * cost
 
 
-def tcvae(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
+def tcvae(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
     """The ELBO with beta on the total correlation of q(z) alone (Chen et al. 2018).
 
     The rate is the sum of I(x; z), the total correlation and the dimensions' KL; q(z) and its
@@ -102,7 +102,7 @@ def tcvae(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
     return _reconstruction(terms, weights) + terms.rate + (weights.kld - 1.0) * correlation
 
 
-def importance_weighted(terms: Terms, weights: LossWeights, num_rows: int) -> jax.Array:
+def importance_weighted(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
     """The negative importance-weighted bound of D draws, `[B]` (Burda et al. 2016).
 
     With `doubly_reparameterized` draws its gradient is that of Tucker et al. (2019): the encoder's
@@ -111,15 +111,15 @@ def importance_weighted(terms: Terms, weights: LossWeights, num_rows: int) -> ja
     del num_rows
     log_weight = -weights.bce * terms.reconstruction
     log_weight = log_weight + weights.kld * (terms.log_prior - terms.log_posterior)
-    if terms.channel is not None:
-        log_weight = log_weight + terms.channel
+    if terms.log_weight_tap is not None:
+        log_weight = log_weight + terms.log_weight_tap
     return jnp.log(float(len(log_weight))) - jax.nn.logsumexp(log_weight, axis=0)
 
 
 _PAIRED = 128
 """Rows that are paired with all rows of a batch at a time."""
 
-OBJECTIVES: dict[str, Callable[[Terms, LossWeights, int], jax.Array]] = {
+OBJECTIVES: dict[str, Callable[[LossTerms, LossWeights, int], jax.Array]] = {
     "elbo": elbo,
     "free_bits": free_bits,
     "capacity": capacity,
@@ -129,7 +129,7 @@ OBJECTIVES: dict[str, Callable[[Terms, LossWeights, int], jax.Array]] = {
 """By name: (terms, weights, N rows of the training split) to the loss of each example `[B]`."""
 
 
-def _reconstruction(terms: Terms, weights: LossWeights) -> jax.Array:
+def _reconstruction(terms: LossTerms, weights: LossWeights) -> jax.Array:
     return weights.bce * jnp.mean(terms.reconstruction, axis=0)
 
 
@@ -174,7 +174,7 @@ def total_correlation(
 
 
 @jax.custom_vjp
-def doubly_reparameterized(z: jax.Array, channel: jax.Array) -> tuple[jax.Array, jax.Array]:
+def doubly_reparameterized(z: jax.Array, log_weight_tap: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Z and a channel of zeros, unchanged; but the gradient of z is weighted once more.
 
     Of the importance-weighted bound a draw's gradient has its normalised weight as a factor; for
@@ -183,13 +183,13 @@ def doubly_reparameterized(z: jax.Array, channel: jax.Array) -> tuple[jax.Array,
 
     Args:
       z: `[D, B, L]`.
-      channel: `[D, B]`, zeros.
+      log_weight_tap: `[D, B]`, zeros.
     """
-    return z, channel
+    return z, log_weight_tap
 
 
-def _doubly_forward(z, channel):
-    return (z, channel), None
+def _doubly_forward(z, log_weight_tap):
+    return (z, log_weight_tap), None
 
 
 def _doubly_backward(_, gradients):
@@ -202,10 +202,12 @@ def _doubly_backward(_, gradients):
 doubly_reparameterized.defvjp(_doubly_forward, _doubly_backward)
 
 
-SCHEDULES = ("constant", "linear", "cosine", "cyclical")
+KL_SCHEDULES = ("constant", "linear", "cosine", "cyclical")
 
 
-def schedule(name: str, step: jax.Array, warmup_steps: jax.Array, cycles: jax.Array) -> jax.Array:
+def kl_annealing(
+    name: str, step: jax.Array, warmup_steps: jax.Array, cycles: jax.Array
+) -> jax.Array:
     """Share in [0, 1] of a weight's final value at a step; 1 from `warmup_steps` on.
 
     Args:
@@ -226,7 +228,7 @@ def schedule(name: str, step: jax.Array, warmup_steps: jax.Array, cycles: jax.Ar
     return jnp.where(done < 1.0, rising, 1.0)
 
 
-def weights_at(weights: LossWeights, share: jax.Array, objective: str) -> LossWeights:
+def anneal_weights(weights: LossWeights, share: jax.Array, objective: str) -> LossWeights:
     """The weights while they are at a share of their final values.
 
     It is the KL's that rises, with the objective "capacity" the capacity.

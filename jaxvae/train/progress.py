@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from jaxvae.config.monitor import Monitor
 
 
-class Plan(NamedTuple):
+class RunPlan(NamedTuple):
     """How long a run is and how often things happen in it.
 
     Attributes:
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 
 
 @dataclasses.dataclass
-class Progress:
+class RunProgress:
     """Counters of a run, kept in every checkpoint.
 
     Attributes:
@@ -62,12 +62,12 @@ class Progress:
     nonfinite_terms: str = ""
 
     @classmethod
-    def from_facts(cls, facts: dict[str, Any]) -> "Progress":
+    def from_facts(cls, facts: dict[str, Any]) -> "RunProgress":
         """The counters of a checkpoint; one from before there were monitors has a `best_loss`."""
         renamed = {"best_loss": "best_value"}
         return cls(**{renamed.get(name, name): value for name, value in facts.items()})
 
-    def observe(self, value: float, plan: Plan) -> bool:
+    def observe(self, value: float, plan: RunPlan) -> bool:
         """Takes in a validation.
 
         Args:

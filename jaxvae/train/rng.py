@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae.models.vae import dropout_values
+from jaxvae.models.vae import dropout_mask
 
 _ORDER, _NOISE, _EVAL, _BOUND = 0, 1, 2, 3  # streams of the root key
 
 
-def epoch_order(
+def epoch_permutation(
     key: jax.Array, epoch: jax.Array, *, num_rows: int, length: int, shuffle: bool
 ) -> jax.Array:
     """Row numbers of an epoch `[length]`: each once, then `num_rows`, the empty row.
@@ -61,7 +61,7 @@ def step_uniforms(key: jax.Array, steps: jax.Array, shape: tuple[int, ...]) -> j
     return jax.vmap(one)(steps)
 
 
-class Layout(NamedTuple):
+class RandomLayout(NamedTuple):
     """How the random numbers of a row are used: their counts.
 
     Attributes:
@@ -77,7 +77,7 @@ class Layout(NamedTuple):
     hidden: int = 0
 
 
-class RowDraws(NamedTuple):
+class StepRandomness(NamedTuple):
     """What a step draws for its rows.
 
     Attributes:
@@ -91,9 +91,9 @@ class RowDraws(NamedTuple):
     keep: jax.Array | None
 
 
-def use_uniforms(
-    uniforms: jax.Array, layout: Layout, *, rate: jax.Array, hidden_rate: jax.Array
-) -> RowDraws:
+def split_uniforms(
+    uniforms: jax.Array, layout: RandomLayout, *, rate: jax.Array, hidden_rate: jax.Array
+) -> StepRandomness:
     """Makes of random numbers `[..., B, sum(layout)]` on (-1, 1) what a step needs.
 
     Args:
@@ -107,9 +107,9 @@ def use_uniforms(
     entries, noise, rates, hidden = jnp.split(uniforms, stops[:-1], axis=-1)
     if layout.rates:
         rate = jnp.minimum(rate * (rates + 1.0), 0.95)
-    values = dropout_values(0.5 * (entries + 1.0), rate)
-    keep = dropout_values(0.5 * (hidden + 1.0), hidden_rate) if layout.hidden else None
-    return RowDraws(values, np.float32(2**0.5) * jax.lax.erf_inv(noise), keep)
+    values = dropout_mask(0.5 * (entries + 1.0), rate)
+    keep = dropout_mask(0.5 * (hidden + 1.0), hidden_rate) if layout.hidden else None
+    return StepRandomness(values, np.float32(2**0.5) * jax.lax.erf_inv(noise), keep)
 
 
 def eval_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

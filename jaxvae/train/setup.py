@@ -20,17 +20,17 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation import split_metrics
 from jaxvae.inference import likelihood
-from jaxvae.models.layer_names import widths_of
+from jaxvae.models.layer_names import resolve_hidden_dims
 from jaxvae.models.vae import VAE
 from jaxvae.runtime import devices
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import eval_epoch, hyperparams, loop, rng, train_epoch
 from jaxvae.train.objectives import Objective
 from jaxvae.train.row_stream import RowStream
-from jaxvae.train.train_state import TrainState, make_initial
+from jaxvae.train.train_state import TrainState, make_init_fn
 
 
-class Blueprint(NamedTuple):
+class ModelSetup(NamedTuple):
     """What runs of one shape share: everything that is compiled.
 
     Attributes:
@@ -45,7 +45,7 @@ class Blueprint(NamedTuple):
     objective: Objective
 
 
-def blueprint(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> Blueprint:
+def build_model(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> ModelSetup:
     """The model of a config, and how its states are made.
 
     Args:
@@ -55,7 +55,7 @@ def blueprint(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> Blueprin
     """
     num_tags = taxonomy.num_tags
     inputs = _inputs(config, num_tags, np.full((num_rows, 1), num_tags))
-    graphdef, make = _initialiser(
+    graphdef, make = _make_init_inputs(
         num_tags=num_tags,
         latent_dim=config.model.latent_dim,
         hidden_dim=config.model.hidden_dim,
@@ -74,14 +74,14 @@ def blueprint(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> Blueprin
     def initial(config: ConfigDict, rows: np.ndarray) -> TrainState:
         return make(config.seed, _inputs(config, num_tags, rows))
 
-    return Blueprint(graphdef, initial, objective_of(config))
+    return ModelSetup(graphdef, initial, objective_from_config(config))
 
 
 @functools.lru_cache(maxsize=8)
-def _initialiser(
+def _make_init_inputs(
     *, inputs: tuple[tuple[str, tuple[int, ...]], ...], average: bool, decoupled: bool, **arguments
 ) -> tuple[nnx.GraphDef, Callable[..., TrainState]]:
-    """Compiles what makes fresh states of a model: see `make_initial`.
+    """Compiles what makes fresh states of a model: see `make_init_fn`.
 
     Args:
       inputs: names and shapes of what the rows say of a fresh model.
@@ -99,7 +99,7 @@ def _initialiser(
         )
 
     shapes = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in inputs}
-    return make_initial(build, shapes, average=average, decoupled=decoupled)
+    return make_init_fn(build, shapes, average=average, decoupled=decoupled)
 
 
 def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -116,7 +116,7 @@ def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np
     return inputs
 
 
-def objective_of(config: ConfigDict) -> Objective:
+def objective_from_config(config: ConfigDict) -> Objective:
     """What a config says is minimised."""
     loss = config.loss
     return Objective(
@@ -127,7 +127,7 @@ def objective_of(config: ConfigDict) -> Objective:
     )
 
 
-def train_epoch_of(
+def build_train_epoch(
     config: ConfigDict,
     graphdef: nnx.GraphDef,
     *,
@@ -137,7 +137,7 @@ def train_epoch_of(
     sharding: Sharding | None = None,
 ) -> Callable:
     """The training epoch of a config: see `make_train_epoch`; `num_rows` is the split's."""
-    hidden = sum(widths_of(config.model.hidden_dim, config.model.hidden_dims))
+    hidden = sum(resolve_hidden_dims(config.model.hidden_dim, config.model.hidden_dims))
     return train_epoch.make_train_epoch(
         graphdef,
         num_rows=config.data.rows_per_epoch or num_rows,
@@ -148,7 +148,7 @@ def train_epoch_of(
         # Rows that come in a random order need no other.
         shuffle=config.data.shuffle and not config.data.rows_per_epoch,
         accumulate=config.trainer.accumulate_grad_batches,
-        objective=objective_of(config),
+        objective=objective_from_config(config),
         dropout_per_row=config.model.dropout_per_row,
         hidden_dropout=hidden if config.model.hidden_dropout_p else 0,
         decoupled=config.trainer.optimizer.decoupled_weight_decay,
@@ -156,7 +156,7 @@ def train_epoch_of(
     )
 
 
-def validation_of(
+def build_eval_epoch(
     config: ConfigDict,
     graphdef: nnx.GraphDef,
     *,
@@ -171,12 +171,12 @@ def validation_of(
         num_tags=num_tags,
         latent_dim=config.model.latent_dim,
         batch_size=eval_epoch.eval_batch_size(num_rows, num_tags),
-        objective=objective_of(config),
+        objective=objective_from_config(config),
         sharding=sharding,
     )
 
 
-def likelihood_bound_of(
+def build_likelihood_bound(
     config: ConfigDict, graphdef: nnx.GraphDef, *, val_rows: np.ndarray, num_tags: int
 ) -> tuple[Callable | None, np.ndarray]:
     """The bound that chooses a config's epochs, if one does: see `make_likelihood_bound`.
@@ -205,25 +205,25 @@ def likelihood_bound_of(
     return bound, rows
 
 
-def programs_of(
+def build_train_context(
     config: ConfigDict,
     graphdef: nnx.GraphDef,
     taxonomy: Taxonomy,
     dataset: Dataset,
     sharding: Sharding,
-) -> loop.Programs:
+) -> loop.TrainContext:
     """The compiled programs of one run, on a mesh, with the rows placed."""
     growth = sharding.mesh.shape["data"] if config.trainer.scale_batch_with_devices else 1
     train, val = dataset.splits["train"], dataset.splits["val"]
     num_tags = taxonomy.num_tags
-    steps = hyperparams.steps_of(config, num_rows=len(train), growth=growth)
-    bound, bound_rows = likelihood_bound_of(
+    steps = hyperparams.steps_per_epoch_from_config(config, num_rows=len(train), growth=growth)
+    bound, bound_rows = build_likelihood_bound(
         config, graphdef, val_rows=dataset.rows[val], num_tags=num_tags
     )
     # A program for one device need not know of the others.
     several = sharding if sharding.mesh.size > 1 else None
-    return loop.Programs(
-        train_epoch=train_epoch_of(
+    return loop.TrainContext(
+        train_epoch=build_train_epoch(
             config,
             graphdef,
             num_rows=len(train),
@@ -231,11 +231,11 @@ def programs_of(
             batch_size=config.data.batch_size * growth,
             sharding=several,
         ),
-        validate=validation_of(
+        validate=build_eval_epoch(
             config, graphdef, num_rows=len(val), num_tags=num_tags, sharding=several
         ),
-        numbers=hyperparams.numbers_of(config, steps=steps, growth=growth),
-        rows_of_epoch=_rows_of_epoch(config, dataset, sharding, num_tags),
+        hyperparams=hyperparams.hyperparams_from_config(config, steps=steps, growth=growth),
+        rows_of_epoch=_make_epoch_rows(config, dataset, sharding, num_tags),
         val_rows=sharding.place_rows(dataset.rows, val, num_tags=num_tags),
         labelled_rows=dataset.rows[val[: split_metrics.SILHOUETTE_ROWS]],
         steps=steps,
@@ -245,7 +245,7 @@ def programs_of(
     )
 
 
-def _rows_of_epoch(
+def _make_epoch_rows(
     config: ConfigDict, dataset: Dataset, sharding: Sharding, num_tags: int
 ) -> Callable[[int], jax.Array]:
     """The training rows of each epoch: all of them, or its share of a stream."""
@@ -253,7 +253,7 @@ def _rows_of_epoch(
     shares = sharding.mesh.shape["data"]
     needed, there = (
         len(positions) * dataset.rows[:1].nbytes // shares,
-        devices.memory(sharding.mesh),
+        devices.device_memory_bytes(sharding.mesh),
     )
     if not config.data.rows_per_epoch and there and 2 * needed > there:
         raise InputError(

@@ -16,7 +16,7 @@ from jaxvae.evaluation import streaming_metrics
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import objectives, rng
 from jaxvae.train.forward import forward
-from jaxvae.train.hyperparams import Numbers
+from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.objectives import ELBO, Objective
 from jaxvae.train.progress import steps_per_epoch
 from jaxvae.train.train_state import TrainState, apply_gradients
@@ -55,11 +55,11 @@ def make_train_epoch(
     hidden_dropout: int = 0,
     decoupled: bool = False,
     sharding: Sharding | None = None,
-) -> Callable[[TrainState, Numbers, jax.Array], tuple[TrainState, streaming_metrics.Losses]]:
+) -> Callable[[TrainState, Hyperparams, jax.Array], tuple[TrainState, streaming_metrics.Losses]]:
     """Builds the compiled training epoch, which is kept for equal arguments: runs share it.
 
     Args:
-      graphdef: the model's static graph (see `train_state.create_state`).
+      graphdef: the model's static graph (see `train_state.create_train_state`).
       num_rows: N, rows of the epoch.
       num_tags: V.
       latent_dim: L.
@@ -77,7 +77,7 @@ def make_train_epoch(
     Returns:
       A jitted function of (state, numbers, rows) to (state, sums of the losses). `rows` is
       `[N + 1, K]` or longer: the epoch's, and empty rows behind that padding points to. Steps that
-      `numbers.max_steps` leaves no room for are not taken. The state is donated.
+      `hyperparams.max_steps` leaves no room for are not taken. The state is donated.
     """
     steps = steps_per_epoch(num_rows, batch_size, accumulate)
     loss_of = objectives.OBJECTIVES[objective.name]
@@ -102,26 +102,26 @@ def make_train_epoch(
 
     gradient = jax.value_and_grad(batch_loss, has_aux=True)
 
-    def layout(rows: jax.Array) -> rng.Layout:
-        return rng.Layout(
+    def layout(rows: jax.Array) -> rng.RandomLayout:
+        return rng.RandomLayout(
             entries=rows.shape[-1],
             noise=objective.num_draws * latent_dim,
             rates=int(dropout_per_row),
             hidden=2 * hidden_dropout,
         )
 
-    def step(state: TrainState, numbers: Numbers, mask, count, columns, uniforms):
+    def step(state: TrainState, hyperparams: Hyperparams, mask, count, columns, uniforms):
         """`[accumulate, B]`, `[]`, `[accumulate, B, K]`, `[accumulate, B, numbers a row]`."""
-        drawn = rng.use_uniforms(
+        drawn = rng.split_uniforms(
             uniforms,
             layout(columns),
-            rate=numbers.dropout_p,
-            hidden_rate=numbers.hidden_dropout_p,
+            rate=hyperparams.dropout_p,
+            hidden_rate=hyperparams.hidden_dropout_p,
         )
-        share = objectives.schedule(
-            objective.schedule, state.step, numbers.kld_warmup_steps, numbers.kld_cycles
+        share = objectives.kl_annealing(
+            objective.schedule, state.step, hyperparams.kld_warmup_steps, hyperparams.kld_cycles
         )
-        weights = objectives.weights_at(numbers.loss_weights, share, objective.name)
+        weights = objectives.anneal_weights(hyperparams.loss_weights, share, objective.name)
 
         def micro(batch_stats, inputs):
             columns, mask, drawn = inputs
@@ -147,7 +147,7 @@ def make_train_epoch(
             grads,
             batch_stats=batch_stats,
             loss=loss,
-            numbers=numbers,
+            hyperparams=hyperparams,
             decoupled=decoupled,
             real=count > 0.0,
         )
@@ -166,17 +166,17 @@ def make_train_epoch(
     last = _last_batch(num_rows, batch_size, accumulate)
     whole = steps - 1 if last else steps
 
-    def train_epoch(state: TrainState, numbers: Numbers, rows: jax.Array):
+    def train_epoch(state: TrainState, hyperparams: Hyperparams, rows: jax.Array):
         start, width = state.step, sum(layout(rows))
         in_whole = whole * accumulate * batch_size
-        order = rng.epoch_order(
+        order = rng.epoch_permutation(
             state.key, start // steps, num_rows=num_rows, length=in_whole + last, shuffle=shuffle
         )
         batches = order[:in_whole].reshape(whole, accumulate, batch_size)
 
         def advance(carry, given):
             state, total = carry
-            state, sums = step(state, numbers, *given)
+            state, sums = step(state, hyperparams, *given)
             return state, total.merge(sums)
 
         # A generator's many small operations are a ninth of a small step, so they run for several
@@ -193,7 +193,7 @@ def make_train_epoch(
         def some_steps(number, carry):
             at = number * together + jnp.arange(together)
             uniforms = rng.step_uniforms(state.key, start + at, shape)
-            given = inputs(rows, batches[at], uniforms, start + at < numbers.max_steps)
+            given = inputs(rows, batches[at], uniforms, start + at < hyperparams.max_steps)
             return jax.lax.fori_loop(
                 0,
                 together,
@@ -208,7 +208,7 @@ def make_train_epoch(
             at = (start + whole)[None]
             uniforms = rng.step_uniforms(state.key, at, (1, last, width))
             in_last = order[in_whole:].reshape(1, 1, last)
-            given = inputs(rows, in_last, uniforms, at < numbers.max_steps)
+            given = inputs(rows, in_last, uniforms, at < hyperparams.max_steps)
             carry = advance(carry, jax.tree.map(lambda leaf: leaf[0], given))
         state, total = carry
         return state, sharding.whole(total) if sharding else total

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxvae.train.hyperparams import Numbers, make_numbers
-from jaxvae.train.optimizer import _chain, _global_norm
+from jaxvae.train.hyperparams import Hyperparams, make_hyperparams
+from jaxvae.train.optimizer import global_norm, make_optimizer
 
 
 @flax.struct.dataclass
@@ -45,7 +45,7 @@ def apply_gradients(
     *,
     batch_stats: dict,
     loss: jax.Array,
-    numbers: Numbers,
+    hyperparams: Hyperparams,
     decoupled: bool = False,
     real: jax.typing.ArrayLike = True,
 ) -> TrainState:
@@ -56,18 +56,18 @@ def apply_gradients(
       gradients: gradients of the loss, shaped like `state.params`.
       batch_stats: running statistics after the step's forward pass.
       loss: the step's scalar loss.
-      numbers: the tunable numbers.
+      hyperparams: the tunable numbers.
       decoupled: whether weight decay stands apart from Adam.
       real: False for a step without rows, which is none.
     """
-    norm = _global_norm(gradients)
+    norm = global_norm(gradients)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     ok = finite & (state.bad_step < 0) & real
 
     def advance(state: TrainState) -> TrainState:
         # optax mixes dtypes inside; our own code is tested under strict promotion.
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = _chain(numbers, state.step, norm, decoupled).update(
+            updates, opt_state = make_optimizer(hyperparams, state.step, norm, decoupled).update(
                 gradients, state.opt_state, state.params
             )
             params = optax.apply_updates(state.params, updates)
@@ -77,7 +77,7 @@ def apply_gradients(
             batch_stats=batch_stats,
             opt_state=opt_state,
             step=state.step + 1,
-            average=_average(state, params, numbers.average_decay),
+            average=_update_ema(state, params, hyperparams.ema_decay),
         )
 
     def branch(state: TrainState) -> TrainState:
@@ -94,7 +94,7 @@ def apply_gradients(
     return dataclasses.replace(state, bad_step=bad_step)
 
 
-def _average(state: TrainState, params: dict, decay: jax.Array) -> dict:
+def _update_ema(state: TrainState, params: dict, decay: jax.Array) -> dict:
     """The moving average after a step; a young one forgets faster and is not held to its start."""
     if not state.average:
         return {}
@@ -103,7 +103,7 @@ def _average(state: TrainState, params: dict, decay: jax.Array) -> dict:
     return jax.tree.map(lambda old, new: kept * old + (1.0 - kept) * new, state.average, params)
 
 
-def make_initial(
+def make_init_fn(
     build: Callable[..., nnx.Module], *inputs, average: bool = False, decoupled: bool = False
 ) -> tuple[nnx.GraphDef, Callable[..., TrainState]]:
     """Splits a model once into its static graph and a function that makes fresh states of it.
@@ -132,8 +132,8 @@ def make_initial(
     def moments(params: dict) -> Any:
         with jax.numpy_dtype_promotion("standard"):
             # The state's structure does not depend on the numbers, so any will do here.
-            numbers, step = make_numbers(learning_rate=1.0), jnp.zeros((), jnp.int32)
-            return _chain(numbers, step, jnp.ones(()), decoupled).init(params)
+            hyperparams, step = make_hyperparams(learning_rate=1.0), jnp.zeros((), jnp.int32)
+            return make_optimizer(hyperparams, step, jnp.ones(()), decoupled).init(params)
 
     # Two programs: the first one's working memory is free before the second's results are made.
     arrays_of, moments_of = jax.jit(arrays), jax.jit(moments)
@@ -153,18 +153,18 @@ def make_initial(
     return nnx.graphdef(nnx.eval_shape(make, np.uint32(0), *inputs)), initial
 
 
-def create_state(
+def create_train_state(
     build: Callable[..., nnx.Module],
     *inputs,
     seed: int,
     average: bool = False,
     decoupled: bool = False,
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """The static graph and one fresh state: see `make_initial`."""
-    graphdef, initial = make_initial(build, *inputs, average=average, decoupled=decoupled)
+    """The static graph and one fresh state: see `make_init_fn`."""
+    graphdef, initial = make_init_fn(build, *inputs, average=average, decoupled=decoupled)
     return graphdef, initial(seed, *inputs)
 
 
-def best_of(state) -> dict:
+def eval_params(state) -> dict:
     """What is judged, and kept at its best: the averaged parameters where there are any."""
     return {"params": state.average or state.params, "batch_stats": state.batch_stats}

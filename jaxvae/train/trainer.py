@@ -25,13 +25,13 @@ from jaxvae.runtime import compilation_cache, devices, multihost, signals
 from jaxvae.runtime.sharding import Sharding, check_vocabulary
 from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
-from jaxvae.storage.saved_rows import damage_to_repair
+from jaxvae.storage.saved_rows import describe_damage
 from jaxvae.train import hyperparams, loop, setup
-from jaxvae.train.finalize import finish
+from jaxvae.train.finalize import finalize_run
 from jaxvae.train.loggers import display, trackers
 from jaxvae.train.loop import Hook, TrainingFailed
 from jaxvae.train.objectives import LossWeights
-from jaxvae.train.progress import Progress
+from jaxvae.train.progress import RunProgress
 
 __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
 
@@ -67,27 +67,29 @@ def train_and_evaluate(
     """
     validation.validate(config)
     trainer = config.trainer
-    compilation_cache.keep_programs()
-    devices.start(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
+    compilation_cache.enable_compilation_cache()
+    devices.configure_platform(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
     folder = run_path(workdir)
     # Under jax.distributed, a scheduler's SIGTERM is its business: all hosts must agree.
     ignore = (signal.SIGTERM,) if jax.distributed.is_initialized() else ()
     with contextlib.ExitStack() as held:
-        requests = held.enter_context(signals.requests(ignore=ignore))
+        requests = held.enter_context(signals.listen_for_stop(ignore=ignore))
         claimed = held.enter_context(contextlib.ExitStack())
         if not jax.distributed.is_initialized():  # others would not hear of it in good order
             requests.clean = claimed.close
-        held.enter_context(multihost.peers())
-        first = multihost.is_first()
+        held.enter_context(multihost.translate_peer_errors())
+        first = multihost.is_primary()
         terminal = display.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
         plain = json.loads(config.to_json())
-        with multihost.together():
+        with multihost.raise_together():
             if first:
-                trackers.refuse_missing(config.logger.name)
+                trackers.check_installed(config.logger.name)
             with requests.defer():  # a folder that is made is held, or gone again
-                check_held = claimed.enter_context(lock.claim(folder)) if first else _nothing
+                check_held = (
+                    claimed.enter_context(lock.acquire_run_lock(folder)) if first else _nothing
+                )
             if first:
-                run_dir.refuse_other_settings(folder, dict(schema.fields(plain)))
+                run_dir.check_same_settings(folder, dict(schema.flatten(plain)))
             mesh = devices.make_mesh(
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
             )
@@ -95,25 +97,25 @@ def train_and_evaluate(
             check_vocabulary(mesh, num_tags=taxonomy.num_tags)
             dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
             if first:
-                run_dir.refuse_other_data(folder, taxonomy, dataset)
-        multihost.agree(_what_all_must_share(plain, taxonomy, dataset))
-        asked = dict(schema.fields(plain))
-        whole = first and run_dir.is_what_is_asked(folder, asked) and not verify(folder)[1]
-        if multihost.from_the_first(whole, [])[0]:
+                run_dir.check_same_data(folder, taxonomy, dataset)
+        multihost.check_equal(_what_all_must_share(plain, taxonomy, dataset))
+        asked = dict(schema.flatten(plain))
+        whole = first and run_dir.is_finished_run_of(folder, asked) and not verify(folder)[1]
+        if multihost.broadcast_from_primary(whole, [])[0]:
             requests.clean = None
-            terminal.say(run_dir.finished_line(folder, asked))
+            terminal.say(run_dir.finished_message(folder, asked))
             return _tell_trackers(folder, config, overrides or {}, terminal) if first else {}
         train_split = dataset.splits["train"]
-        made = setup.blueprint(config, taxonomy, len(train_split))
+        made = setup.build_model(config, taxonomy, len(train_split))
         state = made.initial(config, dataset.rows[train_split])
         sharding = Sharding(mesh)
-        programs = setup.programs_of(config, made.graphdef, taxonomy, dataset, sharding)
+        programs = setup.build_train_context(config, made.graphdef, taxonomy, dataset, sharding)
 
-        tracked = trackers.untracked()
+        tracked = trackers.no_trackers()
         requests.clean = None  # from here on the run writes, and has trackers to close
-        with multihost.together():
+        with multihost.raise_together():
             if first:
-                tracked = trackers.open_all(
+                tracked = trackers.open_trackers(
                     config.logger.name,
                     folder=folder,
                     config=plain,
@@ -121,12 +123,12 @@ def train_and_evaluate(
                     say=terminal.say,
                 )
                 held.callback(tracked.close)
-                if damage := damage_to_repair(folder, taxonomy, dataset):
+                if damage := describe_damage(folder, taxonomy, dataset):
                     terminal.say(damage)
                 terminal.say(format_report(dataset.report))
                 overview = parameter_overview.get_parameter_overview
                 terminal.say(overview(state.params, include_stats=False))
-                described = devices.describe(mesh.devices.flatten())
+                described = devices.describe_devices(mesh.devices.flatten())
                 terminal.say(f"Training on {described}; run folder {folder}")
                 with requests.defer():  # a run folder or none
                     run_dir.write_start(
@@ -141,7 +143,7 @@ def train_and_evaluate(
         with contextlib.ExitStack() as training:
             training.enter_context(requests.defer())
             checkpoints = None
-            with multihost.together():
+            with multihost.raise_together():
                 if first:
                     digest = taxonomy.digest
                     opened = Checkpoints(folder / "checkpoints", taxonomy_digest=digest)
@@ -151,7 +153,7 @@ def train_and_evaluate(
                 sharding.place(state),
                 checkpoints,
                 folder,
-                plan=hyperparams.plan_of(config, steps=programs.steps),
+                plan=hyperparams.run_plan_from_config(config, steps=programs.steps),
                 terminal=terminal,
                 tensorboard="tensorboard" in config.logger.name,
                 tracked=tracked,
@@ -169,14 +171,14 @@ def train_and_evaluate(
                 made,
                 best,
                 progress,
-                weights=programs.numbers.loss_weights,
+                weights=programs.hyperparams.loss_weights,
                 taxonomy=taxonomy,
                 dataset=dataset,
                 models_dir=user_path(models_dir).resolve(),
                 terminal=terminal,
                 tracked=tracked,
             )
-        multihost.wait_for_the_first()
+        multihost.wait_for_primary()
         return stages
 
 
@@ -185,7 +187,7 @@ def _tell_trackers(
 ) -> dict[str, dict[str, Any]]:
     """Gives trackers what they lack of a finished run; returns its final metrics."""
     stages = atomic_files.read_json(folder / "metrics.json")
-    tracked = trackers.open_all(
+    tracked = trackers.open_trackers(
         config.logger.name,
         folder=folder,
         config=json.loads(config.to_json()),
@@ -210,7 +212,7 @@ def _nothing() -> None:
 def _what_all_must_share(plain: dict, taxonomy: Taxonomy, dataset: Dataset) -> dict[str, str]:
     """What processes compare before they train: paths may differ, what lies there may not."""
     paths = {"data.dataset_name", "data.taxonomy_path"}
-    fields = {name: value for name, value in schema.fields(plain) if name not in paths}
+    fields = {name: value for name, value in schema.flatten(plain) if name not in paths}
     return {
         "config": json.dumps(fields, sort_keys=True),
         "taxonomy": taxonomy.digest,
@@ -222,16 +224,16 @@ def _what_all_must_share(plain: dict, taxonomy: Taxonomy, dataset: Dataset) -> d
 def conclude(
     folder: Path,
     config: ConfigDict,
-    made: setup.Blueprint,
+    made: setup.ModelSetup,
     best: dict,
-    progress: Progress,
+    progress: RunProgress,
     *,
     weights: LossWeights,
     taxonomy: Taxonomy,
     dataset: Dataset,
     models_dir: Path | None,
     terminal: display.Terminal,
-    tracked: trackers.Tracked,
+    tracked: trackers.TrackerGroup,
 ) -> dict[str, dict[str, Any]]:
     """The tail of a trained run: judged, sampled, exported, and the folder sealed.
 
@@ -251,11 +253,11 @@ def conclude(
     Returns:
       The final metrics, nested as in `metrics.json`.
     """
-    stages = finish(
+    stages = finalize_run(
         folder,
         graphdef=made.graphdef,
         make_eval_pass=functools.partial(
-            setup.validation_of, config, made.graphdef, num_tags=taxonomy.num_tags
+            setup.build_eval_epoch, config, made.graphdef, num_tags=taxonomy.num_tags
         ),
         params=best["params"],
         batch_stats=best["batch_stats"],

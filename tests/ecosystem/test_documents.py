@@ -248,7 +248,7 @@ def test_the_reference_is_the_programs_own(site):
     from jaxvae.config import parsing
 
     config: ConfigDict = parsing.load_config("configs/base.py")
-    for name, _ in schema.fields(config):
+    for name, _ in schema.flatten(config):
         assert f"<code>{name}</code>" in fields, name
     helped = subprocess.run(
         [sys.executable, "-m", "jaxvae", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -18,7 +18,7 @@ from jaxvae.storage import manifest
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train import setup
-from jaxvae.train.train_state import best_of
+from jaxvae.train.train_state import eval_params
 from tests.conftest import ROOT
 from tests.test_train import logged, write_clips
 
@@ -105,9 +105,9 @@ def state_of(folder: Path):
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
     # Only the structure is wanted: no row has a say in it.
     rows = np.zeros((1, 1), np.uint8)
-    state = setup.blueprint(config, taxonomy, len(rows)).initial(config, rows)
+    state = setup.build_model(config, taxonomy, len(rows)).initial(config, rows)
     with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
-        found, passed_over = checkpoints.restore({"state": state, "best": best_of(state)})
+        found, passed_over = checkpoints.restore({"state": state, "best": eval_params(state)})
     whole = max(whole_steps_in(folder))
     assert len(passed_over) == sum(step > whole for step in steps_in(folder))
     return found.tree, found.facts

@@ -22,7 +22,7 @@ import atheris
 with atheris.instrument_imports(include=["jaxvae", "pickletools"]):
     import pickletools  # noqa: F401  the machine reads a program by it
 
-    from jaxvae.data.tag_parser import UnreadableCell, parse_tags
+    from jaxvae.data.tag_parser import TagParseError, parse_tags
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.errors import InputError
     from jaxvae.export.torch.pickler import TensorEntry, encode
@@ -87,7 +87,7 @@ def planted(fault: str):
             elif fault == "exception":
                 raise KeyError("planted")
             elif fault == "lines":
-                raise UnreadableCell("two\nlines")
+                raise TagParseError("two\nlines")
 
     return target
 
@@ -212,7 +212,7 @@ class Watch:
         began, self.inside = time.perf_counter(), True
         try:
             self.target(data)
-        except (InputError, UnreadableCell) as refusal:
+        except (InputError, TagParseError) as refusal:
             said = str(refusal)
         finally:
             self.inside = False

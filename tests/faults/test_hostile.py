@@ -15,7 +15,7 @@ import pytest
 
 from jaxvae.config import parsing, schema
 from jaxvae.data.dataset import load_dataset
-from jaxvae.data.tag_parser import UnreadableCell, parse_tags
+from jaxvae.data.tag_parser import TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from tests.conftest import ROOT
@@ -90,7 +90,7 @@ def test_hostile_cells(watch):
     def parse(cell):
         try:
             return parse_tags(cell)
-        except UnreadableCell:
+        except TagParseError:
             return None  # the row is counted as unreadable
 
     @many
@@ -176,7 +176,7 @@ def test_hostile_files(watch, suffix, tmp_path):
 
 def test_hostile_settings(watch):
     base = f"--config={ROOT}/configs/small.py"
-    known = list(dict(schema.fields(parsing.load_config(f"{ROOT}/configs/small.py"))))
+    known = list(dict(schema.flatten(parsing.load_config(f"{ROOT}/configs/small.py"))))
     name = st.one_of(st.sampled_from(known), st.text(max_size=12))
     value = st.one_of(text, st.integers().map(str), st.floats().map(str), plain.map(str))
 

@@ -43,6 +43,6 @@ def refuse_unreadable(path: object, error: BaseException) -> None:
         raise Unreadable(path, error) from error
 
 
-def irregular(path: Path) -> bool:
+def is_special_file(path: Path) -> bool:
     """Whether reading a path might never end."""
     return path.is_fifo() or path.is_char_device() or path.is_block_device()

@@ -26,7 +26,7 @@ MAX_FIELD = 2**26
 ARROW_BATCH = 65_536
 
 
-def read_file(path: Path, column: str) -> Cells:
+def read_column(path: Path, column: str) -> Cells:
     """Yields a column's cells in order (see `Cells`).
 
     Args:

@@ -6,7 +6,7 @@ Only what the model has is written, so that the file can be read in one go.
 from collections.abc import Sequence
 
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
-from jaxvae.models.trained import Network
+from jaxvae.models.trained import TrainedModel
 
 WEIGHTS, MEANING, SOURCE = "model.pth", "model.json", "model.py"
 
@@ -198,7 +198,7 @@ def load(folder=None):
 '''
 
 
-def module_source(network: Network, *, name: str, tags: Sequence[str]) -> str:
+def module_source(network: TrainedModel, *, name: str, tags: Sequence[str]) -> str:
     """The text of `model.py`.
 
     Args:
@@ -238,12 +238,12 @@ def module_source(network: Network, *, name: str, tags: Sequence[str]) -> str:
     return head + _PRIORS[network.prior].format(**sizes) + model
 
 
-def _widths(network: Network) -> list[str]:
+def _widths(network: TrainedModel) -> list[str]:
     """What the file calls the widths of the hidden layers, from the input inwards."""
     return ["HIDDEN_DIM", *(f"HIDDEN_DIM_{k}" for k in range(2, len(network.hidden_dims) + 1))]
 
 
-def _layers(network: Network) -> str:
+def _layers(network: TrainedModel) -> str:
     """One line for each layer, in the order of the state dict."""
 
     def hidden(layers: list[HiddenLayer], fan_in: str, widths: list[str]) -> dict[str, str]:
@@ -269,7 +269,7 @@ def _layers(network: Network) -> str:
     )
 
 
-def _through(network: Network, hidden: list[HiddenLayer], given: str) -> list[str]:
+def _through(network: TrainedModel, hidden: list[HiddenLayer], given: str) -> list[str]:
     """What each hidden layer makes of what it is given; the first of `given`, the others of h."""
     found = []
     for linear, layer_norm, batch_norm in hidden:

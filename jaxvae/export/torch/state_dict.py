@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxvae.errors import InputError, did_you_mean
-from jaxvae.models.layer_names import decoder_layers, depth_of, encoder_layers
+from jaxvae.models.layer_names import decoder_layers, encoder_layers, num_hidden_layers
 
 _LINEAR = {"kernel": "weight", "bias": "bias"}
 _NORM = {
@@ -179,7 +179,7 @@ def _table(
     or torch's) has any.
     """
     present = set(present)
-    shapes = _layers(depth_of({name.partition(".")[0] for name in present}))
+    shapes = _layers(num_hidden_layers({name.partition(".")[0] for name in present}))
     prior = next(
         (each for each in PRIORS.values() if any(f"prior.{name}" in present for name in each)), {}
     )

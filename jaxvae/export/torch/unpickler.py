@@ -73,7 +73,7 @@ def decode(content: bytes) -> dict:
     """
     if len(content) > MAX_BYTES:
         raise FormatError(f"its list of contents is over {MAX_BYTES:,} bytes long")
-    machine = _Machine()
+    machine = _RestrictedUnpickler()
     end = 0
     try:
         for opcode, argument, position in pickletools.genops(content):
@@ -141,7 +141,7 @@ def _all_tensors(value: object) -> bool:
     )
 
 
-class _Machine:
+class _RestrictedUnpickler:
     """The stack, the memo, and the number of tensors described so far."""
 
     def __init__(self):
@@ -166,14 +166,14 @@ class _Machine:
 
     def set_items(self, pairs: list) -> None:
         target = self.stack[-1]
-        _need(type(target) is dict and len(pairs) % 2 == 0, "items are set on no dictionary")
+        _require(type(target) is dict and len(pairs) % 2 == 0, "items are set on no dictionary")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            _need(type(key) in (str, int), "a dictionary's key is neither text nor a number")
-            _need(key not in target, "a dictionary has the same key twice")
+            _require(type(key) in (str, int), "a dictionary's key is neither text nor a number")
+            _require(key not in target, "a dictionary has the same key twice")
             target[key] = value
 
     def append(self, items: list) -> None:
-        _need(type(self.stack[-1]) is list, "items are appended to no list")
+        _require(type(self.stack[-1]) is list, "items are appended to no list")
         self.stack[-1].extend(items)
 
     def look_up(self, argument: str) -> None:
@@ -187,82 +187,92 @@ class _Machine:
 
     def resolve_storage(self, _: object) -> None:
         (found,) = self.pop(1)
-        _need(type(found) is tuple and len(found) == 5, "a storage is not described by five parts")
+        _require(
+            type(found) is tuple and len(found) == 5, "a storage is not described by five parts"
+        )
         tag, kind, key, location, numel = found
-        _need(type(tag) is str and tag == "storage", "a reference is to no storage")
-        _need(type(kind) is _Global and kind in _STORAGE_OF, "a storage is of no known type")
+        _require(type(tag) is str and tag == "storage", "a reference is to no storage")
+        _require(type(kind) is _Global and kind in _STORAGE_OF, "a storage is of no known type")
         digits = type(key) is str and key.isascii() and key.isdigit() and len(key) < 10
-        _need(digits, "a storage's key is not a number")
-        _need(type(location) is str and type(numel) is int and numel >= 0, "a storage has no size")
+        _require(digits, "a storage's key is not a number")
+        _require(
+            type(location) is str and type(numel) is int and numel >= 0, "a storage has no size"
+        )
         self.stack.append(_Storage(_STORAGE_OF[kind], key, numel))
 
     def reduce(self, _: object) -> None:
         function, arguments = self.pop(2)
-        _need(type(function) is _Global and type(arguments) is tuple, "a call of no function")
+        _require(type(function) is _Global and type(arguments) is tuple, "a call of no function")
         if function == _ORDERED_DICT:
-            _need(not arguments, "an ordered dictionary is made of something")
+            _require(not arguments, "an ordered dictionary is made of something")
             self.stack.append({})
         elif function == _REBUILD_TENSOR:
             self.stack.append(self.tensor(arguments))
         else:
-            _need(function == _REBUILD_PARAMETER, "a storage type is called")
-            _need(len(arguments) == 3 and type(arguments[0]) is TensorEntry, "a parameter of what?")
+            _require(function == _REBUILD_PARAMETER, "a storage type is called")
+            _require(
+                len(arguments) == 3 and type(arguments[0]) is TensorEntry, "a parameter of what?"
+            )
             self.stack.append(arguments[0])
 
     def tensor(self, arguments: tuple) -> TensorEntry:
-        _need(len(arguments) == 6, "a tensor is not described by six parts")
+        _require(len(arguments) == 6, "a tensor is not described by six parts")
         storage, offset, shape, stride = arguments[:4]
-        _need(type(storage) is _Storage, "a tensor has no storage")
-        _need(type(shape) is tuple and type(stride) is tuple, "a tensor has no shape")
-        _need(len(shape) == len(stride) <= MAX_DIMENSIONS, "a tensor has an impossible shape")
+        _require(type(storage) is _Storage, "a tensor has no storage")
+        _require(type(shape) is tuple and type(stride) is tuple, "a tensor has no shape")
+        _require(len(shape) == len(stride) <= MAX_DIMENSIONS, "a tensor has an impossible shape")
         for number in (offset, *shape, *stride):
-            _need(type(number) is int and 0 <= number < 2**48, "a tensor has an impossible size")
+            _require(type(number) is int and 0 <= number < 2**48, "a tensor has an impossible size")
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         inside = offset <= storage.numel if 0 in shape else last < storage.numel
-        _need(inside, "a tensor reaches beyond its storage")
+        _require(inside, "a tensor reaches beyond its storage")
         self.num_tensors += 1
-        _need(self.num_tensors <= MAX_TENSORS, f"it describes over {MAX_TENSORS:,} tensors")
+        _require(self.num_tensors <= MAX_TENSORS, f"it describes over {MAX_TENSORS:,} tensors")
         return TensorEntry(storage.kind, storage.key, storage.numel, offset, shape, stride)
 
     def build(self, _: object) -> None:
         # Torch hangs the versions of the modules on the dictionary; nothing here needs them.
         target, state = self.pop(2)
-        _need(type(target) is dict and type(state) is dict, "attributes are set on no dictionary")
+        _require(
+            type(target) is dict and type(state) is dict, "attributes are set on no dictionary"
+        )
         self.stack.append(target)
 
 
-def _need(condition: bool, complaint: str) -> None:
+def _require(condition: bool, complaint: str) -> None:
     if not condition:
         raise FormatError(complaint)
 
 
-def _protocol(_: _Machine, argument: int) -> None:
-    _need(argument == 2, f"its list of contents has pickle protocol {argument}, not 2; {_WAY_OUT}")
+def _protocol(_: _RestrictedUnpickler, argument: int) -> None:
+    _require(
+        argument == 2, f"its list of contents has pickle protocol {argument}, not 2; {_WAY_OUT}"
+    )
 
 
-def _push(machine: _Machine, argument: object) -> None:
+def _push(machine: _RestrictedUnpickler, argument: object) -> None:
     machine.stack.append(argument)
 
 
-def _pushing(make: Callable[[], object]) -> Callable[[_Machine, Any], None]:
+def _pushing(make: Callable[[], object]) -> Callable[[_RestrictedUnpickler, Any], None]:
     return lambda machine, _: machine.stack.append(make())
 
 
-def _tuple_of(number: int) -> Callable[[_Machine, Any], None]:
+def _tuple_of(number: int) -> Callable[[_RestrictedUnpickler, Any], None]:
     return lambda machine, _: machine.stack.append(tuple(machine.pop(number)))
 
 
-def _remember(machine: _Machine, argument: int) -> None:
+def _remember(machine: _RestrictedUnpickler, argument: int) -> None:
     machine.memo[argument] = machine.stack[-1]
 
 
-_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+_ACTIONS: dict[str, Callable[[_RestrictedUnpickler, Any], None]] = {
     "PROTO": _protocol,
     "STOP": lambda machine, _: None,
-    "GLOBAL": _Machine.look_up,
-    "REDUCE": _Machine.reduce,
-    "BUILD": _Machine.build,
-    "BINPERSID": _Machine.resolve_storage,
+    "GLOBAL": _RestrictedUnpickler.look_up,
+    "REDUCE": _RestrictedUnpickler.reduce,
+    "BUILD": _RestrictedUnpickler.build,
+    "BINPERSID": _RestrictedUnpickler.resolve_storage,
     "BINPUT": _remember,
     "LONG_BINPUT": _remember,
     "BINGET": lambda machine, argument: machine.stack.append(machine.memo[argument]),

@@ -53,10 +53,10 @@ class Terminal:
             self._console.print(table)
 
     @contextlib.contextmanager
-    def epochs(self, total: int, finished: int) -> Iterator["EpochDisplay"]:
+    def epochs(self, total: int, finished: int) -> Iterator["ProgressDisplay"]:
         """Shows epochs as they end: a bar on a terminal, a line now and then elsewhere."""
         if not self._bar:
-            yield EpochDisplay(total, say=self.say)
+            yield ProgressDisplay(total, say=self.say)
             return
         columns = (
             TextColumn("epoch {task.completed}/{task.total}", markup=False),
@@ -67,10 +67,10 @@ class Terminal:
         )
         with Progress(*columns, console=self._console) as progress:
             task = progress.add_task("", total=total, completed=finished, losses="compiling")
-            yield EpochDisplay(total, progress=progress, task=task)
+            yield ProgressDisplay(total, progress=progress, task=task)
 
 
-class EpochDisplay:
+class ProgressDisplay:
     """Shows one epoch after the other (see `Terminal.epochs`)."""
 
     def __init__(self, total: int, *, say=None, progress=None, task=None):

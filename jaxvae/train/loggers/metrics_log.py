@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxvae.storage.atomic_files import _finite, naming, replacing
+from jaxvae.storage.atomic_files import atomic_write, finite_json, name_file_in_errors
 from jaxvae.train.loggers import tensorboard_events
 
 
-class EpochLog:
+class MetricsLog:
     """`metrics.jsonl`: one line per epoch, and the same numbers for TensorBoard.
 
     Args:
@@ -29,7 +29,7 @@ class EpochLog:
             # Each epoch once and in order, whatever happened to the file in the meantime.
             if (_epoch_of(kept[-1]) if kept else 0) < _epoch_of(line) <= finished:
                 kept.append(line)
-        with replacing(self._path) as file:
+        with atomic_write(self._path) as file:
             file.write(b"".join(line + b"\n" for line in kept))
         self._events = None
         self.note = ""
@@ -43,7 +43,7 @@ class EpochLog:
                 self.note += "\n" if self.note else ""
                 self.note += "no TensorBoard files: pip install tensorboard to have them"
             else:
-                with naming(folder / "tensorboard"):
+                with name_file_in_errors(folder / "tensorboard"):
                     self._events = tensorboard_events.EventFile(
                         folder / "tensorboard", first_epoch=finished + 1
                     )
@@ -56,16 +56,16 @@ class EpochLog:
           kl_per_dimension: `[L]` nats on the validation split, for TensorBoard alone.
         """
         # Never made anew: where the folder is gone, and made again by someone, the run must end.
-        with naming(self._path), open(self._path, "ab", opener=_open_existing) as file:
-            file.write((json.dumps(_finite(line), allow_nan=False) + "\n").encode())
+        with name_file_in_errors(self._path), open(self._path, "ab", opener=_open_existing) as file:
+            file.write((json.dumps(finite_json(line), allow_nan=False) + "\n").encode())
         if self._events is not None:
-            with naming(self._events.path):
+            with name_file_in_errors(self._events.path):
                 self._events.append(line, kl_per_dimension)
 
     def sync(self) -> None:
         """Puts the lines on the disk: a checkpoint must not know of epochs that the log lacks."""
         for path in (self._path, *([self._events.path] if self._events else [])):
-            with naming(path), path.open("rb") as file:
+            with name_file_in_errors(path), path.open("rb") as file:
                 os.fsync(file.fileno())
 
 

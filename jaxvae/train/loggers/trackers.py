@@ -77,7 +77,7 @@ _KINDS = {
 }
 
 
-def refuse_missing(names: Sequence[str]) -> None:
+def check_installed(names: Sequence[str]) -> None:
     """Raises InputError, with what to install, for a tracker that is not there."""
     for name in names:
         kind = _KINDS.get(name)
@@ -111,7 +111,7 @@ def run_name(model_name: str, overrides: Mapping[str, Any]) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-class Tracked:
+class TrackerGroup:
     """A run in all of its trackers.
 
     Args:
@@ -203,19 +203,19 @@ class Tracked:
             )
 
 
-def untracked() -> Tracked:
+def no_trackers() -> TrackerGroup:
     """A run that is in no tracker."""
-    return Tracked({}, say=lambda text: None, kept={}, keep=lambda: None)
+    return TrackerGroup({}, say=lambda text: None, kept={}, keep=lambda: None)
 
 
-def open_all(
+def open_trackers(
     names: Sequence[str],
     *,
     folder: Path,
     config: dict[str, Any],
     overrides: Mapping[str, Any],
     say: Callable[[str], None],
-) -> Tracked:
+) -> TrackerGroup:
     """Opens the trackers of a run, the same runs in them as at its earlier starts.
 
     Args:
@@ -228,10 +228,10 @@ def open_all(
     Raises:
       InputError: one is not installed, or can't be opened; nothing of it was written.
     """
-    refuse_missing(names)
+    check_installed(names)
     names = [name for name in names if name in _KINDS]
     if not names:
-        return untracked()
+        return no_trackers()
     logger, path = config["logger"], folder / FILE
     kept = atomic_files.read_json(path) if path.exists() else {}
     kept.setdefault("name", escaped(run_name(config["model_name"], overrides)))
@@ -256,7 +256,7 @@ def open_all(
             mine[name]["key"] = opened[name].key
         atomic_files.write_json(path, kept)
     except BaseException as error:
-        Tracked(opened, say=lambda text: None, kept={}, keep=lambda: None).close()
+        TrackerGroup(opened, say=lambda text: None, kept={}, keep=lambda: None).close()
         if is_new:
             path.unlink(missing_ok=True)
         if not isinstance(error, Exception) or isinstance(error, InputError):
@@ -264,7 +264,9 @@ def open_all(
         raise InputError(
             f"--config.logger.name={name}: it can't be opened: {one_line(error, kind=True)}"
         ) from error
-    return Tracked(opened, say=say, kept=mine, keep=lambda: atomic_files.write_json(path, kept))
+    return TrackerGroup(
+        opened, say=say, kept=mine, keep=lambda: atomic_files.write_json(path, kept)
+    )
 
 
 def _numbers(values: Mapping[str, Any], leave_out: Sequence[str] = ()) -> dict[str, float]:
