@@ -84,7 +84,7 @@ def test_a_wide_vocabulary_trains_alike(monkeypatch):
     found = []
     for wide in (TAGS + 1, TAGS):
         monkeypatch.setattr("jaxvae.models.vae.SPARSE_LOOKUP_MIN_TAGS", wide)
-        monkeypatch.setattr("jaxvae.train.forward.WIDE", wide)
+        monkeypatch.setattr("jaxvae.train.forward.SPARSE_LOOKUP_MIN_TAGS", wide)
         graphdef, state = build(False)
         state, sums = trainer(graphdef)(state, hyperparams(), rows)
         make_eval_pass.cache_clear()  # WIDE is no argument of it

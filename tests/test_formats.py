@@ -136,14 +136,14 @@ def test_a_disk_that_refuses_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_file_that_does_not_hold_the_model_gets_no_name(tmp_path, monkeypatch):
     run = make_run("normal", False, False, tmp_path)
-    whole = formats.export.to_tensors
+    whole = formats.model_files.to_state_dict
 
     def wrong(params, batch_stats):
         return {
             name: array * np.float32(1.01) for name, array in whole(params, batch_stats).items()
         }
 
-    monkeypatch.setattr(formats.export, "to_tensors", wrong)
+    monkeypatch.setattr(formats.model_files, "to_state_dict", wrong)
     for output in ("m.pth", "m.safetensors"):
         with pytest.raises(
             InputError, match=rf"{tmp_path}/{output}: written, but its logits differ"

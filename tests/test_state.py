@@ -147,7 +147,7 @@ def test_the_average_by_hand():
     """The decay is (1 + t) / (10 + t) until it reaches the one asked for."""
     start = averaged_state(average=True)
     average = np.asarray(start.params["fc1"]["kernel"])
-    for number, state in enumerate(steps(start, 8, average_decay=0.4)):
+    for number, state in enumerate(steps(start, 8, ema_decay=0.4)):
         decay = min(0.4, (1 + number) / (10 + number))
         average = decay * average + (1 - decay) * np.asarray(state.params["fc1"]["kernel"])
         np.testing.assert_allclose(state.average["fc1"]["kernel"], average, rtol=1e-5)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxvae.train.trainer.trainer import Hook, TrainingFailed, train_and_evaluate
+    from jaxvae.train.trainer import Hook, TrainingFailed, train_and_evaluate
 
 __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
 
@@ -11,6 +11,6 @@ __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from jaxvae.train.trainer import trainer
+    from jaxvae.train import trainer
 
     return getattr(trainer, name)
