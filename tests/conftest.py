@@ -163,3 +163,20 @@ def run(folder):
     import jaxvae
 
     return jaxvae.load(folder)
+
+
+@pytest.fixture
+def checkpoints(tmp_path, quick_collection):
+    from jaxvae.storage.checkpoints import Checkpoints
+
+    with Checkpoints(tmp_path / "checkpoints", taxonomy_digest="tags") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    from tests.helpers.studies import SPACE
+
+    path = tmp_path_factory.mktemp("space") / "space.py"
+    path.write_text(SPACE)
+    return path

@@ -1,69 +1,20 @@
 """What is saved comes back bit for bit, or is refused by name."""
 
-import functools
-import gc
 import json
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 from jaxvae.errors import InputError
-from jaxvae.models.vae import VAE
 from jaxvae.storage import manifest
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
-from jaxvae.train.train_state import create_train_state
+from tests.helpers.states import equal, flip_a_bit, make_state, reopened
 
 # Orbax drops its coroutines unawaited when a file is damaged, which Python reports when they are
 # collected: `reopened` collects them at once.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@functools.cache
-def make_state(*, hidden_dim=6, seed=0):
-    def build(rngs):
-        return VAE(
-            num_tags=8,
-            latent_dim=3,
-            hidden_dim=hidden_dim,
-            use_batch_norm=True,
-            rngs=rngs,
-        )
-
-    return create_train_state(build, seed=seed)[1]
-
-
-def raw(tree):
-    """Leaves as arrays, typed keys as their data."""
-    return [
-        np.asarray(jax.random.key_data(leaf))
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        else np.asarray(leaf)
-        for leaf in jax.tree.leaves(tree)
-    ]
-
-
-def equal(a, b) -> bool:
-    a, b = raw(a), raw(b)
-    return len(a) == len(b) and all(
-        x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True)
-    )
-
-
-@pytest.fixture
-def checkpoints(tmp_path, quick_collection):
-    with Checkpoints(tmp_path / "checkpoints", taxonomy_digest="tags") as opened:
-        yield opened
-
-
-def reopened(checkpoints, like, *, taxonomy_digest="tags"):
-    try:
-        with Checkpoints(checkpoints.folder, taxonomy_digest=taxonomy_digest) as fresh:
-            return fresh.restore(like)
-    finally:
-        gc.collect()
 
 
 def test_a_state_comes_back_bit_for_bit(checkpoints):
@@ -100,12 +51,6 @@ def test_an_older_epoch_is_never_saved_silently(checkpoints):
     checkpoints.save(5, make_state(), {})
     with pytest.raises(InputError, match="checkpoint 4 not saved"):
         checkpoints.save(4, make_state(), {})
-
-
-def flip_a_bit(path, position):
-    data = bytearray(path.read_bytes())
-    data[position % len(data)] ^= 1
-    path.write_bytes(bytes(data))
 
 
 def test_an_array_with_a_flipped_bit_is_caught_though_orbax_reads_it(checkpoints):

@@ -15,34 +15,13 @@ import pytest
 from jaxvae.cli import main
 from jaxvae.export.torch import pth
 from tests.conftest import ROOT
+from tests.helpers.commands import command, tool
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-def command(*arguments, cwd, expect=0, **environment):
-    """Runs a command; its exit code must be the expected one, and a failure is one line."""
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **environment},
-        check=False,
-    )
-    assert done.returncode == expect, done.stderr
-    if expect == 2:
-        assert re.fullmatch(r"jaxvae: [^\n]+\n", done.stderr), done.stderr
-        assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    return done
-
-
 def launch(*arguments, **options):
     return command(ROOT / "launch.py", *arguments, **options)
-
-
-def tool(*arguments, **options):
-    return command("-m", "jaxvae", *arguments, **options)
 
 
 def called(run, *arguments, cwd, expect=0):

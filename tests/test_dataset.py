@@ -27,6 +27,7 @@ from jaxvae.data.tag_parser import MAX_CELL, TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from tests.conftest import ROOT
+from tests.helpers.data_reports import check_sums
 
 TAGS = ("rock", "jazz", "piano", "soft female vocal", "007", "na", "1980")
 TAXONOMY = Taxonomy.from_mapping({"all": TAGS}, source="the test's taxonomy")
@@ -51,14 +52,6 @@ def csv_text(cells, header="id,aspect_list") -> str:
 
 def rows_of(data: Dataset) -> list[list[str]]:
     return [[TAGS[v] for v in row if v < len(TAGS)] for row in data.rows]
-
-
-def check_sums(report: dict) -> None:
-    parts = ("rows_kept", "rows_without_known_tag", "rows_unreadable")
-    assert report["rows_read"] == sum(report[part] for part in parts)
-    assert report["rows_kept"] == sum(report["tags_per_row"].values())
-    assert report["rows_kept"] == sum(report["split_sizes"].values())
-    json.dumps(report)
 
 
 # Cells

@@ -15,8 +15,8 @@ from jaxvae.inference.verify import verify
 from jaxvae.models.layer_names import resolve_hidden_dims
 from jaxvae.models.vae import VAE
 from jaxvae.reports import publish
+from tests.helpers.training import run, same, timeless, write_clips
 from tests.networks import DEEPER, make_run
-from tests.test_train import run, same, timeless, write_clips
 
 TAGS, LATENT, ROWS = 30, 4, 16
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}

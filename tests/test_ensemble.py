@@ -12,8 +12,8 @@ from jaxvae.inference import completion
 from jaxvae.inference.ensemble import Ensemble, evaluate_ensemble
 from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT
-from tests.test_likelihood import exact, network
-from tests.test_run_commands import refused, shell
+from tests.helpers.commands import refused, shell
+from tests.helpers.exact_likelihood import exact, network
 
 
 def test_completion_is_the_mixtures():

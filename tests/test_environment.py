@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers.training import run, write_clips
 from tests.model_hub import TOKEN, ModelHub
-from tests.test_train import run, write_clips
 
 VARIABLES = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # what notebooks hand on

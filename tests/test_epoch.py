@@ -15,8 +15,8 @@ from jaxvae.train.hyperparams import make_hyperparams
 from jaxvae.train.progress import steps_per_epoch
 from jaxvae.train.train_epoch import _last_batch, make_train_epoch
 from jaxvae.train.train_state import apply_gradients
-from tests.test_parity import LATENT, LONGEST, ROWS, TAGS, build, random_rows
-from tests.test_parity import with_empty_row as padded
+from tests.helpers.random_rows import LATENT, LONGEST, ROWS, TAGS, build, random_rows
+from tests.helpers.random_rows import with_empty_row as padded
 
 RATE = 1e-2
 

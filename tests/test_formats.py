@@ -14,8 +14,8 @@ from jaxvae.errors import InputError
 from jaxvae.export import formats
 from jaxvae.export.model_files import to_state_dict
 from tests.documents import python_block
+from tests.helpers.commands import tool
 from tests.networks import VARIED, make_run
-from tests.test_commands import tool
 
 pytestmark = pytest.mark.ecosystem
 

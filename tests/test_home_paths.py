@@ -141,7 +141,9 @@ def test_every_command_reads_and_writes_in_the_home(capsys, files, folder):
 
 
 def test_the_report_page_lies_in_the_home(capsys, home, folder, monkeypatch):
-    monkeypatch.setattr("jaxvae.reports.run_report.evaluate_run.evaluate_run", lambda run, **options: {})
+    monkeypatch.setattr(
+        "jaxvae.reports.run_report.evaluate_run.evaluate_run", lambda run, **options: {}
+    )
     for part in ("_verdict", "_likelihoods", "_latent", "_samples", "_completion"):
         monkeypatch.setattr(f"jaxvae.reports.run_report.{part}", lambda *arguments: "")
     shell(capsys, "report", folder, "--output=~/page.html")

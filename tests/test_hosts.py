@@ -10,7 +10,7 @@ from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.runtime import launcher, multihost
 from tests.conftest import ROOT
-from tests.faults.test_signals import free_port
+from tests.helpers.ports import free_port
 
 INTERACTIVE = {
     "SLURM_JOB_ID": "4242",

@@ -20,8 +20,8 @@ from jaxvae.sweeps.optuna_study import TrialResult
 from jaxvae.sweeps.progress_table import TrialTable
 from jaxvae.train.loggers.display import PlainConsole, Terminal
 from tests.conftest import ROOT
-from tests.test_checkpoints import equal, make_state
-from tests.test_train import run, timeless, write_clips
+from tests.helpers.states import equal, make_state
+from tests.helpers.training import run, timeless, write_clips
 
 NAMES = (
     "plain",

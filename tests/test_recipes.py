@@ -6,7 +6,7 @@ import pytest
 import jaxvae
 from jaxvae.errors import InputError
 from jaxvae.evaluation.evaluate_run import evaluate_run, name_dimensions
-from tests.test_train import run, timeless, write_clips
+from tests.helpers.training import run, timeless, write_clips
 
 PRIORS = {
     "mixture": {"model__prior": "mixture", "model__prior_components": 4},

@@ -10,7 +10,7 @@ from jaxvae.runtime import devices
 from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train import hyperparams
 from jaxvae.train.row_stream import RowStream
-from tests.test_train import parameters, run, same, small, timeless, write_clips
+from tests.helpers.training import parameters, run, same, small, timeless, write_clips
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import jaxvae
 from jaxvae.errors import InputError
 from jaxvae.inference.sampling import calibrate, sample_prior
-from tests.test_likelihood import network
+from tests.helpers.exact_likelihood import network
 
 
 def test_encoding_is_deterministic_and_ignores_order_and_spelling(run):

@@ -21,22 +21,7 @@ from jaxvae.evaluation import baseline_fitting, evaluate_run, sample_quality, sa
 from jaxvae.evaluation.baseline_fitting import fit_baselines, load_baselines
 from jaxvae.storage.epoch_metrics import read_epochs
 from tests.conftest import ROOT
-
-
-def shell(capsys, *arguments):
-    code = main.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    assert code == 0, err
-    return out
-
-
-def refused(capsys, *arguments):
-    assert main.main([str(argument) for argument in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("jaxvae: ")
-    assert err.count("\n") == 1
-    return err
+from tests.helpers.commands import refused, shell
 
 
 @pytest.fixture(autouse=True)

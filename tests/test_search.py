@@ -29,28 +29,7 @@ from jaxvae.sweeps.seeds import spread
 from jaxvae.sweeps.study_terms import differences, in_a_line, terms_of
 from jaxvae.sweeps.trials import LIKELIHOOD_DRAWS, METRICS
 from tests.conftest import ROOT
-
-optuna = pytest.importorskip("optuna", reason="search needs the extra optuna")
-NullPool = pytest.importorskip("sqlalchemy.pool").NullPool
-
-SMALL = (
-    f"--config={ROOT}/configs/small.py",
-    "--config.trainer.max_epochs=3",
-    "--config.model.hidden_dim=16",
-    "--config.model.latent_dim=4",
-    "--config.data.batch_size=64",
-    "--config.data.test_fraction=0.8",  # so that few rows train
-    "--config.data.val_fraction=0.02",
-    "--config.logger.name=()",
-    "--config.inference.num_samples=20",
-)
-SPACE = """
-def get_space(s):
-    s.log("trainer.optimizer.lr", 1e-4, 1e-2)
-    s.choice("trainer.optimizer.betas", (0.9, 0.999), (0.8, 0.9))
-    if s.choice("model.decoder_bias", "random", "log_odds") == "random":
-        s.uniform("model.dropout_p", 0.0, 0.5)
-"""
+from tests.helpers.studies import SMALL, SPACE, optuna, states, study_of
 
 
 def shell(capsys, *arguments):
@@ -69,30 +48,12 @@ def refused(capsys, *arguments):
 
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory):
-    path = tmp_path_factory.mktemp("space") / "space.py"
-    path.write_text(SPACE)
-    return path
-
-
-@pytest.fixture(scope="module")
 def found(tmp_path_factory, space):
     """The folder of a finished search of eight trials."""
     folder = tmp_path_factory.mktemp("search") / "a"
     arguments = ("--space", space, "--trials", 8, "--at_once", 3, "--workdir", folder)
     assert main.main(["search", *SMALL, *map(str, arguments)]) == 0
     return folder
-
-
-def study_of(*, study_name, storage):
-    """A study whose connections are closed after each use."""
-    kept = optuna.storages.RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
-    return optuna.load_study(study_name=study_name, storage=kept)
-
-
-def states(folder):
-    with contextlib.closing(sqlite3.connect(folder / "study.db")) as database:
-        return [state for (state,) in database.execute("select state from trials order by number")]
 
 
 def test_a_search_leaves_its_best_trial_as_a_run(found):

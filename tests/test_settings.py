@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
 import jaxvae
 from jaxvae.cli import main
@@ -14,31 +13,11 @@ from jaxvae.config import parsing, schema, validation
 from jaxvae.config.monitor import MODES
 from jaxvae.errors import InputError
 from tests.conftest import ROOT
-
-CONFIGS = sorted(
-    path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base")
-)
-MEDIUM = f"--config={ROOT}/configs/medium.py"
-
-
-def parse(*arguments):
-    def define(values):
-        flags.DEFINE_string("workdir", "", "", flag_values=values)
-        flags.DEFINE_bool("print_config", False, "", flag_values=values)
-
-    return parsing.parse(["launch.py", *arguments], define=define)
+from tests.helpers.configs import CONFIGS, MEDIUM, parse, refusal
 
 
 def config_of(*arguments):
     return parse(*arguments)[0]
-
-
-def refusal(*arguments) -> str:
-    with pytest.raises(InputError) as caught:
-        parse(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 DESIGN_TABLE = {

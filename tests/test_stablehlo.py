@@ -5,16 +5,14 @@ import os
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
-from jax import export as jax_export
 
-from jaxvae.export.stablehlo_modules import PLATFORMS
 from jaxvae.inference import queries
 from jaxvae.models import trained
 from tests.documents import python_block
-from tests.networks import TAXONOMY, VARIED, make_run, rows
+from tests.helpers.exports import check_stablehlo
+from tests.networks import VARIED, make_run
 
 pytestmark = pytest.mark.ecosystem
 
@@ -76,31 +74,6 @@ def test_another_process_computes_the_same(run, tmp_path):
 @pytest.mark.parametrize("architecture", VARIED)
 def test_every_prior_for_every_platform(architecture, tmp_path):
     check_stablehlo(make_run(*architecture, tmp_path), tmp_path)
-
-
-def check_stablehlo(run, tmp_path):
-    files, _ = run.export(tmp_path / "m.stablehlo")
-    parts = {
-        path.name.split(".")[1]: jax_export.deserialize(bytearray(path.read_bytes()))
-        for path in files
-        if path.suffix == ".stablehlo"
-    }
-    assert all(part.platforms == PLATFORMS == ("cpu", "cuda", "tpu") for part in parts.values())
-    x = rows(TAXONOMY.num_tags)
-    expected = trained.reconstruction_logits(run.network, x)
-    logits = parts["decoder"].call(parts["encoder"].call(x)[0])
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-
-    keys = jax.random.split(jax.random.key(3), 2)
-    given = [jax.random.normal(keys[1], (4000, 4))]
-    if run.network.prior in ("mixture", "vamp"):
-        given.append(jax.random.uniform(keys[0], (4000,)))
-    z = np.asarray(parts["prior"].call(*given), np.float64)
-    ours = queries.draw_prior(run.network, 4000, seed=0)
-    for function in (lambda z: z, np.abs, np.square, np.tanh):
-        a, b = function(z), function(ours)
-        error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / 4000)
-        assert (np.abs(a.mean(axis=0) - b.mean(axis=0)) < 4.5 * error).all()
 
 
 def test_the_documented_lines_run(run, tmp_path):

@@ -1,64 +1,23 @@
 """The exported `model.py` in real torch: the same numbers as the model, and the same prior."""
 
-import importlib.util
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from jaxvae.data import encoding
 from jaxvae.export.torch.module_source import module_source
-from jaxvae.inference import queries
-from jaxvae.models import trained
 from tests.conftest import ROOT
 from tests.documents import python_block
-from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, VARIED, make_run, rows
+from tests.helpers.exports import check_torch, opened
+from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, VARIED, make_run
 
 pytestmark = pytest.mark.ecosystem
-
-
-def opened(run, folder):
-    """Exports a run and imports its `model.py`, as a user would."""
-    run.export(folder, format="torch_module")
-    spec = importlib.util.spec_from_file_location("exported_model", folder / "model.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("architecture", VARIED)
 def test_torch_computes_what_the_model_computes(architecture, torch, tmp_path):
     check_torch(make_run(*architecture, tmp_path), torch, tmp_path)
-
-
-def check_torch(run, torch, tmp_path):
-    module = opened(run, tmp_path / "out")
-    model = module.load()
-    weights = torch.load(tmp_path / "out" / "model.pth", weights_only=True)
-    assert list(model.state_dict()) == list(weights)  # strictly, and in the file's order
-    assert model.tags == list(TAXONOMY.tags)
-    x = rows(TAXONOMY.num_tags)
-    sparse = encoding.pad_tag_ids([np.flatnonzero(row).tolist() for row in x], TAXONOMY.num_tags)
-    with torch.no_grad():
-        mean, logvar = model.encode(torch.from_numpy(x))
-        logits = model.decode(mean).numpy()
-        z = model.draw_prior(4000, generator=torch.Generator().manual_seed(0))
-        density = model.log_prior(z).numpy()
-    expected = queries.posterior(run.network, sparse)
-    np.testing.assert_allclose(mean.numpy(), expected[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(logvar.numpy(), expected[1], rtol=1e-4, atol=1e-5)
-    expected = trained.reconstruction_logits(run.network, x)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        density, queries.log_prior(run.network, z.numpy()), rtol=1e-3, atol=1e-3
-    )
-    # Its draws are from that density: the mean of any function of z agrees with JAX's draws.
-    theirs, ours = z.numpy().astype(np.float64), queries.draw_prior(run.network, 4000, seed=0)
-    for function in (lambda z: z, np.abs, np.square, np.tanh):
-        a, b = function(theirs), function(ours)
-        error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / 4000)
-        assert (np.abs(a.mean(axis=0) - b.mean(axis=0)) < 4.5 * error).all()
 
 
 @pytest.mark.parametrize("prior", ["normal", "mixture", "vamp", "flow"])

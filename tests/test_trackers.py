@@ -13,8 +13,8 @@ from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.storage.saved_rows import load_saved_rows
 from jaxvae.train.loggers import trackers
 from jaxvae.train.loggers.trackers import run_name
-from tests.test_settings import MEDIUM, refusal
-from tests.test_train import Killed, logged, run, write_clips
+from tests.helpers.configs import MEDIUM, refusal
+from tests.helpers.training import Killed, logged, run, write_clips
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from jaxvae.runtime import devices
 from jaxvae.storage import manifest
 from jaxvae.storage.atomic_files import read_json
 from jaxvae.storage.epoch_metrics import read_epochs
-from tests.test_train import Killed, run, timeless, write_clips
+from tests.helpers.training import Killed, run, timeless, write_clips
 
 CAUSES = {
     "another user's": OSError(errno.EACCES, "Permission denied"),

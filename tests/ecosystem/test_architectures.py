@@ -2,9 +2,8 @@
 
 import pytest
 
+from tests.helpers.exports import check_stablehlo, check_torch
 from tests.networks import ARCHITECTURES, DEEPER, VARIED, make_run
-from tests.test_stablehlo import check_stablehlo
-from tests.test_torch_module import check_torch
 
 pytestmark = pytest.mark.ecosystem
 OTHERS = [each for each in ARCHITECTURES if each not in VARIED]

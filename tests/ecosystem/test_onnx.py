@@ -11,8 +11,8 @@ from jaxvae.inference import queries
 from jaxvae.models import trained
 from tests.conftest import lacking
 from tests.documents import python_block
+from tests.helpers.commands import tool
 from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, make_run, rows
-from tests.test_commands import tool
 
 pytestmark = pytest.mark.ecosystem
 

@@ -27,8 +27,8 @@ from tests.ecosystem.tracked import (
     wandb_records,
 )
 from tests.faults.conftest import EPOCHS, arguments, steps_in, wait_for
-from tests.faults.test_several_processes import end, launch
-from tests.test_train import write_clips
+from tests.helpers.jobs import end, launch
+from tests.helpers.training import write_clips
 
 ATTACHED = ["metrics.json", "model.json", "model.pth", "model.safetensors"]
 

@@ -20,7 +20,7 @@ from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train import setup
 from jaxvae.train.train_state import eval_params
 from tests.conftest import ROOT
-from tests.test_train import logged, write_clips
+from tests.helpers.training import logged, write_clips
 
 TIMINGS = ("seconds", "seconds_eval", "examples_per_second")
 EPOCHS = 30

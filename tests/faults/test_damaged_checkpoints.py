@@ -4,13 +4,7 @@ import shutil
 
 import pytest
 
-from tests.test_checkpoints import (
-    checkpoints,  # noqa: F401
-    equal,
-    flip_a_bit,
-    make_state,
-    reopened,
-)
+from tests.helpers.states import equal, flip_a_bit, make_state, reopened
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -24,7 +18,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_damage_to_any_file_is_named(checkpoints, fault, record_property):  # noqa: F811
+def test_damage_to_any_file_is_named(checkpoints, fault, record_property):
     old, new = make_state(seed=1), make_state(seed=2)
     checkpoints.save(1, old, {"epoch": 1})
     checkpoints.save(2, new, {"epoch": 2})

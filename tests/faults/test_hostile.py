@@ -19,7 +19,7 @@ from jaxvae.data.tag_parser import TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from tests.conftest import ROOT
-from tests.test_dataset import check_sums
+from tests.helpers.data_reports import check_sums
 
 EACH = 5000
 MOST_SECONDS = 1.0

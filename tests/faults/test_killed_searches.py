@@ -7,10 +7,10 @@ from collections import Counter
 
 from jaxvae.inference.verify import verify
 from tests.conftest import ROOT
-from tests.test_search import SMALL, space, states, study_of  # noqa: F401
+from tests.helpers.studies import SMALL, states, study_of
 
 
-def test_a_killed_search_loses_and_repeats_nothing(tmp_path, space):  # noqa: F811
+def test_a_killed_search_loses_and_repeats_nothing(tmp_path, space):
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "jaxvae", "search"]
     start = ("--space", str(space), "--trials", "9", "--at_once", "3", "--workdir", str(folder))

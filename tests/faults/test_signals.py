@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 from jaxvae.storage import manifest
 from tests.conftest import ROOT
 from tests.faults.conftest import EPOCHS, arguments, finish, outcome, start, steps_in, wait_for
+from tests.helpers.ports import free_port
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -121,12 +121,6 @@ try:
 except Interrupted as stopped:
     print(stopped.outcome, flush=True)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_a_clusters_preemption_is_heard(clips, tmp_path):

@@ -1,0 +1,47 @@
+"""Commands as a shell starts them, and in this process."""
+
+import os
+import re
+import subprocess
+import sys
+
+from jaxvae.cli import main
+from tests.conftest import ROOT
+
+
+def command(*arguments, cwd, expect=0, **environment):
+    """Runs a command; its exit code must be the expected one, and a failure is one line."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+    )
+    assert done.returncode == expect, done.stderr
+    if expect == 2:
+        assert re.fullmatch(r"jaxvae: [^\n]+\n", done.stderr), done.stderr
+        assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def tool(*arguments, **options):
+    return command("-m", "jaxvae", *arguments, **options)
+
+
+def shell(capsys, *arguments):
+    code = main.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out
+
+
+def refused(capsys, *arguments):
+    assert main.main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("jaxvae: ")
+    assert err.count("\n") == 1
+    return err
