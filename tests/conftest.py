@@ -5,7 +5,7 @@ import importlib
 import os
 from importlib import metadata
 
-from tests import programs
+from tests.helpers import programs
 
 # Before jax is imported: two simulated devices, no search for accelerators, code that is made in a
 # fifth of the time (XLA chooses how to write it for programs that run for long), and products that

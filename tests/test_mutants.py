@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.clone import ROOT
+from tests.helpers.clone import ROOT
 from tests.mutants import coverage, faults, process, results
 from tests.mutants.faults import Fault, FaultError
 
@@ -119,8 +119,8 @@ def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
     measured = {
         "tests": {
             "tests/test_slow.py::test_a": 9.0,
-            "tests/test_losses.py::test_b": 5.0,
-            "tests/test_losses.py::test_c": 1.0,
+            "tests/models/test_distributions.py::test_b": 5.0,
+            "tests/models/test_distributions.py::test_c": 1.0,
             "tests/test_quick.py::test_d": 0.5,
             "tests/test_quick.py::test_e": 0.1,
             "tests/test_quick.py::test_f": 0.2,
@@ -129,9 +129,9 @@ def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
         "hits": {
             "a-fault": [
                 ["tests/test_slow.py::test_a", "call"],
-                ["tests/test_losses.py::test_b", "call"],
-                ["tests/test_losses.py::test_c", "call"],
-                ["tests/test_losses.py::test_that_failed", "call"],
+                ["tests/models/test_distributions.py::test_b", "call"],
+                ["tests/models/test_distributions.py::test_c", "call"],
+                ["tests/models/test_distributions.py::test_that_failed", "call"],
                 ["tests/test_quick.py::test_d", "call"],
                 ["tests/test_quick.py::test_f", "setup"],
             ]

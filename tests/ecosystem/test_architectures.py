@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.exports import check_stablehlo, check_torch
-from tests.networks import ARCHITECTURES, DEEPER, VARIED, make_run
+from tests.helpers.networks import ARCHITECTURES, DEEPER, VARIED, make_run
 
 pytestmark = pytest.mark.ecosystem
 OTHERS = [each for each in ARCHITECTURES if each not in VARIED]

@@ -16,8 +16,8 @@ import pytest
 
 from jaxvae.config import schema
 from tests.conftest import ROOT, lacking
-from tests.documents import Block, blocks, is_like, pages, reader, wrong_with
-from tests.model_hub import TOKEN, ModelHub
+from tests.helpers.documents import Block, blocks, is_like, pages, reader, wrong_with
+from tests.helpers.model_hub import TOKEN, ModelHub
 
 pytestmark = pytest.mark.ecosystem
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import jaxvae
-from tests import clone
 from tests.conftest import ROOT, lacking
+from tests.helpers import clone
 
 pytestmark = pytest.mark.ecosystem
 

@@ -10,9 +10,9 @@ import pytest
 from jaxvae.inference import queries
 from jaxvae.models import trained
 from tests.conftest import lacking
-from tests.documents import python_block
 from tests.helpers.commands import tool
-from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, make_run, rows
+from tests.helpers.documents import python_block
+from tests.helpers.networks import ARCHITECTURES, DEEPER, TAXONOMY, make_run, rows
 
 pytestmark = pytest.mark.ecosystem
 

@@ -10,7 +10,7 @@ from jaxvae.data import encoding
 from jaxvae.export.stablehlo_modules import PLATFORMS
 from jaxvae.inference import queries
 from jaxvae.models import trained
-from tests.networks import TAXONOMY, rows
+from tests.helpers.networks import TAXONOMY, rows
 
 
 def check_stablehlo(run, tmp_path):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import clone, programs
+from tests.helpers import clone, programs
 
 REPORTS = "JAXVAE_MUTANTS_REPORTS"
 _PLUGIN = ("-p", "tests.mutants.process")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests import clone
+from tests.helpers import clone
 from tests.mutants.faults import Fault
 
 Result = dict[str, Any]

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests import clone
+from tests.helpers import clone
 from tests.mutants import coverage, faults, process
 from tests.mutants.faults import Fault
 from tests.mutants.process import Ended

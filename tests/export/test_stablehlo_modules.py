@@ -10,9 +10,9 @@ import pytest
 
 from jaxvae.inference import queries
 from jaxvae.models import trained
-from tests.documents import python_block
+from tests.helpers.documents import python_block
 from tests.helpers.exports import check_stablehlo
-from tests.networks import VARIED, make_run
+from tests.helpers.networks import VARIED, make_run
 
 pytestmark = pytest.mark.ecosystem
 

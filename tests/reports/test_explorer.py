@@ -16,7 +16,7 @@ from jaxvae.inference import completion, queries
 from jaxvae.reports import explorer, explorer_data
 from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT, lacking
-from tests.networks import DEEPER, make_run
+from tests.helpers.networks import DEEPER, make_run
 
 HOSTILE = ("</script><b>", 'it\'s "quoted"', "a & b", "<!--", "🎷 sax", "\u2028line", "__proto__")
 

@@ -72,7 +72,7 @@ def test_the_export_holds_the_prior(trained):
 
 
 def test_torch_reads_the_export(trained, torch):
-    from tests.torch_twin import check_reconstructions
+    from tests.helpers.torch_twin import check_reconstructions
 
     _, _, folder = trained
     found = torch.load(folder / "model.pth", weights_only=True)

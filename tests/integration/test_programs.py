@@ -2,7 +2,7 @@
 
 import os
 
-from tests import programs
+from tests.helpers import programs
 
 
 def test_the_next_run_has_what_this_one_compiled(tmp_path):

@@ -13,9 +13,9 @@ from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.export import formats
 from jaxvae.export.model_files import to_state_dict
-from tests.documents import python_block
 from tests.helpers.commands import tool
-from tests.networks import VARIED, make_run
+from tests.helpers.documents import python_block
+from tests.helpers.networks import VARIED, make_run
 
 pytestmark = pytest.mark.ecosystem
 

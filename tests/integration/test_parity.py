@@ -30,7 +30,7 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 @pytest.fixture(params=[False, True], ids=["plain", "batch norm"])
 def pair(request, torch):
     """(graphdef, state, twin with the same weights)."""
-    from tests.torch_twin import Twin
+    from tests.helpers.torch_twin import Twin
 
     graphdef, state = build(request.param)
     twin = Twin(
@@ -102,7 +102,7 @@ def step_noise(state, step, batch_size):
 
 @pytest.mark.parametrize("bce", [True, False], ids=["BCE", "MSE"])
 def test_gradients_of_every_parameter(pair, torch, bce):
-    from tests.torch_twin import gradients
+    from tests.helpers.torch_twin import gradients
 
     graphdef, state, twin = pair
     rows, hot = random_rows()

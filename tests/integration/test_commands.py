@@ -83,7 +83,7 @@ def test_the_counts_on_musiccaps(trained):
 def test_the_export_loads_in_torch_and_computes_the_same(trained, torch):
     from jaxvae.inference.load import load
     from jaxvae.models.trained import reconstruction_logits
-    from tests.torch_twin import Twin
+    from tests.helpers.torch_twin import Twin
 
     (folder,) = (trained / "outputs" / "vae_training").iterdir()
     weights = torch.load(folder / "model.pth", weights_only=True, mmap=True)

@@ -15,8 +15,8 @@ from jaxvae.inference.verify import verify
 from jaxvae.models.layer_names import resolve_hidden_dims
 from jaxvae.models.vae import VAE
 from jaxvae.reports import publish
+from tests.helpers.networks import DEEPER, make_run
 from tests.helpers.training import run, same, timeless, write_clips
-from tests.networks import DEEPER, make_run
 
 TAGS, LATENT, ROWS = 30, 4, 16
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
@@ -60,7 +60,7 @@ def test_hidden_dims_take_the_place_of_hidden_dim():
 
 
 def test_values_gradients_and_statistics_are_torchs(torch):
-    from tests.torch_twin import Twin, gradients
+    from tests.helpers.torch_twin import Twin, gradients
 
     norms = {"use_batch_norm": True, "use_layer_norm": True}
     graphdef, params, stats = split(build(hidden_dims=DEEPER, **norms))
@@ -251,7 +251,7 @@ def test_what_is_on_disk_fits_together(trained):
 
 
 def test_torch_has_both_kernels_and_the_same_numbers(trained, torch):
-    from tests.torch_twin import check_reconstructions
+    from tests.helpers.torch_twin import check_reconstructions
 
     opened = jaxvae.load(trained)
     found = torch.load(trained / "model.pth", weights_only=True)

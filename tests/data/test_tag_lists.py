@@ -13,7 +13,7 @@ from jaxvae.data import tag_parser
 from jaxvae.data.tag_lists import NO_TAG, format_tags, parse_tags, quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from tests.networks import make_run
+from tests.helpers.networks import make_run
 
 FOLK = "folk, world, & country"
 TAXONOMY = Taxonomy.from_mapping(

@@ -16,8 +16,8 @@ import jaxvae
 from jaxvae.errors import InputError
 from jaxvae.reports import publish
 from tests.conftest import ROOT, XLA_FLAGS
-from tests.documents import python_block
-from tests.model_hub import TOKEN, ModelHub
+from tests.helpers.documents import python_block
+from tests.helpers.model_hub import TOKEN, ModelHub
 
 pytestmark = [pytest.mark.ecosystem, pytest.mark.usefixtures("optimized")]
 

@@ -14,8 +14,8 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import clone
 from tests.conftest import ROOT
+from tests.helpers import clone
 
 RUN = ("bash", "python", "diff")
 SECONDS = 900.0

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from tests import clone
 from tests.conftest import ROOT
+from tests.helpers import clone
 
 pytestmark = pytest.mark.ecosystem
 

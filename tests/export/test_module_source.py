@@ -8,9 +8,9 @@ import pytest
 
 from jaxvae.export.torch.module_source import module_source
 from tests.conftest import ROOT
-from tests.documents import python_block
+from tests.helpers.documents import python_block
 from tests.helpers.exports import check_torch, opened
-from tests.networks import ARCHITECTURES, DEEPER, TAXONOMY, VARIED, make_run
+from tests.helpers.networks import ARCHITECTURES, DEEPER, TAXONOMY, VARIED, make_run
 
 pytestmark = pytest.mark.ecosystem
 

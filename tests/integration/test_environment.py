@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers.model_hub import TOKEN, ModelHub
 from tests.helpers.training import run, write_clips
-from tests.model_hub import TOKEN, ModelHub
 
 VARIABLES = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # what notebooks hand on

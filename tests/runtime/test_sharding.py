@@ -12,7 +12,7 @@ from jaxvae.errors import InputError
 from jaxvae.runtime import devices
 from jaxvae.runtime.sharding import Sharding, append_empty_rows, check_vocabulary
 from tests.conftest import ROOT
-from tests.eight_devices import CASES, FEW, MESHES, NUM_ROWS, collectives
+from tests.helpers.eight_devices import CASES, FEW, MESHES, NUM_ROWS, collectives
 
 pytestmark = pytest.mark.devices
 RUNS = [
@@ -26,7 +26,7 @@ RUNS = [
 @pytest.fixture(scope="module")
 def found():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.eight_devices"],
+        [sys.executable, "-m", "tests.helpers.eight_devices"],
         cwd=ROOT,
         capture_output=True,
         text=True,

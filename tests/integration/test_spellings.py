@@ -19,9 +19,9 @@ from jaxvae.inference.load import import_model
 from jaxvae.reports import explorer
 from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train.loggers import tensorboard_projector
+from tests.helpers.networks import make_run
 from tests.helpers.training import Killed, parameters, same, small, timeless
-from tests.networks import make_run
-from tests.test_train import train_and_evaluate
+from tests.train.test_trainer import train_and_evaluate
 
 SPELLED = {"Genre": ["Straße", "Ünïcode Rock", "R&B", "JAZZ"], "mood": ["calm", "Dark, cold"]}
 FOLDED = {concept: [normalize(tag) for tag in tags] for concept, tags in SPELLED.items()}
