@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests: makes .venv if it is missing, installs what they need, calls pytest.
 #
-#   scripts/run_tests.sh                      all of them
-#   scripts/run_tests.sh tests/models/test_vae.py  arguments go to pytest
-#   scripts/run_tests.sh -m faults tests/faults    kills, full disks, hostile files; minutes
+#   scripts/run_tests.sh                             all of them
+#   scripts/run_tests.sh tests/models/test_vae.py    arguments go to pytest
+#   scripts/run_tests.sh -m faults tests/faults      kills, full disks, hostile files; minutes
 #
 # Tests that need PyTorch, or the MusicCaps rows that JAXVAE_SHARED points to, skip without them.
 # The environment is .venv, of requirements-dev.txt on the newest Python; others by JAXVAE_VENV,

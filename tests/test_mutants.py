@@ -137,7 +137,7 @@ def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
             ]
         },
     }
-    names = [test[-1] for test in coverage.covering(fault("f", "x"), "losses", measured)]
+    names = [test[-1] for test in coverage.covering(fault("f", "x"), "distributions", measured)]
     assert names == ["b", "c", "d", "e", "f", "a"]
 
 

@@ -162,7 +162,7 @@ def home(tmp_path_factory):
 def load(cases, *, endpoint, home, **extra):
     """Loads data sets in a fresh process; returns its results and what it printed to stderr."""
     keep = {k: v for k, v in os.environ.items() if not re.match(r"HF_|.*proxy$", k, re.I)}
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     env = {**keep, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": root, **extra}
     env["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"  # Else the library also reports to another host.
     command = [sys.executable, "-c", CHILD, json.dumps(cases)]

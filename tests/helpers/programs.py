@@ -14,7 +14,7 @@ from pathlib import Path
 
 ENVIRONMENT = "JAXVAE_KEPT_PROGRAMS"
 KEPT = Path(
-    os.environ.get(ENVIRONMENT) or Path(__file__).resolve().parent.parent / "build" / "programs"
+    os.environ.get(ENVIRONMENT) or Path(__file__).resolve().parents[2] / "build" / "programs"
 )
 DAYS = 3.0  # then a program is compiled again: most are of code that has changed since
 

@@ -1,6 +1,7 @@
 """Start-up stays light; what imports what is import-linter's to check (`pyproject.toml`)."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -54,3 +55,14 @@ def test_a_package_says_what_lives_in_it_and_imports_nothing():
         assert isinstance(body[0], ast.Expr), path
         eager = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert all(node.module == "typing" for node in eager), path
+
+
+def test_the_map_names_files_that_are_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:jaxvae|tests|configs)(?:/[\w.]+)*)`", text))
+    assert {"jaxvae/train/optimizer.py", "jaxvae/models", "tests/helpers"} <= named  # a control
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    packages = {f"jaxvae/{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")}
+    assert packages <= named
+    for name in re.findall(r"`(\w+)` in `(jaxvae/[\w/.]+)`", text):
+        assert name[0] in (ROOT / name[1]).read_text(encoding="utf-8")
