@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks.contenders import Epoch, jaxvae_epoch, trainer, xla_floor
 from benchmarks.problems import Problem, machine
 from jaxvae.runtime.devices import make_mesh
+from jaxvae.runtime.row_stream import RowStream
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train.row_stream import RowStream
 
 WIDE_ROWS = 2560
 

@@ -23,10 +23,10 @@ from jaxvae.inference import likelihood
 from jaxvae.models.layer_names import resolve_hidden_dims
 from jaxvae.models.vae import VAE
 from jaxvae.runtime import devices
+from jaxvae.runtime.row_stream import RowStream
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import eval_epoch, hyperparams, loop, rng, train_epoch
 from jaxvae.train.objectives import Objective
-from jaxvae.train.row_stream import RowStream
 from jaxvae.train.train_state import TrainState, make_init_fn
 
 

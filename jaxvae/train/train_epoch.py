@@ -1,12 +1,12 @@
-"""Compiled programs: one call trains an epoch, one call evaluates a split.
+"""A whole epoch of training as one compiled call: shuffle, gather, step by step.
 
-The shuffle, the gather of rows, dropout, noise, the optimizer step and the metrics are inside; the
-host gets sums back.
+The host gets sums of the losses back.
 """
 
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ from flax import nnx
 
 from jaxvae.evaluation import streaming_metrics
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train import objectives, rng
-from jaxvae.train.forward import forward
+from jaxvae.train import rng
 from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.objectives import ELBO, Objective
 from jaxvae.train.progress import steps_per_epoch
-from jaxvae.train.train_state import TrainState, apply_gradients
+from jaxvae.train.train_state import TrainState
+from jaxvae.train.train_step import Batch, StepOptions, random_layout, train_step
 
 _WASTE = 1 / 16
 """Share of an epoch that may be padding; beyond it the last batch is compiled at its own size."""
@@ -75,145 +75,129 @@ def make_train_epoch(
       sharding: how arrays lie on several devices; None for one.
 
     Returns:
-      A jitted function of (state, numbers, rows) to (state, sums of the losses). `rows` is
+      A jitted function of (state, hyperparams, rows) to (state, sums of the losses). `rows` is
       `[N + 1, K]` or longer: the epoch's, and empty rows behind that padding points to. Steps that
       `hyperparams.max_steps` leaves no room for are not taken. The state is donated.
     """
-    steps = steps_per_epoch(num_rows, batch_size, accumulate)
-    loss_of = objectives.OBJECTIVES[objective.name]
-
-    def batch_loss(params, batch_stats, columns, mask, drawn, count, weights):
-        model = nnx.merge(graphdef, params, batch_stats)
-        terms = forward(
-            model,
-            columns,
-            objective=objective,
-            noise=drawn.noise,
-            mask=mask,
-            values=drawn.values,
-            keep=drawn.keep,
-            train=True,
-        )
-        loss = loss_of(terms, weights, split_rows or num_rows)
-        bce = jnp.mean(terms.reconstruction, axis=0)
-        sums = streaming_metrics.Losses.from_batch(loss=loss, bce=bce, kld=terms.rate, mask=mask)
-        batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-        return objectives.masked_mean(loss, mask, count), (batch_stats, sums)
-
-    gradient = jax.value_and_grad(batch_loss, has_aux=True)
-
-    def layout(rows: jax.Array) -> rng.RandomLayout:
-        return rng.RandomLayout(
-            entries=rows.shape[-1],
-            noise=objective.num_draws * latent_dim,
-            rates=int(dropout_per_row),
-            hidden=2 * hidden_dropout,
-        )
-
-    def step(state: TrainState, hyperparams: Hyperparams, mask, count, columns, uniforms):
-        """`[accumulate, B]`, `[]`, `[accumulate, B, K]`, `[accumulate, B, numbers a row]`."""
-        drawn = rng.split_uniforms(
-            uniforms,
-            layout(columns),
-            rate=hyperparams.dropout_p,
-            hidden_rate=hyperparams.hidden_dropout_p,
-        )
-        share = objectives.kl_annealing(
-            objective.schedule, state.step, hyperparams.kld_warmup_steps, hyperparams.kld_cycles
-        )
-        weights = objectives.anneal_weights(hyperparams.loss_weights, share, objective.name)
-
-        def micro(batch_stats, inputs):
-            columns, mask, drawn = inputs
-            return gradient(state.params, batch_stats, columns, mask, drawn, count, weights)
-
-        batches = (columns, mask, drawn)
-        if accumulate == 1:
-            first = jax.tree.map(lambda leaf: leaf[0], batches)
-            (loss, (batch_stats, sums)), grads = micro(state.batch_stats, first)
-        else:
-
-            def add(carry, inputs):
-                batch_stats, *totals = carry
-                (loss, (batch_stats, sums)), grads = micro(batch_stats, inputs)
-                totals = jax.tree.map(jnp.add, totals, [loss, sums, grads])
-                return (batch_stats, *totals), None
-
-            zeros = jax.tree.map(jnp.zeros_like, state.params)
-            start = (state.batch_stats, jnp.zeros(()), streaming_metrics.Losses.empty(), zeros)
-            (batch_stats, loss, sums, grads), _ = jax.lax.scan(add, start, batches)
-        state = apply_gradients(
-            state,
-            grads,
-            batch_stats=batch_stats,
-            loss=loss,
-            hyperparams=hyperparams,
-            decoupled=decoupled,
-            real=count > 0.0,
-        )
-        return (sharding.keep(state) if sharding else state), sums
-
-    def inputs(rows: jax.Array, row_numbers: jax.Array, uniforms: jax.Array, taken: jax.Array):
-        """What `step` takes, for S steps, where it is needed; those not `taken` have no rows."""
-        if sharding is not None:
-            behind = sharding.padded(row_numbers.shape[-1]) - row_numbers.shape[-1]
-            row_numbers = _pad(row_numbers, -1, behind, num_rows)
-            uniforms = sharding.split(_pad(uniforms, -2, behind, 0.0))
-        columns = sharding.take(rows, row_numbers) if sharding else rows[row_numbers]
-        mask = (row_numbers < num_rows) & taken[:, None, None]
-        return mask, jnp.sum(mask.astype(jnp.float32), axis=(1, 2)), columns, uniforms
-
-    last = _last_batch(num_rows, batch_size, accumulate)
-    whole = steps - 1 if last else steps
+    options = StepOptions(
+        graphdef=graphdef,
+        num_rows=split_rows or num_rows,
+        latent_dim=latent_dim,
+        objective=objective,
+        dropout_per_row=dropout_per_row,
+        hidden_dropout=hidden_dropout,
+        decoupled=decoupled,
+        sharding=sharding,
+    )
+    plan = _EpochPlan.of(num_rows=num_rows, batch_size=batch_size, accumulate=accumulate)
 
     def train_epoch(state: TrainState, hyperparams: Hyperparams, rows: jax.Array):
-        start, width = state.step, sum(layout(rows))
-        in_whole = whole * accumulate * batch_size
+        width = sum(random_layout(options, rows.shape[-1]))
+        start = state.step
         order = rng.epoch_permutation(
-            state.key, start // steps, num_rows=num_rows, length=in_whole + last, shuffle=shuffle
+            state.key,
+            start // plan.steps,
+            num_rows=num_rows,
+            length=plan.in_whole + plan.last,
+            shuffle=shuffle,
         )
-        batches = order[:in_whole].reshape(whole, accumulate, batch_size)
 
-        def advance(carry, given):
+        def draw_batches(steps: jax.Array, row_numbers: jax.Array) -> Batch:
+            """The batches of some steps, `[S, A, B, ...]`; beyond `max_steps` they are empty."""
+            uniforms = rng.step_uniforms(state.key, steps, (*row_numbers.shape[1:], width))
+            taken = steps < hyperparams.max_steps
+            return _gather(rows, row_numbers, uniforms, taken, num_rows, sharding)
+
+        def advance(number: jax.Array, carry: tuple, batches: Batch) -> tuple:
             state, total = carry
-            state, sums = step(state, hyperparams, *given)
+            batch = jax.tree.map(lambda leaf: leaf[number], batches)
+            state, sums = train_step(state, batch, hyperparams, options=options)
             return state, total.merge(sums)
 
         # A generator's many small operations are a ninth of a small step, so they run for several
         # steps at once, and devices exchange rows as often. Both loops have an end that is known
-        # when they are compiled, since a GPU has to ask the host about any other; what the last
-        # turn has too many are steps without rows, which change nothing.
-        shape = (accumulate, batch_size, width)
-        most = max(1, _DRAWN // math.prod(shape))
-        turns = -(-whole // most)
-        together = -(-whole // turns) if whole else 0
-        behind = [(0, turns * together - whole), (0, 0), (0, 0)]
+        # when they are compiled, since a GPU has to ask the host about any other. The last chunk is
+        # padded with empty steps, which leave the state as it is.
+        together, turns = plan.chunks(width)
+        batches = order[: plan.in_whole].reshape(plan.whole, accumulate, batch_size)
+        behind = [(0, turns * together - plan.whole), (0, 0), (0, 0)]
         batches = jnp.pad(batches, behind, constant_values=num_rows)
 
-        def some_steps(number, carry):
+        def train_chunk(number: jax.Array, carry: tuple) -> tuple:
             at = number * together + jnp.arange(together)
-            uniforms = rng.step_uniforms(state.key, start + at, shape)
-            given = inputs(rows, batches[at], uniforms, start + at < hyperparams.max_steps)
-            return jax.lax.fori_loop(
-                0,
-                together,
-                lambda n, carry: advance(carry, jax.tree.map(lambda leaf: leaf[n], given)),
-                carry,
-            )
+            drawn = draw_batches(start + at, batches[at])
+            return jax.lax.fori_loop(0, together, lambda n, carry: advance(n, carry, drawn), carry)
 
         carry = state, streaming_metrics.Losses.empty()
-        if whole:
-            carry = jax.lax.fori_loop(0, turns, some_steps, carry)
-        if last:
-            at = (start + whole)[None]
-            uniforms = rng.step_uniforms(state.key, at, (1, last, width))
-            in_last = order[in_whole:].reshape(1, 1, last)
-            given = inputs(rows, in_last, uniforms, at < hyperparams.max_steps)
-            carry = advance(carry, jax.tree.map(lambda leaf: leaf[0], given))
+        if plan.whole:
+            carry = jax.lax.fori_loop(0, turns, train_chunk, carry)
+        if plan.last:
+            at = (start + plan.whole)[None]
+            drawn = draw_batches(at, order[plan.in_whole :].reshape(1, 1, plan.last))
+            carry = advance(jnp.int32(0), carry, drawn)
         state, total = carry
         return state, sharding.whole(total) if sharding else total
 
     return jax.jit(train_epoch, donate_argnums=0)
+
+
+class _EpochPlan(NamedTuple):
+    """The batches of an epoch.
+
+    Attributes:
+      steps: optimizer steps.
+      whole: those of them that have a whole batch's shape.
+      in_whole: rows, and places of padding, in these.
+      last: rows of a last batch that is compiled at its own size, else 0.
+      step_shape: (accumulate, batch size).
+    """
+
+    steps: int
+    whole: int
+    in_whole: int
+    last: int
+    step_shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, *, num_rows: int, batch_size: int, accumulate: int) -> "_EpochPlan":
+        steps = steps_per_epoch(num_rows, batch_size, accumulate)
+        last = _last_batch(num_rows, batch_size, accumulate)
+        whole = steps - 1 if last else steps
+        in_whole = whole * accumulate * batch_size
+        return cls(steps, whole, in_whole, last, (accumulate, batch_size))
+
+    def chunks(self, width: int) -> tuple[int, int]:
+        """(steps whose random numbers are drawn at a time, how many times), for W of a row."""
+        most = max(1, _DRAWN // math.prod((*self.step_shape, width)))
+        turns = -(-self.whole // most)
+        return -(-self.whole // turns) if self.whole else 0, turns
+
+
+def _gather(
+    rows: jax.Array,
+    row_numbers: jax.Array,
+    uniforms: jax.Array,
+    taken: jax.Array,
+    num_rows: int,
+    sharding: Sharding | None,
+) -> Batch:
+    """The batches of S steps, each where its devices are.
+
+    Args:
+      rows: `[N + 1, K]` or longer, the epoch's rows and an empty one.
+      row_numbers: `[S, A, B]`.
+      uniforms: `[S, A, B, W]`.
+      taken: `[S]`; a step that is not taken has no rows.
+      num_rows: N.
+      sharding: how arrays lie on several devices.
+    """
+    if sharding is not None:
+        behind = sharding.padded(row_numbers.shape[-1]) - row_numbers.shape[-1]
+        row_numbers = _pad(row_numbers, -1, behind, num_rows)
+        uniforms = sharding.split(_pad(uniforms, -2, behind, 0.0))
+    columns = sharding.take(rows, row_numbers) if sharding else rows[row_numbers]
+    mask = (row_numbers < num_rows) & taken[:, None, None]
+    return Batch(mask, jnp.sum(mask.astype(jnp.float32), axis=(1, 2)), columns, uniforms)
 
 
 def _pad(array: jax.Array, axis: int, behind: int, value: float) -> jax.Array:

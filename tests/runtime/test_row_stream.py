@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from jaxvae.errors import InputError
 from jaxvae.runtime import devices
+from jaxvae.runtime.row_stream import RowStream
 from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train import hyperparams
-from jaxvae.train.row_stream import RowStream
 from tests.helpers.training import parameters, run, same, small, timeless, write_clips
 
 
