@@ -27,8 +27,8 @@ from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.sweeps.member_loop import Member, MemberCallbacks, train_members
 from jaxvae.sweeps.population import Population
 from jaxvae.train import hyperparams, setup
+from jaxvae.train.finalize import FittedRun, finalize_run
 from jaxvae.train.loggers import display, metrics_log, trackers
-from jaxvae.train.trainer import conclude
 
 TRACED_FIELDS = (
     *("seed", "model_name", "model.dropout_p", "model.decoder_bias"),
@@ -211,15 +211,19 @@ class TrialRunner:
                 facts = dataclasses.asdict(member.progress)
                 if checkpoints.restore(trees, set_aside=True)[0] is None:
                     checkpoints.save(epoch, trees, facts)
-            return conclude(
-                folder,
-                config,
-                made,
-                trees["best"],
-                member.progress,
+            fitted = FittedRun(
+                config=config,
+                model=made,
+                params=trees["best"]["params"],
+                batch_stats=trees["best"]["batch_stats"],
+                progress=member.progress,
                 weights=member.hyperparams.loss_weights,
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
+            )
+            return finalize_run(
+                folder,
+                fitted,
                 models_dir=None,
                 terminal=display.Terminal(silent=True),
                 tracked=tracked,

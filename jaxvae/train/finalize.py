@@ -1,165 +1,244 @@
 """What follows training: the best parameters are judged, sampled, exported and written down."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
 
 from jaxvae.config import schema
-from jaxvae.config.monitor import Monitor
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.evaluation import split_metrics, tag_sets
+from jaxvae.evaluation.streaming_metrics import SplitMetrics
 from jaxvae.export import model_files
 from jaxvae.inference import sampling
 from jaxvae.runtime import sharding
-from jaxvae.storage import atomic_files, epoch_metrics
+from jaxvae.storage import atomic_files, epoch_metrics, run_dir
 from jaxvae.storage.checkpoints import save_params
-from jaxvae.train import eval_epoch
-from jaxvae.train.loggers import display, tensorboard_events, tensorboard_projector
-from jaxvae.train.objectives import LossWeights, Objective
+from jaxvae.train import eval_epoch, setup
+from jaxvae.train.loggers import display, tensorboard_events, tensorboard_projector, trackers
+from jaxvae.train.loggers.run_summary import summarize_run
+from jaxvae.train.objectives import LossWeights
+from jaxvae.train.progress import RunProgress
 
 _INFORMATION_ROWS = 5000
+_PROBE_ROWS = 256
+
+
+class FittedRun(NamedTuple):
+    """What training left of a run.
+
+    Attributes:
+      config: the run's, every field.
+      model: the static graph and the objective that it was trained with.
+      params: the best parameters.
+      batch_stats: their running statistics.
+      progress: where training ended, and which epoch was best.
+      weights: weights of the loss terms that it was trained with.
+      taxonomy: what the columns mean.
+      dataset: rows and splits.
+    """
+
+    config: ConfigDict
+    model: setup.ModelSetup
+    params: dict
+    batch_stats: dict
+    progress: RunProgress
+    weights: LossWeights
+    taxonomy: Taxonomy
+    dataset: Dataset
+
+    def split_rows(self, name: str) -> np.ndarray:
+        """Rows `[n, K]` of a split."""
+        return self.dataset.rows[self.dataset.splits[name]]
+
+    def evaluate(self, rows: np.ndarray) -> tuple[SplitMetrics, np.ndarray, np.ndarray]:
+        """Returns (metrics, posterior means, log-variances) of rows `[n, K]`."""
+        num_tags = self.taxonomy.num_tags
+        eval_pass = setup.build_eval_epoch(
+            self.config, self.model.graphdef, num_rows=len(rows), num_tags=num_tags
+        )
+        return jax.device_get(
+            eval_pass(
+                self.params,
+                self.batch_stats,
+                self.weights,
+                np.float32(self.config.inference.threshold),
+                jax.random.key(self.config.seed),
+                sharding.append_empty_rows(rows, num_tags=num_tags),
+            )
+        )
+
+
+class _Evaluation(NamedTuple):
+    """Final metrics, and what else the final files need of the evaluation.
+
+    Attributes:
+      stages: metrics by stage, each under its logged name.
+      test_sets: the test split's sets, sparse `[n, V]`.
+      test_kl: KL of each latent dimension on the test split, nats.
+      collapse: a warning for a collapsed posterior, else None.
+      train_rows: some training rows.
+      train_mean: their posterior means.
+    """
+
+    stages: dict[str, dict[str, Any]]
+    test_sets: Any
+    test_kl: list[float]
+    collapse: str | None
+    train_rows: np.ndarray
+    train_mean: np.ndarray
 
 
 def finalize_run(
     folder: Path,
+    fitted: FittedRun,
     *,
-    graphdef: nnx.GraphDef,
-    make_eval_pass: Callable[..., Callable],
-    params: dict,
-    batch_stats: dict,
-    best_epoch: int,
-    epochs: int,
-    key: jax.Array,
-    weights: LossWeights,
-    objective: Objective,
-    taxonomy: Taxonomy,
-    dataset: Dataset,
-    config: dict,
-    inference: dict,
     models_dir: Path | None,
     terminal: display.Terminal,
-    tensorboard: bool,
+    tracked: trackers.TrackerGroup,
 ) -> dict[str, dict[str, Any]]:
-    """Evaluates the best model, samples from it, exports it and writes the final files.
+    """Evaluates the best model, samples from it, exports it, writes the final files and seals.
 
     Args:
-      folder: the run's folder.
-      graphdef: the model's static graph.
-      make_eval_pass: the pass over so many rows (`num_rows=`), as validation was made during
-        training: see `eval_epoch.make_eval_pass`.
-      params: the parameters to judge, those of the best validation.
-      batch_stats: their running statistics.
-      best_epoch: the epoch they are from.
-      epochs: epochs trained.
-      key: the run's root key.
-      weights: weights of the loss terms.
-      objective: what was minimised.
-      taxonomy: what the columns mean.
-      dataset: rows and splits.
-      config: the whole config, for the record.
-      inference: the config's `inference` group.
+      folder: the run's folder, with its `metrics.jsonl`.
+      fitted: what training left.
       models_dir: where copies named after the model go; None makes none.
       terminal: where the summary is printed.
-      tensorboard: whether to write the final metrics and an embedding for it.
+      tracked: where else the final metrics go.
 
     Returns:
       The final metrics by stage, each under its logged name.
     """
-    num_tags = taxonomy.num_tags
-
-    def judge(rows):
-        eval_pass = make_eval_pass(num_rows=len(rows))
-        placed = sharding.append_empty_rows(rows, num_tags=num_tags)
-        threshold = np.float32(inference["threshold"])
-        return jax.device_get(eval_pass(params, batch_stats, weights, threshold, key, placed))
-
-    split_rows = {name: dataset.rows[dataset.splits[name]] for name in ("val", "test")}
-    stages: dict[str, dict[str, Any]] = {"train": _train_losses(folder, best_epoch)}
-    for name in ("val", "test"):
-        total, mean, _ = judge(split_rows[name])
-        values = split_metrics.split_metrics(total, mean, split_rows[name])
-        stages[name] = {f"{name}/{metric}": value for metric, value in values.items()}
-    test_kl = total.latent.kl_per_dimension()
-
-    test_sets = encoding.to_csr(split_rows["test"], num_tags)
-    decoded = _decode(graphdef, params, batch_stats, mean, num_tags, inference["threshold"])
-    stages["test"] |= {
-        f"test/{metric}": value
-        for metric, value in {
-            **tag_sets.diversity(decoded),
-            **tag_sets.cooccurrence(decoded, test_sets),
-        }.items()
-    }
-    if objective.use_binary_cross_entropy:
-        stages["test"]["test/independent_nll"] = split_metrics.independent_nll(
-            dataset.rows, dataset.splits["train"], test_sets
-        )
-        if dataset.generator is not None:
-            nll = float(-dataset.generator.log_likelihood(split_rows["test"]).mean())
-            stages["test"]["test/generator_nll"] = nll
-    some_rows = dataset.rows[dataset.splits["train"][:_INFORMATION_ROWS]]
-    _, mean, logvar = judge(some_rows)
-    information = split_metrics.aggregate_mutual_information(mean, logvar)
-    stages["train"]["train/information"] = information
-
-    if inference["enabled"]:
-        stages["inference"] = _sample(
-            folder, graphdef, params, batch_stats, inference, taxonomy, test_sets
-        )
-    facts = {"checkpoint": "best", "epoch": best_epoch, "taxonomy_digest": taxonomy.digest}
-    save_params(folder / "final", params, batch_stats, facts)
-    difference = model_files.write_model(
-        folder / "model.pth",
-        params,
-        batch_stats,
-        taxonomy=taxonomy,
-        config=config,
-        probe=encoding.to_multi_hot(split_rows["test"][:256], num_tags),
-    )
-    collapse = split_metrics.collapse_message(information, kld_weight=float(weights.kld))
+    config, progress = fitted.config, fitted.progress
+    evaluation = _evaluate_splits(folder, fitted)
+    stages = evaluation.stages
+    if config.inference.enabled:
+        stages["inference"] = _sample(folder, fitted, evaluation.test_sets)
     summary = {
-        "config": config,
+        "config": config.to_dict(),
         "metrics": stages,
-        "best_epoch": best_epoch,
-        "epochs": epochs,
-        "collapsed": collapse is not None,
-        "test_kl_per_dimension": test_kl,
-        "largest_logit_difference": difference,
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epoch,
+        "collapsed": evaluation.collapse is not None,
+        "test_kl_per_dimension": evaluation.test_kl,
+        "largest_logit_difference": _export(folder, fitted),
     }
-    if tensorboard and tensorboard_events.is_installed():
-        with atomic_files.name_file_in_errors(folder / "tensorboard"):
-            tensorboard_events.write_final(
-                folder / "tensorboard",
-                fields={
-                    name: value
-                    for name, value in schema.flatten(config)
-                    if not name.startswith(("logger.", "inference."))
-                },
-                metrics={**stages["test"], **stages.get("inference", {})},
-                epochs=epochs,
-            )
-        tensorboard_projector.write_projector(folder / "tensorboard", mean, some_rows, taxonomy)
+    if "tensorboard" in config.logger.name and tensorboard_events.is_installed():
+        _write_tensorboard(folder / "tensorboard", fitted, evaluation)
     atomic_files.write_json(folder / "metrics.json", stages)
     atomic_files.write_json(folder / "summary.json", summary)
-    copies = _copy(folder, models_dir, config["model_name"]) if models_dir else ""
-    _announce(terminal, folder, stages, summary, copies)
-    if collapse is not None:
-        terminal.say(collapse)
+    copies = _copy(folder, models_dir, config.model_name) if models_dir else ""
+    terminal.summary("Done", summarize_run(folder, stages, summary, copies))
+    if evaluation.collapse is not None:
+        terminal.say(evaluation.collapse)
+    run_dir.seal(folder)
+    tracked.finish(stages, folder=folder, artifacts=config.logger.artifacts, epoch=progress.epoch)
     return stages
 
 
-def _decode(graphdef, params, batch_stats, z: np.ndarray, num_tags: int, threshold: float):
-    """The tags that are more probable than a threshold given each z, as a sparse `[N, V]`."""
+def _evaluate_splits(folder: Path, fitted: FittedRun) -> _Evaluation:
+    """Evaluates validation and test, and the information of z about training rows."""
+    stages: dict[str, dict[str, Any]] = {
+        "train": _train_losses(folder, fitted.progress.best_epoch),
+    }
+    val_total, val_mean, _ = fitted.evaluate(fitted.split_rows("val"))
+    stages["val"] = _named("val", val_total, val_mean, fitted.split_rows("val"))
+    test_total, test_mean, _ = fitted.evaluate(fitted.split_rows("test"))
+    test_sets = encoding.to_csr(fitted.split_rows("test"), fitted.taxonomy.num_tags)
+    stages["test"] = {
+        **_named("test", test_total, test_mean, fitted.split_rows("test")),
+        **_decoded_sets(fitted, test_mean, test_sets),
+        **_references(fitted, test_sets),
+    }
+    train_rows = fitted.dataset.rows[fitted.dataset.splits["train"][:_INFORMATION_ROWS]]
+    _, train_mean, train_logvar = fitted.evaluate(train_rows)
+    information = split_metrics.aggregate_mutual_information(train_mean, train_logvar)
+    stages["train"]["train/information"] = information
+    return _Evaluation(
+        stages=stages,
+        test_sets=test_sets,
+        test_kl=test_total.latent.kl_per_dimension(),
+        collapse=split_metrics.collapse_message(information, kld_weight=float(fitted.weights.kld)),
+        train_rows=train_rows,
+        train_mean=train_mean,
+    )
+
+
+def _named(name: str, total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+    """A split's metrics under their logged names."""
+    values = split_metrics.split_metrics(total, mean, rows)
+    return {f"{name}/{metric}": value for metric, value in values.items()}
+
+
+def _decoded_sets(fitted: FittedRun, mean: np.ndarray, test_sets) -> dict[str, Any]:
+    """Diversity and co-occurrence of the sets decoded from the test split's posterior means."""
+    decoded = _decode(fitted, mean)
+    values = {**tag_sets.diversity(decoded), **tag_sets.cooccurrence(decoded, test_sets)}
+    return {f"test/{metric}": value for metric, value in values.items()}
+
+
+def _references(fitted: FittedRun, test_sets) -> dict[str, float]:
+    """Likelihoods of the test split without a model, for those that have one themselves."""
+    dataset = fitted.dataset
+    if not fitted.model.objective.use_binary_cross_entropy:
+        return {}
+    independent = split_metrics.independent_nll(dataset.rows, dataset.splits["train"], test_sets)
+    if dataset.generator is None:
+        return {"test/independent_nll": independent}
+    generator = float(-dataset.generator.log_likelihood(fitted.split_rows("test")).mean())
+    return {"test/independent_nll": independent, "test/generator_nll": generator}
+
+
+def _export(folder: Path, fitted: FittedRun) -> float:
+    """Saves the best parameters and exports them; returns the largest difference of logits."""
+    facts = {
+        "checkpoint": "best",
+        "epoch": fitted.progress.best_epoch,
+        "taxonomy_digest": fitted.taxonomy.digest,
+    }
+    save_params(folder / "final", fitted.params, fitted.batch_stats, facts)
+    probe = fitted.split_rows("test")[:_PROBE_ROWS]
+    return model_files.write_model(
+        folder / "model.pth",
+        fitted.params,
+        fitted.batch_stats,
+        taxonomy=fitted.taxonomy,
+        config=fitted.config.to_dict(),
+        probe=encoding.to_multi_hot(probe, fitted.taxonomy.num_tags),
+    )
+
+
+def _write_tensorboard(folder: Path, fitted: FittedRun, evaluation: _Evaluation) -> None:
+    """Writes the final metrics and an embedding of training rows for TensorBoard."""
+    stages = evaluation.stages
+    with atomic_files.name_file_in_errors(folder):
+        tensorboard_events.write_final(
+            folder,
+            fields={
+                name: value
+                for name, value in schema.flatten(fitted.config.to_dict())
+                if not name.startswith(("logger.", "inference."))
+            },
+            metrics={**stages["test"], **stages.get("inference", {})},
+            epochs=fitted.progress.epoch,
+        )
+    tensorboard_projector.write_projector(
+        folder, evaluation.train_mean, evaluation.train_rows, fitted.taxonomy
+    )
+
+
+def _decode(fitted: FittedRun, z: np.ndarray):
+    """The tags that are more probable than the threshold given each z, as a sparse `[N, V]`."""
     from scipy.sparse import csr_matrix, vstack
 
-    size = eval_epoch.eval_batch_size(len(z), num_tags)
+    graphdef, threshold = fitted.model.graphdef, fitted.config.inference.threshold
+    size = eval_epoch.eval_batch_size(len(z), fitted.taxonomy.num_tags)
     decode = jax.jit(
         lambda params, stats, z: (
             jax.nn.sigmoid(nnx.merge(graphdef, params, stats).decode(z)) > threshold
@@ -169,7 +248,9 @@ def _decode(graphdef, params, batch_stats, z: np.ndarray, num_tags: int, thresho
     for start in range(0, len(z), size):
         part = z[start : start + size]
         padded = np.pad(part, ((0, size - len(part)), (0, 0)))
-        blocks.append(csr_matrix(np.asarray(decode(params, batch_stats, padded))[: len(part)]))
+        blocks.append(
+            csr_matrix(np.asarray(decode(fitted.params, fitted.batch_stats, padded))[: len(part)])
+        )
     return vstack(blocks, format="csr")
 
 
@@ -179,29 +260,29 @@ def _train_losses(folder: Path, best_epoch: int) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name.startswith("train/")}
 
 
-def _sample(
-    folder, graphdef, params, batch_stats, inference, taxonomy, test_sets
-) -> dict[str, Any]:
+def _sample(folder: Path, fitted: FittedRun, test_sets) -> dict[str, Any]:
+    """Draws tag sets into `samples.json`; returns what they are like."""
+    inference = fitted.config.inference
     samples = sampling.sample_prior(
-        graphdef,
-        params,
-        batch_stats,
-        num_samples=inference["num_samples"],
-        temperature=inference["temperature"],
-        decode=inference["decode"],
-        threshold=inference["threshold"],
-        seed=inference["seed"],
+        fitted.model.graphdef,
+        fitted.params,
+        fitted.batch_stats,
+        num_samples=inference.num_samples,
+        temperature=inference.temperature,
+        decode=inference.decode,
+        threshold=inference.threshold,
+        seed=inference.seed,
     )
     values = {
         **sampling.describe_samples(samples),
         **tag_sets.diversity(samples.multi_hot),
         **tag_sets.cooccurrence(samples.multi_hot, test_sets),
-        "temperature": inference["temperature"],
-        "decode": inference["decode"],
-        "threshold": inference["threshold"],
-        "seed": inference["seed"],
+        "temperature": inference.temperature,
+        "decode": inference.decode,
+        "threshold": inference.threshold,
+        "seed": inference.seed,
     }
-    sets = [taxonomy.names(np.flatnonzero(row)) for row in samples.multi_hot]
+    sets = [fitted.taxonomy.names(np.flatnonzero(row)) for row in samples.multi_hot]
     atomic_files.write_json(folder / "samples.json", sets)
     return {f"inference/{name}": value for name, value in values.items()}
 
@@ -220,45 +301,3 @@ def _copy(folder: Path, models_dir: Path, name: str) -> str:
         with (folder / source).open("rb") as file, atomic_files.atomic_write(target) as copy:
             shutil.copyfileobj(file, copy)
     return f"{copies['model.pth']}" + (" (replaced an older one)" if replaced else "")
-
-
-def _announce(terminal, folder: Path, stages, summary, copies: str) -> None:
-    test = stages["test"]
-    independent = test.get("test/independent_nll")
-    trainer = summary["config"]["trainer"]
-    chosen = Monitor(trainer["monitor"], trainer["monitor_mode"])
-    unit = "nats" if independent is not None else "squared error and nats"
-    rows = {
-        "best epoch": f"{summary['best_epoch']} of {summary['epochs']} "
-        f"({chosen.direction} {chosen.name})",
-        "test loss": f"{test['test/loss']:.3f} = reconstruction {test['test/bce']:.3f}, "
-        f"KL {test['test/kld']:.3f} ({unit} per row, before weights)",
-        "test Jaccard, Hamming": f"{test['test/jaccard_index']:.3f}, "
-        f"{test['test/hamming_loss']:.4f}",
-        "active units": f"{test['test/active_units_num_active_units']} of "
-        f"{test['test/active_units_total_units']}",
-    }
-    if independent is not None:
-        gain = independent - test["test/bce"] - test["test/kld"]
-        rows["independent tags"] = (
-            f"{independent:.3f} nats per row; the model's -ELBO is {abs(gain):.3f} "
-            f"{'better' if gain > 0 else 'worse'}"
-        )
-    if "test/generator_nll" in test:
-        rows["best possible"] = (
-            f"{test['test/generator_nll']:.3f} nats per row: the corpus's own generator"
-        )
-    if "inference" in stages:
-        drawn = stages["inference"]
-        rows["samples"] = (
-            f"{drawn['inference/unique_combinations']} distinct sets of "
-            f"{drawn['inference/num_samples']}, {drawn['inference/avg_tags_per_sample']:.2f} tags "
-            f"each, {drawn['inference/empty_sets']} empty: samples.json"
-        )
-    rows["export"] = (
-        f"model.pth, read back: logits differ by at most {summary['largest_logit_difference']:.1e}"
-    )
-    rows["run folder"] = str(folder)
-    if copies:
-        rows["copies"] = copies
-    terminal.summary("Done", rows)

@@ -1,15 +1,11 @@
-"""Wiring: from a config and a folder to a trained, judged, exported model.
-
-Sees the config, as `prepare` does; everything else below takes named arguments.
-"""
+"""One run, from a config and a folder to a trained, evaluated, exported model."""
 
 import contextlib
-import functools
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from clu import parameter_overview
@@ -27,11 +23,11 @@ from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import describe_damage
 from jaxvae.train import hyperparams, loop, setup
-from jaxvae.train.finalize import finalize_run
+from jaxvae.train.finalize import FittedRun, finalize_run
 from jaxvae.train.loggers import display, trackers
 from jaxvae.train.loop import Hook, TrainingFailed
-from jaxvae.train.objectives import LossWeights
 from jaxvae.train.progress import RunProgress
+from jaxvae.train.train_state import TrainState
 
 __all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
 
@@ -69,117 +65,213 @@ def train_and_evaluate(
     trainer = config.trainer
     compilation_cache.enable_compilation_cache()
     devices.configure_platform(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
-    folder = run_path(workdir)
-    # Under jax.distributed, a scheduler's SIGTERM is its business: all hosts must agree.
-    ignore = (signal.SIGTERM,) if jax.distributed.is_initialized() else ()
     with contextlib.ExitStack() as held:
-        requests = held.enter_context(signals.listen_for_stop(ignore=ignore))
-        claimed = held.enter_context(contextlib.ExitStack())
-        if not jax.distributed.is_initialized():  # others would not hear of it in good order
-            requests.clean = claimed.close
+        session = _Session(config, run_path(workdir), overrides or {}, held)
+        inputs = session.prepare()
+        if session.is_finished(inputs):
+            return session.report_finished()
+        model, state, context = session.build(inputs)
+        tracked = session.begin(inputs, state)
+        best, progress = session.fit(inputs, state, context, tracked=tracked, hooks=hooks)
+        stages = {}
+        if session.is_primary:
+            session.check_held()
+            fitted = FittedRun(
+                config=config,
+                model=model,
+                params=best["params"],
+                batch_stats=best["batch_stats"],
+                progress=progress,
+                weights=context.hyperparams.loss_weights,
+                taxonomy=inputs.taxonomy,
+                dataset=inputs.dataset,
+            )
+            stages = finalize_run(
+                session.folder,
+                fitted,
+                models_dir=user_path(models_dir).resolve(),
+                terminal=session.terminal,
+                tracked=tracked,
+            )
+        multihost.wait_for_primary()
+        return stages
+
+
+class _Inputs(NamedTuple):
+    """What a run is trained on.
+
+    Attributes:
+      sharding: the devices, and how arrays lie on them.
+      taxonomy: what the columns mean.
+      dataset: rows and splits.
+    """
+
+    sharding: Sharding
+    taxonomy: Taxonomy
+    dataset: Dataset
+
+
+class _Session:
+    """One process's part in a run, from the lock of its folder to its last epoch.
+
+    Of several processes the first alone writes, prints and holds the folder.
+
+    Args:
+      config: every field.
+      folder: the run's folder.
+      overrides: what the user typed.
+      held: closes, at the end, what the session opens.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        folder: Path,
+        overrides: dict[str, Any],
+        held: contextlib.ExitStack,
+    ):
+        self.config, self.folder, self.overrides = config, folder, overrides
+        self.plain = json.loads(config.to_json())
+        self._held = held
+        # Under jax.distributed, a scheduler's SIGTERM is its business: all hosts must agree.
+        distributed = jax.distributed.is_initialized()
+        ignore = (signal.SIGTERM,) if distributed else ()
+        self.requests = held.enter_context(signals.listen_for_stop(ignore=ignore))
+        self._lock = held.enter_context(contextlib.ExitStack())
+        if not distributed:  # other hosts would not shut down cleanly
+            self.requests.clean = self._lock.close
         held.enter_context(multihost.translate_peer_errors())
-        first = multihost.is_primary()
-        terminal = display.Terminal(progress_bar=trainer.enable_progress_bar, silent=not first)
-        plain = json.loads(config.to_json())
+        self.is_primary = multihost.is_primary()
+        self.check_held: Callable[[], None] = _nothing
+        self.terminal = display.Terminal(
+            progress_bar=config.trainer.enable_progress_bar, silent=not self.is_primary
+        )
+
+    def prepare(self) -> _Inputs:
+        """Locks the folder and loads the data; nothing is written yet.
+
+        Raises:
+          InputError: the folder is another's, or holds another run, or something given is wrong.
+        """
+        config, trainer = self.config, self.config.trainer
         with multihost.raise_together():
-            if first:
+            if self.is_primary:
                 trackers.check_installed(config.logger.name)
-            with requests.defer():  # a folder that is made is held, or gone again
-                check_held = (
-                    claimed.enter_context(lock.acquire_run_lock(folder)) if first else _nothing
-                )
-            if first:
-                run_dir.check_same_settings(folder, dict(schema.flatten(plain)))
+                with self.requests.defer():  # so that the folder is either locked or removed
+                    self.check_held = self._lock.enter_context(lock.acquire_run_lock(self.folder))
+                run_dir.check_same_settings(self.folder, dict(schema.flatten(self.plain)))
             mesh = devices.make_mesh(
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
             )
             taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
             check_vocabulary(mesh, num_tags=taxonomy.num_tags)
             dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
-            if first:
-                run_dir.check_same_data(folder, taxonomy, dataset)
-        multihost.check_equal(_what_all_must_share(plain, taxonomy, dataset))
-        asked = dict(schema.flatten(plain))
-        whole = first and run_dir.is_finished_run_of(folder, asked) and not verify(folder)[1]
-        if multihost.broadcast_from_primary(whole, [])[0]:
-            requests.clean = None
-            terminal.say(run_dir.finished_message(folder, asked))
-            return _tell_trackers(folder, config, overrides or {}, terminal) if first else {}
+            if self.is_primary:
+                run_dir.check_same_data(self.folder, taxonomy, dataset)
+        multihost.check_equal(_what_all_must_share(self.plain, taxonomy, dataset))
+        return _Inputs(Sharding(mesh), taxonomy, dataset)
+
+    def is_finished(self, inputs: _Inputs) -> bool:
+        """Returns whether the folder holds this very run, finished and whole."""
+        asked = dict(schema.flatten(self.plain))
+        whole = (
+            self.is_primary
+            and run_dir.is_finished_run_of(self.folder, asked)
+            and not verify(self.folder)[1]
+        )
+        return multihost.broadcast_from_primary(whole, [])[0]
+
+    def report_finished(self) -> dict[str, dict[str, Any]]:
+        """Says that the run is finished, and gives trackers what they lack of it."""
+        self.requests.clean = None
+        asked = dict(schema.flatten(self.plain))
+        self.terminal.say(run_dir.finished_message(self.folder, asked))
+        if not self.is_primary:
+            return {}
+        return _tell_trackers(self.folder, self.config, self.overrides, self.terminal)
+
+    def build(self, inputs: _Inputs) -> tuple[setup.ModelSetup, TrainState, loop.TrainContext]:
+        """Builds the model, a fresh state, and what is compiled for them."""
+        config, dataset = self.config, inputs.dataset
         train_split = dataset.splits["train"]
-        made = setup.build_model(config, taxonomy, len(train_split))
-        state = made.initial(config, dataset.rows[train_split])
-        sharding = Sharding(mesh)
-        programs = setup.build_train_context(config, made.graphdef, taxonomy, dataset, sharding)
+        model = setup.build_model(config, inputs.taxonomy, len(train_split))
+        state = model.initial(config, dataset.rows[train_split])
+        context = setup.build_train_context(
+            config, model.graphdef, inputs.taxonomy, dataset, inputs.sharding
+        )
+        return model, state, context
 
+    def begin(self, inputs: _Inputs, state: TrainState) -> trackers.TrackerGroup:
+        """Opens trackers and writes the first files: from here on the folder is a run's."""
+        self.requests.clean = None  # a signal must close trackers from here on
         tracked = trackers.no_trackers()
-        requests.clean = None  # from here on the run writes, and has trackers to close
         with multihost.raise_together():
-            if first:
+            if self.is_primary:
                 tracked = trackers.open_trackers(
-                    config.logger.name,
-                    folder=folder,
-                    config=plain,
-                    overrides=overrides or {},
-                    say=terminal.say,
+                    self.config.logger.name,
+                    folder=self.folder,
+                    config=self.plain,
+                    overrides=self.overrides,
+                    say=self.terminal.say,
                 )
-                held.callback(tracked.close)
-                if damage := describe_damage(folder, taxonomy, dataset):
-                    terminal.say(damage)
-                terminal.say(format_report(dataset.report))
-                overview = parameter_overview.get_parameter_overview
-                terminal.say(overview(state.params, include_stats=False))
-                described = devices.describe_devices(mesh.devices.flatten())
-                terminal.say(f"Training on {described}; run folder {folder}")
-                with requests.defer():  # a run folder or none
-                    run_dir.write_start(
-                        folder,
-                        config=plain,
-                        overrides=overrides or {},
-                        devices=described,
-                        taxonomy=taxonomy,
-                        dataset=dataset,
-                    )
+                self._held.callback(tracked.close)
+                self._write_start(inputs, state)
+        return tracked
 
-        with contextlib.ExitStack() as training:
-            training.enter_context(requests.defer())
-            checkpoints = None
-            with multihost.raise_together():
-                if first:
-                    digest = taxonomy.digest
-                    opened = Checkpoints(folder / "checkpoints", taxonomy_digest=digest)
-                    checkpoints = training.enter_context(opened)
-            best, progress = loop.train(
-                programs,
-                sharding.place(state),
-                checkpoints,
-                folder,
-                plan=hyperparams.run_plan_from_config(config, steps=programs.steps),
-                terminal=terminal,
-                tensorboard="tensorboard" in config.logger.name,
-                tracked=tracked,
-                hooks=hooks,
-                requests=requests,
-                check_held=check_held,
-            )
-        best = sharding.gather(best)
-        stages = {}
-        if first:
-            check_held()
-            stages = conclude(
-                folder,
-                config,
-                made,
-                best,
-                progress,
-                weights=programs.hyperparams.loss_weights,
+    def _write_start(self, inputs: _Inputs, state: TrainState) -> None:
+        taxonomy, dataset, say = inputs.taxonomy, inputs.dataset, self.terminal.say
+        if damage := describe_damage(self.folder, taxonomy, dataset):
+            say(damage)
+        say(format_report(dataset.report))
+        say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
+        described = devices.describe_devices(inputs.sharding.mesh.devices.flatten())
+        say(f"Training on {described}; run folder {self.folder}")
+        with self.requests.defer():  # a whole start or none
+            run_dir.write_start(
+                self.folder,
+                config=self.plain,
+                overrides=self.overrides,
+                devices=described,
                 taxonomy=taxonomy,
                 dataset=dataset,
-                models_dir=user_path(models_dir).resolve(),
-                terminal=terminal,
-                tracked=tracked,
             )
-        multihost.wait_for_primary()
-        return stages
+
+    def fit(
+        self,
+        inputs: _Inputs,
+        state: TrainState,
+        context: loop.TrainContext,
+        *,
+        tracked: trackers.TrackerGroup,
+        hooks: Sequence[Hook],
+    ) -> tuple[dict, RunProgress]:
+        """Trains from the newest checkpoint, if there is one, to the end.
+
+        Returns:
+          (the best parameters and running statistics, where training ended).
+        """
+        with contextlib.ExitStack() as training:
+            training.enter_context(self.requests.defer())
+            checkpoints = None
+            with multihost.raise_together():
+                if self.is_primary:
+                    digest = inputs.taxonomy.digest
+                    opened = Checkpoints(self.folder / "checkpoints", taxonomy_digest=digest)
+                    checkpoints = training.enter_context(opened)
+            best, progress = loop.train(
+                context,
+                inputs.sharding.place(state),
+                checkpoints,
+                self.folder,
+                plan=hyperparams.run_plan_from_config(self.config, steps=context.steps),
+                terminal=self.terminal,
+                tensorboard="tensorboard" in self.config.logger.name,
+                tracked=tracked,
+                hooks=hooks,
+                requests=self.requests,
+                check_held=self.check_held,
+            )
+        return inputs.sharding.gather(best), progress
 
 
 def _tell_trackers(
@@ -219,61 +311,3 @@ def _what_all_must_share(plain: dict, taxonomy: Taxonomy, dataset: Dataset) -> d
         "data set": dataset.fingerprint,
         "jax": jax.__version__,
     }
-
-
-def conclude(
-    folder: Path,
-    config: ConfigDict,
-    made: setup.ModelSetup,
-    best: dict,
-    progress: RunProgress,
-    *,
-    weights: LossWeights,
-    taxonomy: Taxonomy,
-    dataset: Dataset,
-    models_dir: Path | None,
-    terminal: display.Terminal,
-    tracked: trackers.TrackerGroup,
-) -> dict[str, dict[str, Any]]:
-    """The tail of a trained run: judged, sampled, exported, and the folder sealed.
-
-    Args:
-      folder: the run's folder, with its metrics.jsonl.
-      config: the run's.
-      made: what it was trained with.
-      best: the parameters and running statistics to keep.
-      progress: where training ended.
-      weights: weights of the loss terms that it was trained with.
-      taxonomy: what the columns mean.
-      dataset: rows and splits.
-      models_dir: where the copies named after `config.model_name` go; None makes none.
-      terminal: where the summary is printed.
-      tracked: where else the final metrics go.
-
-    Returns:
-      The final metrics, nested as in `metrics.json`.
-    """
-    stages = finalize_run(
-        folder,
-        graphdef=made.graphdef,
-        make_eval_pass=functools.partial(
-            setup.build_eval_epoch, config, made.graphdef, num_tags=taxonomy.num_tags
-        ),
-        params=best["params"],
-        batch_stats=best["batch_stats"],
-        best_epoch=progress.best_epoch,
-        epochs=progress.epoch,
-        key=jax.random.key(config.seed),
-        weights=weights,
-        objective=made.objective,
-        taxonomy=taxonomy,
-        dataset=dataset,
-        config=config.to_dict(),
-        inference=config.inference.to_dict(),
-        models_dir=models_dir,
-        terminal=terminal,
-        tensorboard="tensorboard" in config.logger.name,
-    )
-    run_dir.seal(folder)
-    tracked.finish(stages, folder=folder, artifacts=config.logger.artifacts, epoch=progress.epoch)
-    return stages

@@ -1,0 +1,58 @@
+"""The table of results that a finished run prints."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxvae.config.monitor import Monitor
+
+
+def summarize_run(
+    folder: Path, stages: dict[str, dict[str, Any]], summary: dict[str, Any], copies: str
+) -> dict[str, str]:
+    """Returns the rows of the table that a finished run prints.
+
+    Args:
+      folder: the run's folder.
+      stages: final metrics by stage, under their logged names.
+      summary: what `summary.json` has.
+      copies: where the copies named after the model are; "" for none.
+    """
+    test = stages["test"]
+    independent = test.get("test/independent_nll")
+    trainer = summary["config"]["trainer"]
+    chosen = Monitor(trainer["monitor"], trainer["monitor_mode"])
+    unit = "nats" if independent is not None else "squared error and nats"
+    rows = {
+        "best epoch": f"{summary['best_epoch']} of {summary['epochs']} "
+        f"({chosen.direction} {chosen.name})",
+        "test loss": f"{test['test/loss']:.3f} = reconstruction {test['test/bce']:.3f}, "
+        f"KL {test['test/kld']:.3f} ({unit} per row, before weights)",
+        "test Jaccard, Hamming": f"{test['test/jaccard_index']:.3f}, "
+        f"{test['test/hamming_loss']:.4f}",
+        "active units": f"{test['test/active_units_num_active_units']} of "
+        f"{test['test/active_units_total_units']}",
+    }
+    if independent is not None:
+        gain = independent - test["test/bce"] - test["test/kld"]
+        rows["independent tags"] = (
+            f"{independent:.3f} nats per row; the model's -ELBO is {abs(gain):.3f} "
+            f"{'better' if gain > 0 else 'worse'}"
+        )
+    if "test/generator_nll" in test:
+        rows["best possible"] = (
+            f"{test['test/generator_nll']:.3f} nats per row: the corpus's own generator"
+        )
+    if "inference" in stages:
+        drawn = stages["inference"]
+        rows["samples"] = (
+            f"{drawn['inference/unique_combinations']} distinct sets of "
+            f"{drawn['inference/num_samples']}, {drawn['inference/avg_tags_per_sample']:.2f} tags "
+            f"each, {drawn['inference/empty_sets']} empty: samples.json"
+        )
+    rows["export"] = (
+        f"model.pth, read back: logits differ by at most {summary['largest_logit_difference']:.1e}"
+    )
+    rows["run folder"] = str(folder)
+    if copies:
+        rows["copies"] = copies
+    return rows
