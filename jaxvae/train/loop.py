@@ -93,74 +93,38 @@ def train(
       PeerLost: another process of the job ended.
     """
     state, best, progress = _resume(state, checkpoints, folder, terminal)
-    if plan.steps_after(progress.epoch, programs.steps) != int(state.step):
-        raise InputError(
-            f"{folder} has {int(state.step):,} steps behind it in {progress.epoch:,} epochs, but "
-            f"an epoch has {programs.steps:,} on these devices (see --config.trainer."
-            f"scale_batch_with_devices); go on with as many as before, or in a new --workdir"
-        )
-    log = None
-    with multihost.raise_together():
-        if checkpoints is not None:
-            log = metrics_log.MetricsLog(folder, tensorboard=tensorboard, finished=progress.epoch)
-            if log.note:
-                terminal.say(log.note)
-            tracked.catch_up(epoch_metrics.read_epochs(folder))
+    _check_steps(plan, progress, step=int(state.step), per_epoch=programs.steps, folder=folder)
+    outputs = _Outputs(programs.gather, checkpoints, tracked, hooks, check_held)
+    outputs.open_log(folder, terminal, tensorboard=tensorboard, finished=progress.epoch)
     saved_at, saved_epoch = time.monotonic(), progress.epoch
     total = plan.max_epochs
-
-    def save():
-        tree = programs.gather({"state": state, "best": best})
-        if checkpoints is not None and log is not None:
-            check_held()
-            log.sync()
-            tracked.sync()
-            checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
-
-    with terminal.epochs(total, progress.epoch) as display:
+    with terminal.epochs(total, progress.epoch) as progress_display:
         while progress.epoch < total and not progress.stopped_early:
-            started = time.perf_counter()
-            rows = programs.rows_of_epoch(progress.epoch)
-            state, sums = programs.train_epoch(state, programs.hyperparams, rows)
-            sums, bad_step = jax.device_get((sums, state.bad_step))
-            seconds = time.perf_counter() - started
-            if bad_step >= 0:
-                progress.fail(int(bad_step), sums.compute())
+            state, line = _train_one_epoch(programs, state, progress)
+            if line is None:
                 break
-            progress.epoch += 1
-            line = training_line(progress.epoch, int(state.step), sums, seconds)
             kl_per_dimension = None
             if plan.validates(progress.epoch):
-                started = time.perf_counter()
-                values, kl_per_dimension = _validate(programs, state, plan.monitor)
-                line |= {f"val/{name}": value for name, value in values.items()}
-                line["seconds_eval"] = time.perf_counter() - started
-                if not math.isfinite(values["loss"]):
-                    progress.fail(int(state.step), values)
+                kl_per_dimension = _validate(programs, state, plan.monitor, line)
+                if not math.isfinite(line["val/loss"]):
+                    progress.fail(int(state.step), _losses(line, "val/"))
                     break
                 if progress.observe(line[plan.monitor.name], plan):
                     best = _copy(eval_params(state))
-            if log is not None:
-                check_held()
-                log.append(line, kl_per_dimension)
-                tracked.append(line)
-                display.show(line)
-                for hook in hooks:
-                    hook(progress.epoch, line, state)
-            stop = requests.signum or (
-                signal.SIGTERM if devices.reached_preemption(progress.epoch) else 0
+            outputs.append(line, kl_per_dimension, state, progress_display)
+            stop, due = _agree_to_stop(
+                requests,
+                progress.epoch,
+                due=time.monotonic() - saved_at >= plan.checkpoint_every_seconds,
             )
-            due = time.monotonic() - saved_at >= plan.checkpoint_every_seconds
-            # Clocks and signals differ between hosts, and saving is everyone's business.
-            stop, is_due = multihost.max_across_hosts(stop, due)
-            if is_due or stop or saved_epoch == 0:
-                save()
+            if due or stop or saved_epoch == 0:
+                outputs.save(state, best, progress)
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
             if stop:
                 raise signals.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
     # An epoch that is saved stays as it is: resumed, the run meets the same bad step again.
     if saved_epoch != progress.epoch:
-        save()
+        outputs.save(state, best, progress)
     if progress.nonfinite_step >= 0:
         raise TrainingFailed(_nonfinite(progress, folder))
     if progress.stopped_early:
@@ -169,6 +133,114 @@ def train(
             f"without a better {plan.monitor.name}"
         )
     return best, progress
+
+
+class _Outputs:
+    """Writes epochs and checkpoints; in a process that is not the first, nothing.
+
+    Args:
+      gather: brings a tree of arrays to where it can be written.
+      checkpoints: of the run's folder; None in a process that is not the first.
+      tracked: the run in the trackers that were asked for.
+      hooks: called after each epoch.
+      check_held: called before anything is written.
+    """
+
+    def __init__(
+        self,
+        gather: Callable,
+        checkpoints: Checkpoints | None,
+        tracked: TrackerGroup,
+        hooks: Sequence[Hook],
+        check_held: Callable[[], None],
+    ):
+        self._gather, self._checkpoints, self._tracked = gather, checkpoints, tracked
+        self._hooks, self._check_held = hooks, check_held
+        self._log: metrics_log.MetricsLog | None = None
+
+    def open_log(
+        self, folder: Path, terminal: display.Terminal, *, tensorboard: bool, finished: int
+    ) -> None:
+        """Opens the log of epochs, and gives trackers those that they lack."""
+        with multihost.raise_together():
+            if self._checkpoints is None:
+                return
+            self._log = metrics_log.MetricsLog(folder, tensorboard=tensorboard, finished=finished)
+            if self._log.note:
+                terminal.say(self._log.note)
+            self._tracked.catch_up(epoch_metrics.read_epochs(folder))
+
+    def append(
+        self,
+        line: dict[str, Any],
+        kl_per_dimension: list[float] | None,
+        state: TrainState,
+        progress_display: display.ProgressDisplay,
+    ) -> None:
+        """Writes and shows an epoch's line, and calls the hooks."""
+        if self._log is None:
+            return
+        self._check_held()
+        self._log.append(line, kl_per_dimension)
+        self._tracked.append(line)
+        progress_display.show(line)
+        for hook in self._hooks:
+            hook(line["epoch"], line, state)
+
+    def save(self, state: TrainState, best: dict, progress: RunProgress) -> None:
+        """Saves a checkpoint, once the epochs before it are on the disk."""
+        tree = self._gather({"state": state, "best": best})
+        if self._checkpoints is None or self._log is None:
+            return
+        self._check_held()
+        self._log.sync()
+        self._tracked.sync()
+        self._checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
+
+
+def _check_steps(
+    plan: RunPlan, progress: RunProgress, *, step: int, per_epoch: int, folder: Path
+) -> None:
+    """Raises InputError where an epoch has another number of steps than those before it."""
+    if plan.steps_after(progress.epoch, per_epoch) != step:
+        raise InputError(
+            f"{folder} has {step:,} steps behind it in {progress.epoch:,} epochs, but "
+            f"an epoch has {per_epoch:,} on these devices (see --config.trainer."
+            f"scale_batch_with_devices); go on with as many as before, or in a new --workdir"
+        )
+
+
+def _train_one_epoch(
+    programs: TrainContext, state: TrainState, progress: RunProgress
+) -> tuple[TrainState, dict[str, Any] | None]:
+    """Trains an epoch; its line is None where a loss or gradient was not finite."""
+    started = time.perf_counter()
+    rows = programs.rows_of_epoch(progress.epoch)
+    state, sums = programs.train_epoch(state, programs.hyperparams, rows)
+    sums, bad_step = jax.device_get((sums, state.bad_step))
+    seconds = time.perf_counter() - started
+    if bad_step >= 0:
+        progress.fail(int(bad_step), sums.compute())
+        return state, None
+    progress.epoch += 1
+    return state, training_line(progress.epoch, int(state.step), sums, seconds)
+
+
+def _agree_to_stop(requests: signals.StopRequest, epoch: int, *, due: bool) -> tuple[int, int]:
+    """Returns (signal to stop by or 0, whether to save), the same in every process.
+
+    Clocks and signals differ between hosts, and saving takes all of them.
+    """
+    preempted = signal.SIGTERM if devices.reached_preemption(epoch) else 0
+    stop, is_due = multihost.max_across_hosts(requests.signum or preempted, due)
+    return stop, is_due
+
+
+def _losses(line: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """A split's numbers of an epoch's line, without the prefix of their names."""
+    return {
+        name.removeprefix(prefix): value for name, value in line.items() if name.startswith(prefix)
+    }
 
 
 def training_line(epoch: int, step: int, sums: Losses, seconds: float) -> dict[str, Any]:
@@ -190,10 +262,12 @@ def training_line(epoch: int, step: int, sums: Losses, seconds: float) -> dict[s
 
 
 def _validate(
-    programs: TrainContext, state: TrainState, watched: monitor.Monitor
-) -> tuple[dict, list[float]]:
-    # The same noise at every validation: epochs differ by their parameters, not by luck.
+    programs: TrainContext, state: TrainState, watched: monitor.Monitor, line: dict[str, Any]
+) -> list[float]:
+    """Adds the validation's metrics to an epoch's line; returns the KL of each dimension, nats."""
+    started = time.perf_counter()
     judged = eval_params(state)
+    # The same noise at every validation: epochs differ by their parameters, not by luck.
     total, mean, _ = programs.validate(
         judged["params"],
         judged["batch_stats"],
@@ -202,14 +276,16 @@ def _validate(
         state.key,
         programs.val_rows,
     )
-    seen = programs.labelled_rows
-    total, mean = jax.device_get((total, mean[: len(seen)]))
-    values = split_metrics.split_metrics(total, mean, seen)
+    labelled = programs.labelled_rows
+    total, mean = jax.device_get((total, mean[: len(labelled)]))
+    values = split_metrics.split_metrics(total, mean, labelled)
     bound = 0.0
     if programs.likelihood_bound is not None:
         bound = programs.likelihood_bound(judged["params"], judged["batch_stats"], state.key)
     values |= monitor.added_values(watched, values, bound=bound)
-    return values, total.latent.kl_per_dimension()
+    line |= {f"val/{name}": value for name, value in values.items()}
+    line["seconds_eval"] = time.perf_counter() - started
+    return total.latent.kl_per_dimension()
 
 
 @jax.jit
