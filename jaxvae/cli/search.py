@@ -210,48 +210,20 @@ def _run_search(
     always_drawn: set[str],
 ) -> int:
     """`space` is the file of a new study's space; None goes on with the study in the folder."""
-    from jaxvae.reports.sweep_report import study_page
     from jaxvae.storage import atomic_files
-    from jaxvae.sweeps import study_dir
-    from jaxvae.sweeps.optuna_study import Study, sqlite_url
     from jaxvae.sweeps.progress_table import trial_table
     from jaxvae.sweeps.search import as_given, is_higher_better, search
-    from jaxvae.sweeps.study_terms import terms_of
 
     metric, maximise = facts["metric"], is_higher_better(facts["metric"])
     with prepared_trials(config, folder, min(facts["at_once"], facts["trials"])) as (
         trials,
         requests,
     ):
-        study = Study(
-            name=facts["study"],
-            storage=user_url(facts["storage"]) or sqlite_url(folder / study_dir.DATABASE),
-            worker=facts["worker"],
-            maximise=maximise,
-            sampler=facts["sampler"],
-            pruner=facts["pruner"],
-            seed=config.seed,
-            begun=space is None,
-        )
-        terms = terms_of(
-            config,
-            data=(trials.dataset.fingerprint, trials.dataset.source),
-            taxonomy=(trials.taxonomy.digest, trials.taxonomy.num_tags),
-            metric=metric,
-            maximise=maximise,
-            space=(space or folder / study_dir.SPACE).read_text(encoding="utf-8"),
-            always_drawn=always_drawn,
-        )
-        # The folder is held, and with it a database of its own.
-        _hold_to_terms(study, terms, facts["study"], alone=not facts["storage"])
-        if space is None:
-            study_dir.write(folder, config, facts)
-        else:
-            study_dir.begin(folder, config, facts, space)
+        study = _open_study(trials, config, facts, folder, space, always_drawn)
         given = config.copy_and_resolve_references()
         study.suggest_first(apply(given, as_given(config)).drawn)
 
-        with trial_table(metric=metric, maximise=maximise, total=facts["trials"], say=say) as shown:
+        with trial_table(metric=metric, maximise=maximise, total=facts["trials"], say=say) as table:
             leading = search(
                 trials,
                 study,
@@ -260,34 +232,19 @@ def _run_search(
                 num_trials=facts["trials"],
                 metric=metric,
                 requests=requests,
-                ended=lambda outcome: shown.update(study.outcomes(), outcome),
+                ended=lambda outcome: table.update(study.outcomes(), outcome),
             )
-        best = study.best()
-        test: dict[str, float] = {}
-        run_folder = folder / "none"
+        best, test = study.best(), {}
         if best is not None:
             run_folder = folder / f"trial_{best.number:04d}"
             _make_best_run(trials, apply, config, best, leading, run_folder, requests)
             test = atomic_files.read_json(run_folder / "metrics.json")["test"]
             _write_best_config(folder, config, best, metric)
     again = shlex.join(["python", "launch.py", f"--config={_relative(folder / 'best.py')}"])
-    page = study_page(
-        title=f"Search: {facts['study']}",
-        metric=metric,
-        maximise=maximise,
-        outcomes=study.outcomes(),
-        importance=study.importance(),
-        best=best,
-        command=again,
-        test={name: test[name] for name in ("test/loss", "test/bce", "test/kld") if name in test},
-    )
-    atomic_files.write_text(folder / "study.html", page)
+    _write_page(study, facts, folder, command=again, test=test)
     if best is None:
         raise InputError(f"{folder}: no trial was complete; study.html has their fields")
-    print(f"trial {best.number}: {metric} {best.value:.4f}")
-    for field, value in sorted(best.drawn.items()):
-        print(f"  {field} = {value}")
-    print(f"run      {run_folder}\nagain    {again}\npage     {folder / 'study.html'}")
+    _print_best(best, metric, run_folder, again=again, page=folder / "study.html")
     if elsewhere := sum(outcome.state == "running" for outcome in study.outcomes()):
         say(
             f"{elsewhere} trials are still in training elsewhere; when they have ended, "
@@ -297,12 +254,85 @@ def _run_search(
     return 0
 
 
+def _open_study(
+    trials,
+    config: ConfigDict,
+    facts: dict[str, Any],
+    folder: Path,
+    space: Path | None,
+    always_drawn: set[str],
+):
+    """Opens the study in its storage, holds it to its terms, and writes the folder's files."""
+    from jaxvae.sweeps import study_dir
+    from jaxvae.sweeps.optuna_study import Study, sqlite_url
+    from jaxvae.sweeps.search import is_higher_better
+    from jaxvae.sweeps.study_terms import terms_of
+
+    maximise = is_higher_better(facts["metric"])
+    study = Study(
+        name=facts["study"],
+        storage=user_url(facts["storage"]) or sqlite_url(folder / study_dir.DATABASE),
+        worker=facts["worker"],
+        maximise=maximise,
+        sampler=facts["sampler"],
+        pruner=facts["pruner"],
+        seed=config.seed,
+        begun=space is None,
+    )
+    terms = terms_of(
+        config,
+        data=(trials.dataset.fingerprint, trials.dataset.source),
+        taxonomy=(trials.taxonomy.digest, trials.taxonomy.num_tags),
+        metric=facts["metric"],
+        maximise=maximise,
+        space=(space or folder / study_dir.SPACE).read_text(encoding="utf-8"),
+        always_drawn=always_drawn,
+    )
+    # The folder is held, and with it a database of its own.
+    _hold_to_terms(study, terms, facts["study"], alone=not facts["storage"])
+    if space is None:
+        study_dir.write(folder, config, facts)
+    else:
+        study_dir.begin(folder, config, facts, space)
+    return study
+
+
+def _write_page(
+    study, facts: dict[str, Any], folder: Path, *, command: str, test: dict[str, Any]
+) -> None:
+    """Writes `study.html`; `command` trains the best trial again, `test` are its metrics."""
+    from jaxvae.reports.sweep_report import study_page
+    from jaxvae.storage import atomic_files
+    from jaxvae.sweeps.search import is_higher_better
+
+    page = study_page(
+        title=f"Search: {facts['study']}",
+        metric=facts["metric"],
+        maximise=is_higher_better(facts["metric"]),
+        outcomes=study.outcomes(),
+        importance=study.importance(),
+        best=study.best(),
+        command=command,
+        test={name: test[name] for name in ("test/loss", "test/bce", "test/kld") if name in test},
+    )
+    atomic_files.write_text(folder / "study.html", page)
+
+
+def _print_best(best, metric: str, run_folder: Path, *, again: str, page: Path) -> None:
+    """Prints the best trial, its fields, and where its run and the page are."""
+    print(f"trial {best.number}: {metric} {best.value:.4f}")
+    for field, value in sorted(best.drawn.items()):
+        print(f"  {field} = {value}")
+    print(f"run      {run_folder}\nagain    {again}\npage     {page}")
+
+
 def _make_best_run(trials, apply, config: ConfigDict, best, leading, folder: Path, requests):
     """Makes the best trial a run, unless it is one already, whole and of this very trial."""
+    from jaxvae.storage import manifest
     from jaxvae.sweeps import study_dir
     from jaxvae.sweeps.search import best_run, config_of
 
-    if (folder / "SHA256SUMS").exists():
+    if manifest.is_sealed(folder):
         wrong = study_dir.what_is_wrong(folder, config_of(best, apply, config))
         if not wrong:
             return

@@ -32,53 +32,67 @@ def study_page(
       test: what the best run has on the test split, by name.
     """
     complete = [trial for trial in outcomes if trial.value is not None]
+    sections = [f"<h1>{html.escape(title)}</h1>", _verdict(outcomes, best, metric, command)]
+    if best is not None:
+        sections += _best_trial(best, test)
+    if len(complete) > 1:
+        sections += _plots(complete, metric, maximise=maximise, importance=importance)
+    ranked = sorted(complete, key=lambda trial: trial.value, reverse=maximise)
+    rest = [trial for trial in outcomes if trial.value is None]
+    sections.append(html_page.section("Trials", _trials(ranked + rest, metric)))
+    return html_page.document(title, sections)
+
+
+def _verdict(outcomes: list[Any], best: Any, metric: str, command: str) -> str:
+    """How many trials there are in each state, and the best with the command that trains it."""
     counts = {
         state: sum(trial.state == state for trial in outcomes)
         for state in ("complete", "pruned", "failed", "running")
     }
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    verdict = f"<p>{len(outcomes)} trials: {told}.</p>"
+    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    verdict = f"<p>{len(outcomes)} trials: {states}.</p>"
     if best is not None:
         verdict += (
             f"<p>Best: trial {best.number}, {html.escape(metric)} {best.value:.4f}.</p>"
             f"<pre>{html.escape(command)}</pre>"
         )
-    sections = [f"<h1>{html.escape(title)}</h1>", f'<div class="verdict">{verdict}</div>']
-    if best is not None:
-        drawn = [[field, _text(value)] for field, value in sorted(best.drawn.items())]
-        sections.append(
-            html_page.section("The best trial", html_page.table(["field", "value"], drawn))
-        )
-        if test:
-            rows = [[name, _text(value)] for name, value in test.items()]
-            sections.append(
-                html_page.section("Its test, once", html_page.table(["metric", "value"], rows))
-            )
-    if len(complete) > 1:
-        values = [(trial.number, trial.value) for trial in complete]
-        figure = sweep_figures.history(values, metric, maximise=maximise)
-        sections.append(html_page.section("Progress", html_page.figure(figure)))
-        sections.append(
-            html_page.section(
-                "Fields",
-                html_page.figure(
-                    sweep_figures.parallel(
-                        [trial.drawn for trial in complete],
-                        [trial.value for trial in complete],
-                        metric,
-                        maximise=maximise,
-                    )
-                )
-                + (html_page.figure(sweep_figures.importance(importance)) if importance else ""),
-            )
-        )
-        points = [(t.measures["val/rate"], t.measures["val/distortion"]) for t in complete]
-        labels = [str(trial.number) for trial in complete]
-        title = "Validation, a dot for each trial; dotted: equal -ELBO"
-        figure = sweep_figures.rate_distortion(points, labels, title)
-        sections.append(html_page.section("Rate and distortion", html_page.figure(figure)))
-    ranked = sorted(complete, key=lambda trial: trial.value, reverse=maximise)
-    rest = [trial for trial in outcomes if trial.value is None]
+    return f'<div class="verdict">{verdict}</div>'
+
+
+def _best_trial(best: Any, test: dict[str, float]) -> list[str]:
+    """The best trial's fields, and what its run has on the test split."""
+    drawn = [[field, _text(value)] for field, value in sorted(best.drawn.items())]
+    sections = [html_page.section("The best trial", html_page.table(["field", "value"], drawn))]
+    if test:
+        rows = [[name, _text(value)] for name, value in test.items()]
+        table = html_page.table(["metric", "value"], rows)
+        sections.append(html_page.section("Its test, once", table))
+    return sections
+
+
+def _plots(
+    complete: list[Any], metric: str, *, maximise: bool, importance: dict[str, float]
+) -> list[str]:
+    """The search's progress, its fields, and the rates and distortions of its trials."""
+    values = [(trial.number, trial.value) for trial in complete]
+    history = sweep_figures.history(values, metric, maximise=maximise)
+    drawn, scores = [trial.drawn for trial in complete], [trial.value for trial in complete]
+    fields = html_page.figure(sweep_figures.parallel(drawn, scores, metric, maximise=maximise))
+    if importance:
+        fields += html_page.figure(sweep_figures.importance(importance))
+    points = [(trial.measures["val/rate"], trial.measures["val/distortion"]) for trial in complete]
+    labels = [str(trial.number) for trial in complete]
+    title = "Validation, a dot for each trial; dotted: equal -ELBO"
+    rates = sweep_figures.rate_distortion(points, labels, title)
+    return [
+        html_page.section("Progress", html_page.figure(history)),
+        html_page.section("Fields", fields),
+        html_page.section("Rate and distortion", html_page.figure(rates)),
+    ]
+
+
+def _trials(trials: list[Any], metric: str) -> str:
+    """A table of the first trials."""
     rows = [
         [
             str(trial.number),
@@ -87,13 +101,12 @@ def study_page(
             str(trial.measures.get("epochs", "-")),
             ", ".join(f"{name}={_text(value)}" for name, value in trial.drawn.items()),
         ]
-        for trial in (ranked + rest)[:_LISTED]
+        for trial in trials[:_LISTED]
     ]
-    listed = html_page.table(["trial", metric, "state", "epochs", "fields"], rows)
-    if len(outcomes) > _LISTED:
-        listed += f'<p class="note">The first {_LISTED} of {len(outcomes)}.</p>'
-    sections.append(html_page.section("Trials", listed))
-    return html_page.document(title, sections)
+    table = html_page.table(["trial", metric, "state", "epochs", "fields"], rows)
+    if len(trials) > _LISTED:
+        table += f'<p class="note">The first {_LISTED} of {len(trials)}.</p>'
+    return table
 
 
 def frontier_page(

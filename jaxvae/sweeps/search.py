@@ -75,60 +75,87 @@ def search(
       StudyLost: what trials ended with can't be kept.
       Interrupted: SIGINT or SIGTERM came; trials in training are asked again at the next start.
     """
-    leading: dict[int, tuple[Member, dict[str, Any]]] = {}
-    started: dict[int, float] = {}
+    trial_loop = _TrialLoop(trials, study, apply, base, num_trials, metric, ended)
+    callbacks = MemberCallbacks(trial_loop.report_epoch, trial_loop.end_trial)
+    trials.train(trial_loop.ask, callbacks, requests)
+    return trial_loop.leading
 
-    def ask() -> Member | None:
-        asked = study.ask(num_trials)
+
+class _TrialLoop:
+    """Asks the study for trials, reports their epochs to it, and tells it how they ended.
+
+    The arguments are those of `search`.
+
+    Attributes:
+      leading: {number: (member, trees)} of the best trial that was trained here, if any.
+    """
+
+    def __init__(
+        self,
+        trials: TrialRunner,
+        study: Study,
+        apply: Callable[[ConfigDict, Draw], Space],
+        base: ConfigDict,
+        num_trials: int,
+        metric: str,
+        ended: Callable[[TrialResult], None],
+    ):
+        self._trials, self._study, self._apply, self._base = trials, study, apply, base
+        self._num_trials, self._metric, self._ended = num_trials, metric, ended
+        self._started: dict[int, float] = {}
+        self.leading: dict[int, tuple[Member, dict[str, Any]]] = {}
+
+    def ask(self) -> Member | None:
+        """Returns the next trial as a member, None where there are enough."""
+        asked = self._study.ask(self._num_trials)
         if asked is None:
             return None
         number, draw = asked
-        config = base.copy_and_resolve_references()
+        config = self._base.copy_and_resolve_references()
         try:
-            space = apply(config, draw)
-            member = trials.member(number, config)
+            space = self._apply(config, draw)
+            member = self._trials.member(number, config)
         except InputError as error:
-            study.fail(number, str(error))
+            self._study.fail(number, str(error))
             raise
-        study.note_drawn(number, space.drawn)
-        started[number] = time.monotonic()
+        self._study.note_drawn(number, space.drawn)
+        self._started[number] = time.monotonic()
         return member
 
-    def epoch(member: Member) -> None:
+    def report_epoch(self, member: Member) -> None:
+        """Reports a validation now and then, by which the study may prune the trial."""
         line = member.lines[-1]
         between = max(1, member.plan.max_epochs // _REPORTS)
         if "val/loss" not in line or line["epoch"] % between or member.ended:
             return
         # The bound with one draw stands for the one with many, which would take too long.
-        value = line.get(metric, line["val/bce"] + line["val/kld"])
-        member.pruned = study.report(member.name, line["epoch"], value)
+        value = line.get(self._metric, line["val/bce"] + line["val/kld"])
+        member.pruned = self._study.report(member.name, line["epoch"], value)
 
-    def end(member: Member, trees: dict[str, Any]) -> None:
+    def end_trial(self, member: Member, trees: dict[str, Any]) -> None:
+        """Tells the study how a trial ended, and keeps the best one's parameters."""
         number = member.name
         facts: dict[str, float] = {
             "epochs": member.progress.epoch,
             "best_epoch": member.progress.best_epoch,
-            "seconds": time.monotonic() - started[number],
+            "seconds": time.monotonic() - self._started[number],
         }
         if member.failed or not member.progress.best_epoch:
-            study.fail(number, member.progress.nonfinite_terms or "never validated")
+            self._study.fail(number, member.progress.nonfinite_terms or "never validated")
         elif member.pruned:
-            study.prune(number, facts)
+            self._study.prune(number, facts)
         else:
-            measures = validation_measures(member, trials.likelihood(trees))
-            value = measures[metric]
+            measures = validation_measures(member, self._trials.likelihood(trees))
+            value = measures[self._metric]
             if not math.isfinite(value):
-                study.fail(number, f"{metric} is not finite")
+                self._study.fail(number, f"{self._metric} is not finite")
             else:
-                study.finish(number, value, {**measures, **facts})
-        best = study.best()
+                self._study.finish(number, value, {**measures, **facts})
+        best = self._study.best()
         if best is not None and best.number == number:
-            leading.clear()
-            leading[number] = member, trees
-        ended(study.outcomes()[number])
-
-    trials.train(ask, MemberCallbacks(epoch, end), requests)
-    return leading
+            self.leading.clear()
+            self.leading[number] = member, trees
+        self._ended(self._study.outcomes()[number])
 
 
 def config_of(

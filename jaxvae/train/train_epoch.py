@@ -92,51 +92,7 @@ def make_train_epoch(
     plan = _EpochPlan.of(num_rows=num_rows, batch_size=batch_size, accumulate=accumulate)
 
     def train_epoch(state: TrainState, hyperparams: Hyperparams, rows: jax.Array):
-        width = sum(random_layout(options, rows.shape[-1]))
-        start = state.step
-        order = rng.epoch_permutation(
-            state.key,
-            start // plan.steps,
-            num_rows=num_rows,
-            length=plan.in_whole + plan.last,
-            shuffle=shuffle,
-        )
-
-        def draw_batches(steps: jax.Array, row_numbers: jax.Array) -> Batch:
-            """The batches of some steps, `[S, A, B, ...]`; beyond `max_steps` they are empty."""
-            uniforms = rng.step_uniforms(state.key, steps, (*row_numbers.shape[1:], width))
-            taken = steps < hyperparams.max_steps
-            return _gather(rows, row_numbers, uniforms, taken, num_rows, sharding)
-
-        def advance(number: jax.Array, carry: tuple, batches: Batch) -> tuple:
-            state, total = carry
-            batch = jax.tree.map(lambda leaf: leaf[number], batches)
-            state, sums = train_step(state, batch, hyperparams, options=options)
-            return state, total.merge(sums)
-
-        # A generator's many small operations are a ninth of a small step, so they run for several
-        # steps at once, and devices exchange rows as often. Both loops have an end that is known
-        # when they are compiled, since a GPU has to ask the host about any other. The last chunk is
-        # padded with empty steps, which leave the state as it is.
-        together, turns = plan.chunks(width)
-        batches = order[: plan.in_whole].reshape(plan.whole, accumulate, batch_size)
-        behind = [(0, turns * together - plan.whole), (0, 0), (0, 0)]
-        batches = jnp.pad(batches, behind, constant_values=num_rows)
-
-        def train_chunk(number: jax.Array, carry: tuple) -> tuple:
-            at = number * together + jnp.arange(together)
-            drawn = draw_batches(start + at, batches[at])
-            return jax.lax.fori_loop(0, together, lambda n, carry: advance(n, carry, drawn), carry)
-
-        carry = state, streaming_metrics.Losses.empty()
-        if plan.whole:
-            carry = jax.lax.fori_loop(0, turns, train_chunk, carry)
-        if plan.last:
-            at = (start + plan.whole)[None]
-            drawn = draw_batches(at, order[plan.in_whole :].reshape(1, 1, plan.last))
-            carry = advance(jnp.int32(0), carry, drawn)
-        state, total = carry
-        return state, sharding.whole(total) if sharding else total
+        return _run_epoch(state, hyperparams, rows, options=options, plan=plan, shuffle=shuffle)
 
     return jax.jit(train_epoch, donate_argnums=0)
 
@@ -145,6 +101,7 @@ class _EpochPlan(NamedTuple):
     """The batches of an epoch.
 
     Attributes:
+      num_rows: N, rows of the epoch.
       steps: optimizer steps.
       whole: those of them that have a whole batch's shape.
       in_whole: rows, and places of padding, in these.
@@ -152,6 +109,7 @@ class _EpochPlan(NamedTuple):
       step_shape: (accumulate, batch size).
     """
 
+    num_rows: int
     steps: int
     whole: int
     in_whole: int
@@ -164,13 +122,70 @@ class _EpochPlan(NamedTuple):
         last = _last_batch(num_rows, batch_size, accumulate)
         whole = steps - 1 if last else steps
         in_whole = whole * accumulate * batch_size
-        return cls(steps, whole, in_whole, last, (accumulate, batch_size))
+        return cls(num_rows, steps, whole, in_whole, last, (accumulate, batch_size))
 
     def chunks(self, width: int) -> tuple[int, int]:
         """(steps whose random numbers are drawn at a time, how many times), for W of a row."""
         most = max(1, _DRAWN // math.prod((*self.step_shape, width)))
         turns = -(-self.whole // most)
         return -(-self.whole // turns) if self.whole else 0, turns
+
+
+def _run_epoch(
+    state: TrainState,
+    hyperparams: Hyperparams,
+    rows: jax.Array,
+    *,
+    options: StepOptions,
+    plan: "_EpochPlan",
+    shuffle: bool,
+) -> tuple[TrainState, streaming_metrics.Losses]:
+    """Shuffles the rows and takes one step for each batch of them."""
+    width = sum(random_layout(options, rows.shape[-1]))
+    start = state.step
+    order = rng.epoch_permutation(
+        state.key,
+        start // plan.steps,
+        num_rows=plan.num_rows,
+        length=plan.in_whole + plan.last,
+        shuffle=shuffle,
+    )
+
+    def draw_batches(steps: jax.Array, row_numbers: jax.Array) -> Batch:
+        """The batches of some steps, `[S, A, B, ...]`; beyond `max_steps` they are empty."""
+        uniforms = rng.step_uniforms(state.key, steps, (*row_numbers.shape[1:], width))
+        taken = steps < hyperparams.max_steps
+        return _gather(rows, row_numbers, uniforms, taken, plan.num_rows, options.sharding)
+
+    def advance(number: jax.Array | int, carry: tuple, batches: Batch) -> tuple:
+        state, total = carry
+        batch = jax.tree.map(lambda leaf: leaf[number], batches)
+        state, sums = train_step(state, batch, hyperparams, options=options)
+        return state, total.merge(sums)
+
+    # A generator's many small operations are a ninth of a small step, so they run for several
+    # steps at once, and devices exchange rows as often. Both loops have an end that is known
+    # when they are compiled, since a GPU has to ask the host about any other. The last chunk is
+    # padded with empty steps, which leave the state as it is.
+    together, turns = plan.chunks(width)
+    batches = order[: plan.in_whole].reshape(plan.whole, *plan.step_shape)
+    behind = [(0, turns * together - plan.whole), (0, 0), (0, 0)]
+    batches = jnp.pad(batches, behind, constant_values=plan.num_rows)
+
+    def train_chunk(number: jax.Array, carry: tuple) -> tuple:
+        at = number * together + jnp.arange(together)
+        drawn = draw_batches(start + at, batches[at])
+        return jax.lax.fori_loop(0, together, lambda n, carry: advance(n, carry, drawn), carry)
+
+    carry = state, streaming_metrics.Losses.empty()
+    if plan.whole:
+        carry = jax.lax.fori_loop(0, turns, train_chunk, carry)
+    if plan.last:
+        at = (start + plan.whole)[None]
+        drawn = draw_batches(at, order[plan.in_whole :].reshape(1, 1, plan.last))
+        carry = advance(0, carry, drawn)
+    state, total = carry
+    return state, options.sharding.whole(total) if options.sharding else total
 
 
 def _gather(
