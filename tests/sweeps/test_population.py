@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae.cli import main, sweep_options
+from jaxvae.cli import main, sweep_options, sweeps
 from jaxvae.config import parsing, schema
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.taxonomy import Taxonomy
@@ -268,7 +268,7 @@ def test_a_signal_while_the_folder_is_made_leaves_none(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", [("seeds", "--num"), ("frontier", "--seeds")])
 def test_the_last_seed_must_be_one(command, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sweep_options, "prepared_trials", lambda *given: pytest.fail("began"))
+    monkeypatch.setattr(sweeps, "prepared_trials", lambda *given: pytest.fail("began"))
     name, option = command
     given = [name, f"--config={ROOT}/configs/small.py", "--workdir", str(tmp_path / "new")]
     assert main.main([*given, "--config.seed=4294967294", option, "3"]) == 2

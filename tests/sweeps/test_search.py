@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae.cli import main, search, sweep_options, sweeps
+from jaxvae.cli import main, search, sweeps
 from jaxvae.config import parsing
 from jaxvae.errors import InputError, StudyLost
 from jaxvae.inference.likelihood import row_likelihood
@@ -576,7 +576,7 @@ def test_how_to_go_on_has_every_option(tmp_path, monkeypatch, capsys, name, give
 
 
 def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatch, capsys):
-    said = sweep_options.say
+    said = sweeps.say
 
     def stop(text):
         said(text)
@@ -584,7 +584,7 @@ def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatc
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(sweep_options, "say", stop)
+        patched.setattr(sweeps, "say", stop)
         line = interrupted(
             capsys, "seeds", *SMALL, "--num=2", "--at_once=1", "--workdir", tmp_path / "s"
         )
