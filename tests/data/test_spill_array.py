@@ -80,7 +80,7 @@ from jaxvae.data import spill_array
 spill_array.IN_MEMORY = 1000
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then it is an error like that of a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-grown = spill_array.Growing(np.uint8)
+grown = spill_array.SpillArray(np.uint8)
 for part in range(100):
     grown.extend(np.zeros(1000, np.uint8))
 print(len(grown.array()))

@@ -78,11 +78,11 @@ def test_the_data_report_on_any_terminal(files, monkeypatch, encoding):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("text", ["日本語 é ± 🎷", ODD, "\ud83c alone", "a\\u00e9"])
 def test_json_and_csv_are_the_same_in_every_encoding(monkeypatch, encoding, text):
-    from jaxvae.cli.run_options import _print_csv, _print_json
+    from jaxvae.cli.run_options import print_csv, print_json
 
     def printing(options, rest):
-        _print_json({text: [text]})
-        _print_csv(["tags"], [[json.dumps([text], ensure_ascii=False)]])
+        print_json({text: [text]})
+        print_csv(["tags"], [[json.dumps([text], ensure_ascii=False)]])
         return 0
 
     monkeypatch.setattr(main, "_verify", printing)

@@ -164,9 +164,9 @@ def test_in_another_thread_nothing_is_installed():
 BUSY = """
 import hashlib
 from jaxvae.runtime import signals
-signals.take_as_one({as_one})
+signals.debounce({as_one})
 try:
-    with signals.exit_at_second_signal("at once"), signals.requests() as asked, asked.defer():
+    with signals.exit_at_second_signal("at once"), signals.listen_for_stop() as asked, asked.defer():
         print("ready", flush=True)
         hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})
         print("heard", asked.signum, flush=True)
@@ -240,9 +240,9 @@ print("went on", flush=True)
 @pytest.mark.parametrize(
     "start",
     [
-        "signals.end_at_signals()",
-        "signals.end_at_signals()\nwith signals.requests(): pass",
-        "signals.end_at_signals()\nheld = signals.requests()\n"
+        "signals.exit_on_signal()",
+        "signals.exit_on_signal()\nwith signals.listen_for_stop(): pass",
+        "signals.exit_on_signal()\nheld = signals.listen_for_stop()\n"
         "held.__enter__().clean = lambda: print('cleaned', flush=True)",
     ],
     ids=["from the first line", "after the run", "before it writes"],
@@ -257,8 +257,8 @@ def test_a_program_of_its_own_ends_at_once_where_nothing_can_be_lost(start, sign
 @pytest.mark.parametrize(
     "start",
     [
-        "held = signals.requests()\nheld.__enter__().clean = lambda: print('cleaned')",
-        "signals.end_at_signals()\nheld = signals.requests()\nheld.__enter__()",
+        "held = signals.listen_for_stop()\nheld.__enter__().clean = lambda: print('cleaned')",
+        "signals.exit_on_signal()\nheld = signals.listen_for_stop()\nheld.__enter__()",
     ],
     ids=["someone else's process", "a run that writes"],
 )
@@ -268,7 +268,7 @@ def test_otherwise_it_raises(start):
 
 
 def test_the_handlers_from_before_come_back():
-    start = "signals.end_at_signals()\nsignals.as_before()"
+    start = "signals.exit_on_signal()\nsignals.restore_handlers()"
     done = in_a_process(SWALLOWED.format(start=start, signum=int(signal.SIGTERM)))
     assert done.returncode == -signal.SIGTERM
     done = in_a_process(SWALLOWED.format(start=start, signum=int(signal.SIGINT)))

@@ -20,7 +20,7 @@ def test_a_folder_is_held_by_one_process(tmp_path):
     code = (
         "import sys, pathlib\n"
         "from jaxvae.storage.lock import acquire_run_lock\n"
-        "with claim(pathlib.Path(sys.argv[1])):\n"
+        "with acquire_run_lock(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"
     )

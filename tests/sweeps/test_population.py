@@ -78,7 +78,7 @@ def alone(data, config):
     programs = setup.build_train_context(config, made.graphdef, taxonomy, dataset, Sharding(mesh))
     state, losses = made.initial(config, rows), []
     for _ in range(config.trainer.max_epochs):
-        state, sums = programs.train_epoch(state, programs.numbers, programs.rows_of_epoch(0))
+        state, sums = programs.train_epoch(state, programs.hyperparams, programs.rows_of_epoch(0))
         losses.append(jax.device_get(sums).compute()["loss"])
     return state, losses
 

@@ -293,7 +293,7 @@ def test_an_interrupted_run_resumes_to_the_same_end(clips, when, rows_per_epoch)
             raise Killed
 
     with pytest.raises(Killed):
-        run(clips, "halves", hooks=[signals], **options)
+        run(clips, "halves", hooks=[interrupt], **options)
     assert len(read_epochs(clips / "halves")) == when
     _, halves = run(clips, "halves", **options)
     assert timeless(halves) == timeless(whole)
@@ -574,10 +574,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(clips):
 def test_the_best_survives_a_loss_that_is_not_finite(clips, monkeypatch):
     poison = {"at": 3}
 
+    def overflow(programs, state, watched, line):
+        line |= {"val/loss": math.nan, "val/bce": 0.0, "val/kld": 0.0}
+        return [0.0, 0.0]
+
     def spoil(epoch, metrics, state):
         if epoch == poison["at"]:
-            values = {"loss": math.nan, "bce": 0.0, "kld": 0.0}
-            monkeypatch.setattr("jaxvae.train.loop._validate", lambda *_: (values, [0.0, 0.0]))
+            monkeypatch.setattr("jaxvae.train.loop._validate", overflow)
 
     with pytest.raises(TrainingFailed, match=r"best parameters \(epoch \d\) are kept"):
         run(clips, hooks=[spoil], trainer__max_epochs=6)
@@ -662,7 +665,7 @@ def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(clips, seconds):
 
     for stop in (3, 4):
         with pytest.raises(Killed):
-            run(clips, "parts", hooks=[signals], **options)
+            run(clips, "parts", hooks=[interrupt], **options)
         assert [epoch for epoch, _ in logged(clips / "parts", "train/loss")] == [
             1,
             2,
