@@ -98,7 +98,7 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
                 f"can't be told; put it back, or give another --workdir"
             )
         return
-    before = _recorded_fields(folder)
+    before = recorded_fields(folder)
     may_change = list(RESUMABLE_FIELDS)
     was, now = before.get("trainer.max_epochs"), fields["trainer.max_epochs"]
     if not fields["trainer.scale_batch_with_devices"]:
@@ -118,7 +118,7 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
         )
 
 
-def _recorded_fields(folder: Path) -> dict[str, Any]:
+def recorded_fields(folder: Path) -> dict[str, Any]:
     """The settings a folder was made with; a field that it is too old to know has its default.
 
     That is what was done then: a new field is off unless it is asked for.
@@ -144,7 +144,7 @@ def keep_values_of_older_run(
     if not (folder / "config.json").exists():
         return []
     recorded = dict(schema.flatten(atomic_files.read_json(folder / "config.json")))
-    before = _recorded_fields(folder)
+    before = recorded_fields(folder)
     lines = []
     for name, value in schema.flatten(json.loads(config.to_json())):
         if name in recorded or name in typed or before.get(name) == value:
@@ -177,7 +177,7 @@ def is_finished_run_of(folder: Path, fields: dict[str, Any]) -> bool:
     """
     if not manifest.is_sealed(folder):
         return False
-    before = _recorded_fields(folder)
+    before = recorded_fields(folder)
     return all(
         before.get(name) == fields.get(name)
         for name in {*before, *fields}

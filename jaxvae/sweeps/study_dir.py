@@ -80,7 +80,7 @@ def what_is_wrong(folder: Path, config: ConfigDict) -> str:
       config: what it must have been trained with.
     """
     try:
-        kept = dict(schema.flatten(run_dir.read_config(folder)))
+        kept = run_dir.recorded_fields(folder)
         wrong = verify(folder)[1]
     except InputError as error:
         return str(error)
