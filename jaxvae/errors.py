@@ -1,4 +1,4 @@
-"""How a command can end badly, and the "did you mean" of mistakes that a user can mend."""
+"""Exceptions that end a command, their messages, and the "did you mean" of misspelt names."""
 
 import difflib
 from collections.abc import Iterable
@@ -12,15 +12,15 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: object):
-        # What the user gave is part of it, line breaks and all.
+        # The user's own text, quoted in the message, may have line breaks.
         super().__init__(" ".join(str(message).split()))
 
 
 class Unreadable(InputError):
-    """A file can't be read as things are: another user's, on a disk that fails, for want of memory.
+    """A file can't be read now: it is another user's, the disk fails, or memory ran out.
 
-    That says nothing about what is in it, so nothing is changed, and the same command goes on once
-    the cause is mended.
+    The file's contents may be fine, so nothing is changed, and the same command goes on once the
+    cause is mended.
     """
 
     def __init__(self, path: object, cause: BaseException):
@@ -31,10 +31,10 @@ class Unreadable(InputError):
 
 
 class CommandEnded(RuntimeError):
-    """A command ended otherwise than by success or an InputError.
+    """A command ended with an exit code of its own, by neither success nor an InputError.
 
     Attributes:
-      code: its exit code.
+      code: the exit code.
     """
 
     def __init__(self, message: object, code: int):
@@ -43,14 +43,16 @@ class CommandEnded(RuntimeError):
 
 
 class StudyLost(RuntimeError):
-    """The storage no longer takes or gives what a study is: a full disk, a folder that is gone."""
+    """The storage of a study became unavailable: a full disk, a folder that is gone."""
 
 
 def one_line(error: object, *, kind: bool = False) -> str:
-    """What an exception says; of a long one the end, where the operating system's word is.
+    """Returns an exception's message on one line, a long one without its middle.
+
+    The end of a long message stays, because it has the operating system's own words.
 
     Args:
-      error: the exception, or what a library gives for one.
+      error: the exception, or the value that a library has in its place.
       kind: whether the exception's type comes first.
 
     Returns:
@@ -66,7 +68,7 @@ def one_line(error: object, *, kind: bool = False) -> str:
 
 
 def json_fault(error: Exception) -> str:
-    """What is wrong with a JSON text that could not be read; Python's words, where they help."""
+    """Describes the fault of a JSON text that could not be read, in Python's words if they help."""
     if "set_int_max_str_digits" in str(error):
         return "a number in it is too long"
     return str(error)

@@ -17,7 +17,7 @@ from jaxvae.train.progress import steps_per_epoch
 
 
 def eval_batch_size(num_rows: int, num_tags: int) -> int:
-    """Rows of an evaluation's forward pass: many, while their logits stay within 64 MiB."""
+    """Returns the rows of an evaluation's forward pass: up to 1024, with logits up to 64 MiB."""
     return min(num_rows, 1024, max(16, 2**24 // num_tags))
 
 
@@ -34,7 +34,7 @@ def make_eval_pass(
 ) -> Callable:
     """Builds the compiled pass over a split: every metric, and the posterior of every row.
 
-    Splits of one size share a program: it is kept for equal arguments.
+    The pass is cached by its arguments, so splits of equal size share a program.
 
     Losses use a sampled z (the noise of a row does not depend on the batch size), reconstruction
     metrics the posterior mean.
@@ -45,7 +45,7 @@ def make_eval_pass(
       num_tags: V.
       latent_dim: L.
       batch_size: rows of a forward pass; changes speed, not results.
-      objective: whose loss is measured, at its final weights.
+      objective: the objective whose loss is measured, at its final weights.
       sharding: as for training.
 
     Returns:
@@ -92,7 +92,7 @@ def make_eval_pass(
             body, streaming_metrics.SplitMetrics.empty(latent_dim), inputs
         )
         mean = mean.reshape(padded, latent_dim)[:num_rows]
-        found = total, mean, logvar.reshape(padded, latent_dim)[:num_rows]
-        return sharding.whole(found) if sharding else found
+        outputs = total, mean, logvar.reshape(padded, latent_dim)[:num_rows]
+        return sharding.whole(outputs) if sharding else outputs
 
     return jax.jit(eval_pass)

@@ -1,4 +1,4 @@
-"""What follows training: the best parameters are judged, sampled, exported and written down."""
+"""Evaluates, samples and exports the best parameters after training, and writes the results."""
 
 import shutil
 from pathlib import Path
@@ -31,15 +31,15 @@ _PROBE_ROWS = 256
 
 
 class FittedRun(NamedTuple):
-    """What training left of a run.
+    """A trained run, before its evaluation.
 
     Attributes:
-      config: the run's, every field.
+      config: the run's config, every field.
       model: the static graph and the objective that it was trained with.
       params: the best parameters.
       batch_stats: their running statistics.
       progress: where training ended, and which epoch was best.
-      weights: weights of the loss terms that it was trained with.
+      weights: weights of the loss terms in training.
       taxonomy: what the columns mean.
       dataset: rows and splits.
     """
@@ -76,7 +76,7 @@ class FittedRun(NamedTuple):
 
 
 class _Evaluation(NamedTuple):
-    """Final metrics, and what else the final files need of the evaluation.
+    """Final metrics, and other results of the evaluation that the final files have.
 
     Attributes:
       stages: metrics by stage, each under its logged name.
@@ -107,10 +107,10 @@ def finalize_run(
 
     Args:
       folder: the run's folder, with its `metrics.jsonl`.
-      fitted: what training left.
+      fitted: the trained run.
       models_dir: where copies named after the model go; None makes none.
       terminal: where the summary is printed.
-      tracked: where else the final metrics go.
+      tracked: trackers that get the final metrics, too.
 
     Returns:
       The final metrics by stage, each under its logged name.
@@ -143,7 +143,7 @@ def finalize_run(
 
 
 def _evaluate_splits(folder: Path, fitted: FittedRun) -> _Evaluation:
-    """Evaluates validation and test, and the information of z about training rows."""
+    """Evaluates the validation and test splits, and I(x; z) on training rows."""
     stages: dict[str, dict[str, Any]] = {
         "train": _train_losses(folder, fitted.progress.best_epoch),
     }
@@ -184,7 +184,7 @@ def _decoded_sets(fitted: FittedRun, mean: np.ndarray, test_sets) -> dict[str, A
 
 
 def _references(fitted: FittedRun, test_sets) -> dict[str, float]:
-    """Likelihoods of the test split without a model, for those that have one themselves."""
+    """NLL of the test split under independent tags and the generator; {} for squared error."""
     dataset = fitted.dataset
     if not fitted.model.objective.use_binary_cross_entropy:
         return {}
@@ -246,10 +246,10 @@ def _decode(fitted: FittedRun, z: np.ndarray):
     )
     blocks = []
     for start in range(0, len(z), size):
-        part = z[start : start + size]
-        padded = np.pad(part, ((0, size - len(part)), (0, 0)))
+        block = z[start : start + size]
+        padded = np.pad(block, ((0, size - len(block)), (0, 0)))
         blocks.append(
-            csr_matrix(np.asarray(decode(fitted.params, fitted.batch_stats, padded))[: len(part)])
+            csr_matrix(np.asarray(decode(fitted.params, fitted.batch_stats, padded))[: len(block)])
         )
     return vstack(blocks, format="csr")
 
@@ -261,7 +261,7 @@ def _train_losses(folder: Path, best_epoch: int) -> dict[str, Any]:
 
 
 def _sample(folder: Path, fitted: FittedRun, test_sets) -> dict[str, Any]:
-    """Draws tag sets into `samples.json`; returns what they are like."""
+    """Writes sampled tag sets to `samples.json`; returns their metrics."""
     inference = fitted.config.inference
     samples = sampling.sample_prior(
         fitted.model.graphdef,
@@ -288,7 +288,7 @@ def _sample(folder: Path, fitted: FittedRun, test_sets) -> dict[str, Any]:
 
 
 def _copy(folder: Path, models_dir: Path, name: str) -> str:
-    """Copies the export and the metrics under the model's name; says where they are."""
+    """Copies the export and the metrics under the model's name; returns where, as text."""
     copies = {
         "model.pth": models_dir / f"{name}.pth",
         "model.safetensors": models_dir / f"{name}.safetensors",

@@ -1,4 +1,4 @@
-"""From rows to the terms of an objective: one forward pass, in training and in evaluation alike."""
+"""The forward pass of training and evaluation alike: from rows to the terms of an objective."""
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +20,17 @@ def forward(
     keep: jax.Array | None = None,
     train: bool = False,
 ) -> LossTerms:
-    """Encodes rows, draws z, decodes, and measures.
+    """Encodes rows, draws z, decodes, and returns the terms of the loss.
 
     Args:
       model: the model; its running statistics change where `train` is set.
       columns: `[B, K]` column numbers, padded with V.
-      objective: what the terms are for.
+      objective: the objective that the terms are for.
       noise: `[B, D * L]`, standard normal.
       mask: `[B]`, which rows are real.
-      values: `[B, K]` what dropout made of each entry; None means 1.
-      keep: `[B, 2 H]` what dropout multiplies the hidden layers with, the encoder's first; None
-        means 1.
+      values: `[B, K]`, input weights after dropout (0 or 1 / (1 - p)); None disables dropout.
+      keep: `[B, 2 H]`, dropout masks of the hidden layers, encoder then decoder, concatenated;
+        None disables dropout.
       train: whether batch norm uses this batch's statistics.
     """
     size, draws = len(columns), objective.num_draws
@@ -71,7 +71,7 @@ def forward(
 
 
 def _reconstruction(logits: jax.Array, columns: jax.Array, objective: Objective) -> jax.Array:
-    """The loss `[D * B]` of logits `[D * B, V]` for sparse rows `[B, K]`."""
+    """Reconstruction loss `[D * B]` of logits `[D * B, V]` for sparse rows `[B, K]`."""
     columns = jnp.tile(columns, (objective.num_draws, 1))
     num_tags = logits.shape[-1]
     if objective.use_binary_cross_entropy and num_tags >= SPARSE_LOOKUP_MIN_TAGS:

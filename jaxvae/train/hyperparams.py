@@ -1,4 +1,4 @@
-"""From a config: how long a run is, in steps and epochs, and the numbers it is steered by."""
+"""Derives step counts and hyperparameters from a config."""
 
 import math
 from typing import NamedTuple
@@ -65,8 +65,8 @@ def make_hyperparams(
     Args:
       learning_rate: peak learning rate.
       betas: Adam's decay rates.
-      weight_decay: coupled L2 coefficient, added to the gradient before Adam as torch does; or of
-        the decoupled decay of kernels, where that is chosen.
+      weight_decay: coupled L2 coefficient, added to the gradient before Adam as torch does; or the
+        coefficient of the decoupled decay of kernels, where that is chosen.
       clip_norm: global gradient norm to clip at; 0 is off.
       lr_schedule: "constant" or "cosine" (from the end of warm-up to `total_steps`).
       warmup_steps: steps of linear warm-up from 0.
@@ -74,14 +74,14 @@ def make_hyperparams(
       final_fraction: share of the peak that the cosine ends at.
       dropout_p: input dropout rate in [0, 1).
       hidden_dropout_p: dropout rate of the hidden layers.
-      ema_decay: decay a step of the average of the parameters.
+      ema_decay: decay per step of the parameters' moving average.
       bce_weight: weight of the reconstruction term.
-      kld_weight: weight of the KL term (beta), when its warm-up is over.
+      kld_weight: weight of the KL term (beta) after its warm-up.
       kld_warmup_steps: steps of its warm-up.
       kld_cycles: cycles of a cyclical warm-up.
-      free_bits: nats that each latent dimension has for nothing.
+      free_bits: nats of KL per latent dimension that are not penalised.
       capacity: nats that the rate is held at.
-      max_steps: steps after which none is taken, in the middle of an epoch or not; 0: no end.
+      max_steps: maximum number of optimizer steps, which may end an epoch early; 0: unlimited.
     """
 
     def number(value: float) -> jax.Array:
@@ -117,7 +117,7 @@ def steps_per_epoch_from_config(config: ConfigDict, *, num_rows: int, growth: in
     Args:
       config: every field of `configs/base.py`.
       num_rows: N, training rows.
-      growth: how many times `data.batch_size` a batch has.
+      growth: the batch size as a multiple of `data.batch_size`.
     """
     return progress.steps_per_epoch(
         config.data.rows_per_epoch or num_rows,
@@ -127,11 +127,11 @@ def steps_per_epoch_from_config(config: ConfigDict, *, num_rows: int, growth: in
 
 
 def run_plan_from_config(config: ConfigDict, *, steps: int) -> RunPlan:
-    """How long a config's run is, and how often what happens in it.
+    """Returns the plan of a config's run: its length, and how often it validates and saves.
 
     Args:
       config: every field of `configs/base.py`.
-      steps: of an epoch.
+      steps: optimizer steps of an epoch.
     """
     trainer, total = config.trainer, _total_steps(config, steps)
     return RunPlan(
@@ -153,7 +153,7 @@ def _total_steps(config: ConfigDict, steps: int) -> int:
 
 
 def _warmup_steps(config: ConfigDict, steps: int) -> float:
-    """Steps until the loss has its final weights; a warm-up below 1 is a share of all."""
+    """Steps until the loss has its final weights; a `kld_warmup` below 1 is a share of the run."""
     warmup = config.loss.kld_warmup
     if config.loss.kld_schedule == "constant":
         return 0.0
@@ -161,12 +161,12 @@ def _warmup_steps(config: ConfigDict, steps: int) -> float:
 
 
 def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) -> Hyperparams:
-    """The numbers that a config's compiled programs are called with.
+    """Returns the hyperparameters of a config, which its compiled programs take as inputs.
 
     Args:
       config: every field of `configs/base.py`.
-      steps: of an epoch.
-      growth: how many times `data.batch_size` a batch has.
+      steps: optimizer steps of an epoch.
+      growth: the batch size as a multiple of `data.batch_size`.
 
     Raises:
       InputError: `trainer.max_steps` ends the run before a warm-up ends.
@@ -179,7 +179,7 @@ def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) 
         ("trainer.lr_scheduler.warmup_epochs", warmup_steps),
         ("loss.kld_warmup", kld_warmup_steps),
     ):
-        # Against the epochs it was checked before there were any steps.
+        # The config was validated against `max_epochs` before steps per epoch were known.
         if trainer.max_steps and length >= total_steps:
             raise InputError(
                 f"--config.{field}: a warm-up of {length:,.0f} steps would never end within "

@@ -1,4 +1,4 @@
-"""The host loop: one compiled call, one line, one decision per epoch; resume, stop, save."""
+"""Host-side training loop: runs epochs, logs, validates, saves, stops early, resumes."""
 
 import dataclasses
 import math
@@ -35,22 +35,22 @@ class TrainingFailed(RuntimeError):
 
 @dataclasses.dataclass
 class TrainContext:
-    """The compiled programs of a run and what they are called with."""
+    """The compiled programs of a run and their inputs."""
 
     train_epoch: Callable
     validate: Callable
     hyperparams: Hyperparams
     rows_of_epoch: Callable[[int], jax.Array]
-    """The training rows of an epoch, by its number from 0."""
+    """Returns the training rows of an epoch, by its number from 0."""
     val_rows: jax.Array
     labelled_rows: np.ndarray
-    """The validation rows, on the host, whose silhouette is taken."""
+    """Validation rows, on the host, for the silhouette score."""
     steps: int
     """Optimizer steps of an epoch."""
     gather: Callable
-    """Brings a tree of the state's arrays to where it can be written."""
+    """Gathers a tree of the state's arrays for writing."""
     likelihood_bound: Callable | None = None
-    """The mean bound on -log p(x) of some validation rows, nats, where it chooses the epoch."""
+    """Bounds the mean -log p(x) of some validation rows, nats; None unless the monitor needs it."""
 
 
 def train(
@@ -67,29 +67,29 @@ def train(
     requests: signals.StopRequest,
     check_held: Callable[[], None],
 ) -> tuple[dict, RunProgress]:
-    """Trains to the end, or from where the checkpoints left off.
+    """Trains to the end, from the newest checkpoint if there is one.
 
     Args:
-      programs: what is called each epoch.
+      programs: the compiled programs of the run.
       state: the fresh state; its memory is reused.
-      checkpoints: of the run's folder, to resume from and to write; None in a process that is
-        not the first, which is told.
+      checkpoints: checkpoints of the run's folder, to resume from and to write; None in every
+        process but the first, which sends the others the restored state.
       folder: the run's folder.
-      plan: how long, and how often what.
+      plan: the run's length, and how often it validates and saves.
       terminal: where progress is shown.
-      tensorboard: whether to write its files beside metrics.jsonl.
-      tracked: the run in the trackers that were asked for.
+      tensorboard: whether to write TensorBoard's files beside metrics.jsonl.
+      tracked: the run's trackers.
       hooks: called after each epoch.
-      requests: signals that ask for the end.
-      check_held: called before anything is written; raises where the folder is another's by now.
+      requests: signals that ask the run to stop.
+      check_held: called before each write; raises if another process has taken over the folder.
 
     Returns:
-      (the best parameters and running statistics, where the run stands).
+      (the best parameters and running statistics, the run's progress).
 
     Raises:
       TrainingFailed: the loss stopped being finite.
-      InputError: an epoch has other steps than those before it.
-      Interrupted: SIGINT or SIGTERM came; the epoch it came in is saved.
+      InputError: the number of steps per epoch differs from the checkpoint's.
+      Interrupted: SIGINT or SIGTERM was received; the epoch in training was finished and saved.
       PeerLost: another process of the job ended.
     """
     state, best, progress = _resume(state, checkpoints, folder, terminal)
@@ -122,7 +122,7 @@ def train(
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
             if stop:
                 raise signals.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
-    # An epoch that is saved stays as it is: resumed, the run meets the same bad step again.
+    # A saved epoch is not saved again: after a failure, a resumed run meets the same bad step.
     if saved_epoch != progress.epoch:
         outputs.save(state, best, progress)
     if progress.nonfinite_step >= 0:
@@ -136,14 +136,14 @@ def train(
 
 
 class _Outputs:
-    """Writes epochs and checkpoints; in a process that is not the first, nothing.
+    """Writes epochs and checkpoints, in the first process alone.
 
     Args:
-      gather: brings a tree of arrays to where it can be written.
-      checkpoints: of the run's folder; None in a process that is not the first.
-      tracked: the run in the trackers that were asked for.
+      gather: gathers a tree of arrays for writing.
+      checkpoints: checkpoints of the run's folder; None in every process but the first.
+      tracked: the run's trackers.
       hooks: called after each epoch.
-      check_held: called before anything is written.
+      check_held: called before each write.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class _Outputs:
     def open_log(
         self, folder: Path, terminal: display.Terminal, *, tensorboard: bool, finished: int
     ) -> None:
-        """Opens the log of epochs, and gives trackers those that they lack."""
+        """Opens the log of epochs, and adds to trackers the epochs that they lack."""
         with multihost.raise_together():
             if self._checkpoints is None:
                 return
@@ -188,7 +188,7 @@ class _Outputs:
             hook(line["epoch"], line, state)
 
     def save(self, state: TrainState, best: dict, progress: RunProgress) -> None:
-        """Saves a checkpoint, once the epochs before it are on the disk."""
+        """Saves a checkpoint after the log of its epochs was flushed to the disk."""
         tree = self._gather({"state": state, "best": best})
         if self._checkpoints is None or self._log is None:
             return
@@ -201,7 +201,7 @@ class _Outputs:
 def _check_steps(
     plan: RunPlan, progress: RunProgress, *, step: int, per_epoch: int, folder: Path
 ) -> None:
-    """Raises InputError where an epoch has another number of steps than those before it."""
+    """Raises InputError if the number of steps per epoch differs from the checkpoint's."""
     if plan.steps_after(progress.epoch, per_epoch) != step:
         raise InputError(
             f"{folder} has {step:,} steps behind it in {progress.epoch:,} epochs, but "
@@ -213,7 +213,7 @@ def _check_steps(
 def _train_one_epoch(
     programs: TrainContext, state: TrainState, progress: RunProgress
 ) -> tuple[TrainState, dict[str, Any] | None]:
-    """Trains an epoch; its line is None where a loss or gradient was not finite."""
+    """Trains an epoch; returns (state, line), the line None if a loss or gradient is not finite."""
     started = time.perf_counter()
     rows = programs.rows_of_epoch(progress.epoch)
     state, sums = programs.train_epoch(state, programs.hyperparams, rows)
@@ -229,7 +229,7 @@ def _train_one_epoch(
 def _agree_to_stop(requests: signals.StopRequest, epoch: int, *, due: bool) -> tuple[int, int]:
     """Returns (signal to stop by or 0, whether to save), the same in every process.
 
-    Clocks and signals differ between hosts, and saving takes all of them.
+    All hosts must agree when to save; clocks and signals differ between them.
     """
     preempted = signal.SIGTERM if devices.reached_preemption(epoch) else 0
     stop, is_due = multihost.max_across_hosts(requests.signum or preempted, due)
@@ -237,20 +237,20 @@ def _agree_to_stop(requests: signals.StopRequest, epoch: int, *, due: bool) -> t
 
 
 def _losses(line: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """A split's numbers of an epoch's line, without the prefix of their names."""
+    """Numbers of one split in an epoch's line, by name without the prefix."""
     return {
         name.removeprefix(prefix): value for name, value in line.items() if name.startswith(prefix)
     }
 
 
 def training_line(epoch: int, step: int, sums: Losses, seconds: float) -> dict[str, Any]:
-    """What metrics.jsonl says of an epoch's training.
+    """Returns the line of metrics.jsonl for an epoch's training.
 
     Args:
-      epoch: its number, from 1.
+      epoch: number of the epoch, from 1.
       step: optimizer steps since the start.
-      sums: of its losses.
-      seconds: that it took.
+      sums: sums of the epoch's losses.
+      seconds: duration of the epoch's training.
     """
     return {
         "epoch": epoch,
@@ -290,7 +290,7 @@ def _validate(
 
 @jax.jit
 def _copy(tree):
-    """A copy that outlives the original: the next epoch is given the state's memory."""
+    """Copies a tree, because the next epoch reuses the memory of the state."""
     return jax.tree.map(jnp.copy, tree)
 
 
@@ -302,14 +302,14 @@ def _resume(
 ) -> tuple[TrainState, dict, RunProgress]:
     best = _copy(eval_params(state))
     like = {"state": state, "best": best}
-    found = None
+    checkpoint = None
     with multihost.raise_together():
         if checkpoints is not None:
-            found, damaged = checkpoints.restore(like, set_aside=True)
+            checkpoint, damaged = checkpoints.restore(like, set_aside=True)
             for line in damaged:
                 terminal.say(line)
-    found = _shared(found, like)
-    if found is None:
+    checkpoint = _shared(checkpoint, like)
+    if checkpoint is None:
         if checkpoints is not None and epoch_metrics.has_epochs(folder):
             if aside := set_aside_whole(checkpoints.folder):
                 raise InputError(
@@ -323,16 +323,16 @@ def _resume(
                 f"training starts from the first"
             )
         return state, best, RunProgress()
-    progress = RunProgress.from_facts(found.facts)
+    progress = RunProgress.from_facts(checkpoint.facts)
     if progress.nonfinite_step >= 0:
         raise TrainingFailed(_nonfinite(progress, folder))
     terminal.say(f"Resuming after epoch {progress.epoch}")
-    tree = jax.tree.map(lambda new, old: put(new, old.sharding), found.tree, like)
+    tree = jax.tree.map(lambda new, old: put(new, old.sharding), checkpoint.tree, like)
     return tree["state"], tree["best"], progress
 
 
 def _shared(found: Checkpoint | None, like: dict) -> Checkpoint | None:
-    """What the first process restored, in every process."""
+    """Sends the checkpoint that the first process restored to every process."""
     if not multihost.is_multiprocess():
         return found
 
@@ -358,14 +358,14 @@ def _shared(found: Checkpoint | None, like: dict) -> Checkpoint | None:
 
 
 def _nonfinite(progress: RunProgress, folder: Path) -> str:
-    kept = (
+    saved = (
         f"the best parameters (epoch {progress.best_epoch}) are kept in {folder / 'checkpoints'}"
         if progress.best_epoch
         else "no epoch was finished"
     )
     return (
         f"the loss stopped being finite at epoch {progress.epoch + 1}, step "
-        f"{progress.nonfinite_step}: {progress.nonfinite_terms} overflowed; {kept}. Try a "
+        f"{progress.nonfinite_step}: {progress.nonfinite_terms} overflowed; {saved}. Try a "
         f"lower --config.trainer.optimizer.lr or --config.trainer.gradient_clip_val, in a new "
         f"--workdir"
     )

@@ -1,6 +1,6 @@
 """The objectives and their terms: the one place where terms are weighted and reduced.
 
-Terms are sums over tags or per latent dimension, unweighted; nothing here knows a model class.
+Terms are sums over tags or per latent dimension, unweighted. The module knows no model class.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 
 class LossWeights(NamedTuple):
-    """Weights of the objective's terms: float32 scalars, traced, so that none is a constant."""
+    """Weights of the terms of a loss: float32 scalars, traced, so that none is a constant."""
 
     bce: jax.Array
     kld: jax.Array
@@ -20,12 +20,12 @@ class LossWeights(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """The choices that make another program.
+    """Static options of the loss: changing one recompiles.
 
     Attributes:
-      name: of `OBJECTIVES`.
+      name: a key of `OBJECTIVES`.
       num_draws: D, draws of z for each row.
-      schedule: of `KL_SCHEDULES`.
+      schedule: one of `KL_SCHEDULES`.
       use_binary_cross_entropy: Bernoulli likelihood, else squared error.
     """
 
@@ -39,12 +39,12 @@ ELBO = Objective()
 
 
 class LossTerms(NamedTuple):
-    """What an objective is made of; D draws of z for each of B rows.
+    """Terms of an objective, with D draws of z for each of B rows.
 
     Attributes:
       reconstruction: `[D, B]`, nats (or squared error).
-      rate: `[B]`, KL(q(z|x) || p(z)), in closed form where there is one, else by the draws.
-      kl: `[B, L]`, the rate's parts by dimension.
+      rate: `[B]`, KL(q(z|x) || p(z)), in closed form if there is one, else estimated by the draws.
+      kl: `[B, L]`, the KL of each dimension.
       log_prior: `[D, B]`, log p(z).
       log_posterior: `[D, B]`, log q(z|x).
       z: `[D, B, L]`.
@@ -73,7 +73,7 @@ def elbo(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
 
 
 def free_bits(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
-    """The ELBO with `weights.free_bits` nats of each dimension for nothing (Kingma et al. 2016).
+    """The ELBO with `free_bits` nats of KL per dimension not penalised (Kingma et al. 2016).
 
     A dimension whose KL, averaged over the batch, is under the floor costs the floor, and no
     gradient pulls it further towards the prior.
@@ -106,7 +106,7 @@ def importance_weighted(terms: LossTerms, weights: LossWeights, num_rows: int) -
     """The negative importance-weighted bound of D draws, `[B]` (Burda et al. 2016).
 
     With `doubly_reparameterized` draws its gradient is that of Tucker et al. (2019): the encoder's
-    has no score-function part, whose noise grows with D.
+    has no score-function term, whose noise grows with D.
     """
     del num_rows
     log_weight = -weights.bce * terms.reconstruction
@@ -126,7 +126,7 @@ OBJECTIVES: dict[str, Callable[[LossTerms, LossWeights, int], jax.Array]] = {
     "tcvae": tcvae,
     "iw": importance_weighted,
 }
-"""By name: (terms, weights, N rows of the training split) to the loss of each example `[B]`."""
+"""Functions of (terms, weights, N rows of the training split) to the loss of each example `[B]`."""
 
 
 def _reconstruction(terms: LossTerms, weights: LossWeights) -> jax.Array:
@@ -140,10 +140,11 @@ def _rows(mask: jax.Array) -> jax.Array:
 def total_correlation(
     z: jax.Array, mean: jax.Array, logvar: jax.Array, mask: jax.Array, num_rows: int
 ) -> jax.Array:
-    """Log q(z) - sum_d log q(z_d) of one draw a row, `[B]`, estimated from the batch.
+    """Log q(z) - sum_d log q(z_d) of one draw per row, `[B]`, estimated from the batch.
 
-    q(z) is the mean of q(z|x) over N rows: a row's own has the weight 1/N, the rest stands for all
-    other rows (stratified, Chen et al. 2018, appendix C; here with equal weights).
+    q(z) is the mean of q(z|x) over N rows: a row's own posterior has the weight 1/N, the rest of
+    the batch stands for all other rows (stratified, Chen et al. 2018, appendix C; here with equal
+    weights).
 
     Args:
       z: `[B, L]`, z_b drawn from q(z|x_b).
@@ -153,10 +154,12 @@ def total_correlation(
       num_rows: N.
     """
     size = len(z)
-    others = jnp.maximum(_rows(mask) - 1.0, 1.0)
-    own = jnp.eye(size, dtype=bool)
-    share = jnp.where(own, -jnp.log(float(num_rows)), jnp.log1p(-1.0 / num_rows) - jnp.log(others))
-    # Not -inf: of a batch without any real row the gradient would not be a number.
+    num_others = jnp.maximum(_rows(mask) - 1.0, 1.0)
+    is_own = jnp.eye(size, dtype=bool)
+    share = jnp.where(
+        is_own, -jnp.log(float(num_rows)), jnp.log1p(-1.0 / num_rows) - jnp.log(num_others)
+    )
+    # Not -inf: the gradient of a batch without any real row would be NaN.
     share = jnp.where(mask[None, :], share, -1e30)
 
     def one(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -169,17 +172,17 @@ def total_correlation(
         return joint - jnp.sum(jax.nn.logsumexp(density + share[:, None], axis=0))
 
     # Some rows at a time: [B, B, L] of an evaluation's batch would not fit.
-    found = jax.lax.map(one, (z, share), batch_size=min(size, _PAIRED))
-    return jnp.where(mask, found, 0.0)
+    correlation = jax.lax.map(one, (z, share), batch_size=min(size, _PAIRED))
+    return jnp.where(mask, correlation, 0.0)
 
 
 @jax.custom_vjp
 def doubly_reparameterized(z: jax.Array, log_weight_tap: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Z and a channel of zeros, unchanged; but the gradient of z is weighted once more.
+    """Returns its arguments unchanged, but weights the gradient of z once more (DReG).
 
-    Of the importance-weighted bound a draw's gradient has its normalised weight as a factor; for
-    the encoder the square of it is wanted. `importance_weighted` adds the channel to the log
-    weights, so what comes back along it is that very weight.
+    The gradient of the importance-weighted bound has a draw's normalised weight as a factor, but
+    the encoder needs the square of that weight. `importance_weighted` adds the tap of zeros to the
+    log weights, so the gradient of the tap is the normalised weight.
 
     Args:
       z: `[D, B, L]`.
@@ -217,22 +220,19 @@ def kl_annealing(
       warmup_steps: float scalar.
       cycles: float scalar.
     """
-    done = step.astype(jnp.float32) / jnp.maximum(warmup_steps, 1e-9)
+    progress = step.astype(jnp.float32) / jnp.maximum(warmup_steps, 1e-9)
     if name == "constant":
         return jnp.ones((), jnp.float32)
-    rising = jnp.minimum(done, 1.0)
+    rising = jnp.minimum(progress, 1.0)
     if name == "cosine":
         rising = 0.5 * (1.0 - jnp.cos(jnp.pi * rising))
     elif name == "cyclical":
-        rising = jnp.minimum(1.0, 2.0 * jnp.mod(done * cycles, 1.0))
-    return jnp.where(done < 1.0, rising, 1.0)
+        rising = jnp.minimum(1.0, 2.0 * jnp.mod(progress * cycles, 1.0))
+    return jnp.where(progress < 1.0, rising, 1.0)
 
 
 def anneal_weights(weights: LossWeights, share: jax.Array, objective: str) -> LossWeights:
-    """The weights while they are at a share of their final values.
-
-    It is the KL's that rises, with the objective "capacity" the capacity.
-    """
+    """Scales `kld`, or `capacity` if the objective is "capacity", by `share`."""
     if objective == "capacity":
         return weights._replace(capacity=weights.capacity * share)
     return weights._replace(kld=weights.kld * share)
@@ -242,6 +242,6 @@ def masked_mean(values: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Arr
     """Mean of `[B]` values over real rows: the masked sum over `count`, the rows of the step.
 
     `count` is its own argument because with gradient accumulation a step has more rows than a
-    batch; summing the parts' gradients then gives the gradient of the whole.
+    batch; the gradients of its batches then sum to the gradient of the step.
     """
     return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(count, 1.0)

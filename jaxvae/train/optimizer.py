@@ -10,11 +10,13 @@ from jaxvae.train.hyperparams import Hyperparams
 def learning_rate_schedule(hyperparams: Hyperparams, step: jax.Array) -> jax.Array:
     """The learning rate of a step: linear warm-up, then a cosine to the final fraction.
 
-    optax's schedules want their lengths at trace time; these are traced (see `Hyperparams`).
+    optax's schedules need their lengths at trace time; these are traced (see `Hyperparams`).
     """
-    done = step.astype(jnp.float32)
-    warmup = jnp.minimum(1.0, (done + 1.0) / jnp.maximum(hyperparams.warmup_steps, 1.0))
-    progress = jnp.clip((done - hyperparams.warmup_steps) / hyperparams.decay_steps, 0.0, 1.0)
+    steps_taken = step.astype(jnp.float32)
+    warmup = jnp.minimum(1.0, (steps_taken + 1.0) / jnp.maximum(hyperparams.warmup_steps, 1.0))
+    progress = jnp.clip(
+        (steps_taken - hyperparams.warmup_steps) / hyperparams.decay_steps, 0.0, 1.0
+    )
     cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
     decay = hyperparams.final_fraction + (1.0 - hyperparams.final_fraction) * cosine
     return hyperparams.learning_rate * warmup * decay
@@ -23,11 +25,11 @@ def learning_rate_schedule(hyperparams: Hyperparams, step: jax.Array) -> jax.Arr
 def make_optimizer(
     hyperparams: Hyperparams, step: jax.Array, norm: jax.Array, decoupled: bool
 ) -> optax.GradientTransformation:
-    """Clip, coupled L2, Adam: in this order the chain is torch's Adam(weight_decay) after clip.
+    """Chains clipping, coupled L2 and Adam: torch's Adam(weight_decay) after clipping.
 
-    Decoupled, the decay comes after Adam and touches kernels alone (Loshchilov & Hutter 2019). The
-    global norm is given, since the test for finiteness needs it too: optax's own clipping would
-    read every gradient once more.
+    Decoupled decay comes after Adam and changes kernels alone (Loshchilov & Hutter 2019). The
+    global norm is an argument, since the test for finiteness needs it too: optax's own clipping
+    would read every gradient once more.
     """
     clipped = jnp.where(norm > hyperparams.clip_norm, hyperparams.clip_norm / norm, 1.0)
     adam = optax.scale_by_adam(b1=hyperparams.b1, b2=hyperparams.b2)

@@ -1,4 +1,4 @@
-"""How long a run is, where it stands between epochs, its best validation, and when to stop."""
+"""Run length, progress counters and early stopping."""
 
 import dataclasses
 import math
@@ -8,17 +8,17 @@ from jaxvae.config.monitor import Monitor
 
 
 class RunPlan(NamedTuple):
-    """How long a run is and how often things happen in it.
+    """Length of a run, and how often it validates and saves.
 
     Attributes:
       max_epochs: epochs; the last may be cut short.
-      max_steps: optimizer steps that end the run, wherever in an epoch; 0 leaves it to the epochs.
+      max_steps: maximum number of optimizer steps, which may end an epoch early; 0: unlimited.
       warmup_epochs: epochs until the loss has its final weights; early stopping waits for them.
       check_val_every_n_epoch: epochs between validations.
-      patience: validations without a gain that end the run; 0 never does.
+      patience: validations without a gain that end the run; 0: never.
       min_delta: how much of a gain counts, in the monitor's unit.
-      checkpoint_every_seconds: between checkpoints; 0 saves every epoch.
-      monitor: the number of a validation by which epochs are compared.
+      checkpoint_every_seconds: seconds between checkpoints; 0 saves every epoch.
+      monitor: the validation metric by which epochs are compared.
     """
 
     max_epochs: int
@@ -31,11 +31,11 @@ class RunPlan(NamedTuple):
     monitor: Monitor = Monitor()
 
     def validates(self, epoch: int) -> bool:
-        """Whether the finished epoch of this number is followed by a validation."""
+        """Returns whether a validation follows the epoch of this number."""
         return epoch % self.check_val_every_n_epoch == 0 or epoch == self.max_epochs
 
     def steps_after(self, epoch: int, steps: int) -> int:
-        """Optimizer steps behind a run after some epochs of so many steps each."""
+        """Optimizer steps taken after `epoch` epochs of `steps` steps each."""
         return min(epoch * steps, self.max_steps) if self.max_steps else epoch * steps
 
 
@@ -46,11 +46,11 @@ class RunProgress:
     Attributes:
       epoch: finished epochs.
       best_epoch: the epoch of the best validation, 0 before the first.
-      best_value: what the monitor was then.
+      best_value: the monitor's value at that epoch.
       stale_validations: validations in a row without a gain that counts.
       stopped_early: whether patience ran out.
       nonfinite_step: the first step whose loss was not finite, -1 while there is none.
-      nonfinite_terms: which of the loss's terms those were, in words.
+      nonfinite_terms: the terms of the loss that were not finite, in words.
     """
 
     epoch: int = 0
@@ -63,19 +63,19 @@ class RunProgress:
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> "RunProgress":
-        """The counters of a checkpoint; one from before there were monitors has a `best_loss`."""
+        """Restores the counters of a checkpoint; older ones call `best_value` `best_loss`."""
         renamed = {"best_loss": "best_value"}
         return cls(**{renamed.get(name, name): value for name, value in facts.items()})
 
     def observe(self, value: float, plan: RunPlan) -> bool:
-        """Takes in a validation.
+        """Updates the best value and early stopping after a validation.
 
         Args:
-          value: of the plan's monitor.
-          plan: the run's: while its warm-up lasts, patience waits.
+          value: the value of the plan's monitor.
+          plan: the run's plan; patience waits while its warm-up lasts.
 
         Returns:
-          Whether it is the best so far (by however little).
+          Whether the value is the best so far, by however little.
         """
         if math.isnan(value):
             gain = -math.inf
@@ -91,10 +91,10 @@ class RunProgress:
         return True
 
     def fail(self, step: int, values: dict[str, float]) -> None:
-        """Notes that the loss stopped being finite.
+        """Records that the loss stopped being finite.
 
         Args:
-          step: the first step where it was not.
+          step: the first step whose loss was not finite.
           values: the loss's terms by name, `bce` and `kld`, of the epoch or the validation.
         """
         names = {

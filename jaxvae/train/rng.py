@@ -1,4 +1,4 @@
-"""What is random in training and validation: batch order, dropout and noise.
+"""Random numbers of training and validation: batch order, dropout and noise.
 
 All are pure functions of the run's root key and the epoch or step, so the state of the data
 iterator is one integer, and a resumed run draws what an uninterrupted one does.
@@ -20,9 +20,9 @@ def epoch_permutation(
 ) -> jax.Array:
     """Row numbers of an epoch `[length]`: each once, then `num_rows`, the empty row.
 
-    One sort by random words, where `jax.random.permutation` sorts two or three times so that no tie
-    is left: two rows of equal words (none among thousands, one row in 400 of ten million) keep
-    their order among themselves, wherever the two may come to lie.
+    Sorts once by random words; `jax.random.permutation` sorts two or three times to leave no tie.
+    Rows with equal words (none among thousands, one row in 400 of ten million) keep their relative
+    order; the bias is negligible.
 
     Args:
       key: the run's root key.
@@ -39,15 +39,15 @@ def epoch_permutation(
 
 
 def step_uniforms(key: jax.Array, steps: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The random numbers of some steps, uniform on (-1, 1).
+    """Draws the random numbers of some steps, uniform on (-1, 1).
 
-    A step's are a function of the root key and its number alone, and a row's do not depend on how
-    many rows follow it.
+    Those of a step are a function of the root key and the step alone, and those of a row do not
+    depend on how many rows follow it.
 
     Args:
       key: the run's root key.
       steps: `[S]`, numbers of the steps.
-      shape: of one step's numbers.
+      shape: the shape of one step's random numbers.
 
     Returns:
       `[S, *shape]`.
@@ -62,13 +62,13 @@ def step_uniforms(key: jax.Array, steps: jax.Array, shape: tuple[int, ...]) -> j
 
 
 class RandomLayout(NamedTuple):
-    """How the random numbers of a row are used: their counts.
+    """Number of random values a row needs, by purpose.
 
     Attributes:
       entries: K, one for each entry of a row.
       noise: D times L, for the draws of z.
-      rates: 1 where every row has a dropout rate of its own, else 0.
-      hidden: the hidden units with dropout, encoder's and decoder's together.
+      rates: 1 if each row has its own dropout rate, else 0.
+      hidden: hidden units with dropout, of encoder and decoder together.
     """
 
     entries: int
@@ -78,12 +78,12 @@ class RandomLayout(NamedTuple):
 
 
 class StepRandomness(NamedTuple):
-    """What a step draws for its rows.
+    """Dropout masks and noise of a step's rows.
 
     Attributes:
-      values: `[..., B, K]`, what dropout makes of each entry.
+      values: `[..., B, K]`, input weights after dropout (0 or 1 / (1 - p)).
       noise: `[..., B, D * L]`, standard normal.
-      keep: `[..., B, hidden]`, what dropout multiplies hidden units with; None without.
+      keep: `[..., B, hidden]`, dropout masks of the hidden units; None without dropout.
     """
 
     values: jax.Array
@@ -94,14 +94,14 @@ class StepRandomness(NamedTuple):
 def split_uniforms(
     uniforms: jax.Array, layout: RandomLayout, *, rate: jax.Array, hidden_rate: jax.Array
 ) -> StepRandomness:
-    """Makes of random numbers `[..., B, sum(layout)]` on (-1, 1) what a step needs.
+    """Turns random numbers `[..., B, sum(layout)]` on (-1, 1) into dropout masks and noise.
 
     Args:
-      uniforms: one row's numbers side by side.
-      layout: their use.
-      rate: input dropout. Where rows have rates of their own, they are uniform from 0 to twice
-        this, but under 0.95.
-      hidden_rate: dropout of hidden units.
+      uniforms: the random numbers, those of a row along the last axis.
+      layout: how many of them serve each purpose.
+      rate: input dropout rate. Rates of single rows are uniform from 0 to twice this, but under
+        0.95.
+      hidden_rate: dropout rate of hidden units.
     """
     stops = np.cumsum(layout)
     entries, noise, rates, hidden = jnp.split(uniforms, stops[:-1], axis=-1)

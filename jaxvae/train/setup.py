@@ -1,6 +1,6 @@
-"""From a config and its data to what trains: model, fresh states, compiled programs.
+"""Builds the model, fresh states and compiled programs of a config and its data.
 
-With `schedule` and `train`, the only room that sees a config object.
+Only this module, `hyperparams`, `trainer` and `finalize` take config objects in training.
 """
 
 import functools
@@ -31,12 +31,12 @@ from jaxvae.train.train_state import TrainState, make_init_fn
 
 
 class ModelSetup(NamedTuple):
-    """What runs of one shape share: everything that is compiled.
+    """The model and its initialiser, shared by all runs with the same compiled program.
 
     Attributes:
       graphdef: the model's static graph.
-      initial: a fresh state from (config, training rows `[N, K]`); only the numbers of the config
-        may differ from the one the blueprint was made of.
+      initial: makes a fresh state from (config, training rows `[N, K]`); the config may differ
+        from the one that the model was built from in its numbers alone.
       objective: what is minimised.
     """
 
@@ -46,7 +46,7 @@ class ModelSetup(NamedTuple):
 
 
 def build_model(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> ModelSetup:
-    """The model of a config, and how its states are made.
+    """Builds the model of a config and its initialiser.
 
     Args:
       config: every field of `configs/base.py`.
@@ -81,13 +81,13 @@ def build_model(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> ModelS
 def _make_init_inputs(
     *, inputs: tuple[tuple[str, tuple[int, ...]], ...], average: bool, decoupled: bool, **arguments
 ) -> tuple[nnx.GraphDef, Callable[..., TrainState]]:
-    """Compiles what makes fresh states of a model: see `make_init_fn`.
+    """Compiles the initialiser of a model: see `make_init_fn`.
 
     Args:
-      inputs: names and shapes of what the rows say of a fresh model.
+      inputs: names and shapes of the data-dependent initial values.
       average: whether an average of the parameters is kept.
       decoupled: whether weight decay stands apart from Adam.
-      **arguments: of `VAE`.
+      **arguments: arguments of `VAE`.
     """
 
     def build(rngs: nnx.Rngs, inputs: dict[str, Any]) -> VAE:
@@ -103,21 +103,21 @@ def _make_init_inputs(
 
 
 def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """What the rows say of a fresh model."""
+    """Data-dependent initial values: log-odds of the tags, and pseudo-inputs of the VampPrior."""
     inputs = {}
     if config.model.decoder_bias == "log_odds":
         present = encoding.tag_counts(rows, num_tags) + 0.5
         log_odds = np.log(present) - np.log(len(rows) + 1.0 - present)
         inputs["log_odds"] = log_odds.astype(np.float32)
     if config.model.prior == "vamp":
-        drawn = np.random.default_rng(config.seed).permutation(len(rows))
-        chosen = rows[np.resize(drawn, config.model.prior_components)]
-        inputs["pseudo_inputs"] = encoding.to_multi_hot(chosen, num_tags).astype(np.float32)
+        order = np.random.default_rng(config.seed).permutation(len(rows))
+        pseudo_rows = rows[np.resize(order, config.model.prior_components)]
+        inputs["pseudo_inputs"] = encoding.to_multi_hot(pseudo_rows, num_tags).astype(np.float32)
     return inputs
 
 
 def objective_from_config(config: ConfigDict) -> Objective:
-    """What a config says is minimised."""
+    """Returns the objective of a config."""
     loss = config.loss
     return Objective(
         name=loss.objective,
@@ -136,7 +136,7 @@ def build_train_epoch(
     batch_size: int,
     sharding: Sharding | None = None,
 ) -> Callable:
-    """The training epoch of a config: see `make_train_epoch`; `num_rows` is the split's."""
+    """Builds the training epoch of a config: see `make_train_epoch`; `num_rows` is the split's."""
     hidden = sum(resolve_hidden_dims(config.model.hidden_dim, config.model.hidden_dims))
     return train_epoch.make_train_epoch(
         graphdef,
@@ -145,7 +145,7 @@ def build_train_epoch(
         num_tags=num_tags,
         latent_dim=config.model.latent_dim,
         batch_size=batch_size,
-        # Rows that come in a random order need no other.
+        # Streamed rows are already shuffled.
         shuffle=config.data.shuffle and not config.data.rows_per_epoch,
         accumulate=config.trainer.accumulate_grad_batches,
         objective=objective_from_config(config),
@@ -164,7 +164,7 @@ def build_eval_epoch(
     num_tags: int,
     sharding: Sharding | None = None,
 ) -> Callable:
-    """The pass over the validation split: see `eval_epoch.make_eval_pass`."""
+    """Builds the pass over the validation split: see `eval_epoch.make_eval_pass`."""
     return eval_epoch.make_eval_pass(
         graphdef,
         num_rows=num_rows,
@@ -179,19 +179,19 @@ def build_eval_epoch(
 def build_likelihood_bound(
     config: ConfigDict, graphdef: nnx.GraphDef, *, val_rows: np.ndarray, num_tags: int
 ) -> tuple[Callable | None, np.ndarray]:
-    """The bound that chooses a config's epochs, if one does: see `make_likelihood_bound`.
+    """Builds the likelihood bound of a config whose monitor it is: see `make_likelihood_bound`.
 
     Args:
       config: every field of `configs/base.py`.
       graphdef: the model's static graph.
-      val_rows: `[N, K]`, of the validation split.
+      val_rows: `[N, K]`, rows of the validation split.
       num_tags: V.
 
     Returns:
       (the compiled bound or None, the rows it is called with, spread evenly over the split).
     """
-    chosen = np.linspace(0, len(val_rows) - 1, min(len(val_rows), monitor.MAX_ROWS)).astype(int)
-    rows = val_rows[chosen]
+    positions = np.linspace(0, len(val_rows) - 1, min(len(val_rows), monitor.MAX_ROWS)).astype(int)
+    rows = val_rows[positions]
     if config.trainer.monitor != "val/nll_iw":
         return None, rows
     bound = likelihood.make_likelihood_bound(
@@ -212,7 +212,7 @@ def build_train_context(
     dataset: Dataset,
     sharding: Sharding,
 ) -> loop.TrainContext:
-    """The compiled programs of one run, on a mesh, with the rows placed."""
+    """Builds the compiled programs of a run, and places its rows on the mesh."""
     growth = sharding.mesh.shape["data"] if config.trainer.scale_batch_with_devices else 1
     train, val = dataset.splits["train"], dataset.splits["val"]
     num_tags = taxonomy.num_tags
@@ -220,7 +220,7 @@ def build_train_context(
     bound, bound_rows = build_likelihood_bound(
         config, graphdef, val_rows=dataset.rows[val], num_tags=num_tags
     )
-    # A program for one device need not know of the others.
+    # A program for one device needs no sharding.
     several = sharding if sharding.mesh.size > 1 else None
     return loop.TrainContext(
         train_epoch=build_train_epoch(
@@ -239,7 +239,7 @@ def build_train_context(
         val_rows=sharding.place_rows(dataset.rows, val, num_tags=num_tags),
         labelled_rows=dataset.rows[val[: split_metrics.SILHOUETTE_ROWS]],
         steps=steps,
-        # One process writes what it has, wherever it lies.
+        # With a single process, arrays can be saved where they are; no gather is needed.
         gather=sharding.gather if not sharding.is_here else lambda tree: tree,
         likelihood_bound=bound and functools.partial(bound, rows=bound_rows),
     )
@@ -248,16 +248,20 @@ def build_train_context(
 def _make_epoch_rows(
     config: ConfigDict, dataset: Dataset, sharding: Sharding, num_tags: int
 ) -> Callable[[int], jax.Array]:
-    """The training rows of each epoch: all of them, or its share of a stream."""
+    """Returns a function of an epoch to its training rows: all, or the epoch's share of a stream.
+
+    Raises:
+      InputError: the rows do not fit in the memory of a device.
+    """
     positions = dataset.splits["train"]
     shares = sharding.mesh.shape["data"]
-    needed, there = (
+    needed, memory = (
         len(positions) * dataset.rows[:1].nbytes // shares,
         devices.device_memory_bytes(sharding.mesh),
     )
-    if not config.data.rows_per_epoch and there and 2 * needed > there:
+    if not config.data.rows_per_epoch and memory and 2 * needed > memory:
         raise InputError(
-            f"{len(positions):,} training rows need {needed:,} of a device's {there:,} bytes of "
+            f"{len(positions):,} training rows need {needed:,} of a device's {memory:,} bytes of "
             f"memory; set --config.data.rows_per_epoch, such as {len(positions) // 100}, to bring "
             f"them there an epoch at a time"
         )

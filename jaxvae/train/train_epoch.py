@@ -1,6 +1,6 @@
 """A whole epoch of training as one compiled call: shuffle, gather, step by step.
 
-The host gets sums of the losses back.
+The call returns sums of the losses to the host.
 """
 
 import functools
@@ -24,7 +24,7 @@ from jaxvae.train.train_step import Batch, StepOptions, random_layout, train_ste
 _WASTE = 1 / 16
 """Share of an epoch that may be padding; beyond it the last batch is compiled at its own size."""
 _DRAWN = 1 << 15
-"""Random numbers that are drawn at a time, for as many steps as they last."""
+"""Random numbers drawn at a time, for as many steps as they suffice."""
 
 
 def _last_batch(num_rows: int, batch_size: int, accumulate: int) -> int:
@@ -33,10 +33,10 @@ def _last_batch(num_rows: int, batch_size: int, accumulate: int) -> int:
     At its own size it costs a second compilation of the step, and saves the work on its padding.
     The rows and their noise are the same either way.
     """
-    rest = num_rows % batch_size
+    remainder = num_rows % batch_size
     padded = steps_per_epoch(num_rows, batch_size) * batch_size
-    worth_it = accumulate == 1 and batch_size - rest > _WASTE * padded
-    return rest if worth_it else 0
+    worth_it = accumulate == 1 and batch_size - remainder > _WASTE * padded
+    return remainder if worth_it else 0
 
 
 @functools.lru_cache(maxsize=8)
@@ -56,7 +56,7 @@ def make_train_epoch(
     decoupled: bool = False,
     sharding: Sharding | None = None,
 ) -> Callable[[TrainState, Hyperparams, jax.Array], tuple[TrainState, streaming_metrics.Losses]]:
-    """Builds the compiled training epoch, which is kept for equal arguments: runs share it.
+    """Builds the compiled training epoch, cached by its arguments, so that runs share it.
 
     Args:
       graphdef: the model's static graph (see `train_state.create_train_state`).
@@ -64,7 +64,7 @@ def make_train_epoch(
       num_tags: V.
       latent_dim: L.
       batch_size: rows of a forward pass, over all devices.
-      split_rows: rows of the training split that an epoch's are drawn from; None: N.
+      split_rows: rows of the training split that an epoch draws its rows from; None: N.
       shuffle: whether the order is drawn anew each epoch.
       accumulate: batches whose gradients make one optimizer step; their sum is divided by their
         rows once, so 2 batches of 16 are one of 32 (batch norm sees 16).
@@ -76,8 +76,8 @@ def make_train_epoch(
 
     Returns:
       A jitted function of (state, hyperparams, rows) to (state, sums of the losses). `rows` is
-      `[N + 1, K]` or longer: the epoch's, and empty rows behind that padding points to. Steps that
-      `hyperparams.max_steps` leaves no room for are not taken. The state is donated.
+      `[N + 1, K]` or longer: the epoch's rows, followed by at least one empty row used as padding.
+      Steps beyond `hyperparams.max_steps` are skipped. The state is donated.
     """
     options = StepOptions(
         graphdef=graphdef,
@@ -103,8 +103,8 @@ class _EpochPlan(NamedTuple):
     Attributes:
       num_rows: N, rows of the epoch.
       steps: optimizer steps.
-      whole: those of them that have a whole batch's shape.
-      in_whole: rows, and places of padding, in these.
+      whole: steps whose batch has the full shape.
+      in_whole: rows of these steps, padding included.
       last: rows of a last batch that is compiled at its own size, else 0.
       step_shape: (accumulate, batch size).
     """
@@ -120,15 +120,18 @@ class _EpochPlan(NamedTuple):
     def of(cls, *, num_rows: int, batch_size: int, accumulate: int) -> "_EpochPlan":
         steps = steps_per_epoch(num_rows, batch_size, accumulate)
         last = _last_batch(num_rows, batch_size, accumulate)
-        whole = steps - 1 if last else steps
-        in_whole = whole * accumulate * batch_size
-        return cls(num_rows, steps, whole, in_whole, last, (accumulate, batch_size))
+        num_whole = steps - 1 if last else steps
+        in_whole = num_whole * accumulate * batch_size
+        return cls(num_rows, steps, num_whole, in_whole, last, (accumulate, batch_size))
 
     def chunks(self, width: int) -> tuple[int, int]:
-        """(steps whose random numbers are drawn at a time, how many times), for W of a row."""
-        most = max(1, _DRAWN // math.prod((*self.step_shape, width)))
-        turns = -(-self.whole // most)
-        return -(-self.whole // turns) if self.whole else 0, turns
+        """Returns (steps of a chunk, number of chunks), for W random numbers per row.
+
+        A chunk is the steps whose random numbers are drawn at a time.
+        """
+        max_steps = max(1, _DRAWN // math.prod((*self.step_shape, width)))
+        num_chunks = -(-self.whole // max_steps)
+        return -(-self.whole // num_chunks) if self.whole else 0, num_chunks
 
 
 def _run_epoch(
@@ -152,10 +155,10 @@ def _run_epoch(
     )
 
     def draw_batches(steps: jax.Array, row_numbers: jax.Array) -> Batch:
-        """The batches of some steps, `[S, A, B, ...]`; beyond `max_steps` they are empty."""
+        """Returns the batches of some steps, `[S, A, B, ...]`, empty beyond `max_steps`."""
         uniforms = rng.step_uniforms(state.key, steps, (*row_numbers.shape[1:], width))
-        taken = steps < hyperparams.max_steps
-        return _gather(rows, row_numbers, uniforms, taken, plan.num_rows, options.sharding)
+        is_taken = steps < hyperparams.max_steps
+        return _gather(rows, row_numbers, uniforms, is_taken, plan.num_rows, options.sharding)
 
     def advance(number: jax.Array | int, carry: tuple, batches: Batch) -> tuple:
         state, total = carry
@@ -163,27 +166,27 @@ def _run_epoch(
         state, sums = train_step(state, batch, hyperparams, options=options)
         return state, total.merge(sums)
 
-    # A generator's many small operations are a ninth of a small step, so they run for several
-    # steps at once, and devices exchange rows as often. Both loops have an end that is known
-    # when they are compiled, since a GPU has to ask the host about any other. The last chunk is
-    # padded with empty steps, which leave the state as it is.
-    together, turns = plan.chunks(width)
+    # The random generator's many small operations take a ninth of a small step, so numbers are
+    # drawn, and rows exchanged between devices, for several steps at once. Both loops have a
+    # length that is known at compile time, since a GPU has to ask the host about any other. The
+    # last chunk is padded with empty steps, which leave the state unchanged.
+    chunk_steps, num_chunks = plan.chunks(width)
     batches = order[: plan.in_whole].reshape(plan.whole, *plan.step_shape)
-    behind = [(0, turns * together - plan.whole), (0, 0), (0, 0)]
-    batches = jnp.pad(batches, behind, constant_values=plan.num_rows)
+    padding = [(0, num_chunks * chunk_steps - plan.whole), (0, 0), (0, 0)]
+    batches = jnp.pad(batches, padding, constant_values=plan.num_rows)
 
     def train_chunk(number: jax.Array, carry: tuple) -> tuple:
-        at = number * together + jnp.arange(together)
-        drawn = draw_batches(start + at, batches[at])
-        return jax.lax.fori_loop(0, together, lambda n, carry: advance(n, carry, drawn), carry)
+        offsets = number * chunk_steps + jnp.arange(chunk_steps)
+        chunk = draw_batches(start + offsets, batches[offsets])
+        return jax.lax.fori_loop(0, chunk_steps, lambda n, carry: advance(n, carry, chunk), carry)
 
     carry = state, streaming_metrics.Losses.empty()
     if plan.whole:
-        carry = jax.lax.fori_loop(0, turns, train_chunk, carry)
+        carry = jax.lax.fori_loop(0, num_chunks, train_chunk, carry)
     if plan.last:
-        at = (start + plan.whole)[None]
-        drawn = draw_batches(at, order[plan.in_whole :].reshape(1, 1, plan.last))
-        carry = advance(0, carry, drawn)
+        last_step = (start + plan.whole)[None]
+        last_batch = draw_batches(last_step, order[plan.in_whole :].reshape(1, 1, plan.last))
+        carry = advance(0, carry, last_batch)
     state, total = carry
     return state, options.sharding.whole(total) if options.sharding else total
 
@@ -196,7 +199,7 @@ def _gather(
     num_rows: int,
     sharding: Sharding | None,
 ) -> Batch:
-    """The batches of S steps, each where its devices are.
+    """Gathers the batches of S steps, sharded over the devices.
 
     Args:
       rows: `[N + 1, K]` or longer, the epoch's rows and an empty one.
@@ -207,9 +210,9 @@ def _gather(
       sharding: how arrays lie on several devices.
     """
     if sharding is not None:
-        behind = sharding.padded(row_numbers.shape[-1]) - row_numbers.shape[-1]
-        row_numbers = _pad(row_numbers, -1, behind, num_rows)
-        uniforms = sharding.split(_pad(uniforms, -2, behind, 0.0))
+        padding = sharding.padded(row_numbers.shape[-1]) - row_numbers.shape[-1]
+        row_numbers = _pad(row_numbers, -1, padding, num_rows)
+        uniforms = sharding.split(_pad(uniforms, -2, padding, 0.0))
     columns = sharding.take(rows, row_numbers) if sharding else rows[row_numbers]
     mask = (row_numbers < num_rows) & taken[:, None, None]
     return Batch(mask, jnp.sum(mask.astype(jnp.float32), axis=(1, 2)), columns, uniforms)

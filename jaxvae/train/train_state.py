@@ -1,4 +1,4 @@
-"""What training carries from step to step, the numbers it is steered by, and the optimizer."""
+"""The train state: its arrays, its update by gradients, its initialisation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def apply_gradients(
     decoupled: bool = False,
     real: jax.typing.ArrayLike = True,
 ) -> TrainState:
-    """One optimizer step, or none: a non-finite loss or gradient freezes the state for good.
+    """Takes one optimizer step; a non-finite loss or gradient freezes the state for good instead.
 
     Args:
       state: the state before the step.
@@ -58,7 +58,7 @@ def apply_gradients(
       loss: the step's scalar loss.
       hyperparams: the tunable numbers.
       decoupled: whether weight decay stands apart from Adam.
-      real: False for a step without rows, which is none.
+      real: whether the batch has any rows; if not, the state is returned unchanged.
     """
     norm = global_norm(gradients)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -95,18 +95,20 @@ def apply_gradients(
 
 
 def _update_ema(state: TrainState, params: dict, decay: jax.Array) -> dict:
-    """The moving average after a step; a young one forgets faster and is not held to its start."""
+    """Updates the EMA with a warm-up: the effective decay is min(decay, (1 + t) / (10 + t))."""
     if not state.average:
         return {}
-    done = state.step.astype(jnp.float32)
-    kept = jnp.minimum(decay, (1.0 + done) / (10.0 + done))
-    return jax.tree.map(lambda old, new: kept * old + (1.0 - kept) * new, state.average, params)
+    steps_taken = state.step.astype(jnp.float32)
+    effective = jnp.minimum(decay, (1.0 + steps_taken) / (10.0 + steps_taken))
+    return jax.tree.map(
+        lambda old, new: effective * old + (1.0 - effective) * new, state.average, params
+    )
 
 
 def make_init_fn(
     build: Callable[..., nnx.Module], *inputs, average: bool = False, decoupled: bool = False
 ) -> tuple[nnx.GraphDef, Callable[..., TrainState]]:
-    """Splits a model once into its static graph and a function that makes fresh states of it.
+    """Splits a model into its static graph and an initialiser of its state.
 
     Args:
       build: makes the initialised module from (rngs, *inputs); traced, so that it is one compiled
@@ -160,11 +162,11 @@ def create_train_state(
     average: bool = False,
     decoupled: bool = False,
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """The static graph and one fresh state: see `make_init_fn`."""
+    """Returns the static graph and one fresh state: see `make_init_fn`."""
     graphdef, initial = make_init_fn(build, *inputs, average=average, decoupled=decoupled)
     return graphdef, initial(seed, *inputs)
 
 
 def eval_params(state) -> dict:
-    """What is judged, and kept at its best: the averaged parameters where there are any."""
+    """Returns the variables used for evaluation: EMA parameters if kept, else the raw ones."""
     return {"params": state.average or state.params, "batch_stats": state.batch_stats}

@@ -16,7 +16,7 @@ from jaxvae.train.train_state import TrainState, apply_gradients
 
 
 class StepOptions(NamedTuple):
-    """Static options of a training step: another value is another compiled program.
+    """Static options of a training step: changing one recompiles.
 
     Attributes:
       graphdef: the model's static graph (see `train_state.create_train_state`).
@@ -56,10 +56,10 @@ class Batch(NamedTuple):
 
 
 def random_layout(options: StepOptions, entries: int) -> rng.RandomLayout:
-    """Returns which random numbers a row of K entries needs in a step.
+    """Returns the number of random values that a row of K entries needs in a step, by purpose.
 
     Args:
-      options: of the step.
+      options: the step's options.
       entries: K.
     """
     return rng.RandomLayout(
@@ -73,7 +73,7 @@ def random_layout(options: StepOptions, entries: int) -> rng.RandomLayout:
 def train_step(
     state: TrainState, batch: Batch, hyperparams: Hyperparams, *, options: StepOptions
 ) -> tuple[TrainState, Losses]:
-    """Takes one optimizer step; a batch without rows leaves the state as it is.
+    """Takes one optimizer step; a batch without rows leaves the state unchanged.
 
     Gradients of the micro-batches are summed and divided by the rows of the whole step once, so two
     of 16 rows are one of 32 (batch norm sees 16).
@@ -87,7 +87,7 @@ def train_step(
     Returns:
       (the state after the step, sums of the losses over its rows).
     """
-    drawn = rng.split_uniforms(
+    randomness = rng.split_uniforms(
         batch.uniforms,
         random_layout(options, batch.columns.shape[-1]),
         rate=hyperparams.dropout_p,
@@ -97,19 +97,19 @@ def train_step(
     gradient = jax.value_and_grad(_batch_loss, has_aux=True)
 
     def micro_step(batch_stats: dict, inputs: tuple):
-        columns, mask, drawn = inputs
+        columns, mask, randomness = inputs
         return gradient(
             state.params,
             batch_stats,
             columns,
             mask=mask,
-            drawn=drawn,
+            drawn=randomness,
             count=batch.num_rows,
             weights=weights,
             options=options,
         )
 
-    micro_batches = (batch.columns, batch.mask, drawn)
+    micro_batches = (batch.columns, batch.mask, randomness)
     if len(batch.mask) == 1:
         first = jax.tree.map(lambda leaf: leaf[0], micro_batches)
         (loss, (batch_stats, sums)), grads = micro_step(state.batch_stats, first)
@@ -155,7 +155,7 @@ def _batch_loss(
     weights: LossWeights,
     options: StepOptions,
 ) -> tuple[jax.Array, tuple[dict, Losses]]:
-    """Returns a micro-batch's share of the step's mean loss, and what else came of it."""
+    """Returns a micro-batch's share of the mean loss, and (running statistics, sums of losses)."""
     model = nnx.merge(options.graphdef, params, batch_stats)
     terms = forward(
         model,

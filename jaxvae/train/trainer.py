@@ -40,9 +40,9 @@ def train_and_evaluate(
     hooks: Sequence[Hook] = (),
     models_dir: str | Path = "models",
 ) -> dict[str, dict[str, Any]]:
-    """Trains, judges, samples and exports a model; the same folder again resumes.
+    """Trains, evaluates, samples and exports a model; an unfinished run in `workdir` resumes.
 
-    A finished run of the same config that is whole is left as it is.
+    An intact finished run of the same config is left unchanged.
 
     Args:
       config: every field of `configs/base.py`.
@@ -56,17 +56,17 @@ def train_and_evaluate(
       The final metrics, nested as in `metrics.json`; {} in a process that is not the first.
 
     Raises:
-      InputError: something given is wrong; nothing was written.
-      PeerLost: another process of the job ended; what was saved stands.
+      InputError: an argument or a file is wrong; nothing was written.
+      PeerLost: another process of the job ended; saved checkpoints stay.
       TrainingFailed: the loss stopped being finite; the best parameters so far are kept.
-      Interrupted: SIGINT or SIGTERM came; during training, after the epoch it came in was saved.
+      Interrupted: SIGINT or SIGTERM was received; in training, its epoch was saved first.
     """
     validation.validate(config)
     trainer = config.trainer
     compilation_cache.enable_compilation_cache()
     devices.configure_platform(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
-    with contextlib.ExitStack() as held:
-        session = _Session(config, run_path(workdir), overrides or {}, held)
+    with contextlib.ExitStack() as opened:
+        session = _Session(config, run_path(workdir), overrides or {}, opened)
         inputs = session.prepare()
         if session.is_finished(inputs):
             return session.report_finished()
@@ -98,7 +98,7 @@ def train_and_evaluate(
 
 
 class _Inputs(NamedTuple):
-    """What a run is trained on.
+    """Devices and data of a run.
 
     Attributes:
       sharding: the devices, and how arrays lie on them.
@@ -114,13 +114,13 @@ class _Inputs(NamedTuple):
 class _Session:
     """One process's part in a run, from the lock of its folder to its last epoch.
 
-    Of several processes the first alone writes, prints and holds the folder.
+    Only the first of several processes writes, prints and locks the folder.
 
     Args:
       config: every field.
       folder: the run's folder.
-      overrides: what the user typed.
-      held: closes, at the end, what the session opens.
+      overrides: values that the user typed on the command line.
+      held: closes, at the end, everything that the session opens.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class _Session:
         self.config, self.folder, self.overrides = config, folder, overrides
         self.plain = json.loads(config.to_json())
         self._held = held
-        # Under jax.distributed, a scheduler's SIGTERM is its business: all hosts must agree.
+        # jax.distributed itself handles a scheduler's SIGTERM, since all hosts must agree.
         distributed = jax.distributed.is_initialized()
         ignore = (signal.SIGTERM,) if distributed else ()
         self.requests = held.enter_context(signals.listen_for_stop(ignore=ignore))
@@ -151,7 +151,8 @@ class _Session:
         """Locks the folder and loads the data; nothing is written yet.
 
         Raises:
-          InputError: the folder is another's, or holds another run, or something given is wrong.
+          InputError: another process uses the folder, it holds another run, or an argument or a
+            file is wrong.
         """
         config, trainer = self.config, self.config.trainer
         with multihost.raise_together():
@@ -173,25 +174,25 @@ class _Session:
 
     def is_finished(self, inputs: _Inputs) -> bool:
         """Returns whether the folder holds this very run, finished and whole."""
-        asked = dict(schema.flatten(self.plain))
-        whole = (
+        fields = dict(schema.flatten(self.plain))
+        is_intact = (
             self.is_primary
-            and run_dir.is_finished_run_of(self.folder, asked)
+            and run_dir.is_finished_run_of(self.folder, fields)
             and not verify(self.folder)[1]
         )
-        return multihost.broadcast_from_primary(whole, [])[0]
+        return multihost.broadcast_from_primary(is_intact, [])[0]
 
     def report_finished(self) -> dict[str, dict[str, Any]]:
-        """Says that the run is finished, and gives trackers what they lack of it."""
+        """Prints that the run is finished, and adds to trackers what they lack of it."""
         self.requests.clean = None
-        asked = dict(schema.flatten(self.plain))
-        self.terminal.say(run_dir.finished_message(self.folder, asked))
+        fields = dict(schema.flatten(self.plain))
+        self.terminal.say(run_dir.finished_message(self.folder, fields))
         if not self.is_primary:
             return {}
         return _tell_trackers(self.folder, self.config, self.overrides, self.terminal)
 
     def build(self, inputs: _Inputs) -> tuple[setup.ModelSetup, TrainState, loop.TrainContext]:
-        """Builds the model, a fresh state, and what is compiled for them."""
+        """Builds the model, a fresh state, and the compiled programs."""
         config, dataset = self.config, inputs.dataset
         train_split = dataset.splits["train"]
         model = setup.build_model(config, inputs.taxonomy, len(train_split))
@@ -202,7 +203,7 @@ class _Session:
         return model, state, context
 
     def begin(self, inputs: _Inputs, state: TrainState) -> trackers.TrackerGroup:
-        """Opens trackers and writes the first files: from here on the folder is a run's."""
+        """Opens trackers and writes the run's first files."""
         self.requests.clean = None  # a signal must close trackers from here on
         tracked = trackers.no_trackers()
         with multihost.raise_together():
@@ -248,7 +249,7 @@ class _Session:
         """Trains from the newest checkpoint, if there is one, to the end.
 
         Returns:
-          (the best parameters and running statistics, where training ended).
+          (the best parameters and running statistics, the run's progress).
         """
         with contextlib.ExitStack() as training:
             training.enter_context(self.requests.defer())
@@ -277,7 +278,7 @@ class _Session:
 def _tell_trackers(
     folder: Path, config: ConfigDict, overrides: dict[str, Any], terminal: display.Terminal
 ) -> dict[str, dict[str, Any]]:
-    """Gives trackers what they lack of a finished run; returns its final metrics."""
+    """Adds to trackers what they lack of a finished run; returns its final metrics."""
     stages = atomic_files.read_json(folder / "metrics.json")
     tracked = trackers.open_trackers(
         config.logger.name,
@@ -298,11 +299,11 @@ def _tell_trackers(
 
 
 def _nothing() -> None:
-    """What a process checks that writes nothing."""
+    """No-op lock check for processes that write nothing."""
 
 
 def _what_all_must_share(plain: dict, taxonomy: Taxonomy, dataset: Dataset) -> dict[str, str]:
-    """What processes compare before they train: paths may differ, what lies there may not."""
+    """Facts that must be equal in all processes: file contents, but not file paths."""
     paths = {"data.dataset_name", "data.taxonomy_path"}
     fields = {name: value for name, value in schema.flatten(plain) if name not in paths}
     return {

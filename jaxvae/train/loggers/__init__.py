@@ -1,4 +1,4 @@
-"""Where a run's metrics go: the log, the terminal, TensorBoard and trackers.
+"""Destinations of a run's metrics: the log, the terminal, TensorBoard and trackers.
 
-A new tracker is a module here.
+Each tracker has a module of its own.
 """

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: messages, a progress bar, a summary."""
+"""Terminal output of a run: messages, a progress bar, a summary."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ _LINE_EVERY_SECONDS = 5.0
 class PlainConsole(Console):
     """Standard error, on which text is shown as it is: no markup, no emoji codes, no links.
 
-    Its reader may go away: rich would end the process then, and a run with it.
+    A run survives a broken pipe, on which rich would end the process.
 
     Args:
       quiet: whether nothing is shown.
@@ -26,12 +26,12 @@ class PlainConsole(Console):
         super().__init__(stderr=True, markup=False, emoji=False, highlight=False, quiet=quiet)
 
     def on_broken_pipe(self) -> None:
-        """Goes on in silence."""
+        """Discards all further output."""
         self.quiet = True
 
 
 class Terminal:
-    """What a run says while it goes on: to standard error, so that pipes stay clean."""
+    """Prints a run's messages and progress to standard error, so that pipes stay clean."""
 
     def __init__(self, *, progress_bar: bool = True, silent: bool = False):
         self._console = PlainConsole(quiet=silent)
@@ -39,7 +39,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Prints a line or a block as it is."""
-        with contextlib.suppress(OSError):  # what is said is not worth a run
+        with contextlib.suppress(OSError):  # a lost message is no reason to end a run
             self._console.print(text, soft_wrap=True)
 
     def summary(self, title: str, rows: dict[str, str]) -> None:
@@ -89,16 +89,16 @@ class ProgressDisplay:
         if self._progress is not None:
             self._progress.update(self._task, completed=line["epoch"], losses=losses)
             return
-        now, epoch = time.monotonic(), line["epoch"]
+        clock, epoch = time.monotonic(), line["epoch"]
         if self._first is None:
-            self._first, self._started = epoch, now
-        due = now - self._last >= _LINE_EVERY_SECONDS or epoch == self._total
+            self._first, self._started = epoch, clock
+        due = clock - self._last >= _LINE_EVERY_SECONDS or epoch == self._total
         if due:
-            self._last = now
-            self._say(f"epoch {epoch}/{self._total}  {losses}{self._left(epoch, now)}")
+            self._last = clock
+            self._say(f"epoch {epoch}/{self._total}  {losses}{self._left(epoch, clock)}")
 
     def _left(self, epoch: int, now: float) -> str:
-        done = epoch - (self._first or 0)
-        if not done or epoch == self._total:
+        finished = epoch - (self._first or 0)
+        if not finished or epoch == self._total:
             return ""
-        return f"  {(now - self._started) / done * (self._total - epoch):.0f} s left"
+        return f"  {(now - self._started) / finished * (self._total - epoch):.0f} s left"

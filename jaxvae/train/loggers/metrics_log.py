@@ -16,24 +16,24 @@ class MetricsLog:
 
     Args:
       folder: the run's folder.
-      tensorboard: whether TensorBoard's files are wanted.
-      finished: epochs that a resumed run has behind it; later lines are dropped, since they will
-        be written again.
+      tensorboard: whether to write TensorBoard's files.
+      finished: epochs that a resumed run has finished; later lines are dropped, since they will be
+        written again.
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool, finished: int):
         self._path = folder / "metrics.jsonl"
         lines = self._path.read_bytes().splitlines() if self._path.exists() else []
-        kept: list[bytes] = []
+        valid: list[bytes] = []
         for line in lines:
             # Each epoch once and in order, whatever happened to the file in the meantime.
-            if (_epoch_of(kept[-1]) if kept else 0) < _epoch_of(line) <= finished:
-                kept.append(line)
+            if (_epoch_of(valid[-1]) if valid else 0) < _epoch_of(line) <= finished:
+                valid.append(line)
         with atomic_write(self._path) as file:
-            file.write(b"".join(line + b"\n" for line in kept))
+            file.write(b"".join(line + b"\n" for line in valid))
         self._events = None
         self.note = ""
-        if lost := sorted(set(range(1, finished + 1)) - {_epoch_of(line) for line in kept}):
+        if lost := sorted(set(range(1, finished + 1)) - {_epoch_of(line) for line in valid}):
             self.note = (
                 f"{self._path}: damaged: of {finished:,} epochs it lacks {len(lost):,}, the first "
                 f"is {lost[0]}; they are part of the model and are not trained again"
@@ -55,7 +55,7 @@ class MetricsLog:
           line: has `epoch`, `step` and metrics by logged name.
           kl_per_dimension: `[L]` nats on the validation split, for TensorBoard alone.
         """
-        # Never made anew: where the folder is gone, and made again by someone, the run must end.
+        # Do not recreate the file: if the folder was replaced, the run must fail.
         with name_file_in_errors(self._path), open(self._path, "ab", opener=_open_existing) as file:
             file.write((json.dumps(finite_json(line), allow_nan=False) + "\n").encode())
         if self._events is not None:
@@ -63,7 +63,7 @@ class MetricsLog:
                 self._events.append(line, kl_per_dimension)
 
     def sync(self) -> None:
-        """Puts the lines on the disk: a checkpoint must not know of epochs that the log lacks."""
+        """Flushes the log before a checkpoint, so that it covers every checkpointed epoch."""
         for path in (self._path, *([self._events.path] if self._events else [])):
             with name_file_in_errors(path), path.open("rb") as file:
                 os.fsync(file.fileno())

@@ -12,9 +12,9 @@ from typing import Any
 _PARAMS = 100
 """Most parameters that MLflow takes at once."""
 _METRICS = 1000
-"""Most metrics."""
+"""Most metrics that MLflow takes at once."""
 _EVERY_SECONDS = 1.0
-"""Epochs wait so long and are given together: a transaction takes as long as a small epoch."""
+"""Epochs are written together after this time: a transaction takes as long as a small epoch."""
 _LONGEST = 6000
 _FILE = "sqlite:///"
 _LOCAL = ("sqlite:", "file:", "/", ".")
@@ -22,7 +22,7 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # Its own patience, minutes, is the training's as well: each epoch waits for the answer.
+    # Training waits for each answer, and MLflow's default timeouts are minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
@@ -47,13 +47,13 @@ class MlflowRun:
             self.sync()
 
     def sync(self) -> None:
-        """Writes what waits; it is there when the database, or the server, has said so."""
+        """Writes the waiting metrics; returns once the database or the server has them."""
         if self._waiting:
             self._client.log_batch(self.key, metrics=self._waiting)
         self._waiting, self._written = [], time.monotonic()
 
     def finish(self, metrics: Mapping[str, float], files: Sequence[Path], epoch: int) -> None:
-        """Adds final metrics and files, and ends the run well."""
+        """Adds final metrics and files, and ends the run as finished."""
         self._add(metrics, epoch)
         self.sync()
         for file in files:
@@ -61,15 +61,17 @@ class MlflowRun:
         self._client.set_terminated(self.key, "FINISHED")
 
     def close(self) -> None:
-        """Ends the run as broken off."""
+        """Ends the run as interrupted."""
         self.sync()
         self._client.set_terminated(self.key, "KILLED")
 
     def _add(self, values: Mapping[str, float], epoch: int) -> None:
         from mlflow.entities import Metric
 
-        now = int(1000 * time.time())
-        self._waiting += [Metric(name, float(value), now, epoch) for name, value in values.items()]
+        milliseconds = int(1000 * time.time())
+        self._waiting += [
+            Metric(name, float(value), milliseconds, epoch) for name, value in values.items()
+        ]
 
 
 def open_run(
@@ -90,46 +92,46 @@ def open_run(
     with _alone(uri):
         client = MlflowClient(tracking_uri=uri)
         try:
-            found = client.get_run(key)
+            run = client.get_run(key)
             client.update_run(key, status="RUNNING")
         except MlflowException:  # it is new, or was tracked elsewhere
-            found = client.create_run(_experiment(client, project), run_name=name)
-    key = found.info.run_id
-    # A parameter is written once; of those that may change, the first value stays.
-    fields = [(field, value) for field, value in _flat(config) if field not in found.data.params]
+            run = client.create_run(_experiment(client, project), run_name=name)
+    key = run.info.run_id
+    # MLflow's parameters can't be changed, so a changed field keeps its first value.
+    fields = [(field, value) for field, value in _flat(config) if field not in run.data.params]
     params = [Param(field, str(value)[:_LONGEST]) for field, value in fields]
     for first in range(0, len(params), _PARAMS):
         client.log_batch(key, params=params[first : first + _PARAMS])
-    return MlflowRun(client, key, int(found.data.metrics.get("epoch", 0)))
+    return MlflowRun(client, key, int(run.data.metrics.get("epoch", 0)))
 
 
 @contextlib.contextmanager
 def _alone(uri: str) -> Iterator[None]:
-    """Of runs that start at once one makes the tables of a SQLite file: two would spoil them."""
+    """Locks the folder of a SQLite file, so that concurrent runs do not both create the schema."""
     with contextlib.ExitStack() as stack:
-        # No folder, or a file system without locks: then as if there were no other run.
+        # Without a folder, or without file locks, goes on as if there were no other run.
         with contextlib.suppress(OSError):
             if uri.startswith(_FILE):
-                place = Path(uri.removeprefix(_FILE).partition("?")[0]).parent
-                folder = os.open(place, os.O_RDONLY)
+                parent = Path(uri.removeprefix(_FILE).partition("?")[0]).parent
+                folder = os.open(parent, os.O_RDONLY)
                 stack.callback(os.close, folder)  # and with it the lock
                 fcntl.flock(folder, fcntl.LOCK_EX)
         yield
 
 
 def _experiment(client, project: str) -> str:
-    """The number of the experiment of this name, made where it is missing."""
+    """Returns the id of the experiment of this name, which is made if missing."""
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(project)
-    if found is None:
+    experiment = client.get_experiment_by_name(project)
+    if experiment is None:
         try:
             return client.create_experiment(project)
         except MlflowException:
-            found = client.get_experiment_by_name(project)
-            if found is None:
-                raise  # and not since another run has made it meanwhile
-    return found.experiment_id
+            experiment = client.get_experiment_by_name(project)
+            if experiment is None:
+                raise  # it is not that another run has made it meanwhile
+    return experiment.experiment_id
 
 
 def _flat(config: Mapping[str, Any], prefix: str = ""):

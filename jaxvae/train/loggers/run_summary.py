@@ -14,17 +14,17 @@ def summarize_run(
     Args:
       folder: the run's folder.
       stages: final metrics by stage, under their logged names.
-      summary: what `summary.json` has.
+      summary: the contents of `summary.json`.
       copies: where the copies named after the model are; "" for none.
     """
     test = stages["test"]
     independent = test.get("test/independent_nll")
     trainer = summary["config"]["trainer"]
-    chosen = Monitor(trainer["monitor"], trainer["monitor_mode"])
+    monitor = Monitor(trainer["monitor"], trainer["monitor_mode"])
     unit = "nats" if independent is not None else "squared error and nats"
     rows = {
         "best epoch": f"{summary['best_epoch']} of {summary['epochs']} "
-        f"({chosen.direction} {chosen.name})",
+        f"({monitor.direction} {monitor.name})",
         "test loss": f"{test['test/loss']:.3f} = reconstruction {test['test/bce']:.3f}, "
         f"KL {test['test/kld']:.3f} ({unit} per row, before weights)",
         "test Jaccard, Hamming": f"{test['test/jaccard_index']:.3f}, "
@@ -43,11 +43,12 @@ def summarize_run(
             f"{test['test/generator_nll']:.3f} nats per row: the corpus's own generator"
         )
     if "inference" in stages:
-        drawn = stages["inference"]
+        samples = stages["inference"]
         rows["samples"] = (
-            f"{drawn['inference/unique_combinations']} distinct sets of "
-            f"{drawn['inference/num_samples']}, {drawn['inference/avg_tags_per_sample']:.2f} tags "
-            f"each, {drawn['inference/empty_sets']} empty: samples.json"
+            f"{samples['inference/unique_combinations']} distinct sets of "
+            f"{samples['inference/num_samples']}, "
+            f"{samples['inference/avg_tags_per_sample']:.2f} tags "
+            f"each, {samples['inference/empty_sets']} empty: samples.json"
         )
     rows["export"] = (
         f"model.pth, read back: logits differ by at most {summary['largest_logit_difference']:.1e}"

@@ -3,10 +3,10 @@
 Curves; the KL of every latent dimension as a histogram; at the end the final metrics as the hparams
 plugin shows them.
 
-A run that was killed has epochs in its file that it will train again. Its next start begins a file
-of its own with the mark that TensorBoard knows for this: what came before, from that step on, no
-longer counts. Written here and not by TensorBoard's writer, whose thread meets a full disk where
-nobody can catch it, and whose buffer a killed process takes along.
+A run that was killed has epochs in its file that it will train again. Its next start begins a new
+file with a START event, on which TensorBoard drops earlier data from that step on. TensorBoard's
+own writer is not used, because its thread meets a full disk where the error can't be caught, and
+its buffer is lost with a killed process.
 """
 
 import importlib.util
@@ -24,19 +24,19 @@ from jaxvae.runtime.escapes import escaped
 KL_PER_DIMENSION = "val/kl_per_dimension"
 _FORMAT = "brain.Event:2"
 _BINS = 30
-"""As many as TensorBoard draws."""
+"""Bins of a histogram, as many as TensorBoard draws."""
 
 
 def is_installed() -> bool:
-    """Whether TensorBoard is there."""
+    """Returns whether TensorBoard is installed."""
     return importlib.util.find_spec("tensorboard") is not None
 
 
 class EventFile:
-    """One start of a run, as a file for TensorBoard.
+    """The event file of one start of a run.
 
     Args:
-      folder: where the files of all its starts are; made if missing.
+      folder: the folder of all the run's event files, made if missing.
       first_epoch: the epoch this start begins with.
 
     Attributes:
@@ -47,12 +47,12 @@ class EventFile:
         from tensorboard.compat.proto import event_pb2
 
         folder.mkdir(parents=True, exist_ok=True)
-        # Read in the order of their names, so the clock is finer here than a restart is quick.
+        # TensorBoard reads files in name order, so the timestamp has microseconds.
         name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
         self.path = folder / name
         self._add(event_pb2.Event(wall_time=time.time(), file_version=_FORMAT))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        # At the first start too: TensorBoard takes a mark for a restart only if it saw one before.
+        # At the first start, too: TensorBoard takes a START for a restart only if it saw another.
         self._add(event_pb2.Event(wall_time=time.time(), step=first_epoch, session_log=start))
 
     def append(
@@ -61,8 +61,8 @@ class EventFile:
         """Adds an epoch.
 
         Args:
-          line: of `metrics.jsonl`; the numbers with a stage in their name become curves.
-          kl_per_dimension: `[L]` nats, where the epoch has a validation.
+          line: a line of `metrics.jsonl`; numbers with a stage in their name become curves.
+          kl_per_dimension: `[L]` nats, if the epoch has a validation.
         """
         values = _scalars(line)
         if kl_per_dimension is not None:
@@ -85,15 +85,15 @@ class EventFile:
 def write_final(
     folder: Path, *, fields: Mapping[str, Any], metrics: Mapping[str, Any], epochs: int
 ) -> None:
-    """Adds what a finished run came to, for TensorBoard's hparams page; the last such file counts.
+    """Writes config and final metrics for TensorBoard's hparams page, which shows the last file's.
 
-    The metrics stand one step behind the last epoch: there the mark of a later start, of this file
-    or of training that goes on, takes those of an earlier one away.
+    Final metrics are written at step `epochs + 1`, so that the START event of a later file, of this
+    function or of further training, purges them.
 
     Args:
-      folder: where the event files are.
+      folder: the folder of the event files.
       fields: the config as {dotted name: value}.
-      metrics: final metrics by name; those that are no numbers are left out.
+      metrics: final metrics by name; values that are not numbers are left out.
       epochs: epochs trained.
     """
     from tensorboard.compat.proto import summary_pb2

@@ -22,10 +22,10 @@ _COLUMNS = ("tags", "number of tags", "concept of most tags", "first tag")
 def write_projector(folder: Path, mean: np.ndarray, rows: np.ndarray, taxonomy: Taxonomy) -> None:
     """Writes `projector_config.pbtxt`, `tensors.tsv` and `metadata.tsv`.
 
-    The two tables also load in a projector that stands alone.
+    The two tables also load in a standalone projector.
 
     Args:
-      folder: where TensorBoard finds a run.
+      folder: the run's folder of TensorBoard files.
       mean: `[N, L]` posterior means.
       rows: `[N, K]` column numbers of the same rows, rising, padded with V.
       taxonomy: what the columns mean.
@@ -39,7 +39,7 @@ def write_projector(folder: Path, mean: np.ndarray, rows: np.ndarray, taxonomy: 
         owners = [concepts[column] for column in columns]
         tags = taxonomy.names(columns)
         line_of_tags = ", ".join(map(quote_tag, tags))
-        # Of concepts with as many tags, the first.
+        # A tie between concepts goes to the first.
         cells = (line_of_tags, str(len(tags)), max(owners, key=owners.count), tags[0])
         labels.append("\t".join(" ".join(cell.split()) for cell in cells))
     atomic_files.write_text(folder / "tensors.tsv", tensors + "\n")

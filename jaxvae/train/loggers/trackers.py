@@ -1,7 +1,7 @@
 """Experiment trackers beside the run's own files: Weights & Biases, trackio, MLflow.
 
-One interface, a room for each behind it. What a tracker has is made to agree with `metrics.jsonl`
-at every start, so each epoch is in it once however often the run was killed. Nothing is sent
+One interface, with a module for each tracker. Every start makes a tracker agree with
+`metrics.jsonl`, so it has each epoch once, however often the run was killed. Nothing is sent
 anywhere unless `logger.name` asks for it, and a tracker that fails while a run trains is given up:
 the run goes on without it.
 """
@@ -20,9 +20,9 @@ from jaxvae.storage import atomic_files
 from jaxvae.train.loggers import mlflow_tracker, trackio_tracker, wandb_tracker
 
 FILE = "trackers.json"
-"""In a run's folder: what its runs are called where they are tracked."""
+"""File in a run's folder with the run's names and keys in its trackers."""
 ARTIFACTS = ("model.pth", "model.safetensors", "model.json", "metrics.json", "report.html")
-"""Files of a run's folder that `logger.artifacts` attaches, those that are there."""
+"""Files of a run's folder that `logger.artifacts` attaches if they exist."""
 _LONGEST_NAME = 120
 _UNNAMED = ("model_name", "logger", "trainer.enable_progress_bar")
 
@@ -31,9 +31,9 @@ class Tracker(Protocol):
     """A run in one tracker. Any of its methods may raise; the caller then gives it up.
 
     Attributes:
-      key: what finds it at the next start.
+      key: the identifier by which the next start finds the run.
       last_epoch: the last epoch it has from earlier starts; 0 for none.
-      adds_final: whether final metrics that it is given twice are in it twice.
+      adds_final: whether adding final metrics twice duplicates them.
     """
 
     key: str
@@ -44,21 +44,21 @@ class Tracker(Protocol):
         """Adds an epoch: numbers by logged name."""
 
     def sync(self) -> None:
-        """Raises where what was added did not arrive; called before a checkpoint."""
+        """Raises if added epochs did not arrive; called before a checkpoint."""
 
     def finish(self, metrics: Mapping[str, float], files: Sequence[Path], epoch: int) -> None:
-        """Adds the final metrics (none where it has them) and files, and ends it well."""
+        """Adds final metrics (none if it has them) and files, and ends the run as finished."""
 
     def close(self) -> None:
-        """Ends it as a run that was broken off and may go on."""
+        """Ends the run as interrupted; it may be resumed."""
 
 
 class _Kind(NamedTuple):
-    """How a tracker is opened, the modules it takes, and what pip calls them.
+    """A kind of tracker: its opener, the modules that it imports, and their pip packages.
 
-    `open_run` has the arguments `name` (what the run is called), `key` (tells it from others of
-    that name; the same at every start), `config` (nested), `folder` (the run's), `project` (what it
-    is listed under) and `offline` (nothing may leave this machine).
+    `open_run` has the arguments `name` (the run's name), `key` (tells it from others of that name;
+    the same at every start), `config` (nested), `folder` (the run's folder), `project` (the project
+    that lists the run) and `offline` (nothing may leave this machine).
     """
 
     open_run: Callable[..., Tracker]
@@ -78,7 +78,7 @@ _KINDS = {
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Raises InputError, with what to install, for a tracker that is not there."""
+    """Raises InputError, which says what to install, for a tracker that is not installed."""
     for name in names:
         kind = _KINDS.get(name)
         if kind and any(importlib.util.find_spec(module) is None for module in kind.modules):
@@ -88,26 +88,26 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 def run_name(model_name: str, overrides: Mapping[str, Any]) -> str:
-    """What a run is called: its model's name and what the user typed, as "vae kld_weight=4.0".
+    """Returns a run's name, the model's with the overrides behind it, as "vae kld_weight=4.0".
 
     Args:
       model_name: the config's `model_name`.
       overrides: values by dotted field name.
     """
-    shown = [
+    named = [
         (field, value)
         for field, value in overrides.items()
         if not any(field == name or field.startswith(name + ".") for name in _UNNAMED)
     ]
-    leaves = [field.rpartition(".")[2] for field, _ in shown]
-    parts = [model_name]
-    for (field, value), leaf in zip(shown, leaves, strict=True):
+    leaves = [field.rpartition(".")[2] for field, _ in named]
+    words = [model_name]
+    for (field, value), leaf in zip(named, leaves, strict=True):
         if isinstance(value, str):
-            value = Path(value).name  # of a file, not where it lies
+            value = Path(value).name  # a file's name without its folder
         elif isinstance(value, list | tuple):
             value = ",".join(map(str, value))
-        parts.append(f"{leaf if leaves.count(leaf) == 1 else field}={value}")
-    name = " ".join(parts)
+        words.append(f"{leaf if leaves.count(leaf) == 1 else field}={value}")
+    name = " ".join(words)
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
@@ -116,10 +116,10 @@ class TrackerGroup:
 
     Args:
       trackers: by name, as opened.
-      say: is told, once each, which of them was given up and why.
-      kept: of each what its run's folder remembers, with `final`, the epochs after which it was
-        given the final metrics.
-      keep: called when that changed.
+      say: called once for each tracker that is given up, with its name and the reason.
+      kept: each tracker's entry in `trackers.json`, with `final`, the epochs after which the final
+        metrics were added.
+      keep: called when an entry changed.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class TrackerGroup:
         self._say, self._kept, self._keep = say, kept, keep
 
     def catch_up(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Gives each tracker the epochs of `metrics.jsonl` that it lacks."""
+        """Adds to each tracker the epochs of `metrics.jsonl` that it lacks."""
         for line in lines:
             self.append(line)
 
@@ -149,7 +149,7 @@ class TrackerGroup:
                     tracker.append(line["epoch"], values)
 
     def sync(self) -> None:
-        """Finds out which trackers fail in silence."""
+        """Gives up trackers that failed silently."""
         for name, tracker in self._all():
             with self._giving_up(name):
                 tracker.sync()
@@ -157,7 +157,7 @@ class TrackerGroup:
     def finish(
         self, stages: Mapping[str, Mapping[str, Any]], *, folder: Path, artifacts: bool, epoch: int
     ) -> None:
-        """Adds what a finished run came to.
+        """Adds the results of a finished run.
 
         Args:
           stages: the final metrics, nested as in `metrics.json`.
@@ -180,7 +180,7 @@ class TrackerGroup:
                 self._keep()
 
     def close(self) -> None:
-        """Ends what was not finished: the run was broken off, and may go on."""
+        """Ends trackers that are not finished, as of an interrupted run that may be resumed."""
         for name, tracker in self._all():
             with self._giving_up(name):
                 tracker.close()
@@ -193,7 +193,7 @@ class TrackerGroup:
     def _giving_up(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # theirs: of a library, a server, a disk
+        except Exception as error:  # of a library, a server, a disk
             tracker = self._trackers.pop(name, None)
             with contextlib.suppress(Exception):  # its threads and processes end, if they still can
                 if tracker is not None:
@@ -204,7 +204,7 @@ class TrackerGroup:
 
 
 def no_trackers() -> TrackerGroup:
-    """A run that is in no tracker."""
+    """Returns the group of a run without trackers."""
     return TrackerGroup({}, say=lambda text: None, kept={}, keep=lambda: None)
 
 
@@ -216,37 +216,38 @@ def open_trackers(
     overrides: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> TrackerGroup:
-    """Opens the trackers of a run, the same runs in them as at its earlier starts.
+    """Opens the trackers of a run, and in them the same runs as at its earlier starts.
 
     Args:
-      names: from the config's `logger.name`; those that are no trackers of this room are left out.
-      folder: the run's folder; `trackers.json` in it keeps what finds them again.
-      config: the whole config, nested; `logger` in it says how.
-      overrides: what the user typed, for the name.
-      say: is told which tracker was given up.
+      names: from the config's `logger.name`; names that are not trackers are left out.
+      folder: the run's folder, whose `trackers.json` has the keys of earlier starts.
+      config: the whole config, nested; its `logger` has the project and `offline`.
+      overrides: values that the user typed, for the name.
+      say: called with a message for each tracker that is given up.
 
     Raises:
-      InputError: one is not installed, or can't be opened; nothing of it was written.
+      InputError: a tracker is not installed or can't be opened; a new `trackers.json` is removed.
     """
     check_installed(names)
     names = [name for name in names if name in _KINDS]
     if not names:
         return no_trackers()
     logger, path = config["logger"], folder / FILE
-    kept = atomic_files.read_json(path) if path.exists() else {}
-    kept.setdefault("name", escaped(run_name(config["model_name"], overrides)))
+    record = atomic_files.read_json(path) if path.exists() else {}
+    record.setdefault("name", escaped(run_name(config["model_name"], overrides)))
     # In another project it is another run.
-    places = {name: f"{name}:{logger['project']}" for name in names}
-    mine = {name: kept.setdefault(place, {}) for name, place in places.items()}
+    entries = {name: f"{name}:{logger['project']}" for name in names}
+    mine = {name: record.setdefault(entry, {}) for name, entry in entries.items()}
     opened: dict[str, Tracker] = {}
     is_new = not path.exists()
     try:
         for name in names:
             mine[name].setdefault("key", uuid.uuid4().hex[:8])
-        atomic_files.write_json(path, kept)  # before: a run that is killed meanwhile is found again
+        # Written before opening, so that a run that is killed meanwhile is found again.
+        atomic_files.write_json(path, record)
         for name in names:
             opened[name] = _KINDS[name].open_run(
-                name=kept["name"],
+                name=record["name"],
                 key=mine[name]["key"],
                 config=escaped(config),
                 folder=folder,
@@ -254,7 +255,7 @@ def open_trackers(
                 offline=logger["offline"],
             )
             mine[name]["key"] = opened[name].key
-        atomic_files.write_json(path, kept)
+        atomic_files.write_json(path, record)
     except BaseException as error:
         TrackerGroup(opened, say=lambda text: None, kept={}, keep=lambda: None).close()
         if is_new:
@@ -265,12 +266,12 @@ def open_trackers(
             f"--config.logger.name={name}: it can't be opened: {one_line(error, kind=True)}"
         ) from error
     return TrackerGroup(
-        opened, say=say, kept=mine, keep=lambda: atomic_files.write_json(path, kept)
+        opened, say=say, kept=mine, keep=lambda: atomic_files.write_json(path, record)
     )
 
 
 def _numbers(values: Mapping[str, Any], leave_out: Sequence[str] = ()) -> dict[str, float]:
-    """Of some values those that a chart can show."""
+    """Returns the values that a chart can show: finite numbers."""
     return {
         name: value
         for name, value in values.items()

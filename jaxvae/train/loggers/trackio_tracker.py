@@ -29,14 +29,14 @@ class TrackioRun:
         self._sent = epoch
 
     def sync(self) -> None:
-        """Raises where an epoch that was given to its thread some time ago is not stored."""
-        now = time.monotonic()
-        if self._local and now - self._looked > _ARRIVES_SECONDS:
+        """Raises if trackio's thread has not stored an epoch that it got some time ago."""
+        clock = time.monotonic()
+        if self._local and clock - self._looked > _ARRIVES_SECONDS:
             self._check(self._due)
-            self._due, self._looked = self._sent, now
+            self._due, self._looked = self._sent, clock
 
     def finish(self, metrics: Mapping[str, float], files: Sequence[Path], epoch: int) -> None:
-        """Adds final metrics and files, and ends the run well."""
+        """Adds final metrics and files, and ends the run."""
         with _quiet():
             if metrics:
                 self._run.log(dict(metrics), step=epoch)
@@ -46,7 +46,7 @@ class TrackioRun:
         self.close()
 
     def close(self) -> None:
-        """Ends the run; trackio does not tell how."""
+        """Ends the run; trackio does not record whether it was finished."""
         import trackio
 
         with _quiet():
@@ -68,7 +68,7 @@ def open_run(
     """Starts or continues a run; see `trackers.Tracker`."""
     hidden = {name: os.environ.pop(name) for name in _REMOTE if offline and name in os.environ}
     local = not any(os.environ.get(name) for name in _REMOTE[:2])
-    # What fails in its thread it only warns of; `sync` finds it.
+    # A failure in trackio's thread is only a warning; `sync` detects it.
     warnings.filterwarnings("ignore", module=r"trackio\.")
     try:
         with _quiet(), _without_hub() if local else contextlib.nullcontext():
@@ -76,7 +76,7 @@ def open_run(
 
             run = trackio.init(
                 project=project,
-                # It finds a run by its name alone, and two of a name would become one.
+                # trackio finds a run by its name alone, and runs of one name would be merged.
                 name=f"{name} {key}",
                 config=config,
                 resume="allow",
@@ -91,18 +91,21 @@ def open_run(
 
 @contextlib.contextmanager
 def _without_hub() -> Iterator[None]:
-    """Inside, the Hugging Face hub is not asked whose token this is: it need not know of a run."""
+    """Keeps trackio from asking the Hugging Face hub for the token's owner, which it need not know.
+
+    A local run is no business of the hub.
+    """
     from huggingface_hub import constants
 
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    was_offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        constants.HF_HUB_OFFLINE = was_offline
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """It prints where its files are and how to look at them; docs/trackers.md does that."""
+    """Silences trackio's hints about its files; docs/trackers.md has them."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -1,8 +1,8 @@
 """A run in Weights & Biases.
 
-Offline, its service keeps the last 32 KB in memory and a killed run takes them along, so every
-start writes the whole history again, and the folders of earlier starts go: the one that is left is
-the run, whole, for `wandb sync`.
+Offline, W&B's service keeps the last 32 KB in memory and loses them if the run is killed. So every
+start writes the whole history again and removes the folders of earlier starts; the remaining folder
+is the whole run, for `wandb sync`.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ class WandbRun:
         self._run.log({"epoch": epoch, **values}, step=epoch)
 
     def sync(self) -> None:
-        """Nothing: a service that is gone shows when something is added."""
+        """Does nothing, because `append` raises if the service is gone."""
 
     def finish(self, metrics: Mapping[str, float], files: Sequence[Path], epoch: int) -> None:
-        """Adds summary and files, and ends the run well."""
+        """Adds summary and files, and ends the run as finished."""
         import wandb
 
         with _quiet():
@@ -52,7 +52,7 @@ class WandbRun:
             self._end(0)
 
     def close(self) -> None:
-        """Ends the run as broken off."""
+        """Ends the run as interrupted."""
         with _quiet():
             self._end(1)
         if self._new is not None:
@@ -71,22 +71,22 @@ def open_run(
     """Starts or continues a run; see `trackers.Tracker`.
 
     Raises:
-      InputError: W&B is wanted online and has no key.
+      InputError: W&B is to be online and has no key.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     mode = "offline" if offline else os.environ.get("WANDB_MODE", "online")
-    place = user_path(os.environ.get("WANDB_DIR") or folder)
-    was_there = (place / "wandb").exists()
+    directory = user_path(os.environ.get("WANDB_DIR") or folder)
+    was_there = (directory / "wandb").exists()
     with _quiet():
-        # It would ask at the terminal, and a run that waits for an answer trains nothing.
+        # W&B would prompt for a key, and the run would wait for an answer.
         if mode == "online" and not wandb.login(prompt=False):
             raise InputError(
                 "--config.logger.name=wandb: no key for Weights & Biases; `wandb login` or "
                 "WANDB_API_KEY gives one, --config.logger.offline=True keeps the run here"
             )
-        place.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         settings: dict[str, Any] = {
             "mode": mode,
             "silent": True,
@@ -103,23 +103,23 @@ def open_run(
                 id=key,
                 resume="allow",
                 config=config,
-                dir=str(place),
+                dir=str(directory),
                 settings=wandb.Settings(**settings),
             )
         except BaseException:
             _end_service()
             if not was_there:
-                shutil.rmtree(place / "wandb", ignore_errors=True)
+                shutil.rmtree(directory / "wandb", ignore_errors=True)
             raise
     if run.offline:
-        for folder in (place / "wandb").glob(f"offline-run-*-{key}"):
+        for folder in (directory / "wandb").glob(f"offline-run-*-{key}"):
             if folder != Path(run.dir).parent:
                 shutil.rmtree(folder, ignore_errors=True)
-    return WandbRun(run, key, new=None if was_there else place / "wandb")
+    return WandbRun(run, key, new=None if was_there else directory / "wandb")
 
 
 def _end_service() -> None:
-    """Ends the process that W&B works in, now and not when Python is taken apart."""
+    """Ends W&B's service process now, not at interpreter shutdown."""
     import wandb
 
     with contextlib.suppress(SystemExit):  # where that process did not end well
@@ -128,6 +128,6 @@ def _end_service() -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What it has to say of logins, files and links is not the run's."""
+    """Suppresses W&B's console output about logins, files and links."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield
