@@ -19,18 +19,18 @@ from jaxvae.train.train_state import TrainState
 
 @dataclasses.dataclass
 class Member:
-    """A run among others.
+    """One of many runs that train together.
 
     Attributes:
-      name: who it is, for whoever asked for it.
+      name: the caller's identifier.
       shape: members of equal shape share a program.
-      fresh: makes its state before the first step.
-      hyperparams: what steers it.
-      plan: how long it is, and how often it is validated.
-      progress: where it stands.
-      lines: what metrics.jsonl says, a line per epoch, but for the silhouette: it is not compiled,
+      fresh: makes the state before the first step.
+      hyperparams: the member's hyperparameters.
+      plan: the run's length, and how often it is validated.
+      progress: the run's counters.
+      lines: the lines of metrics.jsonl, one per epoch, without the silhouette: it is not compiled,
         and so many would take longer than the training.
-      pruned: set by whoever watches, to end it.
+      pruned: set by a callback to stop the member.
     """
 
     name: Any
@@ -44,18 +44,18 @@ class Member:
 
     @property
     def failed(self) -> bool:
-        """Whether its loss stopped being finite."""
+        """True if the member's loss stopped being finite."""
         return self.progress.nonfinite_step >= 0
 
     @property
     def ended(self) -> bool:
-        """Whether it trains no further."""
+        """True if the member trains no further."""
         finished = self.progress.epoch >= self.plan.max_epochs
         return finished or self.progress.stopped_early or self.failed or self.pruned
 
 
 class MemberCallbacks(NamedTuple):
-    """What happens along the way.
+    """Callbacks of `train_members`.
 
     Attributes:
       epoch: called with every member that finished an epoch, after its line was added.
@@ -79,14 +79,15 @@ def train_members(
     """Trains members until no more come; a slot that falls free takes the next one.
 
     Args:
-      ask: gives the next member, or None where there is none.
-      population: makes the slots, at least `at_once`, for members of a shape; called once for each.
+      ask: returns the next member, or None if there is none.
+      population: makes the slots, at least `at_once`, for members of a shape; called once per
+        shape.
       at_once: most members in training.
-      watch: what to do along the way.
-      requests: signals that ask for the end.
+      watch: the callbacks.
+      requests: signals that ask the training to stop.
 
     Raises:
-      Interrupted: SIGINT or SIGTERM came; the round it came in is finished.
+      Interrupted: SIGINT or SIGTERM was received; the round in training was finished.
     """
     populations: dict[Hashable, Population] = {}
     running: dict[Hashable, dict[int, Member]] = {}
@@ -110,7 +111,7 @@ def train_members(
 
 
 def _advance(slots: Population, members: dict[int, Member], watch: MemberCallbacks) -> None:
-    """One epoch of one population, and its members' ends."""
+    """Trains a population for an epoch, and frees the slots of members that ended."""
     started = time.perf_counter()
     sums, steps, bad_steps = slots.train()
     seconds = (time.perf_counter() - started) / len(members)
@@ -160,7 +161,7 @@ def _validate(slots: Population, members: dict[int, Member], due: np.ndarray) ->
 
 
 def _of(tree, slot: int):
-    """One member's part of stacked sums."""
+    """Selects one member's entry of stacked sums."""
     import jax
 
     return jax.tree.map(lambda leaf: leaf[slot], tree)

@@ -1,6 +1,6 @@
-"""Optuna decides what to try next; its storage is what a search resumes from.
+"""An Optuna study: proposes trials, and stores their results, from which a search resumes.
 
-Nothing here knows what a trial is made of: fields are drawn by name, and values come back.
+The module is independent of configs and models: fields are drawn by name, and values come back.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ class TrialResult(NamedTuple):
     """A trial as the storage has it.
 
     Attributes:
-      number: from 0.
+      number: the trial's number, from 0.
       state: "complete", "pruned", "failed" or "running".
-      value: of the metric; None unless complete.
-      drawn: what was tried, by field.
-      measures: what was found besides.
+      value: the metric's value; None unless complete.
+      drawn: the values tried, by field.
+      measures: other results, by name.
     """
 
     number: int
@@ -46,14 +46,14 @@ class Study:
     """A search in progress.
 
     Args:
-      name: of the study in its storage.
+      name: the study's name in its storage.
       storage: URL of a database, or of a journal file (`journal:///path`).
-      worker: who asks here: trials that were running when it was killed are its own again.
+      worker: id of this worker, used to reclaim its interrupted trials.
       maximise: whether more of the metric is better.
-      sampler: of `SAMPLERS`.
-      pruner: of `PRUNERS`.
-      seed: of the sampler.
-      begun: whether the study is there already, and must be.
+      sampler: one of `SAMPLERS`.
+      pruner: one of `PRUNERS`.
+      seed: the sampler's seed.
+      begun: whether the study must already exist.
 
     Raises:
       InputError: Optuna is not installed, or the storage can't be opened or lacks the study.
@@ -75,7 +75,9 @@ class Study:
         self._worker, self._place = worker, _place(storage)
         try:
             self._storage = _open(optuna, storage)
-            if begun and name not in {each.study_name for each in self._storage.get_all_studies()}:
+            if begun and name not in {
+                study.study_name for study in self._storage.get_all_studies()
+            }:
                 raise InputError(
                     f"{self._place}: has no study {name!r} any more, and with it every trial is "
                     f"gone; begin another"
@@ -93,9 +95,9 @@ class Study:
             raise InputError(
                 f"{self._place}: can't be opened: {one_line(_first_cause(error))}"
             ) from error
-        # A resumed sampler must not draw its first numbers once more.
-        done = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = _sampler(optuna, sampler, seed + done)
+        # A resumed sampler must not repeat its first draws.
+        num_trials = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = _sampler(optuna, sampler, seed + num_trials)
         self._trials = {
             trial.number: optuna.trial.Trial(self._study, trial._trial_id)
             for trial in self._study.get_trials(deepcopy=False)
@@ -106,7 +108,7 @@ class Study:
 
     @contextlib.contextmanager
     def _reaching_storage(self) -> Iterator[None]:
-        """Makes a StudyLost of whatever the storage's driver says when it can't go on."""
+        """Converts any error of the storage's driver into a StudyLost."""
         from sqlalchemy.exc import SQLAlchemyError
 
         broken = (self._optuna.exceptions.StorageInternalError, SQLAlchemyError, OSError)
@@ -116,23 +118,23 @@ class Study:
             raise StudyLost(f"{self._place}: {one_line(_first_cause(error))}") from error
 
     def terms(self) -> tuple[dict[str, Any] | None, bool]:
-        """Terms that all trials have in common (see `study_terms`), and whether there is a trial.
+        """Returns (terms common to all trials, whether there is a trial); see `study_terms`.
 
-        The terms of a new study, and of one that was begun before they were stored, are None.
+        The terms are None for a new study, and for one that an older version began without them.
         """
         with self._reaching_storage():
             stored = self._study.user_attrs.get(_TERMS)
             return stored, bool(self._study.get_trials(deepcopy=False))
 
     def agree_on_terms(self, terms: dict[str, Any], *, alone: bool) -> dict[str, Any]:
-        """Stores what all trials must have in common, unless another process was first.
+        """Stores the terms common to all trials, unless another process was first.
 
         Args:
-          terms: this process's.
+          terms: this process's terms.
           alone: whether no other process can begin the study now.
 
         Returns:
-          The first process's terms, which each process gets, whenever it asks.
+          The first process's terms, the same in every process and at every call.
         """
         with self._reaching_storage():
             stored = self._study.user_attrs.get(_TERMS)
@@ -145,7 +147,7 @@ class Study:
         """Returns the terms of the first of all processes that call this.
 
         The last process to set an attribute overwrites it, but the storage numbers trials one after
-        the other: each process adds its terms as a trial of a study beside this one.
+        the other. So each process adds its terms as a trial of an extra study.
         """
         beside = self._optuna.create_study(
             study_name=f"{self._study.study_name} (terms)",
@@ -158,23 +160,23 @@ class Study:
 
     @property
     def maximises(self) -> bool:
-        """True where the study, as it was begun, takes more of its metric for better."""
+        """True if the stored study maximises its metric."""
         return self._study.direction.name == "MAXIMIZE"
 
     def suggest_first(self, drawn: dict[str, Any]) -> None:
-        """Makes the first trial of a new study what was drawn, by field."""
+        """Makes the first trial of a new study try the given values, by field."""
         with self._reaching_storage():
             if not self._study.get_trials(deepcopy=False):
                 labelled = {field: _label(value) for field, value in drawn.items()}
                 self._study.enqueue_trial(labelled, user_attrs={_WORKER: self._worker})
 
     def ask(self, at_most: int) -> tuple[int, Draw] | None:
-        """The next trial's number and what draws its fields.
+        """Returns the next trial's number and the function that draws its fields.
 
-        A trial that was running when its worker was killed comes first, with what it drew.
+        A trial that was running when this worker was killed comes first, with its earlier values.
 
         Args:
-          at_most: trials of the whole study, other workers' included; then None.
+          at_most: trials of the whole study, other workers' included; None is returned after them.
         """
         with self._reaching_storage():
             if self._left_over:
@@ -206,17 +208,17 @@ class Study:
         return draw
 
     def note_drawn(self, number: int, drawn: dict[str, Any]) -> None:
-        """Keeps what a trial is, for tables."""
+        """Stores the values that a trial tries, for tables."""
         with self._reaching_storage():
             self._trials[number].set_user_attr(_DRAWN, drawn)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Tells the value of a metric at an epoch; whether the trial should end there."""
+        """Reports the metric at an epoch; returns whether the trial should be pruned."""
         trial = self._trials[number]
         if isinstance(self._study.pruner, self._optuna.pruners.NopPruner):
-            return False  # and nobody to read it: each value is a write to the disk
+            return False  # an unused report would still be a write to the disk
         with self._reaching_storage(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # reported before its worker was killed: the same again
+            warnings.simplefilter("ignore")  # a resumed trial reports its first epochs twice
             trial.report(value, epoch)
             return trial.should_prune()
 
@@ -228,21 +230,21 @@ class Study:
             self._study.tell(trial, value)
 
     def prune(self, number: int, measures: dict[str, Any]) -> None:
-        """Ends a trial that is not worth going on with."""
+        """Ends a trial as pruned."""
         with self._reaching_storage():
             trial = self._trials.pop(number)
             trial.set_user_attr(_MEASURES, measures)
             self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:
-        """Ends a trial that could not be trained."""
+        """Ends a trial as failed, with the reason."""
         with self._reaching_storage():
             trial = self._trials.pop(number)
             trial.set_user_attr(_REASON, reason)
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
 
     def outcomes(self) -> list[TrialResult]:
-        """Every trial that was begun, in order."""
+        """Returns every trial that was begun, in order."""
         with self._reaching_storage():
             states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
             return [
@@ -258,16 +260,16 @@ class Study:
             ]
 
     def best(self) -> TrialResult | None:
-        """The complete trial with the best value."""
+        """Returns the complete trial with the best value, or None."""
         complete = [(trial.value, trial) for trial in self.outcomes() if trial.value is not None]
         sign = -1.0 if self.maximises else 1.0
         best = min(complete, key=lambda pair: sign * pair[0], default=None)
         return best and best[1]
 
     def importance(self) -> dict[str, float]:
-        """Each field's share of the metric's variance (PED-ANOVA, Watanabe et al. 2023); {} early.
+        """Each field's share of the metric's variance (PED-ANOVA, Watanabe et al. 2023).
 
-        Of fields that every complete trial drew.
+        Only fields that every complete trial drew are included; {} while there are too few trials.
         """
         try:
             with warnings.catch_warnings():
@@ -283,15 +285,15 @@ class Study:
 
 
 def _label(value: Any) -> Any:
-    """A choice as a database keeps it: lists and tuples have no form there."""
+    """Converts a choice to a value that a database can store; lists and tuples become JSON."""
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
 def load_optuna():
-    """Optuna, quiet.
+    """Imports Optuna and silences its log.
 
     Raises:
-      InputError: it is not installed.
+      InputError: Optuna is not installed.
     """
     try:
         import optuna
@@ -303,14 +305,14 @@ def load_optuna():
 
 
 def _place(storage: str) -> str:
-    """A storage as messages name it: its file, or its URL without a password."""
+    """Name of a storage for messages: its file, or its URL without a password."""
     if storage.startswith("sqlite:///"):
         return storage.removeprefix("sqlite:///")
     return "--storage=" + re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """What went wrong in the end: drivers wrap it in statements and links."""
+    """Returns the root cause of an error, which drivers wrap in SQL statements and links."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -328,14 +330,14 @@ def _open_database(optuna, url: str):
     from sqlalchemy.exc import DatabaseError, IntegrityError
     from sqlalchemy.pool import NullPool
 
-    for left in reversed(range(_OPEN_AGAIN)):
+    for tries_left in reversed(range(_OPEN_AGAIN)):
         try:
-            # A connection for each use: none is left open when the command ends.
+            # A new connection for each use, so that none is open when the command ends.
             return optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
         except DatabaseError as error:
             # Another process is making the tables of a new database.
             half_made = isinstance(error, IntegrityError) or "already exists" in str(error)
-            if not half_made or not left:
+            if not half_made or not tries_left:
                 raise
             time.sleep(_OPEN_AGAIN_SECONDS)
 
@@ -366,5 +368,5 @@ def _pruner(optuna, name: str):
 
 
 def sqlite_url(path: Path) -> str:
-    """The storage that is one file."""
+    """URL of the storage in one SQLite file."""
     return f"sqlite:///{path}"

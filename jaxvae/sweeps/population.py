@@ -2,9 +2,8 @@
 
 A member is a slot of stacked arrays. Members differ by numbers alone (seed, learning rate, weights
 of the loss, ...), so one program serves them all, and a slot whose member ended takes the next one
-without another compilation. Slots lie side by side on the devices; on one of them a CPU takes its
-members in turn, since their matrices are too small to gain from being stacked, and an accelerator
-takes them together.
+without another compilation. The devices share the slots. A CPU device trains its members in turn,
+since their matrices are too small to gain from being stacked; an accelerator trains them together.
 """
 
 import functools
@@ -28,15 +27,15 @@ class Population:
     """Slots for members of one shape.
 
     Args:
-      train_epoch: as `train_epoch.make_train_epoch` makes it, for one member.
-      validate: as `eval_epoch.make_eval_pass` makes it.
+      train_epoch: one member's epoch, from `train_epoch.make_train_epoch`.
+      validate: one member's validation, from `eval_epoch.make_eval_pass`.
       mesh: the devices that share the slots.
-      slots: how many, a multiple of the devices.
+      slots: number of slots, a multiple of the devices.
       train_rows: `[N + 1, K]`, the training rows and the empty one.
-      val_rows: the same of the validation split.
-      likelihood_bound: as `likelihood.make_likelihood_bound` makes it, where it chooses epochs.
-      bound_rows: `[M, K]`, the rows that it bounds.
-      together: whether a device takes its members at once; None: unless it is a CPU.
+      val_rows: the same for the validation split.
+      likelihood_bound: from `likelihood.make_likelihood_bound`, if it chooses epochs.
+      bound_rows: `[M, K]`, the rows of `likelihood_bound`.
+      together: whether a device trains its members at once; None: unless it is a CPU.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Population:
         self._stacked: tuple[TrainState, Hyperparams, dict] | None = None
         self._slots, self._devices = slots, mesh.size
         self.taken = np.zeros(slots, bool)
-        """Which slots have a member."""
+        """Slots that have a member, `[slots]`."""
 
     def admit(self, state: TrainState, hyperparams: Hyperparams) -> int:
         """Gives a free slot to a fresh member and returns its number."""
@@ -80,13 +79,13 @@ class Population:
         slot = device * by_device.shape[1] + int(by_device[device].argmin())
         if self.taken[slot]:
             raise ValueError("every slot is taken")
-        chosen = np.arange(self._slots) == slot
-        self._stacked = _place(self._stacked, jax.device_put(chosen, self._members), member)
+        is_slot = np.arange(self._slots) == slot
+        self._stacked = _place(self._stacked, jax.device_put(is_slot, self._members), member)
         self.taken[slot] = True
         return slot
 
     def release(self, slot: int) -> None:
-        """Frees a slot: what is in it is trained no further."""
+        """Frees a slot, whose member is trained no further."""
         self.taken[slot] = False
 
     def train(self) -> tuple[streaming_metrics.Losses, np.ndarray, np.ndarray]:
@@ -101,39 +100,40 @@ class Population:
         return jax.device_get((sums, state.step, state.bad_step))
 
     def validate(self, due: np.ndarray) -> tuple[streaming_metrics.SplitMetrics, np.ndarray]:
-        """Judges the members that are due `[slots]`.
+        """Validates the members that are due, `[slots]`.
 
         Returns:
-          (their sums, each `[slots, ...]`; their likelihood bounds `[slots]`, 0 without one).
+          (sums of their metrics, each `[slots, ...]`; their likelihood bounds `[slots]`, 0 without
+          a bound).
         """
         state, hyperparams, _ = self._parts()
-        judged = eval_params(state)
-        found = self._validate(
-            judged["params"],
-            judged["batch_stats"],
+        variables = eval_params(state)
+        results = self._validate(
+            variables["params"],
+            variables["batch_stats"],
             hyperparams.loss_weights,
             state.key,
             self._val_rows,
             due,
         )
-        return jax.device_get(found)
+        return jax.device_get(results)
 
     def keep(self, improved: np.ndarray) -> None:
-        """Remembers the parameters of the members that were never better, `[slots]`."""
+        """Stores the current parameters as best for the members that improved, `[slots]`."""
         if improved.any():
             state, hyperparams, best = self._parts()
             self._stacked = state, hyperparams, _keep(best, eval_params(state), improved)
 
     def member(self, slot: int) -> dict[str, Any]:
-        """`{"state", "best"}` of a slot: the trees that a run of its own would have."""
+        """Returns a slot's trees `{"state", "best"}`, the same as those of a single run."""
         state, _, best = self._parts()
-        each = self._slots // self._devices
-        first = slot // each * each
+        per_device = self._slots // self._devices
+        first = slot // per_device * per_device
 
-        # From the one device that has it: an index into the whole would be a collective operation.
+        # Reads the member's own device: indexing the whole array would be a collective operation.
         def take(leaf: jax.Array) -> jax.Array:
-            parts = {shard.index[0].start or 0: shard.data for shard in leaf.addressable_shards}
-            return parts[first][slot - first]
+            shards = {shard.index[0].start or 0: shard.data for shard in leaf.addressable_shards}
+            return shards[first][slot - first]
 
         return jax.tree.map(take, {"state": state, "best": best})
 
@@ -150,7 +150,7 @@ def _programs(
     mesh: Mesh,
     together: bool,
 ) -> tuple[Callable, Callable]:
-    """The members' epoch and validation, compiled; members that rest are left out."""
+    """Compiles the epoch and the validation of all members; inactive members are skipped."""
 
     def over_members(function: Callable, *args) -> Any:
         return jax.vmap(function)(*args) if together else jax.lax.map(lambda a: function(*a), args)
@@ -209,5 +209,5 @@ def _keep(best, now, improved):
 
 
 def _where(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """Slots `[slots]` of `new` where chosen, else of `old`; no device asks another."""
+    """Selects slots of `new` where chosen `[slots]`, else of `old`, without communication."""
     return jnp.where(chosen.reshape(-1, *[1] * (old.ndim - 1)), new, old)

@@ -1,4 +1,4 @@
-"""What a search says while it goes on: a live table on a terminal, elsewhere a line a trial."""
+"""Progress of a search: a live table on a terminal, elsewhere one line per trial."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ _FIELDS = 6
 
 
 class TrialTable:
-    """The trials that ended so far.
+    """Shows the trials that ended so far.
 
     Args:
-      metric: what is looked for.
-      maximise: whether more of it is better.
-      total: trials that are wanted.
-      show: takes what is to be shown, a table or a line.
-      live: whether a table replaces the one before it.
+      metric: the metric of the search.
+      maximise: whether more of the metric is better.
+      total: number of trials to run.
+      show: shows a table or a line.
+      live: whether to show tables, each in place of the one before it, instead of lines.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class TrialTable:
         self._show, self._live = show, live
 
     def update(self, outcomes: list[TrialResult], ended: TrialResult) -> None:
-        """Shows where the search stands after a trial ended.
+        """Shows the standings after a trial ended.
 
         Args:
           outcomes: every trial that was begun.
-          ended: the one that ended.
+          ended: the trial that ended.
         """
         ranked = sorted(
             (trial for trial in outcomes if trial.value is not None),
@@ -52,7 +52,7 @@ class TrialTable:
 
     def _table(self, outcomes: list[TrialResult], ranked: list[TrialResult]) -> Table:
         states = [trial.state for trial in outcomes]
-        told = [
+        counts = [
             f"{states.count(state)} {words}"
             for state, words in (
                 ("complete", "complete"),
@@ -63,7 +63,7 @@ class TrialTable:
             if state in states
         ]
         table = Table(
-            title=f"{self._total} trials: {', '.join(told)}", title_justify="left", expand=False
+            title=f"{self._total} trials: {', '.join(counts)}", title_justify="left", expand=False
         )
         names = list(dict.fromkeys(name for trial in ranked[:_SHOWN] for name in trial.drawn))
         table.add_column("trial", justify="right")
@@ -80,12 +80,12 @@ class TrialTable:
 def trial_table(
     *, metric: str, maximise: bool, total: int, say: Callable[[str], None]
 ) -> Iterator[TrialTable]:
-    """Standings on standard error: live where that is a terminal, else by lines.
+    """Shows standings on standard error: a live table if that is a terminal, else lines.
 
     Args:
-      metric: what is looked for.
-      maximise: whether more of it is better.
-      total: trials that are wanted.
+      metric: the metric of the search.
+      maximise: whether more of the metric is better.
+      total: number of trials to run.
       say: prints a line.
     """
     console = PlainConsole()

@@ -1,6 +1,6 @@
 """Rate against distortion over a range of weights of the KL, trained in one program.
 
-Sees configs, as `train` does. After Alemi et al. (2018), "Fixing a broken ELBO".
+Takes config objects. After Alemi et al. (2018), "Fixing a broken ELBO".
 """
 
 import math
@@ -21,33 +21,33 @@ PURPOSES = {
     "reconstruction": "the lowest distortion within 1 nat of the lowest val/nll_iw",
     "compact": "the lowest rate of at least 1 nat whose val/nll_iw is within 1 nat of the lowest",
 }
-"""What a weight may be for, and which one that is."""
+"""Purposes for which a weight is recommended, and the criterion of each."""
 _WITHIN = 1.0
 _MOST = 1000
 
 
 def parse_weight_grid(text: str) -> list[float]:
-    """The weights of `0.1:10:16log`, `0.5:2:4` or `0.5,1,4`, rising.
+    """Parses weights such as `0.1:10:16log`, `0.5:2:4` or `0.5,1,4`; returns them rising.
 
     Raises:
-      InputError: it is none of these, or a weight is not above 0.
+      InputError: the text has none of these forms, or a weight is not above 0.
     """
     how = "write LOW:HIGH:NUMBER, LOW:HIGH:NUMBERlog or a list such as 0.5,1,4"
     match = re.fullmatch(r"([^:,]+):([^:,]+):(\d+)(log)?", text.strip())
     try:
         if match is None:
-            weights = [float(part) for part in text.split(",")]
+            weights = [float(word) for word in text.split(",")]
         else:
             low, high, num = float(match[1]), float(match[2]), int(match[3])
             if not 2 <= num <= _MOST or not low < high:
                 raise InputError(
                     f"--kld_weights={text}: needs LOW below HIGH and 2 to {_MOST:,} weights; {how}"
                 )
-            share = [at / (num - 1) for at in range(num)]
+            fractions = [index / (num - 1) for index in range(num)]
             if match[4] and low > 0:
-                weights = [low * (high / low) ** each for each in share]
+                weights = [low * (high / low) ** fraction for fraction in fractions]
             else:
-                weights = [low + (high - low) * each for each in share]
+                weights = [low + (high - low) * fraction for fraction in fractions]
             weights[-1] = high
     except ValueError as error:
         raise InputError(f"--kld_weights={text}: {how}") from error
@@ -68,23 +68,23 @@ def train_rate_distortion(
     """Trains every weight with every seed and measures the validation split.
 
     Args:
-      trials: what trains them.
-      config: of all of them, but for weight and seed.
+      trials: trains the runs.
+      config: the config of all runs, but for weight and seed.
       weights: values of `loss.kld_weight`.
       num_seeds: runs of each weight.
-      requests: signals that ask for the end.
-      ended: called with the weight, the seed and the member of each that ended.
+      requests: signals that ask the training to stop.
+      ended: called with the weight, the seed and the member of each run that ended.
 
     Returns:
-      Of each weight `{"kld_weight", "seeds", name: {"mean", "sd"}}` with the names of
+      For each weight `{"kld_weight", "seeds", name: {"mean", "sd"}}` with the names of
       `trials.validation_measures`; weights none of whose runs stayed finite are left out.
     """
     waiting = []
     for weight in weights:
         for seed in range(config.seed, config.seed + num_seeds):
-            own = config.copy_and_resolve_references()
-            own.loss.kld_weight, own.seed = weight, seed
-            waiting.append(trials.member((weight, seed), own))
+            run_config = config.copy_and_resolve_references()
+            run_config.loss.kld_weight, run_config.seed = weight, seed
+            waiting.append(trials.member((weight, seed), run_config))
     measures: dict[float, list[dict[str, float]]] = {weight: [] for weight in weights}
 
     def end(member: Member, trees: dict[str, Any]) -> None:
@@ -99,24 +99,26 @@ def train_rate_distortion(
         requests,
     )
     return [
-        {"kld_weight": weight, "seeds": len(found), **_summary(found)}
-        for weight, found in measures.items()
-        if found
+        {"kld_weight": weight, "seeds": len(values), **_summary(values)}
+        for weight, values in measures.items()
+        if values
     ]
 
 
 def _summary(found: list[dict[str, float]]) -> dict[str, Any]:
     return {
         name: {
-            "mean": statistics.fmean(each[name] for each in found),
-            "sd": statistics.stdev(each[name] for each in found) if len(found) > 1 else None,
+            "mean": statistics.fmean(measures[name] for measures in found),
+            "sd": statistics.stdev(measures[name] for measures in found)
+            if len(found) > 1
+            else None,
         }
         for name in found[0]
     }
 
 
 def recommend(points: list[dict[str, Any]]) -> dict[str, float | None]:
-    """The weight for each of `PURPOSES`; None where no weight will do."""
+    """Returns the weight for each of `PURPOSES`, or None if no weight meets the criterion."""
 
     def mean(point: dict[str, Any], name: str) -> float:
         return point[f"val/{name}"]["mean"]
@@ -125,10 +127,10 @@ def recommend(points: list[dict[str, Any]]) -> dict[str, float | None]:
         return dict.fromkeys(PURPOSES)
     lowest = min(mean(point, "nll_iw") for point in points)
     near = [point for point in points if mean(point, "nll_iw") <= lowest + _WITHIN]
-    told = [point for point in near if mean(point, "rate") >= 1.0]
-    chosen = {
+    informative = [point for point in near if mean(point, "rate") >= 1.0]
+    best = {
         "likelihood": min(points, key=lambda point: mean(point, "nll_iw")),
         "reconstruction": min(near, key=lambda point: mean(point, "distortion")),
-        "compact": min(told, key=lambda point: mean(point, "rate"), default=None),
+        "compact": min(informative, key=lambda point: mean(point, "rate"), default=None),
     }
-    return {purpose: point["kld_weight"] if point else None for purpose, point in chosen.items()}
+    return {purpose: point["kld_weight"] if point else None for purpose, point in best.items()}

@@ -1,6 +1,6 @@
-"""A search: trials asked of Optuna train many at a time, and the best one becomes a run.
+"""A search: trains trials that Optuna proposes, many at a time, and makes the best one a run.
 
-Sees configs, as `train` does.
+Takes config objects.
 """
 
 import json
@@ -26,12 +26,12 @@ _HIGHER_IS_BETTER = ("jaccard", "active_units")
 
 
 def is_higher_better(metric: str) -> bool:
-    """Whether more of a metric is better."""
+    """Returns whether more of a metric is better."""
     return any(word in metric for word in _HIGHER_IS_BETTER)
 
 
 def as_given(config: ConfigDict) -> Draw:
-    """Draws what a config has, or what a dimension has that is nearest to it."""
+    """Returns a sampler of the config's own values, clipped to the search space."""
     fields = dict(schema.flatten(config))
 
     def draw(field: str, dimension: Dimension) -> Any:
@@ -55,25 +55,25 @@ def search(
     requests: signals.StopRequest,
     ended: Callable[[TrialResult], None],
 ) -> dict[int, tuple[Member, dict[str, Any]]]:
-    """Trains trials until the study has as many as wanted.
+    """Trains trials until the study has `num_trials`.
 
     Args:
-      trials: what trains them.
-      study: what asks and remembers.
+      trials: trains the trials.
+      study: proposes trials and stores their results.
       apply: sets a trial's fields (see `search_space.load_space`).
       base: the config that trials start from.
-      num_trials: of the whole study.
-      metric: of `trials.METRICS`.
-      requests: signals that ask for the end.
+      num_trials: number of trials of the whole study.
+      metric: one of `trials.METRICS`.
+      requests: signals that ask the training to stop.
       ended: called with each trial that ended.
 
     Returns:
       {number: (member, trees)} of the best trial that was trained here, if any.
 
     Raises:
-      InputError: a trial is no possible config.
-      StudyLost: what trials ended with can't be kept.
-      Interrupted: SIGINT or SIGTERM came; trials in training are asked again at the next start.
+      InputError: a trial's config is invalid.
+      StudyLost: the results of trials can't be stored.
+      Interrupted: SIGINT or SIGTERM was received; trials in training start again next time.
     """
     trial_loop = _TrialLoop(trials, study, apply, base, num_trials, metric, ended)
     callbacks = MemberCallbacks(trial_loop.report_epoch, trial_loop.end_trial)
@@ -82,7 +82,7 @@ def search(
 
 
 class _TrialLoop:
-    """Asks the study for trials, reports their epochs to it, and tells it how they ended.
+    """Takes trials from the study, and reports their epochs and results to it.
 
     The arguments are those of `search`.
 
@@ -106,11 +106,11 @@ class _TrialLoop:
         self.leading: dict[int, tuple[Member, dict[str, Any]]] = {}
 
     def ask(self) -> Member | None:
-        """Returns the next trial as a member, None where there are enough."""
-        asked = self._study.ask(self._num_trials)
-        if asked is None:
+        """Returns the next trial as a member, or None if there are enough."""
+        proposal = self._study.ask(self._num_trials)
+        if proposal is None:
             return None
-        number, draw = asked
+        number, draw = proposal
         config = self._base.copy_and_resolve_references()
         try:
             space = self._apply(config, draw)
@@ -128,12 +128,12 @@ class _TrialLoop:
         between = max(1, member.plan.max_epochs // _REPORTS)
         if "val/loss" not in line or line["epoch"] % between or member.ended:
             return
-        # The bound with one draw stands for the one with many, which would take too long.
+        # The one-draw bound stands in for `val/nll_iw`, whose many draws would take too long.
         value = line.get(self._metric, line["val/bce"] + line["val/kld"])
         member.pruned = self._study.report(member.name, line["epoch"], value)
 
     def end_trial(self, member: Member, trees: dict[str, Any]) -> None:
-        """Tells the study how a trial ended, and keeps the best one's parameters."""
+        """Reports a trial's result to the study, and keeps the best trial's parameters."""
         number = member.name
         facts: dict[str, float] = {
             "epochs": member.progress.epoch,
@@ -161,7 +161,7 @@ class _TrialLoop:
 def config_of(
     outcome: TrialResult, apply: Callable[[ConfigDict, Draw], Space], base: ConfigDict
 ) -> ConfigDict:
-    """The config of a trial that was drawn.
+    """Returns the config of a trial.
 
     Args:
       outcome: the trial.
@@ -182,16 +182,16 @@ def best_run(
     folder: Path,
     requests: signals.StopRequest,
 ) -> dict[str, dict[str, Any]]:
-    """Makes the best trial a run; one that was trained elsewhere, or before a kill, trains again.
+    """Makes the best trial a run; trains it again if another process or start trained it.
 
     Args:
-      trials: what trained them.
+      trials: trained the trials.
       apply: sets a trial's fields.
       base: the config that trials start from.
       best: the best trial.
-      leading: what `search` returned.
+      leading: the result of `search`.
       folder: the run's folder.
-      requests: signals that ask for the end.
+      requests: signals that ask the training to stop.
 
     Returns:
       The run's final metrics.
@@ -212,23 +212,23 @@ def best_run(
 
 
 def config_file(base: ConfigDict, origin: ConfigDict, best: TrialResult, title: str) -> str:
-    """The best trial as a config file that `launch.py` runs.
+    """Returns the text of a config file for the best trial, which `launch.py` runs.
 
     Args:
       base: the config that trials started from.
-      origin: `configs/base.py`'s own.
+      origin: the config of `configs/base.py`.
       best: the best trial.
-      title: what the file's docstring says.
+      title: the file's docstring.
     """
-    wanted = {**dict(schema.flatten(base)), **best.drawn}
+    fields = {**dict(schema.flatten(base)), **best.drawn}
     lines = [f'"""{title}"""', "", "from configs import base", "", ""]
     lines += ['def get_config(presets: str = ""):', "    c = base.get_config()"]
     for name, value in schema.flatten(origin):
-        value_wanted = wanted[name]
+        best_value = fields[name]
         if isinstance(value, tuple):
-            value_wanted = tuple(value_wanted)
-        if value_wanted != value:
-            text = json.dumps(value_wanted) if isinstance(value, str) else repr(value_wanted)
+            best_value = tuple(best_value)
+        if best_value != value:
+            text = json.dumps(best_value) if isinstance(value, str) else repr(best_value)
             lines.append(f"    c.{name} = {text}")
     lines.append("    return base.with_presets(c, presets)")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""A search space: a Python file that says, field by field, what a trial may be.
+"""A search space: a Python file that draws the values of a trial, field by field.
 
     def get_space(s):
         s.log("trainer.optimizer.lr", 3e-4, 3e-2)
@@ -6,7 +6,7 @@
         if prior == "vamp":
             s.choice("model.prior_components", 100, 500)
 
-Each call draws a value, sets the config's field of that name and returns it, so that what follows
+Each call draws a value, sets the config's field of that name and returns it, so that later draws
 may depend on it.
 """
 
@@ -27,11 +27,11 @@ NOT_SEARCHED = (
     *("trainer.scale_batch_with_devices", "trainer.deterministic"),
     *("trainer.checkpoint_every_seconds", "trainer.enable_progress_bar"),
 )
-"""Fields that are the same in all trials, or they would not be comparable; a batch size is not."""
+"""Fields that must be equal in all trials, so that they can be compared; but not the batch size."""
 
 
 class Dimension(NamedTuple):
-    """What a field may be.
+    """The range or the choices of a field.
 
     Attributes:
       kind: "choice", "integer", "uniform" or "log".
@@ -46,47 +46,47 @@ Draw = Callable[[str, Dimension], Any]
 
 
 class Space:
-    """What a space file is given: it draws values and sets them in a config.
+    """The argument of a space file's `get_space`: draws values and sets them in a config.
 
     Args:
       path: the space file, for messages.
       config: the trial's own config, which is changed.
-      draw: from (field, dimension) to a value.
+      draw: a function of (field, dimension) to a value.
     """
 
     def __init__(self, path: Path, config: ConfigDict, draw: Draw):
         self._path, self._config, self._draw = path, config, draw
         self._known = dict(schema.flatten(config))
         self.drawn: dict[str, Any] = {}
-        """What was drawn, by field."""
+        """Values drawn so far, by field."""
 
     def choice(self, field: str, *values: Any) -> Any:
-        """One of some values."""
+        """Draws one of the values."""
         if not values:
             raise self._refuse(field, "a choice among nothing; list values behind the field")
         return self._set(field, Dimension("choice", values))
 
     def integer(self, field: str, low: int, high: int) -> int:
-        """A whole number from low to high, both included."""
+        """Draws a whole number from low to high, both included."""
         self._check_range(field, low, high)
         if not (isinstance(low, int) and isinstance(high, int)):
             raise self._refuse(field, f"integer({low}, {high}): both ends must be whole numbers")
         return self._set(field, Dimension("integer", (low, high)))
 
     def uniform(self, field: str, low: float, high: float) -> float:
-        """A number from low to high, evenly."""
+        """Draws a number uniformly from low to high."""
         self._check_range(field, low, high)
         return self._set(field, Dimension("uniform", (float(low), float(high))))
 
     def log(self, field: str, low: float, high: float) -> float:
-        """A number from low to high, its logarithm evenly."""
+        """Draws a number from low to high, with a uniform logarithm."""
         self._check_range(field, low, high)
         if low <= 0:
             raise self._refuse(field, f"log({low}, {high}): zero and less have no logarithm")
         return self._set(field, Dimension("log", (float(low), float(high))))
 
     def __getitem__(self, field: str) -> Any:
-        """The value of any field as the trial stands."""
+        """Returns the current value of any field of the trial's config."""
         self._check_name(field)
         return dict(schema.flatten(self._config))[field]
 
@@ -137,7 +137,7 @@ def load_space(path: str | Path) -> Callable[[ConfigDict, Draw], Space]:
 
     Raises:
       InputError: the file is missing or broken; or, from the returned function, a field is unknown,
-        a range is empty, or the trial that came out is no possible config.
+        a range is empty, or the trial's config is invalid.
     """
     path = parsing.find_file(str(path), flag="space")
     spec = importlib.util.spec_from_file_location("jaxvae_space", path)
@@ -164,8 +164,8 @@ def load_space(path: str | Path) -> Callable[[ConfigDict, Draw], Space]:
         except InputError as error:
             if str(error).startswith("--space"):
                 raise
-            drawn = ", ".join(f"{name}={value}" for name, value in space.drawn.items())
-            raise InputError(f"--space={path}: a trial with {drawn}: {error}") from error
+            values = ", ".join(f"{name}={value}" for name, value in space.drawn.items())
+            raise InputError(f"--space={path}: a trial with {values}: {error}") from error
         except StudyLost:
             raise
         except (Exception, SystemExit) as error:

@@ -1,6 +1,6 @@
 """One config with several seeds, trained in one program: a run of each, and the spread of all.
 
-Sees configs, as `train` does.
+Takes config objects.
 """
 
 import math
@@ -27,23 +27,23 @@ def train_seeds(
     requests: signals.StopRequest,
     ended: Callable[[int, Member], None],
 ) -> dict[str, dict[str, Any]]:
-    """Trains runs that differ by their seed alone; those that `folder` has already stay.
+    """Trains runs that differ by their seed alone; finished runs in `folder` stay.
 
     Args:
-      trials: what trains them.
-      config: of all of them; its seed is the first one's, the next have the numbers after it.
-      folder: gets a run's folder for each, `seed_<n>`.
-      num: how many.
-      overrides: what the user typed.
-      requests: signals that ask for the end.
+      trials: trains the runs.
+      config: the config of all runs, with the first seed; the seeds after it are consecutive.
+      folder: the folder of the runs, each in a `seed_<n>` of its own.
+      num: number of seeds.
+      overrides: values that the user typed.
+      requests: signals that ask the training to stop.
       ended: called with each seed whose run is written.
 
     Returns:
-      Of every final metric, `{stage: {name: {"mean", "sd", "values"}}}`, over the runs whose loss
+      `{stage: {name: {"mean", "sd", "values"}}}` for every final metric, over the runs whose loss
       stayed finite.
 
     Raises:
-      Interrupted: SIGINT or SIGTERM came; runs that were written stay.
+      Interrupted: SIGINT or SIGTERM was received; runs that were written stay.
     """
     configs = {}
     for seed in range(config.seed, config.seed + num):
@@ -58,9 +58,9 @@ def train_seeds(
 
     def end(member: Member, trees: dict[str, Any]) -> None:
         if not member.failed:
-            own = {**overrides, "seed": member.name}
+            run_overrides = {**overrides, "seed": member.name}
             trials.write_run(
-                folders[member.name], configs[member.name], member, trees, overrides=own
+                folders[member.name], configs[member.name], member, trees, overrides=run_overrides
             )
         ended(member.name, member)
 
@@ -69,30 +69,30 @@ def train_seeds(
         MemberCallbacks(lambda member: None, end),
         requests,
     )
-    found = [path / "metrics.json" for path in folders.values() if manifest.is_sealed(path)]
-    return spread([atomic_files.read_json(path) for path in found])
+    paths = [path / "metrics.json" for path in folders.values() if manifest.is_sealed(path)]
+    return spread([atomic_files.read_json(path) for path in paths])
 
 
 def spread(runs: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """Mean and standard deviation of every number that all runs have.
 
     Args:
-      runs: of each the final metrics, nested as in `metrics.json`.
+      runs: the final metrics of each run, nested as in `metrics.json`.
 
     Returns:
-      `{stage: {name: {"mean", "sd", "values"}}}`; sd is None of a single run.
+      `{stage: {name: {"mean", "sd", "values"}}}`; sd is None for a single run.
     """
-    found: dict[str, dict[str, Any]] = {}
+    summary: dict[str, dict[str, Any]] = {}
     for stage, metrics in (runs[0] if runs else {}).items():
         for name in metrics:
             values: list[Any] = [run.get(stage, {}).get(name) for run in runs]
             if all(_is_number(value) for value in values):
-                found.setdefault(stage, {})[name] = {
+                summary.setdefault(stage, {})[name] = {
                     "mean": statistics.fmean(values),
                     "sd": statistics.stdev(values) if len(values) > 1 else None,
                     "values": values,
                 }
-    return found
+    return summary
 
 
 def _is_number(value: Any) -> bool:

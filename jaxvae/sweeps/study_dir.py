@@ -1,4 +1,4 @@
-"""A study's folder: what it keeps for the next start, and whether that is still what it was."""
+"""A study's folder: the files that its next start needs, and checks that they are unchanged."""
 
 import json
 import shutil
@@ -21,12 +21,12 @@ _FACTS = {
 
 
 def begin(folder: Path, config: ConfigDict, facts: dict[str, Any], space: Path) -> None:
-    """Keeps what a new study is: its config, how it searches, and its space.
+    """Writes the files of a new study: its config, its search settings, and its space.
 
     Args:
-      folder: of the study.
-      config: that trials start from.
-      facts: how it searches.
+      folder: the study's folder.
+      config: the config that trials start from.
+      facts: the search settings.
       space: the file of the space, which is copied.
     """
     shutil.copyfile(space, folder / SPACE)
@@ -40,20 +40,20 @@ def write(folder: Path, config: ConfigDict, facts: dict[str, Any]) -> None:
 
 
 def read(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
-    """The config and the facts of a study that was begun.
+    """Reads the config and the search settings of a study.
 
     Raises:
-      InputError: there is none, what is there is damaged, or the space is not the one that it was
-        begun with.
+      InputError: the folder holds no study, a file is damaged, or the space is not the one that
+        the study was begun with.
     """
     path = folder / STUDY
     if not path.is_file():
         raise InputError(f"--resume {folder}: holds no study (no {STUDY})")
-    kept = atomic_files.read_json(path)
+    record = atomic_files.read_json(path)
     config = parsing.load_config("configs/base.py")
     try:
-        config.update(kept["config"])
-        facts = dict(kept["search"])
+        config.update(record["config"])
+        facts = dict(record["search"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: damaged: {error}") from error
     wrong = [name for name, kind in _FACTS.items() if type(facts.get(name)) is not kind]
@@ -66,34 +66,38 @@ def read(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
             f"{folder / SPACE}: is not the one that the study was begun with; put that back, or "
             f"begin another study in a new --workdir"
         )
-    own = folder / DATABASE
-    if not facts["storage"] and (not own.is_file() or own.stat().st_size == 0):
-        raise InputError(f"{own}: is gone or empty, and with it every trial; begin another study")
+    database = folder / DATABASE
+    if not facts["storage"] and (not database.is_file() or database.stat().st_size == 0):
+        raise InputError(
+            f"{database}: is gone or empty, and with it every trial; begin another study"
+        )
     return config, facts
 
 
 def what_is_wrong(folder: Path, config: ConfigDict) -> str:
-    """Why a folder is not the whole run of a config; "" if it is.
+    """Describes why a folder is not the whole run of a config; "" if it is.
 
     Args:
-      folder: of a run that was sealed.
-      config: what it must have been trained with.
+      folder: the folder of a sealed run.
+      config: the config that the run must have been trained with.
     """
     try:
-        kept = run_dir.recorded_fields(folder)
+        recorded = run_dir.recorded_fields(folder)
         wrong = verify(folder)[1]
     except InputError as error:
         return str(error)
-    wanted = dict(schema.flatten(json.loads(config.to_json())))
-    differing = sorted(name for name in {*kept, *wanted} if kept.get(name) != wanted.get(name))
+    expected = dict(schema.flatten(json.loads(config.to_json())))
+    differing = sorted(
+        name for name in {*recorded, *expected} if recorded.get(name) != expected.get(name)
+    )
     if differing:
         return f"its config is another ({', '.join(differing[:3])})"
     return wrong[0] if wrong else ""
 
 
 def set_aside(folder: Path) -> Path:
-    """Renames a folder to `<name>.damaged`, or with a number behind; the new path."""
+    """Renames a folder to `<name>.damaged`, or `<name>.damaged-<n>`; returns the new path."""
     suffixes = ("", *(f"-{number}" for number in range(2, 1000)))
     free = (folder.with_name(f"{folder.name}.damaged{suffix}") for suffix in suffixes)
-    place = next(path for path in free if not path.exists())
-    return folder.rename(place)
+    target = next(path for path in free if not path.exists())
+    return folder.rename(target)

@@ -1,7 +1,7 @@
-"""What all trials of a study have in common, or their values could not be ranked.
+"""Terms of a study: settings common to all trials, without which they could not be ranked.
 
-Several processes may work on one study. The first one's terms are stored with it, and each process
-that joins or goes on compares its own with them.
+Several processes may work on one study. The terms of the first process are stored with the study,
+and each process that joins or resumes compares its own with them.
 """
 
 import json
@@ -37,11 +37,11 @@ def terms_of(
     """Returns a process's terms, as JSON keeps them.
 
     Args:
-      config: that trials start from.
-      data: the fingerprint of the rows, and where they came from.
-      taxonomy: its digest and V.
-      metric: what trials are ranked by.
-      maximise: whether more of it is better.
+      config: the config that trials start from.
+      data: the fingerprint of the rows, and their source.
+      taxonomy: the taxonomy's digest and V.
+      metric: the metric that ranks trials.
+      maximise: whether more of the metric is better.
       space: the text of the space file.
       always_drawn: fields that every trial draws, so that the config's own value has no part.
     """
@@ -49,7 +49,7 @@ def terms_of(
         name: value
         for name, value in schema.flatten(config)
         if name not in always_drawn
-        and not any(name == own or name.startswith(own + ".") for own in ELSEWHERE)
+        and not any(name == field or name.startswith(field + ".") for field in ELSEWHERE)
     }
     terms = {
         "data": {"fingerprint": data[0], "source": data[1]},
@@ -63,23 +63,23 @@ def terms_of(
 
 
 def differences(study: dict[str, Any], here: dict[str, Any], defaults: ConfigDict) -> list[str]:
-    """Returns in what a process's terms are not a study's, each in a few words; [] if in nothing.
+    """Returns the differences between a study's terms and a process's, each in a few words.
 
     Args:
       study: the terms stored with the study.
-      here: the process's.
-      defaults: `configs/base.py`'s own config, whose values fields have that the study lacks.
+      here: the process's terms.
+      defaults: the config of `configs/base.py`, for the values of fields that the study lacks.
     """
     differing = []
-    theirs, ours = study["data"], here["data"]
+    stored, local = study["data"], here["data"]
     if study["taxonomy"]["digest"] != here["taxonomy"]["digest"]:
         numbers = [terms["taxonomy"]["num_tags"] for terms in (study, here)]
         more = " in another order or with other names" if numbers[0] == numbers[1] else ""
         differing.append(f"taxonomy ({numbers[0]:,} tags there, {numbers[1]:,} here{more})")
-    elif theirs["fingerprint"] != ours["fingerprint"]:
-        prints = [terms["fingerprint"][:8] for terms in (theirs, ours)]
+    elif stored["fingerprint"] != local["fingerprint"]:
+        prints = [terms["fingerprint"][:8] for terms in (stored, local)]
         differing.append(
-            f"data ({theirs['source']} {prints[0]} there, {ours['source']} {prints[1]} here)"
+            f"data ({stored['source']} {prints[0]} there, {local['source']} {prints[1]} here)"
         )
     for name in ("metric", "direction"):
         if study[name] != here[name]:
@@ -87,18 +87,18 @@ def differences(study: dict[str, Any], here: dict[str, Any], defaults: ConfigDic
     if study["space"] != here["space"]:
         differing.append(f"space ({_first_other_line(study['space'], here['space'])})")
     usual = {name: json.loads(json.dumps(value)) for name, value in schema.flatten(defaults)}
-    theirs, ours = study["config"], here["config"]
-    # Of another space another set of fields is left out.
-    names = theirs.keys() & ours.keys() if study["space"] != here["space"] else ours.keys()
+    stored, local = study["config"], here["config"]
+    # Different spaces leave out different fields, so only common fields can be compared.
+    names = stored.keys() & local.keys() if study["space"] != here["space"] else local.keys()
     for name in sorted(names):
-        there = theirs.get(name, usual.get(name))
-        if there != ours[name]:
-            differing.append(f"config.{name} ({there} there, {ours[name]} here)")
+        study_value = stored.get(name, usual.get(name))
+        if study_value != local[name]:
+            differing.append(f"config.{name} ({study_value} there, {local[name]} here)")
     return differing
 
 
 def in_a_line(differing: list[str]) -> str:
-    """Returns the first few differences as one text, and how many more there are."""
+    """Joins the first few differences into one text, with the number of the others."""
     more = len(differing) - _MOST_NAMED
     return ", ".join(differing[:_MOST_NAMED]) + (f", and {more} more" if more > 0 else "")
 
@@ -106,7 +106,7 @@ def in_a_line(differing: list[str]) -> str:
 def _first_other_line(there: str, here: str) -> str:
     lines = [text.splitlines() for text in (there, here)]
     for number in range(max(map(len, lines))):
-        left, right = (part[number].strip() if number < len(part) else "" for part in lines)
-        if left != right:
-            return f"line {number + 1}: {left[:60]!r} there, {right[:60]!r} here"
+        stored, local = (side[number].strip() if number < len(side) else "" for side in lines)
+        if stored != local:
+            return f"line {number + 1}: {stored[:60]!r} there, {local[:60]!r} here"
     return "spaces or line ends differ"

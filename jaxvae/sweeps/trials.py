@@ -1,6 +1,6 @@
-"""Many configs on one data set: which of them share a program, and how a trained one becomes a run.
+"""Many configs on one data set: shares programs among them, and makes trained ones into runs.
 
-Sees configs, as `train` and `prepare` do.
+Takes config objects.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ TRACED_FIELDS = (
 )
 """Fields that members of one program may differ in; any other difference is another shape."""
 _ON_OR_OFF = ("model.hidden_dropout_p", "trainer.ema_decay")
-"""Numbers too, but whether they are 0 is part of the shape."""
+"""Fields that may differ, too, but whether they are 0 is part of the shape."""
 METRICS = (
     *("val/nll_iw", "val/nll_iw_stderr", "val/rate", "val/distortion", "val/active_units"),
     *("val/loss", "val/bce", "val/kld", "val/hamming_loss", "val/jaccard_index"),
@@ -51,19 +51,19 @@ METRICS = (
     *("val/active_units_mean_variance", "val/active_units_total_units"),
     *("val/active_units_min_variance", "val/active_units_max_variance"),
 )
-"""What `validation_measures` knows of a member."""
+"""Names of the values that `validation_measures` returns."""
 LIKELIHOOD_DRAWS = 200
-"""Importance samples of `val/nll_iw`: it is for choosing among models, not for a report."""
+"""Importance samples of `val/nll_iw`: enough to choose among models, too few for a report."""
 
 
 def program_key(config: ConfigDict) -> str:
-    """What a config's compiled program depends on: configs of equal shapes share it."""
-    kept = {
+    """Returns the shape of a config; configs of equal shape share a compiled program."""
+    fields = {
         name: bool(value) if name in _ON_OR_OFF else value
         for name, value in schema.flatten(config)
-        if not any(name == own or name.startswith(own + ".") for own in TRACED_FIELDS)
+        if not any(name == field or name.startswith(field + ".") for field in TRACED_FIELDS)
     }
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps(fields, sort_keys=True)
 
 
 def check_sweepable(config: ConfigDict) -> None:
@@ -102,23 +102,23 @@ class TrialRunner:
         )
 
     def member(self, name: Any, config: ConfigDict) -> Member:
-        """A config's run, before its first step; the config is its own from now on.
+        """Makes a config's run before its first step; the config must not be changed afterwards.
 
         Raises:
-          InputError: the config has a field that a run among others can't have.
+          InputError: the config has a value that only a single run can have.
         """
         check_sweepable(config)
         trackers.check_installed(config.logger.name)
         shape = program_key(config)
         if shape not in self._shapes:
-            made = setup.build_model(config, self.taxonomy, len(self._train))
-            self._shapes[shape] = config, made
-        made = self._shapes[shape][1]
+            model = setup.build_model(config, self.taxonomy, len(self._train))
+            self._shapes[shape] = config, model
+        model = self._shapes[shape][1]
         steps = hyperparams.steps_per_epoch_from_config(config, num_rows=len(self._train))
         return Member(
             name=name,
             shape=shape,
-            fresh=lambda: made.initial(config, self._train),
+            fresh=lambda: model.initial(config, self._train),
             hyperparams=hyperparams.hyperparams_from_config(config, steps=steps),
             plan=hyperparams.run_plan_from_config(config, steps=steps),
         )
@@ -133,21 +133,21 @@ class TrialRunner:
         train_members(ask, self._population, at_once=self.at_once, watch=watch, requests=requests)
 
     def _population(self, shape: Hashable) -> Population:
-        config, made = self._shapes[shape]
+        config, model = self._shapes[shape]
         num_tags = self.taxonomy.num_tags
         bound, bound_rows = setup.build_likelihood_bound(
-            config, made.graphdef, val_rows=self._val, num_tags=num_tags
+            config, model.graphdef, val_rows=self._val, num_tags=num_tags
         )
         return Population(
             train_epoch=setup.build_train_epoch(
                 config,
-                made.graphdef,
+                model.graphdef,
                 num_rows=len(self._train),
                 num_tags=num_tags,
                 batch_size=config.data.batch_size,
             ),
             validate=setup.build_eval_epoch(
-                config, made.graphdef, num_rows=len(self._val), num_tags=num_tags
+                config, model.graphdef, num_rows=len(self._val), num_tags=num_tags
             ),
             mesh=self.mesh,
             slots=-(-self.at_once // self.mesh.size) * self.mesh.size,
@@ -158,7 +158,7 @@ class TrialRunner:
         )
 
     def likelihood(self, trees: dict[str, Any]) -> likelihood.RowLikelihood:
-        """What importance sampling says of the validation rows under a member's best parameters."""
+        """Importance-weighted likelihood of the validation rows by a member's best parameters."""
         network = trained.rebuild_model(trees["best"]["params"], trees["best"]["batch_stats"])
         return likelihood.row_likelihood(
             network, self._val, num_importance_samples=LIKELIHOOD_DRAWS, seed=0
@@ -173,22 +173,22 @@ class TrialRunner:
         *,
         overrides: dict[str, Any],
     ) -> dict[str, dict[str, Any]]:
-        """Makes a trained member a run like any other, judged, sampled and exported.
+        """Makes a trained member a run like any other: evaluates, samples and exports it.
 
         Args:
           folder: the run's folder, new or left half-made by a killed process.
-          config: the member's.
-          member: as it ended.
-          trees: its `{"state", "best"}`.
-          overrides: what makes it differ from its config file.
+          config: the member's config.
+          member: the member, after its training.
+          trees: the member's `{"state", "best"}`.
+          overrides: values in which the config differs from its config file.
 
         Returns:
           The final metrics, nested as in `metrics.json`.
         """
-        made = self._shapes[member.shape][1]
+        model = self._shapes[member.shape][1]
         plain = json.loads(config.to_json())
-        with contextlib.ExitStack() as held:
-            held.enter_context(lock.acquire_run_lock(folder))
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(lock.acquire_run_lock(folder))
             run_dir.write_start(
                 folder,
                 config=plain,
@@ -204,7 +204,7 @@ class TrialRunner:
                 log.append(line)
             log.sync()
             tracked = self._tracked(folder, plain, overrides)
-            held.callback(tracked.close)
+            opened.callback(tracked.close)
             tracked.catch_up(member.lines)
             epoch, digest = member.progress.epoch, self.taxonomy.digest
             with Checkpoints(folder / "checkpoints", taxonomy_digest=digest) as checkpoints:
@@ -213,7 +213,7 @@ class TrialRunner:
                     checkpoints.save(epoch, trees, facts)
             fitted = FittedRun(
                 config=config,
-                model=made,
+                model=model,
                 params=trees["best"]["params"],
                 batch_stats=trees["best"]["batch_stats"],
                 progress=member.progress,
@@ -232,7 +232,7 @@ class TrialRunner:
     def _tracked(
         self, folder: Path, config: dict, overrides: dict[str, Any]
     ) -> trackers.TrackerGroup:
-        """A trained member in its trackers; it is not lost where one can't be opened by now."""
+        """Opens a trained member's trackers; if one can't be opened, the run is written without."""
         say = display.Terminal().say
         try:
             return trackers.open_trackers(
@@ -248,14 +248,14 @@ class TrialRunner:
 
 
 def validation_measures(member: Member, found: likelihood.RowLikelihood) -> dict[str, float]:
-    """What is known of a trained member on the validation split, by name.
+    """Returns a trained member's results on the validation split, by name.
 
     Args:
-      member: as it ended.
-      found: the likelihood of the validation rows under its best parameters.
+      member: the member, after its training.
+      found: the likelihood of the validation rows under the member's best parameters.
 
     Returns:
-      What its line of the best epoch says of `val/`; and of the likelihood `val/nll_iw`,
+      The `val/` values of the best epoch's line, and from the likelihood `val/nll_iw`,
       `val/nll_iw_stderr`, `val/rate`, `val/distortion` (nats) and `val/active_units`.
     """
     best = next(line for line in member.lines if line["epoch"] == member.progress.best_epoch)
@@ -271,12 +271,12 @@ def validation_measures(member: Member, found: likelihood.RowLikelihood) -> dict
 
 
 def share_devices(accelerator: str, at_once: int) -> Mesh:
-    """The devices for so many members: all there are, but no idle ones; of a CPU, its cores.
+    """Returns a mesh for `at_once` members: all devices, without idle ones; of a CPU, the cores.
 
     Args:
       accelerator: as `devices.make_mesh` takes it.
       at_once: most members in training.
     """
     devices.expose_cpu_cores()
-    found = devices.make_mesh(accelerator=accelerator, num_devices=-1).size
-    return devices.make_mesh(accelerator=accelerator, num_devices=min(found, at_once))
+    num_devices = devices.make_mesh(accelerator=accelerator, num_devices=-1).size
+    return devices.make_mesh(accelerator=accelerator, num_devices=min(num_devices, at_once))
