@@ -1,4 +1,4 @@
-"""Everything a run writes for people: JSON files, a line per epoch, the terminal."""
+"""JSON and text files, written atomically, with errors that name the file."""
 
 import contextlib
 import json
@@ -29,26 +29,26 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its name, and the place of an older one, when it is whole.
+    """Opens a file that takes its name, and replaces an older one, once it is completely written.
 
     Raises:
-      InputError: the disk refused; what was there is as it was.
+      InputError: writing failed; an older file is unchanged.
     """
     with name_file_in_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(path.name + ".new")
-        with fresh.open("wb") as file:
+        temporary = path.with_name(path.name + ".new")
+        with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # or a lost power line leaves the new name with nothing in it
-        os.replace(fresh, path)
+            os.fsync(file.fileno())  # without it, a power failure could leave an empty file
+        os.replace(temporary, path)
 
 
 @contextlib.contextmanager
 def name_file_in_errors(path: Path) -> Iterator[None]:
-    """Makes an InputError that names the file of what the operating system says about it.
+    """Converts an `OSError` into an `InputError` that names the file.
 
-    Of a write that fails, as on a full disk, it does not say to which file.
+    The OS error of a failed write, as on a full disk, omits the name.
     """
     try:
         yield
@@ -57,7 +57,7 @@ def name_file_in_errors(path: Path) -> Iterator[None]:
 
 
 def to_json(value: Any) -> str:
-    """JSON text of a value; numbers that are not finite become null."""
+    """Returns a value as JSON text; numbers that are not finite become null."""
     return json.dumps(finite_json(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 

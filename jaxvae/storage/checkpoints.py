@@ -1,10 +1,10 @@
-"""What a run keeps on disk to go on from: the last state and the best parameters, with Orbax.
+"""Orbax checkpoints of a run: the last state and the best parameters.
 
 One checkpoint holds both, so they can't disagree, and the newest two are kept. Orbax notices most
 damage but not a flipped bit in an array, nor that a folder was copied in part. So every array has a
-digest, which is compared with what Orbax reads back, at the save and at every restore; and every
-file has one, in a manifest that is written last. A checkpoint that fails is named, with the file,
-and the one before it is used.
+digest, which is compared with the array that Orbax reads back, at the save and at every restore;
+and every file has one, in a manifest that is written last. A message names a damaged checkpoint and
+its file, and the checkpoint before it is used.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from jaxvae.storage.atomic_files import read_json
 
 KEPT = 2
 _PLAIN = re.compile(r"[\w./ +,=@-]*")
-"""Paths that Orbax takes as they are."""
+"""Paths that Orbax takes literally."""
 
 
 class Checkpoint(NamedTuple):
@@ -41,15 +41,15 @@ class Checkpoint(NamedTuple):
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """Orbax waits for all processes of a job otherwise, and only one of them is here."""
+    """Makes Orbax save from this process alone instead of waiting for all of them."""
     if jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
-    here = jax.process_index()
-    return ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
 
 
 def _leaves(tree) -> dict[str, np.ndarray]:
-    """A pytree as {dotted path: array}; typed PRNG keys become their raw data."""
+    """Flattens a pytree to {dotted path: array}; typed PRNG keys become their raw data."""
     flat = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -68,7 +68,7 @@ def _data(leaf):
 
 
 def _like(tree, flat: dict[str, np.ndarray]):
-    """The inverse of `_leaves`: `flat` in the structure (and key types) of `tree`."""
+    """Inverts `_leaves`: returns `flat` in the structure (and key types) of `tree`."""
     paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
     leaves = []
     for path, leaf in paths:
@@ -85,7 +85,7 @@ def _like(tree, flat: dict[str, np.ndarray]):
 
 
 def _nested(flat: dict[str, np.ndarray], prefix: str) -> dict[str, dict]:
-    """`{layer: {name: array}}` of the arrays whose dotted path begins so."""
+    """Returns `{layer: {name: array}}` of the arrays whose dotted path begins with `prefix`."""
     tree: dict[str, dict] = {}
     for path, array in flat.items():
         if path.startswith(prefix):
@@ -127,28 +127,31 @@ def _targets(described: dict[str, dict], where: str) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _plainly_named(folder: Path) -> Iterator[Path]:
-    """A path to a folder in which nothing is more than a character: its own, or a link's.
+    """Yields a path to a folder that Orbax takes literally: the folder's own, or a link's.
 
     Orbax looks for patterns below a path without escaping the path itself, so `[256,128]` is a set
-    of characters; other characters are an error of its, or a cloud's address.
+    of characters; other special characters make it fail, or stand for a cloud address.
     """
     if _PLAIN.fullmatch(str(folder)):
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="jaxvae-") as place:
-        if not _PLAIN.fullmatch(place):
+    with tempfile.TemporaryDirectory(prefix="jaxvae-") as parent:
+        if not _PLAIN.fullmatch(parent):
             raise InputError(
-                f"{folder}: checkpoints can't be written below this path while TMPDIR is {place}; "
+                f"{folder}: checkpoints can't be written below this path while TMPDIR is {parent}; "
                 f"set TMPDIR to a folder named by letters and digits"
             )
-        link = Path(place) / "folder"
+        link = Path(parent) / "folder"
         link.symlink_to(folder, target_is_directory=True)
         yield link
 
 
 @contextlib.contextmanager
 def _readable(where: Path) -> Iterator[None]:
-    """Where every file is what was written, an error in reading says nothing about the files."""
+    """Converts an error in reading into Unreadable, since intact files can't be its cause.
+
+    For use after the files were compared with their manifest.
+    """
     try:
         yield
     except InputError:
@@ -158,7 +161,7 @@ def _readable(where: Path) -> Iterator[None]:
 
 
 def set_aside_whole(folder: Path) -> list[Path]:
-    """The checkpoints that were once finished and were set aside as damaged since, oldest first."""
+    """Returns the once finished checkpoints that were set aside as damaged, in order of path."""
     return sorted(path for path in folder.glob("*.damaged") if manifest.is_sealed(path))
 
 
@@ -166,8 +169,8 @@ class Checkpoints:
     """The checkpoints of one run folder; a context manager, since Orbax keeps threads.
 
     Args:
-      folder: absolute path of the folder that holds them; made if missing.
-      taxonomy_digest: of the columns' order, which shapes alone don't show; kept in every
+      folder: absolute path of the folder of checkpoints; made if missing.
+      taxonomy_digest: digest of the columns' order, which shapes alone don't show; saved in every
         checkpoint and compared at restore.
     """
 
@@ -188,19 +191,19 @@ class Checkpoints:
         )
 
     def save(self, epoch: int, tree, facts: dict) -> None:
-        """Writes a checkpoint; when this returns, it has been read back and compared.
+        """Writes a checkpoint, reads it back and compares it.
 
         Args:
           epoch: finished epochs, the checkpoint's number.
           tree: pytree of arrays.
-          facts: JSON-able facts kept beside it.
+          facts: JSON-able facts to save beside the tree.
 
         Raises:
-          InputError: the disk refused, or gave back something else; the checkpoint before it is
-            as it was.
+          InputError: writing failed, or the disk returned other data; the checkpoint before it is
+            unchanged.
         """
-        # Left by a process that was killed while saving. Only a writer, which has the folder to
-        # itself, may remove them: Orbax would do so for a reader too, and in the background.
+        # Leftovers of a process that was killed while saving. Only a writer, which has locked the
+        # folder, may remove them: Orbax would do so for a reader too, and in the background.
         for leftover in self.folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(leftover, ignore_errors=True)
         flat = _leaves(tree)
@@ -227,31 +230,31 @@ class Checkpoints:
             raise InputError(f"{self.folder}: checkpoint {epoch} not saved: a newer one is there")
 
     def restore(self, like, *, set_aside: bool = False) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint whose every file and array is what was saved.
+        """Restores the newest checkpoint that is intact, by the digests of its files and arrays.
 
         Args:
           like: a pytree with the structure, shapes and dtypes to expect.
-          set_aside: rename those that are passed over, so that their epochs can be saved again;
+          set_aside: whether to rename damaged checkpoints, so that their epochs can be saved again;
             for the folder's writer alone.
 
         Returns:
-          (checkpoint or None where there is none, one line per damaged one passed over).
+          (checkpoint or None if there is none, one line per damaged checkpoint passed over).
 
         Raises:
-          InputError: there are checkpoints and none is whole, or they are another taxonomy's.
-          Unreadable: one can't be read now, which is no damage; none is passed over for it.
+          InputError: there are checkpoints and none is intact, or they are another taxonomy's.
+          Unreadable: a checkpoint can't be read now, which is no damage, so it is not passed over.
         """
         return self._newest(lambda arrays: _like(like, arrays), set_aside=set_aside)
 
     def restore_params(self) -> tuple[dict, dict, dict] | None:
-        """The parameters of the newest whole checkpoint: their moving average where one is kept.
+        """Restores the parameters of the newest intact checkpoint, their moving average if kept.
 
         Returns:
-          (params, batch_stats, facts), nested dictionaries of arrays; None where there is none.
+          (params, batch_stats, facts), nested dictionaries of arrays; None without a checkpoint.
 
         Raises:
-          InputError: as `restore` says.
-          Unreadable: as `restore` says.
+          InputError: as for `restore`.
+          Unreadable: as for `restore`.
         """
         newest, _ = self._newest(lambda arrays: arrays, set_aside=False)
         if newest is None:
@@ -262,12 +265,12 @@ class Checkpoints:
     def _newest(
         self, build: Callable[[dict[str, np.ndarray]], Any], *, set_aside: bool
     ) -> tuple[Checkpoint | None, list[str]]:
-        """The newest whole checkpoint, as `restore` says.
+        """Returns the newest intact checkpoint, as `restore` does.
 
         Args:
-          build: makes the tree of arrays by their dotted paths; an InputError or KeyError is a
-            checkpoint of another model.
-          set_aside: rename those that are passed over.
+          build: makes the tree from arrays by their dotted paths; an InputError or KeyError means
+            that the checkpoint is another model's.
+          set_aside: whether to rename damaged checkpoints.
         """
         passed_over: list[str] = []
         unfinished = 0
@@ -284,7 +287,7 @@ class Checkpoints:
                 tree = build(flat)
             except Unreadable:
                 raise
-            except (InputError, KeyError) as error:  # another model's lacks an array
+            except (InputError, KeyError) as error:  # another model's checkpoint lacks an array
                 passed_over.append(f"{where} was passed over: {one_line(error)}")
                 if set_aside:
                     aside = self.folder / f"{epoch}.damaged"
@@ -295,7 +298,7 @@ class Checkpoints:
             if record["taxonomy_digest"] != self._taxonomy_digest:
                 raise InputError(f"{where} was trained with another taxonomy than the one here")
             return Checkpoint(tree, record["facts"]), passed_over
-        # Killed during its first save, a run has nothing to go on from and nothing to lose.
+        # A run that was killed during its first save starts anew: no checkpoint is lost.
         if passed_over and (len(passed_over), unfinished) != (1, 1):
             raise InputError(
                 f"no whole checkpoint: {'; '.join(passed_over)}. Start again in a new --workdir"
@@ -303,14 +306,14 @@ class Checkpoints:
         return None, passed_over
 
     def best_leaves(self, epoch: int) -> dict[str, dict]:
-        """Shape, type and digest of each of the best parameters, as a checkpoint recorded them."""
+        """Returns a checkpoint's record of the best parameters: shape, type and digest of each."""
         what = ocp.args.Composite(record=ocp.args.JsonRestore())
         leaves = self._manager.restore(epoch, args=what).record["leaves"]
         best = "best."
         return {name[len(best) :]: leaf for name, leaf in leaves.items() if name.startswith(best)}
 
     def _read(self, where: Path, described: dict[str, dict]) -> dict[str, np.ndarray]:
-        """A checkpoint's arrays from the disk, each compared with its digest."""
+        """Reads a checkpoint's arrays, and compares each with its digest."""
         targets = _targets(described, str(where))
         flat = self._manager.restore(
             int(where.name),
@@ -328,46 +331,48 @@ class Checkpoints:
 
 
 def save_params(folder: Path, params: dict, batch_stats: dict, facts: dict) -> None:
-    """Writes the parameters that were exported, replacing what is there in one step.
+    """Writes the exported parameters, replacing an older folder only once they are all written.
 
     Args:
       folder: absolute path, `final/` of a run.
       params: nested dictionary of arrays.
       batch_stats: nested dictionary of arrays, `{}` without batch norm.
-      facts: JSON-able facts kept beside them (the epoch, which checkpoint).
+      facts: JSON-able facts to save beside them (the epoch, which checkpoint).
 
     Raises:
-      InputError: the disk refused.
+      InputError: writing failed.
     """
     flat = _leaves({"params": params, "batch_stats": batch_stats})
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    temporary = folder.with_name(folder.name + ".new")
+    shutil.rmtree(temporary, ignore_errors=True)
     record = {"facts": facts, "leaves": _describe(flat)}
     try:
-        fresh.mkdir()
+        temporary.mkdir()
         with (
-            _plainly_named(fresh) as named,
+            _plainly_named(temporary) as named,
             ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer,
         ):
             checkpointer.save(named / "arrays", flat)
             checkpointer.wait_until_finished()
-        (fresh / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        manifest.seal(fresh)
+        (temporary / "record.json").write_text(
+            json.dumps(record, indent=2) + "\n", encoding="utf-8"
+        )
+        manifest.seal(temporary)
         shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
+        temporary.rename(folder)
     except Exception as error:  # as in `Checkpoints.save`
         raise InputError(f"{folder}: parameters not saved: {one_line(error)}") from error
 
 
 def load_params(folder: Path) -> tuple[dict, dict, dict]:
-    """Reads what `save_params` wrote.
+    """Reads the parameters that `save_params` wrote.
 
     Returns:
       (params, batch_stats, facts), nested dictionaries of numpy arrays.
 
     Raises:
-      InputError: missing or damaged, naming the file.
-      Unreadable: it can't be read now, which is no damage.
+      InputError: a file is missing or damaged; the message names it.
+      Unreadable: a file can't be read now, which is no damage.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no trained parameters here; did the run finish?")

@@ -10,7 +10,7 @@ _PACKAGES = ("jaxvae", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "da
 
 
 def environment(devices: str) -> dict[str, Any]:
-    """Versions and machine of a run, for its `environment.json`."""
+    """Returns versions and machine of a run, for its `environment.json`."""
     versions = {}
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):

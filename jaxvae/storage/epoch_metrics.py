@@ -1,4 +1,4 @@
-"""The epochs of a run as `metrics.jsonl` has them."""
+"""The epochs of a run, read from `metrics.jsonl`."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from jaxvae.storage.atomic_files import name_file_in_errors
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; InputError names one that is damaged."""
+    """Reads the lines of a run's `metrics.jsonl`; InputError names a damaged line."""
     path = folder / "metrics.jsonl"
     lines = []
     with name_file_in_errors(path), open_regular(path) as file:
@@ -27,6 +27,6 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
 
 
 def has_epochs(folder: Path) -> bool:
-    """Whether a run's log has a line."""
+    """Returns whether a run's log has any line."""
     path = folder / "metrics.jsonl"
     return path.exists() and path.stat().st_size > 0

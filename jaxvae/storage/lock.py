@@ -1,9 +1,9 @@
-"""One writer per run folder: the `.lock` file, who holds it, and when it is stale.
+"""The `.lock` file, which keeps a run folder to one writer: its holder, and when it is stale.
 
-On one machine the kernel decides: it holds the lock for a process and lets go when that ends,
-however it ends. A shared file system may not know of locks, or not tell other machines of them; so
-the holder also writes its name into the file and touches it every few seconds, and another machine
-keeps away while that goes on.
+On one machine the kernel decides: it holds the lock for a process and releases it when the process
+ends, however it ends. A shared file system may not support locks, or not show them to other
+machines; so the holder also writes its name into the file and touches it every few seconds, and
+another machine keeps away while the file is touched.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from jaxvae.errors import InputError
 NAME = ".lock"
 TOUCH_SECONDS = 10.0
 STALE_SECONDS = 60.0
-"""A lock of another machine that was not touched for so long belongs to nobody."""
+"""A lock of another machine is free after this time without a touch."""
 
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _SETTLE_SECONDS = 0.3
@@ -29,7 +29,7 @@ _SETTLE_SECONDS = 0.3
 
 @contextlib.contextmanager
 def acquire_run_lock(workdir: Path) -> Iterator[Callable[[], None]]:
-    """Makes a run folder and holds it for this process.
+    """Makes a run folder and locks it for this process.
 
     A folder in which nothing was written is removed again.
 
@@ -37,11 +37,12 @@ def acquire_run_lock(workdir: Path) -> Iterator[Callable[[], None]]:
       workdir: absolute path.
 
     Yields:
-      A function to call before writing: it raises InputError when the folder at this path is no
-      longer the one that is held. Moved away and made anew it may be another process's by now.
+      A function to call before writing: it raises InputError if the folder at this path is no
+      longer the locked one. If it was moved and made anew, another process may be using it.
 
     Raises:
-      InputError: it can't be made, or another process holds it, naming that process.
+      InputError: the folder can't be made, or another process holds it; the message names that
+        process.
     """
     path = workdir / NAME
     try:
@@ -49,10 +50,10 @@ def acquire_run_lock(workdir: Path) -> Iterator[Callable[[], None]]:
         descriptor = _open(path)
     except OSError as error:
         raise InputError(f"{workdir}: no run folder can be made here: {error.strerror}") from error
-    done = threading.Event()
+    released = threading.Event()
     try:
         _take(workdir, descriptor)
-        threading.Thread(target=_keep_alive, args=(descriptor, done), daemon=True).start()
+        threading.Thread(target=_keep_alive, args=(descriptor, released), daemon=True).start()
 
         def check() -> None:
             if not _is_ours(path, descriptor):
@@ -64,7 +65,7 @@ def acquire_run_lock(workdir: Path) -> Iterator[Callable[[], None]]:
         try:
             yield check
         finally:
-            done.set()
+            released.set()
             with contextlib.suppress(OSError):  # gone with the disk under it, or read-only by now
                 if _is_ours(path, descriptor):
                     path.unlink()
@@ -74,11 +75,11 @@ def acquire_run_lock(workdir: Path) -> Iterator[Callable[[], None]]:
 
 
 def check_not_held(workdir: Path) -> None:
-    """Raises InputError when another process holds a folder; takes milliseconds and no lock."""
+    """Raises InputError if another process holds a folder; takes milliseconds and no lock."""
     try:
         descriptor = os.open(workdir / NAME, os.O_RDWR)
     except OSError:
-        return  # no folder, or no lock in it; `claim` will say what is wrong
+        return  # no folder, or no lock in it; `acquire_run_lock` reports other errors
     try:
         _check_free(workdir, descriptor)
     finally:
@@ -90,7 +91,7 @@ def _open(path: Path) -> int:
 
 
 def _is_ours(path: Path, descriptor: int) -> bool:
-    """Whether a lock's name still means the file that is held."""
+    """Returns whether the lock file's path still leads to the locked file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except OSError:
@@ -100,7 +101,7 @@ def _is_ours(path: Path, descriptor: int) -> bool:
 def _take(workdir: Path, descriptor: int) -> None:
     kernel_decides = _check_free(workdir, descriptor)
     path = workdir / NAME
-    # Between opening and locking, its last holder may have removed the file: what is locked then
+    # The last holder may have removed the file between opening and locking: the locked file then
     # has no name, and the next process would make, and lock, another.
     if _is_ours(path, descriptor):
         identity = _identity()
@@ -114,7 +115,11 @@ def _take(workdir: Path, descriptor: int) -> None:
 
 
 def _check_free(workdir: Path, descriptor: int) -> bool:
-    """Locks what can be locked; whether the kernel's word is enough on this file system."""
+    """Locks the file if it is free; returns whether the file system supports locks.
+
+    Raises:
+      InputError: another process holds the folder.
+    """
     holder = _read(descriptor)
     name, _, boot = holder.partition("\n")
     name = name or "another process"
@@ -132,7 +137,7 @@ def _check_free(workdir: Path, descriptor: int) -> bool:
             return locks
         raise InputError(f"{workdir}: in use by {name}; use another --workdir")
     idle = _now_there(workdir) - os.fstat(descriptor).st_mtime
-    # A time to come is of no heartbeat: the file was restored, or a clock was wrong.
+    # A heartbeat far in the future is ignored: the file was restored, or a clock was wrong.
     if -STALE_SECONDS < idle < STALE_SECONDS:
         raise InputError(
             f"{workdir}: in use by {name}, which was seen {max(idle, 0):.0f} s ago; use another "
@@ -152,7 +157,7 @@ def _identity() -> str:
 
 
 def _boot() -> str:
-    """Of this start of the machine: after a reboot, a process number means another process."""
+    """Returns the boot id, "" if unknown; process ids are not comparable across reboots."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
@@ -173,7 +178,7 @@ def _is_alive(name: str) -> bool:
 
 
 def _now_there(workdir: Path) -> float:
-    """The time by the file system's own clock, which may be another machine's."""
+    """Returns the time by the file system's own clock, which may be another machine's."""
     probe = workdir / f"{NAME}.{os.getpid()}"
     try:
         probe.touch()

@@ -1,9 +1,9 @@
 """A folder's manifest: the SHA-256 of each of its files, written last.
 
-A folder with a manifest was written to its end, and every file of it can be checked by itself: one
-that was cut short, flipped or lost on the way is named. A folder without one is not whole, whatever
-else it holds. The format is that of `sha256sum -c`; a comment at the end holds the digest of the
-lines before it.
+A folder with a manifest was written to its end, and each of its files can be checked: a file that
+was cut short, changed or lost on the way is named. A folder without a manifest is not whole,
+whatever else it holds. The format is that of `sha256sum -c`; a comment at the end has the digest of
+the lines before it.
 """
 
 import hashlib
@@ -21,32 +21,32 @@ def seal(folder: Path, names: Iterable[str] | None = None) -> None:
     """Writes a folder's manifest, after its files have reached the disk.
 
     Args:
-      folder: what to seal.
-      names: files to list, relative to it; None takes all of them, at any depth.
+      folder: the folder to seal.
+      names: files to list, relative to the folder; None lists all of them, at any depth.
     """
     listed = sorted(_files(folder) if names is None else names)
     lines = "".join(f"{file_digest(folder / name, durable=True)}  {name}\n" for name in listed)
     for path in {(folder / name).parent for name in listed}:
         _sync(path)
-    fresh = folder / (NAME + ".new")
-    with fresh.open("w", encoding="utf-8") as file:
+    temporary = folder / (NAME + ".new")
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(f"{lines}# {_digest_of(lines)}\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(fresh, folder / NAME)
+    os.replace(temporary, folder / NAME)
     _sync(folder)
 
 
 def is_sealed(folder: Path) -> bool:
-    """Whether a folder was written to its end."""
-    return os.path.lexists(folder / NAME)  # whatever it is by now: `check` says what is wrong
+    """Returns whether a folder was written to its end."""
+    return os.path.lexists(folder / NAME)  # of any kind: `check` reports what is wrong with it
 
 
 def check(folder: Path, names: Sequence[str] | None = None) -> None:
     """Compares files with the manifest.
 
     Args:
-      folder: what was sealed.
+      folder: the sealed folder.
       names: files to compare; None compares all.
 
     Raises:
@@ -59,7 +59,7 @@ def check(folder: Path, names: Sequence[str] | None = None) -> None:
 
 
 def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
-    """Yields a line for each file that is not what was sealed, or for the manifest itself.
+    """Yields a line for each file that changed since it was sealed, or for the manifest itself.
 
     Raises:
       Unreadable: a file can't be read now, which is no damage.
@@ -67,7 +67,7 @@ def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
     path = folder / NAME
     try:
         with open_regular(path) as file:
-            lines, _, own = file.read().decode().rpartition("# ")
+            lines, _, recorded = file.read().decode().rpartition("# ")
     except FileNotFoundError:
         yield f"{folder} is not whole: it has no {NAME}, which is written last"
         return
@@ -75,7 +75,7 @@ def damaged(folder: Path, names: Sequence[str] | None = None) -> Iterator[str]:
         refuse_unreadable(path, error)
         yield f"{path} is damaged: {str(error)[:120]}"
         return
-    if own != _digest_of(lines) + "\n":
+    if recorded != _digest_of(lines) + "\n":
         yield f"{path} is not what was written"
         return
     for line in lines.splitlines():
@@ -97,7 +97,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def file_digest(path: Path, *, durable: bool = False) -> str:
-    """The SHA-256 of a regular file, in hexadecimal; `durable` puts it on the disk as well."""
+    """Returns the SHA-256 of a regular file, in hexadecimal; `durable` also flushes it to disk."""
     with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if durable:
@@ -110,7 +110,7 @@ def _digest_of(text: str) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Makes a folder's list of names durable, where the file system lets one."""
+    """Flushes a folder's list of names to disk, if the file system supports that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""A run's folder: how it was made, and whether a command may go on in it."""
+"""A run's folder: its files, its config, and checks that a command may resume it."""
 
 import json
 import os
@@ -27,15 +27,15 @@ RESUMABLE_FIELDS = (
     "inference",
     "logger",
 )
-"""Fields a resumed run may change: none of them changes what is trained."""
+"""Fields that a resumed run may change: none of them affects training."""
 
 
 def check_is_run(path: Path) -> None:
-    """Raises InputError unless a path is a folder that holds a run, saying what it is instead."""
+    """Raises InputError, which says what the path is instead, unless it is a run's folder."""
     if (path / "config.json").is_file():
         return
-    if within := sorted(each.parent for each in path.glob("*/config.json")):
-        raise InputError(f"{path}: holds {len(within)} runs; name one of them, such as {within[0]}")
+    if runs := sorted(config.parent for config in path.glob("*/config.json")):
+        raise InputError(f"{path}: holds {len(runs)} runs; name one of them, such as {runs[0]}")
     if path.is_dir():
         raise InputError(f"{path}: not a run's folder (it has no config.json)")
     what = "it is a file" if path.exists() else "nothing is there"
@@ -43,11 +43,11 @@ def check_is_run(path: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's config, as it was written.
+    """Reads a run's config, as it was written.
 
     Raises:
-      InputError: it is missing or damaged: of a finished run its digest differs, of another the
-        groups are not what a config has.
+      InputError: the config is missing or damaged: the digest of a finished run's differs, or its
+        groups are not those of a config.
     """
     path = folder / "config.json"
     config = atomic_files.read_json(path)
@@ -62,9 +62,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _has_sizes(model: dict[str, Any]) -> bool:
-    """Whether a config's `model` says how large it is; older ones know no `hidden_dims`."""
-    known = all(type(model.get(name)) is int for name in ("latent_dim", "hidden_dim"))
-    return known and is_valid_hidden_dims(model.get("hidden_dims", ()))
+    """Returns whether a config's `model` has its sizes; older configs lack `hidden_dims`."""
+    has_dims = all(type(model.get(name)) is int for name in ("latent_dim", "hidden_dim"))
+    return has_dims and is_valid_hidden_dims(model.get("hidden_dims", ()))
 
 
 FILES = (
@@ -72,23 +72,23 @@ FILES = (
     *("rows.npz", "metrics.jsonl", "metrics.json", "summary.json", "samples.json"),
     *("model.pth", "model.safetensors", "model.json"),
 )
-"""What a run writes itself; commands add others later."""
+"""Files that a run writes itself; commands add others later."""
 
 
 def seal(folder: Path) -> None:
-    """Writes the manifest of a run's own files: the run is finished."""
+    """Writes the manifest of a run's own files, which marks the run as finished."""
     manifest.seal(folder, [name for name in FILES if (folder / name).exists()])
 
 
 def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
-    """A folder resumes only the run it was made for.
+    """Checks that a config may resume the run of a folder.
 
     Args:
-      folder: the run's folder; one without a `config.json` is new.
+      folder: the run's folder; a folder without `config.json` is new.
       fields: the config as {dotted name: JSON-able value}.
 
     Raises:
-      InputError: naming every field that differs, with both values.
+      InputError: a field differs; the message names every such field, with both values.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -98,17 +98,17 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
                 f"can't be told; put it back, or give another --workdir"
             )
         return
-    before = recorded_fields(folder)
+    recorded = recorded_fields(folder)
     may_change = list(RESUMABLE_FIELDS)
-    was, now = before.get("trainer.max_epochs"), fields["trainer.max_epochs"]
+    old_epochs, new_epochs = recorded.get("trainer.max_epochs"), fields["trainer.max_epochs"]
     if not fields["trainer.scale_batch_with_devices"]:
-        may_change += ["trainer.devices", "trainer.mesh"]  # where it is done, not what
-    if _can_be_extended(fields) and isinstance(was, int) and now >= was:
+        may_change += ["trainer.devices", "trainer.mesh"]  # without effect on results
+    if _can_be_extended(fields) and isinstance(old_epochs, int) and new_epochs >= old_epochs:
         may_change.append("trainer.max_epochs")
     changed = [
-        f"{name} (was {before.get(name)}, now {fields.get(name)})"
-        for name in sorted({*before, *fields})
-        if before.get(name) != fields.get(name)
+        f"{name} (was {recorded.get(name)}, now {fields.get(name)})"
+        for name in sorted({*recorded, *fields})
+        if recorded.get(name) != fields.get(name)
         and not any(name == free or name.startswith(free + ".") for free in may_change)
     ]
     if changed:
@@ -119,41 +119,41 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
 
 
 def recorded_fields(folder: Path) -> dict[str, Any]:
-    """The settings a folder was made with; a field that it is too old to know has its default.
+    """Returns the settings of a folder's run; fields added since then have their defaults.
 
-    That is what was done then: a new field is off unless it is asked for.
+    The run did as those defaults say: a new field is off by default.
     """
     base = parsing.load_config(str(parsing.find_file("configs/base.py")))
-    kept = atomic_files.read_json(folder / "config.json")
-    return dict(schema.flatten(json.loads(base.to_json()))) | dict(schema.flatten(kept))
+    recorded = atomic_files.read_json(folder / "config.json")
+    return dict(schema.flatten(json.loads(base.to_json()))) | dict(schema.flatten(recorded))
 
 
 def keep_values_of_older_run(
     folder: Path, config: ConfigDict, *, typed: Collection[str]
 ) -> list[str]:
-    """Sets fields that a run is too old to know to what it did, where nobody asks for another.
+    """Sets fields added after a run was created to the run's values, unless the user set them.
 
     Args:
-      folder: the run's folder; one without a `config.json` is new, and changes nothing.
+      folder: the run's folder; a folder without `config.json` is new, and changes nothing.
       config: every field; changed in place.
       typed: dotted names of the fields that the user set.
 
     Returns:
-      A line for each field that a preset has another value of.
+      A line for each field that was changed, because a preset has another value.
     """
     if not (folder / "config.json").exists():
         return []
-    recorded = dict(schema.flatten(atomic_files.read_json(folder / "config.json")))
-    before = recorded_fields(folder)
+    written = dict(schema.flatten(atomic_files.read_json(folder / "config.json")))
+    recorded = recorded_fields(folder)
     lines = []
     for name, value in schema.flatten(json.loads(config.to_json())):
-        if name in recorded or name in typed or before.get(name) == value:
+        if name in written or name in typed or recorded.get(name) == value:
             continue
         with config.unlocked():
-            config.update_from_flattened_dict({name: before[name]})
+            config.update_from_flattened_dict({name: recorded[name]})
         lines.append(
             f"the run is older than --config.{name} and goes on as it began; from now on give "
-            f"--config.{name}={before[name]}"
+            f"--config.{name}={recorded[name]}"
         )
     return lines
 
@@ -165,11 +165,11 @@ EXECUTION_FIELDS = (
     "trainer.enable_progress_bar",
     "trainer.checkpoint_every_seconds",
 )
-"""Fields that say where and how a run is computed: of a finished one nothing follows from them."""
+"""Execution options that do not affect the results of a finished run."""
 
 
 def is_finished_run_of(folder: Path, fields: dict[str, Any]) -> bool:
-    """Whether a folder holds a finished run of these very settings.
+    """Returns whether a folder holds a finished run of these very settings.
 
     Args:
       folder: the run's folder.
@@ -177,16 +177,16 @@ def is_finished_run_of(folder: Path, fields: dict[str, Any]) -> bool:
     """
     if not manifest.is_sealed(folder):
         return False
-    before = recorded_fields(folder)
+    recorded = recorded_fields(folder)
     return all(
-        before.get(name) == fields.get(name)
-        for name in {*before, *fields}
+        recorded.get(name) == fields.get(name)
+        for name in {*recorded, *fields}
         if not any(name == free or name.startswith(free + ".") for free in EXECUTION_FIELDS)
     )
 
 
 def finished_message(folder: Path, fields: dict[str, Any]) -> str:
-    """That a run is finished, and how to go on."""
+    """Returns the message that a run is finished, and how to continue."""
     more = (
         "give more --config.trainer.max_epochs to go on, or "
         if _can_be_extended(fields)
@@ -198,9 +198,10 @@ def finished_message(folder: Path, fields: dict[str, Any]) -> str:
 
 
 def _can_be_extended(fields: dict[str, Any]) -> bool:
-    """Whether more epochs leave those that were trained as they are: no schedule is a share.
+    """Returns whether raising `max_epochs` leaves past epochs unchanged.
 
-    After `max_steps` there are none, and the last may have been cut short.
+    No schedule may depend on the run's length, and `max_steps` may not end it: it would allow no
+    more epochs, and may have cut the last one short.
     """
     share = fields["loss.kld_schedule"] != "constant" and fields["loss.kld_warmup"] < 1.0
     constant = fields["trainer.lr_scheduler.name"] == "constant"
@@ -208,7 +209,7 @@ def _can_be_extended(fields: dict[str, Any]) -> bool:
 
 
 def check_same_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> None:
-    """Raises InputError when the taxonomy or the rows are not those the folder was made with."""
+    """Raises InputError if the taxonomy or the rows are not those of the folder's run."""
     path = folder / "data_report.json"
     if not (folder / "config.json").exists():
         return  # a new run's
@@ -219,41 +220,45 @@ def check_same_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> None:
             f"{folder} holds a run with another taxonomy: {difference}; restore the one in "
             f"{taxonomy_path}, or give another --workdir"
         )
-    before = str(atomic_files.read_json(path).get("fingerprint"))
-    if before != dataset.fingerprint:
+    fingerprint = str(atomic_files.read_json(path).get("fingerprint"))
+    if fingerprint != dataset.fingerprint:
         raise InputError(
-            f"{folder} holds a run on other rows (fingerprint {before[:12]}, now "
+            f"{folder} holds a run on other rows (fingerprint {fingerprint[:12]}, now "
             f"{dataset.fingerprint[:12]}); restore the data, or give another --workdir"
         )
 
 
 def _tag_difference(before: tuple[str, ...], now: tuple[str, ...]) -> str:
-    """What became of the tags, or "" where they are the same in the same order."""
+    """Describes the difference between two lists of tags, "" if they are the same."""
     if before == now:
         return ""
-    parts = []
+    changes = []
     for what, tags in (("added", set(now) - set(before)), ("missing", set(before) - set(now))):
         if tags:
             listed = ", ".join(map(repr, sorted(tags)[:3]))
             more = f" and {len(tags) - 3} more" if len(tags) > 3 else ""
-            parts.append(f"{what} {listed}{more}")
-    if not parts:
-        at = next(i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1])
-        parts.append(f"the same tags in another order, from column {at} ({before[at]!r} was there)")
-    return "; ".join(parts)
+            changes.append(f"{what} {listed}{more}")
+    if not changes:
+        column = next(
+            i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1]
+        )
+        changes.append(
+            f"the same tags in another order, from column {column} ({before[column]!r} was there)"
+        )
+    return "; ".join(changes)
 
 
 def _check_readable_files(folder: Path) -> None:
     for name in ("checkpoints", "final"):
-        for place, _, files in os.walk(
+        for directory, _, files in os.walk(
             folder / name, onerror=lambda error: refuse_unreadable(error.filename, error)
         ):
             for file in files:
                 try:
-                    with open_regular(Path(place, file)) as opened:
+                    with open_regular(Path(directory, file)) as opened:
                         opened.read(1)
                 except OSError as error:
-                    refuse_unreadable(Path(place, file), error)
+                    refuse_unreadable(Path(directory, file), error)
 
 
 def write_start(
@@ -265,17 +270,17 @@ def write_start(
     taxonomy: Taxonomy,
     dataset: Dataset,
 ) -> None:
-    """Writes what is known before training: config, environment, taxonomy and rows.
+    """Writes the files that are known before training: config, environment, taxonomy and rows.
 
     Raises:
-      Unreadable: what the run will go on from, or replace, can't be read; nothing is written.
+      Unreadable: a checkpoint or export of the folder can't be read; nothing is written.
     """
     _check_readable_files(folder)
-    (folder / manifest.NAME).unlink(missing_ok=True)  # finished once, and now going on
+    (folder / manifest.NAME).unlink(missing_ok=True)  # a finished run that is extended
     atomic_files.write_json(folder / "overrides.json", overrides)
     atomic_files.write_json(folder / "environment.json", environment.environment(devices))
     atomic_files.write_json(folder / "taxonomy.json", taxonomy.to_mapping())
     atomic_files.write_json(folder / "data_report.json", dataset.report)
     write_rows(folder, dataset)
-    # The config last: it makes the folder a run's.
+    # The config is last, since it marks the folder as a run's.
     atomic_files.write_json(folder / "config.json", config)

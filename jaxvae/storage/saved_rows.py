@@ -1,4 +1,4 @@
-"""The data a run keeps: its rows, where they came from, and which split each is in."""
+"""The data that a run saves: its rows, their positions in the source, and their splits."""
 
 import dataclasses
 from pathlib import Path
@@ -30,19 +30,19 @@ class SavedRows:
     split: np.ndarray
 
     def positions(self, split: str) -> np.ndarray:
-        """Where a split's rows are; InputError proposes the nearest name of an unknown one."""
+        """Returns the positions of a split's rows; InputError suggests a known name."""
         if split not in SPLITS:
             near = did_you_mean(split, SPLITS)
             raise InputError(f"no split {split!r}{near}; it is one of {', '.join(SPLITS)}")
         return np.flatnonzero(self.split == SPLITS.index(split))
 
     def at_most(self, *, train: int, others: int) -> "SavedRows":
-        """The same with only some rows of large splits, always the same ones, drawn at random."""
+        """Returns a copy that subsamples large splits with a fixed seed."""
         split = self.split.copy()
-        for name, most in (("train", train), ("val", others), ("test", others)):
-            at = self.positions(name)
-            if len(at) > most:
-                split[np.random.default_rng(0).permutation(at)[most:]] = _IN_NONE
+        for name, limit in (("train", train), ("val", others), ("test", others)):
+            positions = self.positions(name)
+            if len(positions) > limit:
+                split[np.random.default_rng(0).permutation(positions)[limit:]] = _IN_NONE
         return dataclasses.replace(self, split=split)
 
 
@@ -65,7 +65,7 @@ def load_saved_rows(folder: Path, taxonomy: Taxonomy) -> SavedRows:
       taxonomy: what the rows' columns mean.
 
     Raises:
-      InputError: the run keeps none (an imported model), or they are damaged or not its own.
+      InputError: the run has no rows (an imported model), or they are damaged or not its own.
     """
     path = folder / "rows.npz"
     if not path.is_file():
@@ -73,18 +73,18 @@ def load_saved_rows(folder: Path, taxonomy: Taxonomy) -> SavedRows:
             f"{folder} has no rows.npz: a model that was imported or published, or a lone .pth, "
             f"has no data; give the folder of the run that trained it"
         )
-    kept = _read(path)
+    saved = _read(path)
     expected = read_json(folder / "data_report.json").get("fingerprint")
-    if fingerprint_rows(kept.rows, taxonomy) != expected:
+    if fingerprint_rows(saved.rows, taxonomy) != expected:
         raise InputError(f"{path}: not the rows this run was trained with; restore its own file")
-    return kept
+    return saved
 
 
 def describe_damage(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> str:
-    """What is wrong with the rows of a run that goes on, and will be written again.
+    """Describes damage to the saved rows of a resumed run, which will be written again.
 
     Args:
-      folder: the run's folder; before its start was written there is nothing to damage.
+      folder: the run's folder; one without `config.json` is new and can't be damaged.
       taxonomy: what the rows' columns mean.
       dataset: the source as it is now, with the fingerprint that the run began with.
 
@@ -92,38 +92,38 @@ def describe_damage(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> str:
       A line if the file is not what was written at the start, else "".
 
     Raises:
-      Unreadable: it can't be read now, which is no damage.
+      Unreadable: the file can't be read now, which is no damage.
     """
-    if not (folder / "config.json").exists():  # which is written after the others
+    if not (folder / "config.json").exists():  # written after the other files
         return ""
     path = folder / "rows.npz"
-    again = f"written again from {dataset.source} (fingerprint {dataset.fingerprint[:12]})"
+    remedy = f"written again from {dataset.source} (fingerprint {dataset.fingerprint[:12]})"
     try:
-        kept = _read(path)
+        saved = _read(path)
     except Unreadable:
         raise
     except InputError as error:
-        return f"{error}; {again}" if path.exists() else f"{path}: missing; {again}"
-    found = fingerprint_rows(kept.rows, taxonomy)
-    if found != dataset.fingerprint:
-        return f"{path}: holds other rows (fingerprint {found[:12]}); {again}"
-    if not np.array_equal(kept.source_row, dataset.source_row):
-        return f"{path}: places its rows elsewhere in the source; {again}"
-    if not np.array_equal(kept.split, _split_numbers(dataset)):
-        return f"{path}: splits the rows in another way; {again}"
+        return f"{error}; {remedy}" if path.exists() else f"{path}: missing; {remedy}"
+    fingerprint = fingerprint_rows(saved.rows, taxonomy)
+    if fingerprint != dataset.fingerprint:
+        return f"{path}: holds other rows (fingerprint {fingerprint[:12]}); {remedy}"
+    if not np.array_equal(saved.source_row, dataset.source_row):
+        return f"{path}: places its rows elsewhere in the source; {remedy}"
+    if not np.array_equal(saved.split, _split_numbers(dataset)):
+        return f"{path}: splits the rows in another way; {remedy}"
     return ""
 
 
 def _split_numbers(dataset: Dataset) -> np.ndarray:
     split = np.full(len(dataset.rows), _IN_NONE, np.uint8)
-    for name, at in dataset.splits.items():
-        split[at] = SPLITS.index(name)
+    for name, positions in dataset.splits.items():
+        split[positions] = SPLITS.index(name)
     return split
 
 
 def _read(path: Path) -> SavedRows:
     try:
-        # Opened here: of a damaged file numpy would leave its own handle open.
+        # The file is opened here, because numpy would leave its handle of a damaged one open.
         with path.open("rb") as stream, np.load(stream) as stored:
             rows, source_row = stored["rows"], stored["source_row"]
             split = stored["split"] if "split" in stored else _older(path, len(rows))
@@ -138,13 +138,13 @@ def _read(path: Path) -> SavedRows:
 
 
 def _older(path: Path, num_rows: int) -> np.ndarray:
-    """The splits of a run of an older version, which kept them as lists of positions."""
+    """Reads the splits of an older version's run, which saved them as lists of positions."""
     path = path.with_name("splits.json")
     lists = read_json(path)
     split = np.full(num_rows, _IN_NONE, np.uint8)
     try:
-        for name, at in lists.items():
-            split[np.array(at, np.int64).reshape(len(at))] = SPLITS.index(name)
+        for name, positions in lists.items():
+            split[np.array(positions, np.int64).reshape(len(positions))] = SPLITS.index(name)
     except (IndexError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged: expected lists of positions") from error
     if sum(map(len, lists.values())) != num_rows or split.max(initial=0) == _IN_NONE:
