@@ -1,1 +1,1 @@
-"""What people look at: HTML pages, figures, text, model cards."""
+"""Reports for people: HTML pages, figures, text, model cards."""

@@ -1,7 +1,7 @@
-"""`explore.html`: one file without a network in which a model is asked by clicking on tags.
+"""`explore.html`: one offline file in which a user queries a model by clicking on tags.
 
-The page holds encoder, decoder and prior and computes by itself; this room chooses what goes into
-it. Everything that comes from a taxonomy is data to the page, never markup.
+The page holds encoder, decoder and prior and computes by itself; this module chooses its contents.
+Everything that comes from a taxonomy is data to the page, never markup.
 """
 
 import html
@@ -25,7 +25,7 @@ from jaxvae.storage.atomic_files import write_text
 
 TEMPLATE = Path(__file__).with_name("explorer.html")
 MAP_POINTS = 2000
-"""The most rows that the map shows."""
+"""Most rows on the map."""
 _NAMED_ROWS = 5000
 
 
@@ -33,7 +33,7 @@ def write_explore(run: Run, *, output: Path | None) -> Path:
     """Writes the page of a run.
 
     Args:
-      run: any; one without rows, as an imported model, shows sets that it samples instead.
+      run: any run; without rows, as of an imported model, the page shows sampled sets instead.
       output: file to write; None is `explore.html` in the run, or beside a lone `.pth`.
 
     Raises:
@@ -41,7 +41,7 @@ def write_explore(run: Run, *, output: Path | None) -> Path:
     """
     path = None if output is None else user_path(output)
     if path is None:
-        if "source" in run.facts:  # its folder is a cache
+        if "source" in run.facts:  # the run's folder is a cache
             raise InputError(f"{run.source} is not a folder here; name the page by --output")
         lone = not run.folder.is_dir()
         path = run.folder.with_suffix(".explore.html") if lone else run.folder / "explore.html"
@@ -50,7 +50,7 @@ def write_explore(run: Run, *, output: Path | None) -> Path:
 
 
 def make_page(run: Run) -> str:
-    """The page as text; the same run gives the same bytes."""
+    """Returns the page as text; the same run gives the same bytes."""
     network = run.network
     rows, of = _rows(run)
     mean, logvar = queries.posterior(network, rows)
@@ -72,13 +72,13 @@ def make_page(run: Run) -> str:
         "dimensions": _dimensions(run, rows[:_NAMED_ROWS], mean, logvar),
         "map": _map(rows, mean, network.num_tags, of),
     }
-    before, _, rest = TEMPLATE.read_text(encoding="utf-8").partition("__TITLE__")
-    middle, _, after = rest.partition("__DATA__")
-    return before + html.escape(name) + middle + _script_json(data) + after
+    head, _, remainder = TEMPLATE.read_text(encoding="utf-8").partition("__TITLE__")
+    middle, _, tail = remainder.partition("__DATA__")
+    return head + html.escape(name) + middle + _script_json(data) + tail
 
 
 def _rows(run: Run) -> tuple[np.ndarray, str]:
-    """Rows `[N, K]` that stand for the data, and what they are."""
+    """Returns rows `[N, K]` that represent the data, and a description of them."""
     if (run.folder / "rows.npz").is_file():
         rows = run.rows("train")
         if len(rows) == 0:
@@ -90,7 +90,7 @@ def _rows(run: Run) -> tuple[np.ndarray, str]:
 
 
 def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
-    """The active dimensions, the ones with the most KL first, named by the tags that they move."""
+    """Active dimensions, largest KL first, named by the tags that they move."""
     network = run.network
     mean, logvar = mean[: len(rows)], logvar[: len(rows)]
     centre, deviation = queries.prior_moments(network)
@@ -106,20 +106,20 @@ def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
     )
     return [
         {
-            "dim": each["dim"],
-            "kl": round(each["kl"], 4),
-            "rises": [tag for tag, _ in each["rises"][:3]],
-            "falls": [tag for tag, _ in each["falls"][:3]],
-            "centre": float(centre[each["dim"]]),
-            "deviation": float(deviation[each["dim"]]),
+            "dim": dimension["dim"],
+            "kl": round(dimension["kl"], 4),
+            "rises": [tag for tag, _ in dimension["rises"][:3]],
+            "falls": [tag for tag, _ in dimension["falls"][:3]],
+            "centre": float(centre[dimension["dim"]]),
+            "deviation": float(deviation[dimension["dim"]]),
         }
-        for each in named
-        if each["kl"] > ACTIVE_KL
+        for dimension in named
+        if dimension["kl"] > ACTIVE_KL
     ]
 
 
 def _map(rows: np.ndarray, mean: np.ndarray, num_tags: int, of: str) -> dict:
-    """Two principal axes of posterior means `[N, L]`, and where some of the rows lie on them."""
+    """Two principal axes of posterior means `[N, L]`, and the positions of some rows on them."""
     centre = mean.mean(axis=0, dtype=np.float64)
     values, vectors = np.linalg.eigh(np.cov(mean - centre, rowvar=False, ddof=0).reshape(
         mean.shape[1], mean.shape[1]
@@ -127,11 +127,11 @@ def _map(rows: np.ndarray, mean: np.ndarray, num_tags: int, of: str) -> dict:
     axes = np.zeros((2, mean.shape[1]))
     largest = vectors[:, np.argsort(-values, kind="stable")[:2]].T
     axes[: len(largest)] = largest
-    # Either sign of an axis is as good; a fixed one keeps the map from mirroring.
+    # The sign of an axis is arbitrary; a fixed one keeps the map from being mirrored.
     turn = np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])
     axes *= np.where(turn == 0.0, 1.0, turn)[:, None]
-    shown = np.linspace(0, len(rows) - 1, min(MAP_POINTS, len(rows))).astype(int)
-    points = (mean[shown] - centre) @ axes.T
+    positions = np.linspace(0, len(rows) - 1, min(MAP_POINTS, len(rows))).astype(int)
+    points = (mean[positions] - centre) @ axes.T
     share = values.clip(0.0)
     total = float(share.sum())
     return {
@@ -141,12 +141,12 @@ def _map(rows: np.ndarray, mean: np.ndarray, num_tags: int, of: str) -> dict:
         "centre": explorer_data.encode_float32(centre),
         "axes": explorer_data.encode_float32(axes),
         "points": explorer_data.encode_float16(points)[0],
-        "rows": [[int(v) for v in row if v < num_tags] for row in rows[shown]],
+        "rows": [[int(v) for v in row if v < num_tags] for row in rows[positions]],
     }
 
 
 def _script_json(value: dict) -> str:
-    """JSON that may stand in a script element: no text in it can end the element."""
+    """Returns JSON that is safe in a script element: no text in it can end the element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,6 +1,6 @@
 """A model as JSON for a page: its weights in half precision, its prior, and a bank of draws.
 
-Batch norm is folded into the layer after it, so the page knows layers, layer norm and ReLU alone.
+Batch norm is folded into the layer after it, so the page needs layers, layer norm and ReLU alone.
 """
 
 import base64
@@ -24,10 +24,10 @@ def encode_float16(array: np.ndarray) -> tuple[dict, np.ndarray]:
     """Rounds an array to float16 as text.
 
     Args:
-      array: of any shape and finite numbers; a common factor keeps them all within float16.
+      array: finite numbers of any shape; a common factor keeps them all within float16.
 
     Returns:
-      (what the page unpacks, the numbers `array.shape` float32 as it will find them).
+      (the packed array, the rounded numbers as the page unpacks them, `array.shape` float32).
     """
     largest = float(np.abs(array).max(initial=0.0))
     # A power of two, by which multiplying is exact.
@@ -37,45 +37,48 @@ def encode_float16(array: np.ndarray) -> tuple[dict, np.ndarray]:
 
 
 def encode_float32(array: np.ndarray) -> dict:
-    """An array as float32 text, for what is small or must be exact."""
+    """Packs an array as float32 text, for small or exact numbers."""
     return {"single": _text(np.asarray(array, "<f4"))}
 
 
 def network_data(network: TrainedModel) -> dict:
-    """The layers by name, the names of the hidden ones in order, and the sizes."""
+    """Returns the layers by name, the names of the hidden layers in order, and the sizes."""
     params = _numpy(network.params)
     stats = _numpy(network.batch_stats)
     depth = len(network.hidden_dims)
     encoder, decoder = encoder_layers(depth), decoder_layers(depth)
-    # What each linear map is fed by: the batch norm that is folded into it, if there is one.
-    before = {"fc2_mu": encoder[-1].batch_norm, "fc2_logvar": encoder[-1].batch_norm}
-    before["fc4"] = decoder[-1].batch_norm
+    # The batch norm before each linear map, which is folded into it, if there is one.
+    norms = {"fc2_mu": encoder[-1].batch_norm, "fc2_logvar": encoder[-1].batch_norm}
+    norms["fc4"] = decoder[-1].batch_norm
     for hidden in (encoder, decoder):
-        before |= {then.linear: first.batch_norm for first, then in itertools.pairwise(hidden)}
-    linears = [each.linear for each in (*encoder, *decoder)]
+        norms |= {then.linear: first.batch_norm for first, then in itertools.pairwise(hidden)}
+    linears = [hidden_layer.linear for hidden_layer in (*encoder, *decoder)]
     layers: dict[str, dict] = {}
     for name in (*linears, "fc2_mu", "fc2_logvar", "fc4"):
         kernel, bias = params[name]["kernel"], params[name]["bias"]
-        norm = before.get(name)
+        norm = norms.get(name)
         if norm in params:
             factor = params[norm]["scale"] / np.sqrt(stats[norm]["var"] + _BATCH_NORM_EPSILON)
             bias = bias + (params[norm]["bias"] - stats[norm]["mean"] * factor) @ kernel
             kernel = factor[:, None] * kernel
         layers[name] = {"kernel": encode_float16(kernel)[0], "bias": encode_float32(bias)}
-    for name in (each.layer_norm for each in (*encoder, *decoder)):
+    for name in (hidden_layer.layer_norm for hidden_layer in (*encoder, *decoder)):
         if name in params:
-            layers[name] = {part: encode_float32(params[name][part]) for part in ("scale", "bias")}
+            layers[name] = {
+                array_name: encode_float32(params[name][array_name])
+                for array_name in ("scale", "bias")
+            }
     return {
         "layers": layers,
-        "encoder": [[each.linear, each.layer_norm] for each in encoder],
-        "decoder": [[each.linear, each.layer_norm] for each in decoder],
+        "encoder": [[hidden_layer.linear, hidden_layer.layer_norm] for hidden_layer in encoder],
+        "decoder": [[hidden_layer.linear, hidden_layer.layer_norm] for hidden_layer in decoder],
         "num_tags": network.num_tags,
         "latent_dim": network.latent_dim,
     }
 
 
 def prior_data(network: TrainedModel) -> dict:
-    """What the page needs to measure log p(z)."""
+    """Returns the prior's parameters, from which the page computes log p(z)."""
     if network.prior == "normal":
         return {"kind": "normal"}
     if network.prior == "flow":
@@ -96,15 +99,15 @@ def prior_data(network: TrainedModel) -> dict:
 
 
 def prior_sample_bank(network: TrainedModel) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Draws from the prior that the page conditions on tags by weighing them.
+    """Draws samples of the prior, which the page re-weights to condition on tags.
 
-    As many as fit a MiB, and as can be weighed within a frame.
+    Their number is limited to a MiB, and to a weighting within one frame.
 
     Returns:
-      (what the page unpacks, the draws `[K, L]` as it finds them, their log p(z) `[K]`, nats).
+      (the packed draws, the draws `[K, L]` as the page unpacks them, their log p(z) `[K]`, nats).
     """
-    most = min(_BANK, _BANK_BYTES // (2 * network.latent_dim), _BANK_LOGITS // network.num_tags)
-    size = max(256, most // 256 * 256)
+    limit = min(_BANK, _BANK_BYTES // (2 * network.latent_dim), _BANK_LOGITS // network.num_tags)
+    size = max(256, limit // 256 * 256)
     packed, z = encode_float16(queries.draw_prior(network, size, seed=0))
     log_prior = queries.log_prior(network, z)
     return {"size": size, "z": packed, "log_prior": encode_float32(log_prior)}, z, log_prior
@@ -112,8 +115,8 @@ def prior_sample_bank(network: TrainedModel) -> tuple[dict, np.ndarray, np.ndarr
 
 def _numpy(tree: dict) -> dict:
     return {
-        name: _numpy(each) if isinstance(each, dict) else np.asarray(each, np.float64)
-        for name, each in tree.items()
+        name: _numpy(value) if isinstance(value, dict) else np.asarray(value, np.float64)
+        for name, value in tree.items()
     }
 
 

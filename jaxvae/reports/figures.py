@@ -1,6 +1,6 @@
-"""The figures of a run, and what becomes of a figure: SVG in a page's text colour, or PNG.
+"""The figures of a run, and their output as SVG in a page's text colour, or as PNG.
 
-Each function returns a matplotlib figure whose label is what it shows, in words.
+Each function returns a matplotlib figure, whose label describes it in words.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 INK = "#010203"
 _APART = 0.06
-"""Of two numbers in a plot that goes from 0 to 1."""
+"""Minimum gap between two labels, in axis units from 0 to 1."""
 CYCLE = ("#2a7fb8", "#e07b39", "#3a9d5d", "#b0497c", "#8a6fd1", "#b59a2b", "#4aa8a8", "#c9504a")
 
 
 def new_figure(title: str, width: float, height: float, columns: int = 1):
-    """A matplotlib figure in the page's colours and its axes; size in inches."""
+    """Makes a matplotlib figure in the page's colours, and its axes; the size is in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.set_label(title)
-    # What IPython asks an object for: without pyplot, a figure would show itself as its name.
+    # IPython shows a figure by this method; without pyplot, it would print the figure's name.
     figure._repr_png_ = functools.partial(to_png, figure)  # type: ignore[attr-defined]
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
@@ -45,7 +45,7 @@ def new_figure(title: str, width: float, height: float, columns: int = 1):
 
 
 def _as_written(figure: "Figure") -> "Figure":
-    """The figure, its text no formula: such is to matplotlib what is between two $ of a tag."""
+    """Disables mathtext in a figure, so that `$` in tags is printed literally."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
@@ -54,20 +54,20 @@ def _as_written(figure: "Figure") -> "Figure":
 
 
 def _label(name: str) -> str:
-    """A name as a legend shows it; one that begins with _ it would leave out."""
+    """Makes a name visible in a legend, which leaves out names that begin with `_`."""
     return f" {name}" if name.startswith("_") else name
 
 
 @contextlib.contextmanager
 def _any_letters() -> Iterator[None]:
-    """Inside, letters that the font lacks are no warning; a PNG has boxes for them."""
+    """Suppresses warnings about letters that the font lacks; a PNG has boxes for them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+")
         yield
 
 
 def to_svg(figure: "Figure") -> str:
-    """The figure as SVG to put into a page, its ids unlike those of others."""
+    """Returns a figure as SVG for a page, with ids that are unique among its figures."""
     import matplotlib
 
     title = str(figure.get_label())
@@ -87,7 +87,7 @@ def to_svg(figure: "Figure") -> str:
 
 
 def to_png(figure: "Figure") -> bytes:
-    """The figure as a PNG on white, for places that take no SVG."""
+    """Returns a figure as a PNG on white, for places that take no SVG."""
     buffer = io.BytesIO()
     # Without the library's version: the same file for the same run.
     with _any_letters():
@@ -142,9 +142,9 @@ def latent_map(points: np.ndarray, labels: list[str], method: str) -> "Figure":
     """Rows in two dimensions, coloured by label."""
     figure, (axis,) = new_figure("Map of the latent space", 9.0, 4.2)
     for number, label in enumerate(sorted(set(labels))):
-        at = np.array([each == label for each in labels])
+        is_label = np.array([row_label == label for row_label in labels])
         axis.scatter(
-            *points[at].T,
+            *points[is_label].T,
             s=16,
             color=CYCLE[number % len(CYCLE)],
             label=_label(label),

@@ -28,7 +28,7 @@ figure{margin:1rem 0}ul.sets{padding-left:1.2rem}.note{opacity:.75;font-size:.88
 
 
 def document(title: str, sections: list[str]) -> str:
-    """A whole page of sections."""
+    """Returns a whole page of sections."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -39,18 +39,18 @@ def document(title: str, sections: list[str]) -> str:
 
 
 def section(title: str, body: str) -> str:
-    """A heading and what follows it; nothing where there is nothing to show."""
+    """Returns a heading and its body, or "" if the body is empty."""
     return f"<h2>{html.escape(title)}</h2>{body}" if body else ""
 
 
 def figure(figure: "Figure", *, small: bool = False) -> str:
-    """A matplotlib figure as wide as the page, or about half."""
+    """Returns a matplotlib figure as wide as the page, or about half."""
     svg = to_svg(figure)
     return f'<figure class="wide{" small" if small else ""}">{svg}</figure>'
 
 
 def table(header: list[str], rows: list[list[str]], *, marked: int | None = None) -> str:
-    """A table whose cells after the first are numbers where they look like it."""
+    """Returns a table; cells that look like numbers are aligned as such."""
 
     def cells(row, kind):
         return "".join(
@@ -59,8 +59,8 @@ def table(header: list[str], rows: list[list[str]], *, marked: int | None = None
         )
 
     body = "".join(
-        f"<tr{' class=this' if at == marked else ''}>{cells(row, 'td')}</tr>"
-        for at, row in enumerate(rows)
+        f"<tr{' class=this' if number == marked else ''}>{cells(row, 'td')}</tr>"
+        for number, row in enumerate(rows)
     )
     head = f"<tr>{cells(header, 'th')}</tr>"
     return f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'

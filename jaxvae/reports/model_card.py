@@ -23,11 +23,11 @@ def check_license(license: str | None) -> None:
 
 
 def check_judged(judged: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What `evaluate` left, ready for a card; InputError names a file that lacks something."""
+    """Prepares a saved evaluation for a card; InputError names a file that lacks a value."""
     missing = [name for name in _NEEDED if name not in judged]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; run evaluate on the run once more")
-    stderr = judged["nll_iw_stderr"]  # null where one draw was made
+    stderr = judged["nll_iw_stderr"]  # null if there was one draw
     return {**judged, "nll_iw_stderr": math.nan if stderr is None else stderr}
 
 
@@ -44,22 +44,22 @@ def make_card(
     pictures: dict[str, str],
     license: str | None,
 ) -> str:
-    """The card's text.
+    """Returns the card's text.
 
     Args:
       repository: "user/name".
       config: the run's config, without paths.
-      sizes: the network's, as in a config's `model`.
-      concepts: how many tags each concept has.
-      facts: which checkpoint the parameters are, and of which epoch.
-      judged: what `evaluate_run.evaluate_run` returned; None where the run was not evaluated.
-      data_report: counts of the rows it was trained on; `{}` where they are not known.
-      samples: tag sets that it drew.
-      pictures: file names and what they show.
-      license: the Hub's identifier of one, or None.
+      sizes: the network's sizes, as in a config's `model`.
+      concepts: number of tags of each concept.
+      facts: checkpoint and epoch of the parameters.
+      judged: the result of `evaluate_run.evaluate_run`; None if the run was not evaluated.
+      data_report: counts of the training rows; `{}` if unknown.
+      samples: tag sets that the model drew.
+      pictures: titles of the pictures, by file name.
+      license: the Hub's identifier of a license, or None.
     """
     name = str(config.get("model_name", "vae"))
-    parts = [
+    sections = [
         f"---\n{_metadata(name, config, judged, license)}\n---\n",
         f"# {_escape(name)}\n",
         _what(sizes, concepts, facts),
@@ -69,7 +69,7 @@ def make_card(
         "## Samples\n\n" + "\n".join(f"- {_escape(', '.join(tags))}" for tags in samples) + "\n",
         _data(config, data_report, license),
     ]
-    return "\n".join(parts)
+    return "\n".join(sections)
 
 
 def _metadata(
@@ -127,7 +127,7 @@ def _what(sizes: dict[str, Any], concepts: dict[str, int], facts: dict[str, Any]
     return (
         f"A variational autoencoder over sets of {sum(concepts.values())} tags: {listed}. "
         f"{sizes['latent_dim']} latent dimensions, {units} hidden units"
-        f"{''.join(f', {each} norm' for each in norms)}, {prior}. The parameters are those of the "
+        f"{''.join(f', {norm} norm' for norm in norms)}, {prior}. The parameters are those of the "
         f"{facts.get('checkpoint')} checkpoint{epoch}.\n\n"
         f"It is made by jaxvae. Its files are parameters as safetensors, config and taxonomy as "
         f"JSON; loading them runs no code of this repository.\n"
@@ -175,11 +175,13 @@ def _data(config: dict[str, Any], report: dict[str, Any], license: str | None) -
         text = f"a file, {_escape(source)}" if source != "unknown" else "not known"
     lines = [f"Trained on: {text}."]
     if report:
-        kept, read = report.get("rows_kept"), report.get("rows_read")
-        sizes = ", ".join(f"{part} {size}" for part, size in report.get("split_sizes", {}).items())
+        num_kept, num_read = report.get("rows_kept"), report.get("rows_read")
+        sizes = ", ".join(
+            f"{split_name} {size}" for split_name, size in report.get("split_sizes", {}).items()
+        )
         lines.append(
-            f"{kept} of {read} rows were kept, those with a tag of the taxonomy; splits: {sizes}. "
-            f"Fingerprint of the kept rows: `{report.get('fingerprint')}`."
+            f"{num_kept} of {num_read} rows were kept, those with a tag of the taxonomy; "
+            f"splits: {sizes}. Fingerprint of the kept rows: `{report.get('fingerprint')}`."
         )
     lines.append("The rows themselves are not in this repository.")
     if license is None:
@@ -188,5 +190,5 @@ def _data(config: dict[str, Any], report: dict[str, Any], license: str | None) -
 
 
 def _escape(text: str) -> str:
-    """Text as Markdown shows it: nothing in it is markup, and it stays on its line."""
+    """Escapes text for Markdown, on one line, so that nothing in it is markup."""
     return re.sub(r"([\\`*_{}\[\]<>#|!~&])", r"\\\1", " ".join(text.split()))

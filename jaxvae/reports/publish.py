@@ -1,4 +1,4 @@
-"""Publishing a run: its model, card and pictures as a folder, and that folder on the Hub."""
+"""Publishes a run: writes its model, card and pictures to a folder, and uploads it to the Hub."""
 
 import tempfile
 from pathlib import Path
@@ -18,16 +18,16 @@ def write_folder(run: Run, folder: Path, *, repository: str, license: str | None
     """Writes the exact contents of a repository.
 
     Args:
-      run: any; one that `evaluate` has judged brings its results along.
-      folder: to make.
+      run: any run; results of `evaluate` are included if there are any.
+      folder: the folder to make.
       repository: "user/name", for the card.
-      license: for the card, the Hub's identifier of one.
+      license: the Hub's identifier of a license, for the card.
 
     Returns:
       The names of the files.
 
     Raises:
-      InputError: the folder exists, the disk refused, or a file of the run is damaged.
+      InputError: the folder exists, writing failed, or a file of the run is damaged.
     """
     model_card.check_license(license)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -35,11 +35,11 @@ def write_folder(run: Run, folder: Path, *, repository: str, license: str | None
     with name_file_in_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".push-", dir=folder.parent) as stage:
-            made = Path(stage) / "made"
-            made.mkdir()
-            _write(run, made, repository, license)
-            names = sorted(path.name for path in made.iterdir())
-            made.replace(folder)  # whole, in one step
+            contents = Path(stage) / "made"
+            contents.mkdir()
+            _write(run, contents, repository, license)
+            names = sorted(path.name for path in contents.iterdir())
+            contents.replace(folder)  # whole, in one step
     return names
 
 
@@ -52,11 +52,11 @@ def push(
       run: as for `write_folder`.
       repository: "user/name".
       private: whether a new repository is private.
-      revision: the branch; None is the main one.
+      revision: the branch; None is the main branch.
       license: as for `write_folder`.
 
     Raises:
-      InputError: as `write_folder` and `hub_repo.upload` do.
+      InputError: as for `write_folder` and `hub_repo.upload`.
     """
     with tempfile.TemporaryDirectory(prefix="jaxvae-push-") as stage:
         folder = Path(stage) / "model"
@@ -92,10 +92,10 @@ def _write(run: Run, folder: Path, repository: str, license: str | None) -> None
 
 
 def judged_of(run: Run) -> dict[str, Any] | None:
-    """What `evaluate` left about these parameters: of the test split, or else of validation.
+    """Returns the saved evaluation of these parameters, on the test split or else on validation.
 
     Raises:
-      InputError: a file of it is damaged.
+      InputError: a file of the evaluation is damaged.
     """
     for split in ("test", "val"):
         path = evaluation_path(run.folder, split)
@@ -108,7 +108,7 @@ def judged_of(run: Run) -> dict[str, Any] | None:
 
 
 def _pictures(run: Run, judged: dict[str, Any] | None) -> dict[str, tuple[str, bytes]]:
-    """PNG files by name, each with its title."""
+    """Returns the pictures as {file name: (title, PNG)}."""
     pictures = {}
     if (run.folder / "metrics.jsonl").is_file():
         png = figures.to_png(run.plot.curves())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Plots:
-    """The figures of one run; in a notebook each shows itself, `figure.savefig(...)` writes it.
+    """The figures of one run; a notebook displays them, and `figure.savefig(...)` writes them.
 
     All but `traversal` need the run's own data, which an imported or downloaded model lacks.
 
@@ -24,7 +24,7 @@ class Plots:
       run: a `Run`.
     """
 
-    def __init__(self, run: Any):  # Run imports this room
+    def __init__(self, run: Any):  # not `Run`, whose module imports this one
         self._run = run
 
     def curves(self) -> "Figure":
@@ -38,40 +38,40 @@ class Plots:
         return figures.kl_bars(self._kl(split).tolist())
 
     def latent_map(self, split: str = "test") -> "Figure":
-        """Posterior means in two dimensions, by UMAP where it is installed, else by PCA.
+        """Posterior means in two dimensions, by UMAP if it is installed, else by PCA.
 
-        A point's colour is the concept that most of its row's tags belong to.
+        A point's colour is the concept with most of its row's tags.
         """
         run = self._run
         mean, _ = queries.posterior(run.network, run.rows(split))
         points, method = latents.two_dimensions(mean)
         sets, concepts = run.sets(split), run.taxonomy.concepts
-        counts = [sets[:, each.start : each.stop].sum(axis=1) for _, each in concepts]
-        labels = [concepts[at][0] for at in np.stack(counts, axis=1).argmax(axis=1)]
+        counts = [sets[:, columns.start : columns.stop].sum(axis=1) for _, columns in concepts]
+        labels = [concepts[concept][0] for concept in np.stack(counts, axis=1).argmax(axis=1)]
         return figures.latent_map(points, labels, method)
 
     def cooccurrence(
         self, *, num_samples: int = 5000, num_tags: int = 25, seed: int = 0
     ) -> "Figure":
-        """How often pairs of the commonest tags come together, in training rows and in samples."""
+        """Rates of pairs of the commonest tags, in training rows and in samples."""
         run = self._run
-        drawn = run.sample_sets(num_samples, seed=seed).multi_hot
-        columns, data, samples = commonest_pairs(run.sets("train"), drawn, num=num_tags)
+        sampled = run.sample_sets(num_samples, seed=seed).multi_hot
+        columns, data, samples = commonest_pairs(run.sets("train"), sampled, num=num_tags)
         return figures.cooccurrence(data, samples, run.taxonomy.names(columns))
 
     def calibration(self, split: str = "test", *, seed: int = 0) -> "Figure":
-        """Probabilities of the tags of partly hidden rows against how often they are there."""
+        """Predicted probabilities of the tags of partly hidden rows, against their frequencies."""
         run = self._run
-        left, taken = retrieval.hold_out_tags(run.sets(split), seed=seed)
+        visible, hidden = retrieval.hold_out_tags(run.sets(split), seed=seed)
         mean, logvar = queries.posterior(run.network, run.rows("train"))
-        predicted = completion.predict(run.network, left, mean, logvar, seed=seed)
-        return figures.calibration(*retrieval.calibration(predicted, left, taken))
+        predicted = completion.predict(run.network, visible, mean, logvar, seed=seed)
+        return figures.calibration(*retrieval.calibration(predicted, visible, hidden))
 
     def traversal(self, dim: int | None = None, *, around: list[str] | None = None) -> "Figure":
         """The six tags that move most while one latent dimension goes from -3 to 3.
 
         Args:
-          dim: the dimension; None is the one with the most KL on training rows.
+          dim: the dimension; None takes the dimension with the most KL on training rows.
           around: tags of a set whose posterior mean gives the other dimensions; None takes the mean
             of all training rows.
         """

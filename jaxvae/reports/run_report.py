@@ -1,4 +1,4 @@
-"""`report.html`: one file without a network that says what a run learned, and shows it."""
+"""`report.html`: one offline file with the results of a run, in words and figures."""
 
 import html
 import os
@@ -37,21 +37,21 @@ def write_report(
     seed: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Writes a run's report; judges the run first, unless an evaluation of it is kept.
+    """Writes a run's report; evaluates the run first, unless an evaluation is saved.
 
     Args:
-      run: with its rows.
+      run: a run with its rows.
       output: file to write; None is `report.html` in the run.
-      split: what it is judged on.
-      num_importance_samples: draws a row for the likelihood.
-      seed: of every draw.
-      say: is told what takes long, when it begins.
+      split: the split to evaluate on.
+      num_importance_samples: draws per row for the likelihood.
+      seed: seed of every draw.
+      say: callback for messages before slow steps.
 
     Raises:
       InputError: the run has no rows, or the file can't be written.
     """
     path = run.folder / "report.html" if output is None else user_path(output)
-    run.rows(split)  # refused where there are none
+    run.rows(split)  # raises if there are none
     _check_place(path)
     judged = saved_evaluation(
         run, split=split, num_importance_samples=num_importance_samples, seed=seed
@@ -83,14 +83,14 @@ def write_report(
 
 
 def _check_place(path: Path) -> None:
-    """Raises InputError where a file can't be written, which is known before minutes of work."""
-    there = next(each for each in path.absolute().parents if each.exists())
+    """Raises InputError before minutes of work if a file can't be written."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir():
         raise InputError(f"{path}: can't be written: it is a folder")
-    if not there.is_dir():
-        raise InputError(f"{path}: can't be written: {there} is no folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: can't be written: {there} may not be written to")
+    if not folder.is_dir():
+        raise InputError(f"{path}: can't be written: {folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: can't be written: {folder} may not be written to")
 
 
 def _verdict(judged: dict[str, Any]) -> str:
@@ -108,7 +108,7 @@ def _curves(run: Run) -> str:
 
 def _likelihoods(judged: dict[str, Any]) -> str:
     rows = likelihood_rows(judged)
-    marked = next(at for at, row in enumerate(rows) if row[0] == "this model")
+    marked = next(position for position, row in enumerate(rows) if row[0] == "this model")
     table = html_page.table(
         ["model", "nats per row", "on the same rows"],
         [[name, f"{nats:.3f}", note] for name, nats, note in rows],
@@ -150,23 +150,26 @@ def _latent(run: Run, judged: dict[str, Any], split: str) -> str:
 
 def _dimensions(run: Run) -> str:
     named = evaluate_run.name_dimensions(run)
-    active = [each for each in named if each["kl"] > ACTIVE_KL]
+    active = [dimension for dimension in named if dimension["kl"] > ACTIVE_KL]
     if not active:
         return "<p>No dimension is active: the model ignores its latent.</p>"
     rows = [
         [
-            str(each["dim"]),
-            f"{each['kl']:.2f}",
-            each["concept"] or "-",
-            ", ".join(quote_tag(tag) for tag, _ in each["rises"]),
-            ", ".join(quote_tag(tag) for tag, _ in each["falls"]),
-            ", ".join(f"{quote_tag(tag)} {nats:.2f}" for tag, nats in each["informs"][:3]),
+            str(dimension["dim"]),
+            f"{dimension['kl']:.2f}",
+            dimension["concept"] or "-",
+            ", ".join(quote_tag(tag) for tag, _ in dimension["rises"]),
+            ", ".join(quote_tag(tag) for tag, _ in dimension["falls"]),
+            ", ".join(f"{quote_tag(tag)} {nats:.2f}" for tag, nats in dimension["informs"][:3]),
         ]
-        for each in active[:20]
+        for dimension in active[:20]
     ]
     header = ["dim", "KL", "concept", "rises with z", "falls with z", "informs on (nats)"]
-    shown = active[:_TRAVERSED]
-    figures = [html_page.figure(run.plot.traversal(each["dim"]), small=True) for each in shown]
+    traversed = active[:_TRAVERSED]
+    figures = [
+        html_page.figure(run.plot.traversal(dimension["dim"]), small=True)
+        for dimension in traversed
+    ]
     return (
         html_page.table(header, rows)
         + '<p class="note">Tags whose probability changes most from z = -2 to 2, other dimensions '
@@ -193,7 +196,7 @@ def _samples(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
             -(decodes[name]["cooccurrence_pearson"] or 0.0),
         ),
     )
-    shown = run.sample(20, seed=seed)
+    sampled = run.sample(20, seed=seed)
     worst = "".join(
         f"<li>{html.escape(' + '.join(pair['tags']))}: {pair['log_lift_samples']:+.2f} in samples, "
         f"{pair['log_lift_data']:+.2f} in data</li>"
@@ -210,7 +213,7 @@ def _samples(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
         + f"<p>Hardest to tell from data: <b>{best}</b>"
         + ("" if best == "bernoulli" else f" (<code>--decode {best}</code>)")
         + ".</p><p>Twenty samples:</p><ul class=sets>"
-        + "".join(f"<li>{html.escape(', '.join(tags))}</li>" for tags in shown)
+        + "".join(f"<li>{html.escape(', '.join(tags))}</li>" for tags in sampled)
         + "</ul>"
     )
 

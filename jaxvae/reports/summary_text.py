@@ -1,4 +1,4 @@
-"""What a run's evaluation means, in words and in a table for a terminal."""
+"""A run's evaluation in words, and as a table for a terminal."""
 
 import math
 from typing import Any
@@ -22,16 +22,16 @@ SAMPLE_MEASURES = {
     "auc_logistic": "two-sample AUC, logistic",
     "auc_boosting": "two-sample AUC, boosting",
 }
-"""Measures of samples, by name and in words."""
+"""Names of the measures of samples, and their descriptions."""
 SAMPLED = ("samples", "train_rows", "independent")
-"""What they are measured of: the model, a perfect memory, and tags by themselves."""
+"""Sources of the measured sets: the model, a perfect memory, and independent tags."""
 
 
 def likelihood_rows(judged: dict[str, Any]) -> list[tuple[str, float, str]]:
-    """Models by negative log-likelihood, worst first: name, nats per row, and against the model.
+    """Models by negative log-likelihood, worst first: (name, nats per row, comparison or error).
 
     Args:
-      judged: what `evaluate_run.evaluate_run` returned.
+      judged: the result of `evaluate_run.evaluate_run`.
     """
     rows = [
         (
@@ -47,7 +47,7 @@ def likelihood_rows(judged: dict[str, Any]) -> list[tuple[str, float, str]]:
 
 
 def verdict(judged: dict[str, Any]) -> list[str]:
-    """Plain sentences: learned or collapsed, against each baseline, and what to try next."""
+    """Returns three sentences: learned or collapsed, against each baseline, and a next step."""
     information = judged["information"]
     learned = not judged["collapsed"]
     lines = [
@@ -62,9 +62,9 @@ def verdict(judged: dict[str, Any]) -> list[str]:
         gain, error = judged.get(f"gain/{name}"), judged.get(f"gain/{name}_stderr")
         if gain is None or name == "generator":
             continue
-        place = equal if error is None or abs(gain) < 2.0 * error else better if gain > 0 else worse
-        place.append(f"{text} ({gain:+.2f} nats)")
-    told = [
+        group = equal if error is None or abs(gain) < 2.0 * error else better if gain > 0 else worse
+        group.append(f"{text} ({gain:+.2f} nats)")
+    comparisons = [
         f"{word} {' and '.join(names) if len(names) < 3 else ', '.join(names)}"
         for word, names in (
             ("better than", better),
@@ -73,7 +73,7 @@ def verdict(judged: dict[str, Any]) -> list[str]:
         )
         if names
     ]
-    lines.append(f"On {judged['rows']:,} {judged['split']} rows it is {'; '.join(told)}.")
+    lines.append(f"On {judged['rows']:,} {judged['split']} rows it is {'; '.join(comparisons)}.")
     lines.append(_next(learned, worse, judged["kld_weight"]))
     return lines
 
@@ -99,14 +99,14 @@ def _next(learned: bool, worse: list[str], kld_weight: float | None) -> str:
 
 
 def rows_judged(judged: dict[str, Any]) -> str:
-    """How many rows, of which split, and of how many if not of all."""
-    drawn = judged["rows"] < judged["rows_in_split"]
-    of = f" of {judged['rows_in_split']:,}" if drawn else ""
+    """Describes the evaluated rows: their number, their split, and its size if larger."""
+    subsampled = judged["rows"] < judged["rows_in_split"]
+    of = f" of {judged['rows_in_split']:,}" if subsampled else ""
     return f"{judged['rows']:,}{of} {judged['split']} rows"
 
 
 def evaluation_table(judged: dict[str, Any]) -> str:
-    """The evaluation for a terminal."""
+    """Returns the evaluation as text for a terminal."""
     lines = [
         f"{rows_judged(judged)}, {judged['num_importance_samples']} importance samples a row; nats "
         f"per row",
@@ -178,7 +178,7 @@ def _table(rows: list[tuple[str, str]]) -> list[str]:
 
 
 def number(value: float | None) -> str:
-    """Three decimals, a dash where there is no value."""
+    """Formats a value with three decimals, or as a dash if it is None."""
     return "-" if value is None else f"{value:.3f}"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def history(values: list[tuple[int, float]], metric: str, *, maximise: bool) -> "Figure":
     """Each complete trial's value by number, and the best so far."""
     figure, (axis,) = new_figure("History", 9.0, 3.0)
-    number, value = (np.array(each) for each in zip(*values, strict=True))
+    number, value = (np.array(column) for column in zip(*values, strict=True))
     best = (np.maximum if maximise else np.minimum).accumulate(value)
     axis.scatter(number, value, s=18, color=CYCLE[0], linewidths=0, label="trial")
     axis.step(number, best, where="post", color=CYCLE[1], linewidth=1.4, label="best so far")
@@ -27,7 +27,7 @@ def history(values: list[tuple[int, float]], metric: str, *, maximise: bool) -> 
 
 
 def _show_most(axis, value: np.ndarray, maximise: bool) -> int:
-    """Cuts off the worst, which would press the rest together; returns how many."""
+    """Cuts off the worst values, which would press the others together; returns their number."""
     worst = np.quantile(value, 0.1 if maximise else 0.9)
     best = value.max() if maximise else value.min()
     room = 0.15 * abs(worst - best) or 0.1
@@ -49,9 +49,9 @@ def parallel(trials: list[dict], values: list[float], metric: str, *, maximise: 
     """Parallel coordinates: a line for each trial through its fields, the best on top.
 
     Args:
-      trials: of each what was drawn, by field.
-      values: of the metric, one for each.
-      metric: its name.
+      trials: the values that each trial drew, by field.
+      values: the metric of each trial.
+      metric: name of the metric.
       maximise: whether more is better.
     """
     fields = sorted({field for trial in trials for field in trial})
@@ -62,9 +62,13 @@ def parallel(trials: list[dict], values: list[float], metric: str, *, maximise: 
     import matplotlib
 
     shades = matplotlib.colormaps["viridis"]
-    for at in np.argsort(ranks):
-        heights = [column[0][at] for column in columns]
-        axis.plot(heights, color=shades(0.1 + 0.85 * share[at]), alpha=0.25 + 0.7 * share[at] ** 3)
+    for index in np.argsort(ranks):
+        heights = [column[0][index] for column in columns]
+        axis.plot(
+            heights,
+            color=shades(0.1 + 0.85 * share[index]),
+            alpha=0.25 + 0.7 * share[index] ** 3,
+        )
     for x, (_, low, high) in enumerate(columns):
         axis.axvline(x, color=INK, linewidth=0.6)
         axis.annotate(low, (x, 0.0), xytext=(0, -11), textcoords="offset points", fontsize=7,
@@ -81,7 +85,7 @@ def parallel(trials: list[dict], values: list[float], metric: str, *, maximise: 
 
 
 def _column(values: list) -> tuple[np.ndarray, str, str]:
-    """Heights in [0, 1] of one field's values, NaN where there is none; and the ends' labels."""
+    """Heights in [0, 1] of one field's values, NaN for None, and the labels of both ends."""
     present = [value for value in values if value is not None]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in present)
     if numbers:
@@ -92,7 +96,7 @@ def _column(values: list) -> tuple[np.ndarray, str, str]:
         labels = f"{low:.3g}", f"{high:.3g}"
     else:
         distinct = sorted({str(value) for value in present})
-        positions = {str(value): float(at) for at, value in enumerate(distinct)}
+        positions = {str(value): float(position) for position, value in enumerate(distinct)}
         labels = distinct[0], distinct[-1] if len(distinct) > 1 else ""
     bottom, top = min(positions.values()), max(positions.values())
     heights = [
@@ -107,9 +111,9 @@ def _column(values: list) -> tuple[np.ndarray, str, str]:
 def rate_distortion(
     points: list[tuple[float, float]], labels: list[str], title: str, *, joined: bool = False
 ) -> "Figure":
-    """Rate against distortion, nats a row; on a dotted line their sum, -ELBO, is the same."""
+    """Rate against distortion, nats per row; dotted lines have equal sums, which are -ELBO."""
     figure, (axis,) = new_figure("Rate and distortion", 9.0, 4.2)
-    rate, distortion = (np.array(each) for each in zip(*points, strict=True))
+    rate, distortion = (np.array(column) for column in zip(*points, strict=True))
     axis.plot(rate, distortion, color=CYCLE[0], marker="o", markersize=4,
               linewidth=1.0 if joined else 0.0)  # fmt: skip
     best = float((rate + distortion).min())
@@ -120,15 +124,15 @@ def rate_distortion(
         elbo = best + gap
         axis.plot([left, right], [elbo - left, elbo - right], color=INK, linewidth=0.6,
                   linestyle=":")  # fmt: skip
-        at = min(right, elbo - bottom)  # where the line leaves the picture
-        axis.annotate(f"{elbo:.2f}", (at, elbo - at), fontsize=7, color=INK, ha="right",
+        end = min(right, elbo - bottom)  # the line's end in the picture
+        axis.annotate(f"{elbo:.2f}", (end, elbo - end), fontsize=7, color=INK, ha="right",
                       va="bottom", xytext=(0, 2 + 8 * gap), textcoords="offset points")  # fmt: skip
     axis.set(xlim=(left, right), ylim=(bottom, top))
-    told: list[tuple[float, float]] = []
+    labelled: list[tuple[float, float]] = []
     for x, y, label in zip(rate, distortion, labels, strict=True):
-        if any(abs(x - u) < 0.02 * wide and abs(y - v) < 0.04 * high for u, v in told):
-            continue  # it would lie on another label
-        told.append((x, y))
+        if any(abs(x - u) < 0.02 * wide and abs(y - v) < 0.04 * high for u, v in labelled):
+            continue  # the label would lie on another
+        labelled.append((x, y))
         axis.annotate(label, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7,
                       color=INK)  # fmt: skip
     axis.set_xlabel("rate KL(q(z|x) || p(z)), nats")

@@ -1,4 +1,4 @@
-"""What a search or a frontier found, as one page that needs no network."""
+"""The results of a search or a frontier, as one offline page."""
 
 import html
 from typing import Any
@@ -19,17 +19,17 @@ def study_page(
     command: str,
     test: dict[str, float],
 ) -> str:
-    """The page of a search.
+    """Returns the page of a search.
 
     Args:
-      title: its heading.
-      metric: what was looked for.
-      maximise: whether more of it is better.
-      outcomes: of `optuna_study.Study.outcomes`.
-      importance: of `optuna_study.Study.importance`.
-      best: the best of the outcomes, None where no trial was complete.
-      command: that trains the best one again.
-      test: what the best run has on the test split, by name.
+      title: the page's heading.
+      metric: the metric of the search.
+      maximise: whether more of the metric is better.
+      outcomes: the result of `optuna_study.Study.outcomes`.
+      importance: the result of `optuna_study.Study.importance`.
+      best: the best of the outcomes, None if no trial was complete.
+      command: the command that trains the best trial again.
+      test: test metrics of the best run, by name.
     """
     complete = [trial for trial in outcomes if trial.value is not None]
     sections = [f"<h1>{html.escape(title)}</h1>", _verdict(outcomes, best, metric, command)]
@@ -38,13 +38,13 @@ def study_page(
     if len(complete) > 1:
         sections += _plots(complete, metric, maximise=maximise, importance=importance)
     ranked = sorted(complete, key=lambda trial: trial.value, reverse=maximise)
-    rest = [trial for trial in outcomes if trial.value is None]
-    sections.append(html_page.section("Trials", _trials(ranked + rest, metric)))
+    unranked = [trial for trial in outcomes if trial.value is None]
+    sections.append(html_page.section("Trials", _trials(ranked + unranked, metric)))
     return html_page.document(title, sections)
 
 
 def _verdict(outcomes: list[Any], best: Any, metric: str, command: str) -> str:
-    """How many trials there are in each state, and the best with the command that trains it."""
+    """The number of trials in each state, and the best trial with the command that trains it."""
     counts = {
         state: sum(trial.state == state for trial in outcomes)
         for state in ("complete", "pruned", "failed", "running")
@@ -60,9 +60,9 @@ def _verdict(outcomes: list[Any], best: Any, metric: str, command: str) -> str:
 
 
 def _best_trial(best: Any, test: dict[str, float]) -> list[str]:
-    """The best trial's fields, and what its run has on the test split."""
-    drawn = [[field, _text(value)] for field, value in sorted(best.drawn.items())]
-    sections = [html_page.section("The best trial", html_page.table(["field", "value"], drawn))]
+    """The best trial's fields, and its run's test metrics."""
+    fields = [[field, _text(value)] for field, value in sorted(best.drawn.items())]
+    sections = [html_page.section("The best trial", html_page.table(["field", "value"], fields))]
     if test:
         rows = [[name, _text(value)] for name, value in test.items()]
         table = html_page.table(["metric", "value"], rows)
@@ -76,8 +76,10 @@ def _plots(
     """The search's progress, its fields, and the rates and distortions of its trials."""
     values = [(trial.number, trial.value) for trial in complete]
     history = sweep_figures.history(values, metric, maximise=maximise)
-    drawn, scores = [trial.drawn for trial in complete], [trial.value for trial in complete]
-    fields = html_page.figure(sweep_figures.parallel(drawn, scores, metric, maximise=maximise))
+    trial_fields, scores = [trial.drawn for trial in complete], [trial.value for trial in complete]
+    fields = html_page.figure(
+        sweep_figures.parallel(trial_fields, scores, metric, maximise=maximise)
+    )
     if importance:
         fields += html_page.figure(sweep_figures.importance(importance))
     points = [(trial.measures["val/rate"], trial.measures["val/distortion"]) for trial in complete]
@@ -112,14 +114,14 @@ def _trials(trials: list[Any], metric: str) -> str:
 def frontier_page(
     *, title: str, points: list[dict[str, Any]], advice: list[tuple[str, str, str]]
 ) -> str:
-    """The page of a frontier.
+    """Returns the page of a frontier.
 
     Args:
-      title: its heading.
-      points: of `rate_distortion.train_rate_distortion`.
-      advice: (purpose, what it means, the command or why there is none).
+      title: the page's heading.
+      points: the result of `rate_distortion.train_rate_distortion`.
+      advice: (purpose, its meaning and weight, the command or "").
     """
-    told = "".join(
+    verdict = "".join(
         f"<p><b>{html.escape(purpose)}</b>: {html.escape(meaning)}</p>"
         f"<pre>{html.escape(command)}</pre>"
         for purpose, meaning, command in advice
@@ -127,8 +129,10 @@ def frontier_page(
     weights = [point["kld_weight"] for point in points]
 
     def series(name: str) -> tuple[list[float], list[float]]:
-        found = [point[f"val/{name}"] for point in points]
-        return [each["mean"] for each in found], [each["sd"] or 0.0 for each in found]
+        measures = [point[f"val/{name}"] for point in points]
+        return [measure["mean"] for measure in measures], [
+            measure["sd"] or 0.0 for measure in measures
+        ]
 
     plane = sweep_figures.rate_distortion(
         list(zip(series("rate")[0], series("distortion")[0], strict=True)),
@@ -150,7 +154,7 @@ def frontier_page(
         title,
         [
             f"<h1>{html.escape(title)}</h1>",
-            f'<div class="verdict">{told}</div>',
+            f'<div class="verdict">{verdict}</div>',
             html_page.section("Rate and distortion", html_page.figure(plane)),
             html_page.section("By weight", html_page.figure(lines)),
             html_page.section("Numbers", html_page.table(["kld_weight", "seeds", *names], rows)),
