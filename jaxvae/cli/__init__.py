@@ -1,1 +1,1 @@
-"""The commands: parsing of arguments and printing, nothing else."""
+"""The command-line interface: parses arguments and prints, nothing else."""

@@ -1,6 +1,6 @@
-"""The commands that say how good a trained model is: evaluate, report, explore, compare.
+"""The commands that evaluate trained models: evaluate, report, explore, compare.
 
-Results go to standard output and nothing else does, so that they can be piped.
+Only results go to standard output, so that they can be piped.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
         seed=options.seed,
         say=say,
     )
-    with contextlib.suppress(OSError):  # a run that may only be read is judged all the same
+    with contextlib.suppress(OSError):  # a read-only run directory: nothing is saved
         write_json(evaluation_path(run.folder, options.split), judged)
     if options.json:
         print_json(judged)
@@ -119,7 +119,7 @@ def _explore(options: argparse.Namespace, rest: list[str]) -> int:
     path = write_explore(run, output=user_path(options.output) if options.output else None)
     print(path, flush=True)
     if not options.no_open:
-        with contextlib.suppress(webbrowser.Error):  # the page is there, and its name is said
+        with contextlib.suppress(webbrowser.Error):  # the page is written, and its name printed
             webbrowser.open(path.resolve().as_uri())
     return 0
 

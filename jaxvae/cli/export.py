@@ -1,4 +1,4 @@
-"""The commands that carry a model elsewhere: export, import and push."""
+"""The commands that exchange models with other software: export, import and push."""
 
 import argparse
 import sys

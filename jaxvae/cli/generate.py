@@ -1,4 +1,4 @@
-"""The commands that ask a trained model for tags or vectors: sample, complete, encode, traverse."""
+"""The commands that query a trained model: sample, complete, encode, traverse."""
 
 import argparse
 import json
@@ -82,14 +82,14 @@ def _sample(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _complete(options: argparse.Namespace, rest: list[str]) -> int:
     run = load_any(options)
-    done = run.complete(
+    completion = run.complete(
         parse_tags(options.present, run.taxonomy, option="--with"),
         parse_tags(options.absent, run.taxonomy, option="--without"),
         num=options.num,
         seed=options.seed,
         on_unknown=on_unknown(options),
     )
-    pairs = list(zip(done.sets, done.probability, strict=True))
+    pairs = list(zip(completion.sets, completion.probability, strict=True))
     if options.format == "json":
         print_json([{"tags": tags, "probability": p} for tags, p in pairs])
         return 0
@@ -103,11 +103,12 @@ def _complete(options: argparse.Namespace, rest: list[str]) -> int:
     for tags, p in pairs:
         print(f"  {p:8.2g}  {format_tags(tags, run.taxonomy)}")
     print("Every other tag by concept, with its probability:")
-    for concept, ranked in done.tags.items():
+    for concept, ranked in completion.tags.items():
         print(f"  {concept}: {_likely(ranked[:6])}")
-    if done.effective_draws < 100.0:
+    if completion.effective_draws < 100.0:
         print(
-            f"jaxvae: the estimate is worth only {done.effective_draws:.0f} draws; give fewer tags",
+            f"jaxvae: the estimate is worth only {completion.effective_draws:.0f} draws; give "
+            f"fewer tags",
             file=sys.stderr,
         )
     return 0
@@ -166,7 +167,7 @@ def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
     start = format_tags(around, run.taxonomy)
     print(f"Dimension {options.dim}, around {start} (z = {mean[options.dim]:+.2f}):")
     for step in steps:
-        likely = _likely((each["tag"], each["probability"]) for each in step["tags"])
+        likely = _likely((entry["tag"], entry["probability"]) for entry in step["tags"])
         print(f"  z = {step['z']:+.0f}  {likely}")
     return 0
 

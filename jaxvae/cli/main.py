@@ -1,6 +1,6 @@
-"""The commands: `launch.py` and `python -m jaxvae ...`; the only place that prints and exits.
+"""Entry points `launch.py` and `python -m jaxvae ...`, with their errors and exit codes.
 
-Nothing slow is imported before the arguments are known to be right.
+Slow modules are imported only after the arguments were checked.
 """
 
 import argparse
@@ -37,10 +37,10 @@ def launch(argv: Sequence[str]) -> int:
 
 
 def _settle_environment() -> None:
-    """Undoes variables that were set for other programs and would break these commands.
+    """Resets environment variables of other programs that would break these commands.
 
-    A notebook hands its plot backend to every process that it starts, which may not have it;
-    figures are drawn to files here. Everything is float32, whatever JAX_ENABLE_X64 says.
+    A notebook passes its plot backend to every process that it starts, which may lack it; the
+    commands draw figures to files. Everything is float32, whatever JAX_ENABLE_X64 says.
     """
     os.environ["MPLBACKEND"] = "agg"
     os.environ.pop("JAX_ENABLE_X64", None)
@@ -51,7 +51,7 @@ def _guarded(command: Callable[[], int]) -> int:
     escape_output()
     try:
         code = command()
-        if sys.stdout is not None:  # closed by whoever started this
+        if sys.stdout is not None:  # None if the parent process closed it
             sys.stdout.flush()  # here, where a full disk is a message and not a traceback at exit
         return code
     except InputError as error:
@@ -65,11 +65,11 @@ def _guarded(command: Callable[[], int]) -> int:
         return 0  # the reader of our output went away, as `head` does
     except MemoryError:
         return _fail(_TOO_LARGE, USAGE_ERROR)
-    except RuntimeError as error:  # the base of JAX's own, which must not be imported for this
+    except RuntimeError as error:  # the base class of JAX's errors; JAX may not be imported yet
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _fail(_TOO_LARGE, USAGE_ERROR)
-    except UnicodeEncodeError as error:  # of a library, about a name that is no UTF-8
+    except UnicodeEncodeError as error:  # from a library, for a name that is not UTF-8
         name = error.object[:200]
         return _fail(f"{name}: {error.reason}; rename what is not UTF-8 text in it", USAGE_ERROR)
     except ValueError as error:  # JAX reads its variables when it is imported
@@ -87,7 +87,7 @@ def _guarded(command: Callable[[], int]) -> int:
 
 
 def _is_adrift() -> bool:
-    """Whether the working directory was deleted under this process."""
+    """Returns whether the working directory was deleted under this process."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -188,8 +188,8 @@ def _verify(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.inference.verify import verify
 
     refuse_published(options.run_folder, "verify")
-    held, wrong = verify(user_path(options.run_folder))
-    for line in held:
+    passed, wrong = verify(user_path(options.run_folder))
+    for line in passed:
         print(f"ok     {line}")
     for line in wrong:
         print(f"wrong  {' '.join(line.split())}")

@@ -1,4 +1,4 @@
-"""What libraries may say on a user's terminal: nothing."""
+"""Silences third-party logging."""
 
 import logging
 import sys
@@ -6,14 +6,14 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Libraries tell users about their internals; what matters is raised.
+    """Silences the logs and warnings of libraries; errors that matter are raised.
 
-    When a save fails, its other writers fail too, with a traceback each that nobody awaits.
+    If a save fails, Orbax's other writers also fail, and each prints an un-awaited traceback.
     """
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
-    # Compiled programs that can't be kept, for want of room, are compiled again.
+    # Programs that don't fit into the compilation cache are compiled again.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     sys.unraisablehook = _except_of_abandoned_writers
     for name in ("orbax", "jax", "datasets", "huggingface_hub"):

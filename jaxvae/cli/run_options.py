@@ -11,7 +11,7 @@ TAG_LIST = '"jazz, upright bass"; a tag with a comma in double quotes; or a JSON
 
 
 def add_command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
-    """Adds a command on a trained model, with the options that all of them have."""
+    """Adds a command on a trained model, with the options common to all such commands."""
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.add_argument(
         "run_folder", metavar="RUN", help="a run's folder, an exported .pth, or hf://user/name"
@@ -45,21 +45,21 @@ def add_unknown_option(parser: argparse.ArgumentParser) -> None:
 
 
 def load_run(options: argparse.Namespace):
-    """Loads the model that a command was given."""
+    """Loads the model named on the command line."""
     from jaxvae.inference.load import load
 
     return load(options.run_folder, checkpoint=options.checkpoint)
 
 
 def load_any(options: argparse.Namespace):
-    """A run, or all runs of a folder as an ensemble."""
+    """Loads a run, or all runs of a folder as an ensemble."""
     from jaxvae.inference.load import load_many
 
     return load_many(options.run_folder) if options.checkpoint == "best" else load_run(options)
 
 
 def on_unknown(options: argparse.Namespace) -> str:
-    """Returns what to do with unknown tags, for `Run`."""
+    """Returns the `on_unknown` argument of `Run`'s methods, the treatment of unknown tags."""
     return "ignore" if options.ignore_unknown else "error"
 
 
@@ -70,7 +70,7 @@ def say(line: str) -> None:
 
 def print_json(value) -> None:
     """Prints a value as JSON, numbers that are not finite as null."""
-    # NaN is no JSON: what can't be computed is null.
+    # JSON has no NaN, so values that can't be computed are null.
     from jaxvae.storage.atomic_files import to_json
 
     print(to_json(value))

@@ -1,4 +1,4 @@
-"""The command that looks for the best config: search."""
+"""The command that searches for the best config: search."""
 
 import argparse
 import shlex
@@ -30,7 +30,7 @@ _DEFAULTS = {
     "storage": "",
     "study": "",
 }
-"""Of options that belong to the study, and may not be given again when it goes on."""
+"""Defaults of options that belong to the study, and may not be given when it resumes."""
 
 
 def add_to(commands) -> None:
@@ -56,7 +56,7 @@ def _search(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.sweeps.optuna_study import load_optuna
     from jaxvae.sweeps.search_space import load_space
 
-    load_optuna()  # before anything takes time
+    load_optuna()  # raises before slow work if Optuna is missing
     at_least_one(options, "trials", "at_once")
     if options.resume:
         folder = user_path(options.resume).resolve()
@@ -89,8 +89,8 @@ def _how_to_go_on(folder: Path, options: argparse.Namespace) -> str:
 
     if not (folder / study_dir.STUDY).exists():
         return "the study had not begun, and the same command begins it"
-    again = typed(["search", "--resume", str(folder)], options, "trials", "at_once")
-    return f"what is finished is kept; go on with: {again}"
+    resume = typed(["search", "--resume", str(folder)], options, "trials", "at_once")
+    return f"what is finished is kept; go on with: {resume}"
 
 
 def _new_facts(
@@ -99,25 +99,25 @@ def _new_facts(
     from jaxvae.sweeps.optuna_study import PRUNERS, SAMPLERS
     from jaxvae.sweeps.trials import METRICS
 
-    chosen = {
+    values = {
         name: default if getattr(options, name) is None else getattr(options, name)
         for name, default in _DEFAULTS.items()
     }
-    for option, known in (("sampler", SAMPLERS), ("pruner", PRUNERS), ("metric", METRICS)):
-        if chosen[option] not in known:
+    for option, choices in (("sampler", SAMPLERS), ("pruner", PRUNERS), ("metric", METRICS)):
+        if values[option] not in choices:
             raise InputError(
-                f"--{option} {chosen[option]}: must be one of {', '.join(known)}"
-                f"{did_you_mean(chosen[option], known)}"
+                f"--{option} {values[option]}: must be one of {', '.join(choices)}"
+                f"{did_you_mean(values[option], choices)}"
             )
-    user_url(chosen["storage"])  # refused before anything takes time
+    user_url(values["storage"])  # raises before slow work if the URL is wrong
     return {
         "command": rest,
         "overrides": overrides,
         "trials": options.trials or 64,
         "at_once": options.at_once or AT_ONCE,
         "worker": uuid.uuid4().hex,
-        **chosen,
-        "study": chosen["study"] or folder.name,
+        **values,
+        "study": values["study"] or folder.name,
     }
 
 
@@ -126,11 +126,11 @@ def _resumed(
 ) -> tuple[ConfigDict, dict[str, Any]]:
     from jaxvae.sweeps import study_dir
 
-    given = [f"--{name}" for name in ("space", "workdir", *_DEFAULTS)
+    refused = [f"--{name}" for name in ("space", "workdir", *_DEFAULTS)
              if getattr(options, name) is not None]  # fmt: skip
-    if given := rest[:1] + given:
+    if refused := rest[:1] + refused:
         raise InputError(
-            f"{given[0]}: a resumed study keeps its own; only --trials and --at_once may change"
+            f"{refused[0]}: a resumed study keeps its own; only --trials and --at_once may change"
         )
     config, facts = study_dir.read(folder)
     if (options.trials or facts["trials"]) < facts["trials"]:
@@ -144,7 +144,7 @@ def _resumed(
 
 
 def _check_space(apply, config: ConfigDict) -> set[str]:
-    """Draws at random before anything starts, so that a wrong space is known at once.
+    """Draws random trials before training starts, so that a wrong space fails at once.
 
     Returns:
       The fields that every trial draws.
@@ -155,13 +155,17 @@ def _check_space(apply, config: ConfigDict) -> set[str]:
     from jaxvae.sweeps.search_space import Dimension
 
     always = set(apply(config.copy_and_resolve_references(), as_given(config)).drawn)
-    drawn = random.Random(0)
+    generator = random.Random(0)
 
     def draw(field: str, dimension: Dimension):
         if dimension.kind == "choice":
-            return drawn.choice(dimension.values)
+            return generator.choice(dimension.values)
         low, high = dimension.values
-        return drawn.randint(low, high) if dimension.kind == "integer" else drawn.uniform(low, high)
+        return (
+            generator.randint(low, high)
+            if dimension.kind == "integer"
+            else generator.uniform(low, high)
+        )
 
     for _ in range(100):
         always &= set(apply(config.copy_and_resolve_references(), draw).drawn)
@@ -169,10 +173,10 @@ def _check_space(apply, config: ConfigDict) -> set[str]:
 
 
 def _hold_to_terms(study, terms: dict[str, Any], name: str, *, alone: bool) -> None:
-    """Stores a new study's terms, or checks that this process has those of the study.
+    """Stores the terms of a new study, or checks that this process has the study's terms.
 
     Raises:
-      InputError: it has not; the message names what differs.
+      InputError: the terms differ; the message names the differences.
     """
     from jaxvae.sweeps.study_terms import differences, in_a_line
 
@@ -209,7 +213,16 @@ def _run_search(
     space: Path | None,
     always_drawn: set[str],
 ) -> int:
-    """`space` is the file of a new study's space; None goes on with the study in the folder."""
+    """Trains a search's trials and makes the best one a run.
+
+    Args:
+      config: the config that trials start from.
+      facts: the search settings, as in `study.json`.
+      folder: the study's folder.
+      apply: sets a trial's fields (see `search_space.load_space`).
+      space: the file of a new study's space; None resumes the study in the folder.
+      always_drawn: fields that every trial draws.
+    """
     from jaxvae.storage import atomic_files
     from jaxvae.sweeps.progress_table import trial_table
     from jaxvae.sweeps.search import as_given, is_higher_better, search
@@ -220,8 +233,8 @@ def _run_search(
         requests,
     ):
         study = _open_study(trials, config, facts, folder, space, always_drawn)
-        given = config.copy_and_resolve_references()
-        study.suggest_first(apply(given, as_given(config)).drawn)
+        first_config = config.copy_and_resolve_references()
+        study.suggest_first(apply(first_config, as_given(config)).drawn)
 
         with trial_table(metric=metric, maximise=maximise, total=facts["trials"], say=say) as table:
             leading = search(
@@ -240,11 +253,11 @@ def _run_search(
             _make_best_run(trials, apply, config, best, leading, run_folder, requests)
             test = atomic_files.read_json(run_folder / "metrics.json")["test"]
             _write_best_config(folder, config, best, metric)
-    again = shlex.join(["python", "launch.py", f"--config={_relative(folder / 'best.py')}"])
-    _write_page(study, facts, folder, command=again, test=test)
+    train_command = shlex.join(["python", "launch.py", f"--config={_relative(folder / 'best.py')}"])
+    _write_page(study, facts, folder, command=train_command, test=test)
     if best is None:
         raise InputError(f"{folder}: no trial was complete; study.html has their fields")
-    _print_best(best, metric, run_folder, again=again, page=folder / "study.html")
+    _print_best(best, metric, run_folder, again=train_command, page=folder / "study.html")
     if elsewhere := sum(outcome.state == "running" for outcome in study.outcomes()):
         say(
             f"{elsewhere} trials are still in training elsewhere; when they have ended, "
@@ -262,7 +275,7 @@ def _open_study(
     space: Path | None,
     always_drawn: set[str],
 ):
-    """Opens the study in its storage, holds it to its terms, and writes the folder's files."""
+    """Opens the study in its storage, checks its terms, and writes the folder's files."""
     from jaxvae.sweeps import study_dir
     from jaxvae.sweeps.optuna_study import Study, sqlite_url
     from jaxvae.sweeps.search import is_higher_better
@@ -288,7 +301,7 @@ def _open_study(
         space=(space or folder / study_dir.SPACE).read_text(encoding="utf-8"),
         always_drawn=always_drawn,
     )
-    # The folder is held, and with it a database of its own.
+    # The folder's lock also protects a database inside it.
     _hold_to_terms(study, terms, facts["study"], alone=not facts["storage"])
     if space is None:
         study_dir.write(folder, config, facts)
@@ -300,7 +313,7 @@ def _open_study(
 def _write_page(
     study, facts: dict[str, Any], folder: Path, *, command: str, test: dict[str, Any]
 ) -> None:
-    """Writes `study.html`; `command` trains the best trial again, `test` are its metrics."""
+    """Writes `study.html`; `command` trains the best trial again, `test` has its test metrics."""
     from jaxvae.reports.sweep_report import study_page
     from jaxvae.storage import atomic_files
     from jaxvae.sweeps.search import is_higher_better
@@ -319,7 +332,7 @@ def _write_page(
 
 
 def _print_best(best, metric: str, run_folder: Path, *, again: str, page: Path) -> None:
-    """Prints the best trial, its fields, and where its run and the page are."""
+    """Prints the best trial, its fields, and the paths of its run and of the page."""
     print(f"trial {best.number}: {metric} {best.value:.4f}")
     for field, value in sorted(best.drawn.items()):
         print(f"  {field} = {value}")
@@ -327,7 +340,7 @@ def _print_best(best, metric: str, run_folder: Path, *, again: str, page: Path) 
 
 
 def _make_best_run(trials, apply, config: ConfigDict, best, leading, folder: Path, requests):
-    """Makes the best trial a run, unless it is one already, whole and of this very trial."""
+    """Makes the best trial a run, unless the folder already holds it, intact."""
     from jaxvae.storage import manifest
     from jaxvae.sweeps import study_dir
     from jaxvae.sweeps.search import best_run, config_of
@@ -336,8 +349,8 @@ def _make_best_run(trials, apply, config: ConfigDict, best, leading, folder: Pat
         wrong = study_dir.what_is_wrong(folder, config_of(best, apply, config))
         if not wrong:
             return
-        kept = study_dir.set_aside(folder)
-        say(f"{folder}: {wrong}; kept as {kept.name}, and made anew")
+        set_aside = study_dir.set_aside(folder)
+        say(f"{folder}: {wrong}; kept as {set_aside.name}, and made anew")
     best_run(trials, apply, config, best, leading, folder, requests)
 
 

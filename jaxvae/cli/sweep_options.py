@@ -1,4 +1,4 @@
-"""What the commands that train many runs share: their options, their trials, their last words."""
+"""Options, set-up and messages common to the commands that train many runs."""
 
 import argparse
 import contextlib
@@ -26,7 +26,7 @@ _LIKE_LAUNCH = "Takes --config=FILE[:PRESETS] and --config.FIELD=VALUE as launch
 
 
 def command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
-    """A command that takes a config, with the options that all of them have."""
+    """Adds a command that takes a config, with the options common to all such commands."""
     parser = commands.add_parser(
         name,
         help=text,
@@ -44,16 +44,16 @@ def command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
 def parse(
     options: argparse.Namespace, rest: list[str], name: str
 ) -> tuple[ConfigDict, dict[str, Any], Path]:
-    """The config, what was overridden, and the folder to write."""
+    """Returns the config, its overrides, and the folder to write."""
     at_least_one(options, "at_once")
     config, overrides, _ = parsing.parse(["jaxvae", *rest], define=lambda values: None)
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder = run_path(options.workdir or f"outputs/{name}/{now}")
+    date_and_time = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = run_path(options.workdir or f"outputs/{name}/{date_and_time}")
     return config, overrides, folder
 
 
 def at_least_one(options: argparse.Namespace, *names: str) -> None:
-    """Raises InputError for an option below 1, or of more runs than any machine trains."""
+    """Raises InputError for an option below 1 or above 10,000."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not 1 <= value <= _MOST:
@@ -62,7 +62,7 @@ def at_least_one(options: argparse.Namespace, *names: str) -> None:
 
 @contextlib.contextmanager
 def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[Any]:
-    """What trains members on a config's data, with the folder claimed: (trials, requests)."""
+    """Locks the folder and loads a config's data; yields (trial runner, stop requests)."""
     from jaxvae.data.dataset import load_dataset
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.runtime import compilation_cache, devices
@@ -75,10 +75,10 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
     with (
         signals.exit_at_second_signal(at_second),
         signals.listen_for_stop() as requests,
-        contextlib.ExitStack() as held,
+        contextlib.ExitStack() as opened,
     ):
-        with requests.defer():  # a folder that is made is held, or gone again
-            held.enter_context(lock.acquire_run_lock(folder))
+        with requests.defer():  # so that the folder is either locked or removed
+            opened.enter_context(lock.acquire_run_lock(folder))
         compilation_cache.enable_compilation_cache()
         devices.configure_platform(
             accelerator=config.trainer.accelerator, deterministic=config.trainer.deterministic
@@ -106,14 +106,14 @@ def say(text: str) -> None:
 
 
 def interrupted(error: signals.Interrupted, outcome: str) -> int:
-    """Says what a signal left and how to go on; the exit code."""
+    """Prints which signal stopped the command, and the outcome; returns the exit code."""
     signal_name = str(error).removeprefix("stopped by ").partition(":")[0]
     say(f"jaxvae: stopped by {signal_name}; {outcome}")
     return 128 + error.signum
 
 
 def typed(command: list[str], options: argparse.Namespace, *names: str) -> str:
-    """Returns a command with some of its options, those that have a value, as a shell takes it."""
+    """Returns a shell command with those of the named options that have a value."""
     values = {name: getattr(options, name) for name in names}
-    given = [f"--{name}={value}" for name, value in values.items() if value is not None]
-    return shlex.join(["python", "-m", "jaxvae", *command, *given])
+    flags = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return shlex.join(["python", "-m", "jaxvae", *command, *flags])

@@ -1,4 +1,4 @@
-"""The commands that train one config many times at once, seeds and frontier; what they share."""
+"""The commands that train one config many times at once: seeds and frontier."""
 
 import argparse
 import json
@@ -35,7 +35,7 @@ def add_to(commands) -> None:
 
 
 def _check_last_seed(config: ConfigDict, option: str, num: int) -> None:
-    """Raises InputError where the seeds after the config's leave the range of a seed."""
+    """Raises InputError if the last seed is out of range."""
     last = config.seed + num - 1
     if last >= 2**32:
         raise InputError(
@@ -51,18 +51,18 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.storage import atomic_files, run_dir
     from jaxvae.sweeps import seeds
 
-    for made in sorted(folder.glob("seed_*")):
-        for line in run_dir.keep_values_of_older_run(made, config, typed=overrides):
+    for run_folder in sorted(folder.glob("seed_*")):
+        for line in run_dir.keep_values_of_older_run(run_folder, config, typed=overrides):
             say(f"jaxvae: {line}")
         plain = json.loads(config.to_json())
-        given = dict(schema.flatten(plain)) | {"seed": int(made.name.removeprefix("seed_"))}
-        run_dir.check_same_settings(made, given)
+        fields = dict(schema.flatten(plain)) | {"seed": int(run_folder.name.removeprefix("seed_"))}
+        run_dir.check_same_settings(run_folder, fields)
     try:
         with prepared_trials(config, folder, min(options.at_once, options.num)) as (
             trials,
             requests,
         ):
-            found = seeds.train_seeds(
+            summary = seeds.train_seeds(
                 trials,
                 config,
                 folder,
@@ -73,14 +73,14 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
             )
     except signals.Interrupted as error:
         options.workdir = folder
-        again = typed(["seeds", *rest], options, "num", "at_once", "workdir")
-        return interrupted(error, f"what is finished is kept; go on with: {again}")
-    if not found:
+        restart = typed(["seeds", *rest], options, "num", "at_once", "workdir")
+        return interrupted(error, f"what is finished is kept; go on with: {restart}")
+    if not summary:
         raise InputError("no run stayed finite; try a lower --config.trainer.optimizer.lr")
-    atomic_files.write_json(folder / "seeds.json", found)
-    for stage, metrics in found.items():
+    atomic_files.write_json(folder / "seeds.json", summary)
+    for stage, metrics in summary.items():
         for name, measure in metrics.items():
-            if measure["sd"] == 0.0:  # a setting, or a count that no seed changed: in the file
+            if measure["sd"] == 0.0:  # a setting, or a count equal for all seeds: only in the file
                 continue
             spread = "" if measure["sd"] is None else f" ± {measure['sd']:.4g}"
             print(f"{name if '/' in name else f'{stage}/{name}'}  {measure['mean']:.6g}{spread}")
@@ -126,23 +126,27 @@ def _frontier(options: argparse.Namespace, rest: list[str]) -> int:
             )
     except signals.Interrupted as error:
         options.workdir = folder
-        again = typed(["frontier", *rest], options, "kld_weights", "seeds", "at_once", "workdir")
-        return interrupted(error, f"a frontier keeps nothing before its end; begin again: {again}")
+        restart = typed(["frontier", *rest], options, "kld_weights", "seeds", "at_once", "workdir")
+        return interrupted(
+            error, f"a frontier keeps nothing before its end; begin again: {restart}"
+        )
     if not points:
         raise InputError("no run stayed finite; try a lower --config.trainer.optimizer.lr")
     advice = recommend(points)
     write_json(folder / "frontier.json", {"points": points, "recommended": advice})
     from jaxvae.reports.sweep_report import frontier_page
 
-    given = shlex.join(["python", "launch.py", *rest])
-    told = []
+    launch = shlex.join(["python", "launch.py", *rest])
+    recommendations = []
     for purpose, meaning in PURPOSES.items():
         weight = advice[purpose]
         what = "no weight" if weight is None else f"{weight:g}"
-        command = "" if weight is None else f"{given} --config.loss.kld_weight={weight}"
-        told.append((purpose, f"{meaning}: {what}", command))
+        command = "" if weight is None else f"{launch} --config.loss.kld_weight={weight}"
+        recommendations.append((purpose, f"{meaning}: {what}", command))
     title = "Rate and distortion over the weight of the KL"
-    write_text(folder / "frontier.html", frontier_page(title=title, points=points, advice=told))
+    write_text(
+        folder / "frontier.html", frontier_page(title=title, points=points, advice=recommendations)
+    )
     print("kld_weight     nll_iw       rate  distortion  active units")
     for point in points:
         means = [point[f"val/{name}"]["mean"] for name in ("nll_iw", "rate", "distortion")]
@@ -151,7 +155,7 @@ def _frontier(options: argparse.Namespace, rest: list[str]) -> int:
             + " ".join(f"{mean:10.3f}" for mean in means)
             + f"  {point['val/active_units']['mean']:12.1f}"
         )
-    for purpose, meaning, command in told:
+    for purpose, meaning, command in recommendations:
         print(f"{purpose} ({meaning})" + (f"\n  {command}" if command else ""))
     print(folder / "frontier.html")
     return 0

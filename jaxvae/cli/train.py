@@ -55,17 +55,17 @@ Fields, with the values of the config given (or of configs/base.py):
 
 
 def run(program: Sequence[str], arguments: Sequence[str]) -> int:
-    """Trains what `--config` says.
+    """Trains the config of `--config`.
 
     Args:
-      program: what Python is started with, before the arguments.
-      arguments: `--config` and the rest.
+      program: the command line after `python`, before the arguments.
+      arguments: `--config` and the other arguments.
 
     Returns:
       The exit code.
 
     Raises:
-      InputError: something given is wrong.
+      InputError: an argument or a file is wrong.
       CommandEnded: training failed, or was stopped.
     """
     argv = [" ".join(program), *arguments]
@@ -83,16 +83,16 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
         name: getattr(values, name) for name in ("coordinator", "num_processes", "process_id")
     }
     launcher.check_flags(**flagged)
-    asked = values.coordinator or launcher.in_a_cluster(os.environ)
-    alone = not asked or values.num_processes == 1
+    is_distributed = values.coordinator or launcher.in_a_cluster(os.environ)
+    alone = not is_distributed or values.num_processes == 1
     if not alone and not launcher.is_supervised():
         return launcher.supervise([*program, *arguments])
     if not alone:
         launcher.follow_supervisor()
         signals.debounce(_FORWARDED_SECONDS)
     workdir = user_path(values.workdir) if values.workdir else _new_workdir()
-    folder = run_path(values.workdir or workdir)  # as it was typed: a Path is no URL any more
-    if alone:  # before JAX is imported, which takes long
+    folder = run_path(values.workdir or workdir)  # the typed text, since a Path spoils a URL
+    if alone:  # before the slow import of JAX
         lock.check_not_held(folder)
     if alone and values.num_processes != 1 and launcher.is_indexed_pod(os.environ):
         print(
@@ -117,7 +117,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
             raise CommandEnded(
                 error, TRAINING_FAILED if alone else launcher.EXIT_REASON_PRINTED
             ) from error
-        except launcher.PeerLost as error:  # `supervise` says what that means
+        except launcher.PeerLost as error:  # `supervise` prints the explanation
             raise CommandEnded(error.reason, TRAINING_FAILED) from error
         except signals.Interrupted as error:
             how = _how_to_resume([*program, *arguments], workdir)
@@ -149,8 +149,8 @@ def _how_to_resume(command: Sequence[str], workdir: Path) -> str:
         return ""
     arguments = list(command)
     if "--workdir" in arguments:
-        at = arguments.index("--workdir")
-        del arguments[at : at + 2]
+        position = arguments.index("--workdir")
+        del arguments[position : position + 2]
     arguments = [argument for argument in arguments if not argument.startswith("--workdir=")]
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     return f"; resume with: {shlex.join([python, *arguments, f'--workdir={workdir}'])}"
