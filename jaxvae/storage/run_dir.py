@@ -212,7 +212,7 @@ def check_same_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> None:
     """Raises InputError if the taxonomy or the rows are not those of the folder's run."""
     path = folder / "data_report.json"
     if not (folder / "config.json").exists():
-        return  # a new run's
+        return  # a new run has no data yet
     taxonomy_path = folder / "taxonomy.json"
     difference = _tag_difference(Taxonomy.load(taxonomy_path).tags, taxonomy.tags)
     if difference:

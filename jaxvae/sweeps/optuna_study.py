@@ -91,7 +91,7 @@ class Study:
             )
         except InputError:
             raise
-        except Exception as error:  # of whatever database driver
+        except Exception as error:  # from any database driver
             raise InputError(
                 f"{self._place}: can't be opened: {one_line(_first_cause(error))}"
             ) from error
@@ -344,7 +344,7 @@ def _open_database(optuna, url: str):
 
 def _sampler(optuna, name: str, seed: int):
     makers: dict[str, Callable] = {
-        # A running trial counts as a bad one, so that those asked together differ.
+        # A running trial counts as a bad one, so that trials proposed together differ.
         "tpe": lambda: optuna.samplers.TPESampler(
             seed=seed,
             constant_liar=True,

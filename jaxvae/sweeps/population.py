@@ -72,7 +72,7 @@ class Population:
             self._stacked = jax.tree.map(
                 lambda leaf: jax.device_put(jnp.stack([leaf] * self._slots), self._members), member
             )
-        # On the device with the fewest members: each takes its own in turn.
+        # Takes the device with the fewest members, since a device trains its members in turn.
         by_device = self.taken.reshape(self._devices, -1)
         free = np.where(by_device.all(axis=1), self._slots, by_device.sum(axis=1))
         device = int(free.argmin())
@@ -190,7 +190,7 @@ def _programs(
         jax.shard_map,
         mesh=mesh,
         out_specs=_MEMBERS,
-        check_vma=False,  # the members know nothing of the mesh
+        check_vma=False,  # the members' code is unaware of the mesh
     )
     return (
         jax.jit(share(train, in_specs=(_MEMBERS, _MEMBERS, _WHOLE, _MEMBERS)), donate_argnums=0),

@@ -15,7 +15,7 @@ ELSEWHERE = (
     # The rows themselves are compared, and the taxonomy; not the names of their files.
     *("data.dataset_name", "data.dataset_split", "data.hub_streaming", "data.aspect_column"),
     *("data.taxonomy_path", "data.max_unreadable_fraction"),
-    # Where and how a trial is executed, and what is made of the best one.
+    # Execution of a trial, and use of the best one.
     *("trainer.accelerator", "trainer.devices", "trainer.mesh", "trainer.deterministic"),
     *("trainer.scale_batch_with_devices", "trainer.checkpoint_every_seconds"),
     *("trainer.enable_progress_bar", "logger", "inference", "model_name"),

@@ -130,7 +130,7 @@ def _experiment(client, project: str) -> str:
         except MlflowException:
             experiment = client.get_experiment_by_name(project)
             if experiment is None:
-                raise  # it is not that another run has made it meanwhile
+                raise  # the cause was not a race with another run
     return experiment.experiment_id
 
 

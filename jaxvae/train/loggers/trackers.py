@@ -235,7 +235,7 @@ def open_trackers(
     logger, path = config["logger"], folder / FILE
     record = atomic_files.read_json(path) if path.exists() else {}
     record.setdefault("name", escaped(run_name(config["model_name"], overrides)))
-    # In another project it is another run.
+    # A run has an entry of its own in each project.
     entries = {name: f"{name}:{logger['project']}" for name in names}
     mine = {name: record.setdefault(entry, {}) for name, entry in entries.items()}
     opened: dict[str, Tracker] = {}

@@ -18,7 +18,7 @@ class TrackioRun:
 
     def __init__(self, run, key: str, *, local: bool):
         self._run, self.key, self._local = run, key, local
-        self.last_epoch = max(run._next_step - 1, 0)  # the one place that knows it, here or remote
+        self.last_epoch = max(run._next_step - 1, 0)  # its only source, local or remote
         self.adds_final = True
         self._sent = self._due = self.last_epoch
         self._looked = time.monotonic()

@@ -26,7 +26,7 @@ class WandbRun:
     def __init__(self, run, key: str, *, new: Path | None):
         self._run, self.key = run, key
         self._new = new if run.offline else None  # its folder, as long as nothing is in the run
-        # An online run that is continued counts its steps on: they are epochs here.
+        # A resumed online run continues its count of steps, which are epochs here.
         self.last_epoch = run.step - 1 if run.resumed and not run.offline else 0
         self.adds_final = False  # a summary is replaced, not added to
 
@@ -122,7 +122,7 @@ def _end_service() -> None:
     """Ends W&B's service process now, not at interpreter shutdown."""
     import wandb
 
-    with contextlib.suppress(SystemExit):  # where that process did not end well
+    with contextlib.suppress(SystemExit):  # raised if the process did not end well
         wandb.teardown()
 
 
