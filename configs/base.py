@@ -89,6 +89,7 @@ def get_config(presets: str = "") -> ConfigDict:
     c.trainer.monitor_mode = "min"  # "min" or "max": which way trainer.monitor is better
     c.trainer.early_stopping_patience = 0  # validations without a better trainer.monitor; 0: off
     c.trainer.early_stopping_min_delta = 0.0  # by how much it must be better to count as such
+    c.trainer.callbacks = ()  # functions called once an epoch, such as my_callbacks.py:gap
     c.trainer.checkpoint_every_seconds = 30.0  # seconds between checkpoints; 0.0: every epoch
 
     c.inference = ConfigDict()

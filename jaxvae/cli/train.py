@@ -105,7 +105,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     with signals.exit_at_second_signal(at_once):
         from jaxvae.runtime import multihost
         from jaxvae.storage import run_dir
-        from jaxvae.train.trainer import TrainingFailed, train_and_evaluate
+        from jaxvae.train.trainer import CallbackFailed, TrainingFailed, train_and_evaluate
 
         for line in run_dir.keep_values_of_older_run(folder, config, typed=overrides):
             print(f"jaxvae: {line}", file=sys.stderr)
@@ -113,7 +113,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
             multihost.join(**flagged)
             with multihost.exit_primary_last():
                 train_and_evaluate(config, workdir, overrides=overrides)
-        except TrainingFailed as error:
+        except (CallbackFailed, TrainingFailed) as error:
             raise CommandEnded(
                 error, TRAINING_FAILED if alone else launcher.EXIT_REASON_PRINTED
             ) from error

@@ -121,6 +121,9 @@ def parse(
 
 def _split_names(config: ConfigDict) -> None:
     """Typed without quotes, a,b is one text; it means two trackers."""
+    callbacks = config.trainer.callbacks
+    if isinstance(callbacks, tuple) and all(isinstance(text, str) for text in callbacks):
+        config.trainer.callbacks = tuple(part for text in callbacks for part in text.split(","))
     names = config.logger.name
     if isinstance(names, tuple) and all(isinstance(name, str) for name in names):
         config.logger.name = tuple(part for name in names for part in name.split(","))

@@ -15,7 +15,6 @@ RETIRED = {
     "trainer.log_every_n_steps": "metrics are sums over each whole epoch; leave it out",
     "trainer.val_check_interval": "use --config.trainer.check_val_every_n_epoch=N",
     "trainer.enable_model_summary": "the parameter table is always printed; leave it out",
-    "trainer.callbacks": "pass hooks to jaxvae.train.trainer.train_and_evaluate",
     "device": "use --config.trainer.accelerator=cpu|gpu|tpu",
     "random_state": "use --config.seed=N, and --config.data.split_seed=N for the splits",
     "save_model": "the model is always exported; leave it out",

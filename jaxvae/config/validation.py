@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxvae.config.extensions import is_reference
 from jaxvae.config.monitor import check_monitor
 from jaxvae.config.schema import flatten
 from jaxvae.errors import InputError, did_you_mean
@@ -108,6 +109,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.early_stopping_patience": _at_least(0),
     "trainer.early_stopping_min_delta": _at_least(0.0),
     "trainer.checkpoint_every_seconds": _at_least(0.0),
+    "trainer.callbacks": (
+        lambda value: isinstance(value, tuple) and all(map(is_reference, value)),
+        "must be files and names in them, such as my_callbacks.py:gap, or () for none",
+    ),
     "logger.project": (
         lambda value: bool(_NAME.fullmatch(value)),
         "must be 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit",

@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxvae.config import parsing, schema
+from jaxvae.config.extensions import Extension
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
@@ -24,6 +25,7 @@ RESUMABLE_FIELDS = (
     "trainer.accelerator",
     "trainer.enable_progress_bar",
     "trainer.checkpoint_every_seconds",
+    "trainer.callbacks",
     "inference",
     "logger",
 )
@@ -164,6 +166,7 @@ EXECUTION_FIELDS = (
     "trainer.mesh",
     "trainer.enable_progress_bar",
     "trainer.checkpoint_every_seconds",
+    "trainer.callbacks",
 )
 """Execution options that do not affect the results of a finished run."""
 
@@ -269,8 +272,11 @@ def write_start(
     devices: str,
     taxonomy: Taxonomy,
     dataset: Dataset,
+    extensions: Sequence[Extension] = (),
 ) -> None:
     """Writes the files that are known before training: config, environment, taxonomy and rows.
+
+    Of a user's own files there are copies in `extensions/`, named by their digest.
 
     Raises:
       Unreadable: a checkpoint or export of the folder can't be read; nothing is written.
@@ -282,5 +288,8 @@ def write_start(
     atomic_files.write_json(folder / "taxonomy.json", taxonomy.to_mapping())
     atomic_files.write_json(folder / "data_report.json", dataset.report)
     write_rows(folder, dataset)
+    for extension in extensions:
+        with atomic_files.atomic_write(folder / "extensions" / extension.copy_name) as file:
+            file.write(extension.source)
     # The config is last, since it marks the folder as a run's.
     atomic_files.write_json(folder / "config.json", config)

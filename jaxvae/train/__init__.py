@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxvae.train.trainer import Hook, TrainingFailed, train_and_evaluate
+    from jaxvae.train.trainer import CallbackFailed, Hook, TrainingFailed, train_and_evaluate
 
-__all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
+__all__ = ["CallbackFailed", "Hook", "TrainingFailed", "train_and_evaluate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from jaxvae.storage import epoch_metrics
 from jaxvae.storage.checkpoints import Checkpoint, Checkpoints, set_aside_whole
 from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.loggers import display, metrics_log
+from jaxvae.train.loggers.callbacks import CallbackFailed
 from jaxvae.train.loggers.trackers import TrackerGroup
 from jaxvae.train.progress import RunPlan, RunProgress
 from jaxvae.train.train_state import TrainState, eval_params
@@ -90,6 +91,7 @@ def train(
       TrainingFailed: the loss stopped being finite.
       InputError: the number of steps per epoch differs from the checkpoint's.
       Interrupted: SIGINT or SIGTERM was received; the epoch in training was finished and saved.
+      CallbackFailed: a callback raised; the epoch was saved.
       PeerLost: another process of the job ended.
     """
     state, best, progress = _resume(state, checkpoints, folder, terminal)
@@ -111,15 +113,18 @@ def train(
                     break
                 if progress.observe(line[plan.monitor.name], plan):
                     best = _copy(eval_params(state))
-            outputs.append(line, kl_per_dimension, state, progress_display)
-            stop, due = _agree_to_stop(
+            failure = outputs.append(line, kl_per_dimension, state, progress_display)
+            stop, due, failed = _agree_to_stop(
                 requests,
                 progress.epoch,
                 due=time.monotonic() - saved_at >= plan.checkpoint_every_seconds,
+                failed=failure is not None,
             )
-            if due or stop or saved_epoch == 0:
+            if due or stop or failed or saved_epoch == 0:
                 outputs.save(state, best, progress)
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
+            if failed:
+                raise failure or CallbackFailed("a callback of the first process failed")
             if stop:
                 raise signals.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
     # A saved epoch is not saved again: after a failure, a resumed run meets the same bad step.
@@ -176,16 +181,24 @@ class _Outputs:
         kl_per_dimension: list[float] | None,
         state: TrainState,
         progress_display: display.ProgressDisplay,
-    ) -> None:
-        """Writes and shows an epoch's line, and calls the hooks."""
+    ) -> CallbackFailed | None:
+        """Writes and shows an epoch's line, and calls the hooks.
+
+        Returns:
+          The error of a callback that raised, after which the epoch is still to be saved.
+        """
         if self._log is None:
-            return
+            return None
         self._check_held()
         self._log.append(line, kl_per_dimension)
         self._tracked.append(line)
         progress_display.show(line)
-        for hook in self._hooks:
-            hook(line["epoch"], line, state)
+        try:
+            for hook in self._hooks:
+                hook(line["epoch"], line, state)
+        except CallbackFailed as error:
+            return error
+        return None
 
     def save(self, state: TrainState, best: dict, progress: RunProgress) -> None:
         """Saves a checkpoint after the log of its epochs was flushed to the disk."""
@@ -226,14 +239,16 @@ def _train_one_epoch(
     return state, training_line(progress.epoch, int(state.step), sums, seconds)
 
 
-def _agree_to_stop(requests: signals.StopRequest, epoch: int, *, due: bool) -> tuple[int, int]:
-    """Returns (signal to stop by or 0, whether to save), the same in every process.
+def _agree_to_stop(
+    requests: signals.StopRequest, epoch: int, *, due: bool, failed: bool
+) -> tuple[int, int, int]:
+    """Returns (signal to stop by or 0, whether to save, whether a callback failed) for all hosts.
 
-    All hosts must agree when to save; clocks and signals differ between them.
+    Clocks and signals differ between hosts, and saving takes all of them.
     """
     preempted = signal.SIGTERM if devices.reached_preemption(epoch) else 0
-    stop, is_due = multihost.max_across_hosts(requests.signum or preempted, due)
-    return stop, is_due
+    stop, is_due, has_failed = multihost.max_across_hosts(requests.signum or preempted, due, failed)
+    return stop, is_due, has_failed
 
 
 def _losses(line: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from jaxvae.config import schema, validation
+from jaxvae.config.extensions import Extension
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.summary import format_report
@@ -25,11 +26,12 @@ from jaxvae.storage.saved_rows import describe_damage
 from jaxvae.train import hyperparams, loop, setup
 from jaxvae.train.finalize import FittedRun, finalize_run
 from jaxvae.train.loggers import display, trackers
+from jaxvae.train.loggers.callbacks import Callback, CallbackFailed, load_callbacks
 from jaxvae.train.loop import Hook, TrainingFailed
 from jaxvae.train.progress import RunProgress
 from jaxvae.train.train_state import TrainState
 
-__all__ = ["Hook", "TrainingFailed", "train_and_evaluate"]
+__all__ = ["CallbackFailed", "Hook", "TrainingFailed", "train_and_evaluate"]
 
 
 def train_and_evaluate(
@@ -59,6 +61,7 @@ def train_and_evaluate(
       InputError: an argument or a file is wrong; nothing was written.
       PeerLost: another process of the job ended; saved checkpoints stay.
       TrainingFailed: the loss stopped being finite; the best parameters so far are kept.
+      CallbackFailed: a function of `trainer.callbacks` raised; its epoch is saved.
       Interrupted: SIGINT or SIGTERM was received; in training, its epoch was saved first.
     """
     validation.validate(config)
@@ -143,6 +146,7 @@ class _Session:
         held.enter_context(multihost.translate_peer_errors())
         self.is_primary = multihost.is_primary()
         self.check_held: Callable[[], None] = _nothing
+        self._callbacks: list[Extension] = []
         self.terminal = display.Terminal(
             progress_bar=config.trainer.enable_progress_bar, silent=not self.is_primary
         )
@@ -156,6 +160,7 @@ class _Session:
         """
         config, trainer = self.config, self.config.trainer
         with multihost.raise_together():
+            self._callbacks = load_callbacks(trainer.callbacks)
             if self.is_primary:
                 trackers.check_installed(config.logger.name)
                 with self.requests.defer():  # so that the folder is either locked or removed
@@ -235,6 +240,7 @@ class _Session:
                 devices=described,
                 taxonomy=taxonomy,
                 dataset=dataset,
+                extensions=self._callbacks,
             )
 
     def fit(
@@ -268,7 +274,7 @@ class _Session:
                 terminal=self.terminal,
                 tensorboard="tensorboard" in self.config.logger.name,
                 tracked=tracked,
-                hooks=hooks,
+                hooks=[*hooks, *map(Callback, self._callbacks)],
                 requests=self.requests,
                 check_held=self.check_held,
             )

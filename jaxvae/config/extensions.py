@@ -1,0 +1,116 @@
+"""Code of a user's own that a config names as `file.py:name`."""
+
+import hashlib
+import inspect
+import sys
+import traceback
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxvae.config.paths import user_path
+from jaxvae.errors import InputError, did_you_mean, one_line
+
+
+class Extension(NamedTuple):
+    """A function of a user's file.
+
+    Attributes:
+      reference: `file.py:name`, as the config has it.
+      path: the file.
+      source: the file's bytes, as they were run.
+      function: the function.
+    """
+
+    reference: str
+    path: Path
+    source: bytes
+    function: Callable[..., Any]
+
+    @property
+    def copy_name(self) -> str:
+        """Name of the file's copy in a run: the beginning of its digest, and its own name."""
+        return f"{hashlib.sha256(self.source).hexdigest()[:16]}_{self.path.name}"
+
+
+def is_reference(value: object) -> bool:
+    """Returns whether a value of a config has the form `file.py:name`."""
+    if not isinstance(value, str):
+        return False
+    path, colon, name = value.rpartition(":")
+    return bool(colon) and path.endswith(".py") and name.isidentifier()
+
+
+def load_extension(reference: str, *, field: str, arguments: Sequence[str]) -> Extension:
+    """Runs a user's file and returns its function of a name.
+
+    Args:
+      reference: `file.py:name`; the path is relative to the current folder.
+      field: the field that names it, for messages.
+      arguments: names of the positional arguments that the function is called with.
+
+    Raises:
+      InputError: there is no such file, it can't be run, it lacks the name, or the function does
+        not take these arguments.
+    """
+    where = f"--config.{field}={reference}"
+    if not is_reference(reference):
+        raise InputError(f"{where}: must be a file and a name in it, such as my_code.py:name")
+    text, _, name = reference.rpartition(":")
+    path = user_path(text)
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{where}: {path} can't be read: {error.strerror or error}") from error
+    module = _run_file(path, source, where)
+    function = getattr(module, name, None)
+    if function is None:
+        names = [known for known in vars(module) if not known.startswith("_")]
+        raise InputError(f"{where}: {path} has no {name!r}{did_you_mean(name, names)}")
+    _check_signature(function, arguments, where)
+    return Extension(reference, path.resolve(), source, function)
+
+
+def line_of_error(error: BaseException, path: Path) -> int | None:
+    """Returns the last line of a file that an exception came through, None if it did not."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
+    return lines[-1] if lines else None
+
+
+def _run_file(path: Path, source: bytes, where: str) -> Any:
+    """Runs a file as a module of its own, once for each content."""
+    path = path.resolve()
+    digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()[:16]
+    module_name = f"jaxvae_extension_{digest}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    module = types.ModuleType(module_name)
+    module.__file__ = str(path)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # the file may import what lies beside it
+    sys.modules[module_name] = module
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[module_name]
+        line = getattr(error, "lineno", None) or line_of_error(error, path)
+        at_line = f", line {line}" if line else ""
+        raise InputError(
+            f"{where}: {path}{at_line} can't be run: {one_line(error, kind=True)}"
+        ) from error
+    return module
+
+
+def _check_signature(function: object, arguments: Sequence[str], where: str) -> None:
+    if not callable(function):
+        raise InputError(f"{where}: it is no function, but {type(function).__name__}")
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise InputError(
+            f"{where}: it is called with ({', '.join(arguments)}), and that does not fit: {error}"
+        ) from error
+    except ValueError:  # a built-in without a signature
+        return
