@@ -1,4 +1,4 @@
-"""From a source of tags to rows of tag ids and their splits, by a taxonomy; NumPy alone.
+"""Reads a source of tags into rows of tag ids by a taxonomy and splits them; NumPy only.
 
 A new file format is a module in `readers`.
 """

@@ -1,6 +1,6 @@
-"""Any source of tagged rows made rows of column numbers, their splits, and a report of the data.
+"""Loads a data set: rows of column numbers from any source, their splits, and a data report.
 
-No row is dropped without being counted: rows read = kept + without a known tag + unreadable.
+Every dropped row is counted: rows read = kept + without a known tag + unreadable.
 """
 
 import hashlib
@@ -56,11 +56,12 @@ class Dataset:
             ones lie in a file that is mapped.
         source_row: [N] int64, each row's 0-based position among the source's rows.
         splits: positions in `rows` under "train", "val" and "test"; disjoint, covering, rising.
-        report: what was read, kept and dropped, and what the rows hold; see `format_report`.
+        report: counts of rows read, kept and dropped, and statistics of the rows; see
+            `format_report`.
         fingerprint: SHA-256 (hexadecimal) of the rows and the taxonomy's digest.
-        source: where the rows came from, for people.
+        source: a description of the rows' origin, for people.
         generator: the corpus that drew the rows, whose likelihood no model beats on average; None
-            of rows whose generator is not known.
+            if the generator is unknown.
     """
 
     rows: np.ndarray
@@ -92,14 +93,13 @@ def load_dataset(
         dataset_name: "embedded", a path to a file of one of `tables.SUFFIXES`, or the id of a data
             set on the Hugging Face hub, "user/name".
         dataset_split: the hub data set's split; other sources have "train" alone.
-        hub_streaming: read a hub data set as it comes and keep no copy of it: see
-            `hub_dataset.read_hub`.
+        hub_streaming: stream a hub data set without caching a copy; see `hub_dataset.read_hub`.
         aspect_column: the column that holds each row's tags; the embedded corpus needs none.
         val_fraction: share of the kept rows for validation, size rounded down.
         test_fraction: share of the kept rows for test, size rounded down.
         split_by: "row", or "set" to keep rows with equal tags in one split.
-        split_seed: of the splits.
-        max_unreadable_fraction: the greatest share of the rows read whose cells may be unreadable.
+        split_seed: seed of the splits.
+        max_unreadable_fraction: the greatest allowed share of rows with an unreadable cell.
 
     Raises:
         InputError: the source cannot be read, too many of its cells are unreadable, no row has a
@@ -124,7 +124,7 @@ def load_dataset(
         "test_rows_with_a_twin_in_train": twins["test"],
     }
     report["split_by"] = split_by
-    report["split_sizes"] = {name: len(part) for name, part in splits.items()}
+    report["split_sizes"] = {name: len(positions) for name, positions in splits.items()}
     report["source"] = source
     report["fingerprint"] = fingerprint = fingerprint_rows(rows, taxonomy)
     generator = known_generator(str(dataset_name), taxonomy)
@@ -132,11 +132,11 @@ def load_dataset(
 
 
 def known_generator(dataset_name: str, taxonomy: Taxonomy) -> Corpus | None:
-    """The corpus that drew a data set's rows, whose likelihood no model beats on average.
+    """Returns the corpus that drew a data set's rows; no model beats its likelihood on average.
 
     Args:
-        dataset_name: as `load_dataset`; only "embedded" has a known generator.
-        taxonomy: what the rows' columns mean; None is returned where it is not the corpus's own.
+        dataset_name: as in `load_dataset`; only "embedded" has a known generator.
+        taxonomy: the meaning of the rows' columns; unless it is the corpus's own, None is returned.
     """
     corpus = build_corpus() if dataset_name == EMBEDDED else None
     return corpus if corpus and corpus.taxonomy.digest == taxonomy.digest else None
@@ -147,7 +147,7 @@ def fingerprint_rows(rows: np.ndarray, taxonomy: Taxonomy) -> str:
 
     Args:
         rows: [N, K] column numbers, padded with V.
-        taxonomy: what the columns stand for.
+        taxonomy: the meaning of the columns.
     """
     little = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{taxonomy.digest} {rows.shape} {little.dtype.str}".encode())
@@ -156,7 +156,7 @@ def fingerprint_rows(rows: np.ndarray, taxonomy: Taxonomy) -> str:
 
 
 def _open(name: str, split: str, column: str, streaming: bool) -> tuple[tables.Cells, str]:
-    """Finds out what kind of source a name is; returns its cells and a line that describes it."""
+    """Opens a source by its name; returns its cells and a line that describes the source."""
     path = user_path(name)
     # Unlike Path.exists, os.path.exists takes any text, even one that no file can be called.
     is_file = "\0" not in name and (path.suffix.lower() in tables.SUFFIXES or os.path.exists(path))
@@ -173,19 +173,19 @@ def _open(name: str, split: str, column: str, streaming: bool) -> tuple[tables.C
         raise InputError(f"dataset_split {split!r}: only hub data sets have splits; leave 'train'")
     if name != EMBEDDED:
         return tables.read_column(path, column), f"{name}, column {column}"
-    # Its seed is no option: the embedded corpus is one data set, the same everywhere.
+    # The seed is fixed: the embedded corpus is one data set, the same everywhere.
     return ((None, tags) for tags in build_corpus().draw(seed=0).tags), "the embedded corpus"
 
 
 def _next_share(share: float) -> float:
-    """Returns a share in whole percents that is at least the given one."""
+    """Rounds a share up to whole percents."""
     return math.ceil(share * 100.0) / 100.0
 
 
 def _encode(
     cells: tables.Cells, taxonomy: Taxonomy, source: str, max_unreadable_fraction: float
 ) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Turns cells into rows [N, K], their source rows [N], and the report's part about them."""
+    """Encodes cells as rows [N, K], their source rows [N], and the report's part about them."""
     column_of = make_tag_lookup(taxonomy)
     dtype = np.min_scalar_type(taxonomy.num_tags)
     unknown: Counter[str] = Counter()
@@ -198,13 +198,13 @@ def _encode(
         for row, line, reason in block.unreadable[: SHOWN - len(unreadable)]:
             at_line = {} if line is None else {"line": line}
             unreadable.append({"row": num_read + row, **at_line, "reason": reason})
-        kept = np.flatnonzero(lengths)
+        nonempty = np.flatnonzero(lengths)
         flat.extend(columns.astype(dtype))
-        counts.extend(lengths[kept].astype(np.uint32))
-        positions.extend(num_read + kept)
+        counts.extend(lengths[nonempty].astype(np.uint32))
+        positions.extend(num_read + nonempty)
         num_read += block.num_rows
         num_unreadable += len(block.unreadable)
-        num_kept += len(kept)
+        num_kept += len(nonempty)
     if not num_read:
         raise InputError(f"{source}: there are column names but no rows")
     if num_unreadable > max_unreadable_fraction * num_read:

@@ -1,11 +1,11 @@
 """The embedded corpus: a small model of how music is tagged, whose likelihood is known exactly.
 
-A row has five hidden factors: a style, a mood, a tempo, who plays, and how much detail the listener
-gave. Style bears on the other three, mood on tempo. Given the factors, tags are independent: a tag
-is present if any of its causes in `corpus_tables` fires (a noisy-or), so every probability can be
-computed by summing over the few thousand factor states. Rows are drawn on condition that they have
-1 to `max_tags` tags, as described music has; methods say which of the two probabilities, with or
-without that condition, they give.
+A row has five hidden factors: style, mood, tempo, players, and the amount of detail that the
+listener gave. Style influences mood, tempo and players; mood influences tempo. Given the factors,
+tags are independent: a tag is present if any of its causes in `embedded_corpus_tables` fires (a
+noisy-or), so every probability is a sum over the few thousand factor states. Rows are drawn on the
+condition that they have 1 to `max_tags` tags, as described music has; each method says whether its
+probability is conditional on that.
 """
 
 import functools
@@ -32,18 +32,19 @@ from jaxvae.data.embedded_corpus_tables import (
 )
 from jaxvae.data.taxonomy import Taxonomy
 
-_DRAWN_AT_ONCE = 4096  # Part of what a seed means: changing it changes the rows.
+_DRAWN_AT_ONCE = 4096  # Changing it changes the rows that a seed gives.
 _SCORED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Rows drawn from a corpus, as a data set's and as the model's.
+    """Sampled rows, both as raw tag strings and as tag ids.
 
     Attributes:
         tags: [N] lists of tag texts, in no particular order, some from outside the taxonomy.
         columns: [N] lists of columns, rising; empty where a row has only outside tags.
-        factors: name of a factor to [N] indices of its values; also known for those rows.
+        factors: [N] indices of each factor's values, by the factor's name; also set for rows with
+            only outside tags.
     """
 
     tags: list[list[str]]
@@ -57,12 +58,12 @@ class Corpus:
 
     Attributes:
         taxonomy: V tags.
-        factors: name of each factor to the names of its values; the states are their product, the
-            last factor varying fastest.
+        factors: the names of each factor's values, by the factor's name; the states are their
+            product, the last factor varying fastest.
         log_prior: [S] log p(state), float64, -inf allowed.
         tag_probs: [S, V] p(tag present | state), strictly between 0 and 1, float64.
-        max_tags: the most tags that a drawn row has in the taxonomy; the fewest is one.
-        outside_tags: texts, none of them in the taxonomy, that drawn rows may hold beside.
+        max_tags: the greatest number of tags of the taxonomy in a drawn row; the least is one.
+        outside_tags: further texts, none of them in the taxonomy, that drawn rows may hold.
     """
 
     taxonomy: Taxonomy
@@ -77,29 +78,29 @@ class Corpus:
         if self.log_prior.shape != (states,):
             raise ValueError(f"log_prior has shape {self.log_prior.shape}, not ({states},)")
         if self.tag_probs.shape != (states, self.taxonomy.num_tags):
-            wanted = (states, self.taxonomy.num_tags)
-            raise ValueError(f"tag_probs has shape {self.tag_probs.shape}, not {wanted}")
+            expected = (states, self.taxonomy.num_tags)
+            raise ValueError(f"tag_probs has shape {self.tag_probs.shape}, not {expected}")
         if not (np.all(self.tag_probs > 0) and np.all(self.tag_probs < 1)):
             raise ValueError("tag_probs must lie strictly between 0 and 1")
         if abs(np.exp(self.log_prior).sum() - 1) > 1e-9:
             raise ValueError("log_prior is not that of probabilities which sum to 1")
-        known = self.taxonomy.columns(self.outside_tags, on_unknown="ignore")
-        if known:
-            raise ValueError(f"outside tags {self.taxonomy.names(known)} are in the taxonomy")
+        overlap = self.taxonomy.columns(self.outside_tags, on_unknown="ignore")
+        if overlap:
+            raise ValueError(f"outside tags {self.taxonomy.names(overlap)} are in the taxonomy")
 
     def draw(self, num_rows: int = 5500, seed: int = 0) -> Draw:
-        """Draws rows of 1 to `max_tags` tags, fixed by the seed.
+        """Draws rows of 1 to `max_tags` tags, determined by the seed.
 
         The first rows of a longer draw are those of a shorter one. A few rows hold tags from
-        outside the taxonomy too (`OUTSIDE_TOO`) or only such tags (`OUTSIDE_ONLY`); which rows
-        those are is independent of the rest, so the rows that keep a column follow the model.
+        outside the taxonomy too (`OUTSIDE_TOO`) or only such tags (`OUTSIDE_ONLY`); these rows are
+        chosen independently of everything else, so the rows that keep a column follow the model.
 
         Args:
             num_rows: N, at least 1.
             seed: any non-negative integer.
 
         Raises:
-            ValueError: `num_rows` is less than 1, `seed` is negative, or this model all but never
+            ValueError: `num_rows` is less than 1, `seed` is negative, or this model almost never
                 gives an allowed number of tags.
         """
         if num_rows < 1:
@@ -135,16 +136,16 @@ class Corpus:
         present[fate < OUTSIDE_ONLY] = False
         extra = np.where(fate < OUTSIDE_ONLY + OUTSIDE_TOO, rng.integers(1, 4, len(state)), 0)
         rank = rng.random((len(state), len(self.outside_tags))).argsort(axis=1).argsort(axis=1)
-        said = np.concatenate([present, rank < extra[:, None]], axis=1)
+        mentioned = np.concatenate([present, rank < extra[:, None]], axis=1)
 
-        row, word = np.nonzero(said)
+        row, word = np.nonzero(mentioned)
         shuffled = word[np.lexsort((rng.random(len(row)), row))]
         words = np.array(self.taxonomy.tags + self.outside_tags, dtype=object)
-        tags = _split(words[shuffled].tolist(), said)
+        tags = _split(words[shuffled].tolist(), mentioned)
         return tags, _split(np.nonzero(present)[1].tolist(), present), state
 
     def log_likelihood(self, rows: np.ndarray) -> np.ndarray:
-        """Returns log p(x), in nats [N], without any condition on the number of tags.
+        """Returns log p(x), in nats [N], not conditional on the number of tags.
 
         Args:
             rows: [N, K] integer columns of the tags present, padded with V.
@@ -152,8 +153,8 @@ class Corpus:
         Raises:
             ValueError: `rows` is not two-dimensional and integer, or holds a number beyond 0..V.
         """
-        parts = [_log_sum_exp(joint)[:, 0] for joint in self._log_joint(rows)]
-        return np.concatenate([np.zeros(0), *parts])
+        batches = [_log_sum_exp(joint)[:, 0] for joint in self._log_joint(rows)]
+        return np.concatenate([np.zeros(0), *batches])
 
     def log_likelihood_given_allowed(self, rows: np.ndarray) -> np.ndarray:
         """Returns log p(x | 1 <= |x| <= max_tags), in nats [N]; -inf for rows of other sizes.
@@ -164,7 +165,7 @@ class Corpus:
             rows: [N, K] integer columns of the tags present, padded with V.
 
         Raises:
-            ValueError: as `log_likelihood`.
+            ValueError: as in `log_likelihood`.
         """
         size = self._multi_hot(rows).sum(axis=1)
         allowed = (size >= 1) & (size <= self.max_tags)
@@ -176,7 +177,7 @@ class Corpus:
 
     @functools.cached_property
     def size_probs(self) -> np.ndarray:
-        """P(|x| = k) for k = 0 .. max_tags, without any condition [max_tags + 1]."""
+        """Unconditional P(|x| = k) for k = 0 .. max_tags, [max_tags + 1]."""
         # Poisson-binomial, a tag at a time; sizes beyond max_tags fall off the end.
         sizes = np.zeros((len(self.log_prior), self.max_tags + 1))
         sizes[:, 0] = 1.0
@@ -187,24 +188,24 @@ class Corpus:
         return np.exp(self.log_prior) @ sizes
 
     def posterior(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns p(value | x) of every factor, [N, number of values], exactly.
+        """Returns the exact p(value | x) of every factor, [N, number of values].
 
-        The size condition changes nothing here: it is a function of x.
+        Conditioning on the number of tags makes no difference, since that is a function of x.
 
         Args:
             rows: [N, K] integer columns of the tags present, padded with V.
 
         Raises:
-            ValueError: as `log_likelihood`.
+            ValueError: as in `log_likelihood`.
         """
         shape = [len(values) for values in self.factors.values()]
         values = np.unravel_index(np.arange(len(self.log_prior)), shape)
         # One column of ones and zeros for each value: the states that have it.
         has = np.concatenate([np.eye(n)[v] for n, v in zip(shape, values, strict=True)], axis=1)
-        parts = [np.exp(joint - _log_sum_exp(joint)) @ has for joint in self._log_joint(rows)]
-        found = np.concatenate([np.zeros((0, sum(shape))), *parts])
+        batches = [np.exp(joint - _log_sum_exp(joint)) @ has for joint in self._log_joint(rows)]
+        probabilities = np.concatenate([np.zeros((0, sum(shape))), *batches])
         edges = np.cumsum(shape)[:-1]
-        return dict(zip(self.factors, np.split(found, edges, axis=1), strict=True))
+        return dict(zip(self.factors, np.split(probabilities, edges, axis=1), strict=True))
 
     def _log_joint(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """Yields log p(x, state), [B, S], for consecutive batches of rows."""
@@ -271,7 +272,7 @@ def build_corpus() -> Corpus:
         "detail": tuple(DETAIL),
     }
     tag_probs = (1 - silent).reshape(-1, taxonomy.num_tags)
-    for shared in (log_prior, tag_probs):  # By every caller, so none may write to them.
+    for shared in (log_prior, tag_probs):  # All callers share these arrays: make them read-only.
         shared.setflags(write=False)
     return Corpus(taxonomy, factors, log_prior, tag_probs)
 
@@ -287,7 +288,7 @@ def _table(taxonomy: Taxonomy, rows: dict[str, str]) -> np.ndarray:
 
 
 def _scales(taxonomy: Taxonomy) -> np.ndarray:
-    """Returns by how much each sort of player scales each tag of a style, [players, V]."""
+    """Returns the factor by which each kind of players scales each tag of a style, [players, V]."""
     family = np.array(
         [0 if taxonomy.concept_of(v) == "instrument" else -1 for v in range(taxonomy.num_tags)]
     )
@@ -298,17 +299,17 @@ def _scales(taxonomy: Taxonomy) -> np.ndarray:
 
 
 def _shares(weights: np.ndarray) -> np.ndarray:
-    """Returns weights as probabilities over their last axis."""
+    """Normalises weights to probabilities over their last axis."""
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def _log_sum_exp(values: np.ndarray) -> np.ndarray:
-    """Returns log sum exp over the last axis, kept, [B, S] to [B, 1]."""
+    """Returns the log-sum-exp over the last axis, [B, S] to [B, 1]."""
     top = values.max(axis=-1, keepdims=True)
     return top + np.log(np.exp(values - top).sum(axis=-1, keepdims=True))
 
 
 def _split(flat: list, mask: np.ndarray) -> list[list]:
-    """Cuts a flat list into rows as long as the rows of a mask have entries."""
+    """Cuts a flat list into rows, each as long as the number of entries in the mask's row."""
     ends = np.cumsum(mask.sum(axis=1)).tolist()
     return [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]

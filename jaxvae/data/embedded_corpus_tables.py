@@ -1,4 +1,4 @@
-"""The numbers behind the embedded corpus: which tags each hidden factor brings, and how often."""
+"""Tables of the embedded corpus: the tags that each hidden factor brings, and their rates."""
 
 # Tables: a tag and the percentage of rows in which this cause alone would bring it up.
 STYLES = {

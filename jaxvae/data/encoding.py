@@ -1,7 +1,7 @@
-"""Rows of tags as flat arrays: from cells as they were written to column numbers, laid out.
+"""Encodes cells of tags as column numbers in flat arrays, and lays these out as rows.
 
 Typed columns of lists (Parquet, the hub) are read without a Python loop over rows or tags: each
-distinct spelling of a block is looked up once, the rest is array arithmetic.
+distinct spelling of a block is looked up once, everything else is array arithmetic.
 """
 
 import itertools
@@ -24,11 +24,12 @@ class TagBlock:
     """The tags of some consecutive rows: the n-th is `words[word[n]]`, of row `row[n]`.
 
     Attributes:
-        num_rows: rows of the block, those without tags and the unreadable ones among them.
+        num_rows: number of rows, including unreadable ones and those without tags.
         words: distinct spellings.
         word: [T] positions in `words`.
         row: [T] positions among the block's rows, rising.
-        unreadable: (row, line of the file if it has lines, reason) of rows that have no tags here.
+        unreadable: (row, line of the file if it has lines, reason) of the unreadable rows, which
+            have no tags here.
     """
 
     num_rows: int
@@ -46,7 +47,7 @@ def read_blocks(cells: Iterable, taxonomy: Taxonomy | None = None) -> Iterator[T
         taxonomy: known tags, for `tag_parser.parse_tags`.
 
     Raises:
-        InputError: where drawing a cell does.
+        InputError: raised by the iteration over `cells`.
     """
     pending: list[tuple] = []
     for item in cells:
@@ -68,65 +69,65 @@ def encode_block(
     """Turns a block's tags into column numbers.
 
     Args:
-        block: rows as they were written.
-        column_of: from a spelling to its column, -1 for an unknown one.
+        block: tags as they were written.
+        column_of: maps a spelling to its column, -1 if unknown.
         num_tags: V.
 
     Returns:
         (columns, lengths, unknown): the rows' distinct columns, rising, one row after the other;
-        `[num_rows]` how many each row has; how often each unknown spelling was met.
+        each row's number of columns, `[num_rows]`; counts of the unknown spellings.
     """
     column = np.fromiter(map(column_of, block.words), np.int64, len(block.words))[block.word]
-    known = column >= 0
-    # Row and column in one number: its distinct values in rising order are the rows, each sorted.
-    cells = np.sort(block.row[known] * num_tags + column[known])
+    is_known = column >= 0
+    # Row and column in one number: sorted and distinct, they are the rows with sorted columns.
+    cells = np.sort(block.row[is_known] * num_tags + column[is_known])
     cells = cells[np.diff(cells, prepend=-1) > 0]
     rows, columns = np.divmod(cells, num_tags)
-    counts = np.bincount(block.word[~known], minlength=len(block.words))
+    counts = np.bincount(block.word[~is_known], minlength=len(block.words))
     unknown = Counter({block.words[n]: int(counts[n]) for n in np.flatnonzero(counts)})
     return columns, np.bincount(rows, minlength=block.num_rows), unknown
 
 
 def pad_ragged(columns: np.ndarray, lengths: np.ndarray, *, fill: int, dtype) -> np.ndarray:
-    """Lays ragged rows out as `[N, K]`, K the longest row and at least one; not to be written to.
+    """Pads ragged rows to a read-only `[N, K]`, K the longest row's length and at least one.
 
     Args:
         columns: the rows' numbers, one row after the other.
-        lengths: `[N]` how many each row has.
-        fill: what fills a row up.
-        dtype: of the result.
+        lengths: `[N]` the rows' lengths.
+        fill: the padding.
+        dtype: the result's type.
     """
     rows = SpillArray(dtype)
-    place = np.arange(max(1, int(lengths.max(initial=0))))
+    slots = np.arange(max(1, int(lengths.max(initial=0))))
     start = 0
-    size = max(1, _PADDED // len(place))
+    size = max(1, _PADDED // len(slots))
     for first in range(0, len(lengths), size):
-        part = lengths[first : first + size]
-        stop = start + int(part.sum())
-        block = np.full((len(part), len(place)), fill, dtype)
-        block[place < part[:, None]] = columns[start:stop]
+        counts = lengths[first : first + size]
+        stop = start + int(counts.sum())
+        block = np.full((len(counts), len(slots)), fill, dtype)
+        block[slots < counts[:, None]] = columns[start:stop]
         rows.extend(block)
         start = stop
-    return rows.array().reshape(-1, len(place))
+    return rows.array().reshape(-1, len(slots))
 
 
 def tag_counts(
     rows: np.ndarray, num_tags: int, *, positions: np.ndarray | None = None
 ) -> np.ndarray:
-    """How many rows have each tag, `[V]`.
+    """Counts the rows that have each tag, `[V]`.
 
     Args:
         rows: `[N, K]` column numbers padded with V, or rows' numbers one row after the other.
         num_tags: V.
-        positions: `[M]`, which rows are counted; None is all.
+        positions: `[M]` positions of the rows to count; None counts all.
     """
     counts = np.zeros(num_tags, np.int64)
-    # In parts: the count makes eight bytes of each number.
+    # In blocks: `bincount` makes eight bytes of each number.
     size = max(1, _COUNTED // max(1, rows[:1].size))
     for start in range(0, len(rows if positions is None else positions), size):
-        here = slice(start, start + size)
-        part = rows[here if positions is None else positions[here]]
-        counts += np.bincount(part.ravel(), minlength=num_tags + 1)[:num_tags]
+        span = slice(start, start + size)
+        block = rows[span if positions is None else positions[span]]
+        counts += np.bincount(block.ravel(), minlength=num_tags + 1)[:num_tags]
     return counts
 
 
@@ -148,7 +149,7 @@ def _from_cells(cells: list[tuple], taxonomy: Taxonomy | None) -> TagBlock:
 
 
 def _from_array(array, taxonomy: Taxonomy | None) -> TagBlock:
-    """Reads an Arrow array; what is no list of texts goes the way of single cells."""
+    """Reads an Arrow array; an array of anything but lists of texts is read cell by cell."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -161,13 +162,13 @@ def _from_array(array, taxonomy: Taxonomy | None) -> TagBlock:
         return _from_cells([(None, cell) for cell in array.to_pylist()], taxonomy)
     lengths = compute.list_value_length(array).fill_null(0).to_numpy()
     flat = compute.list_flatten(array)
-    # A dictionary of the file's may hold a word twice, or none for a gap; one made here does not.
+    # Re-encode: the file's dictionary may contain duplicates or nulls.
     encoded = (flat.dictionary_decode() if numbered else flat).dictionary_encode()
     words = encoded.dictionary.to_pylist()
     word = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     row = np.repeat(np.arange(len(array)), lengths)
 
-    # Rows with a gap among their tags, or too long: why is said as for a single cell.
+    # Rows with a null among their tags, or too long: `parse_tags` gives the reason.
     sizes = np.array([*map(len, words), 0], np.int64)
     characters = np.bincount(row, weights=sizes[word], minlength=len(array))
     suspects = np.union1d(row[word < 0], np.flatnonzero(characters > MAX_CELL))
@@ -177,22 +178,22 @@ def _from_array(array, taxonomy: Taxonomy | None) -> TagBlock:
             parse_tags(array[suspect].as_py())
         except TagParseError as error:
             unreadable.append((suspect, None, str(error)))
-    blank = np.array([not each or each.isspace() for each in words] + [True])
-    kept = ~blank[word] & ~np.isin(row, suspects)
-    return TagBlock(len(array), words, word[kept], row[kept], unreadable)
+    blank = np.array([not spelling or spelling.isspace() for spelling in words] + [True])
+    valid = ~blank[word] & ~np.isin(row, suspects)
+    return TagBlock(len(array), words, word[valid], row[valid], unreadable)
 
 
 def to_multi_hot(rows: np.ndarray, num_tags: int) -> np.ndarray:
-    """`[N, K]` rows padded with `num_tags` as boolean `[N, V]`."""
+    """Converts `[N, K]` rows padded with `num_tags` to boolean `[N, V]`."""
     hot = np.zeros((len(rows), num_tags + 1), bool)
     hot[np.arange(len(rows))[:, None], rows] = True
     return hot[:, :num_tags]
 
 
 def to_csr(rows: np.ndarray, num_tags: int):
-    """`[N, K]` rows padded with `num_tags` as a scipy CSR matrix `[N, V]` of ones.
+    """Converts `[N, K]` rows padded with `num_tags` to a scipy CSR matrix `[N, V]` of ones.
 
-    It takes the place of `to_multi_hot` where rows times tags would not fit.
+    Use it instead of `to_multi_hot` if a dense matrix would not fit in memory.
     """
     from scipy.sparse import csr_matrix
 
@@ -203,27 +204,27 @@ def to_csr(rows: np.ndarray, num_tags: int):
 
 
 def pad_tag_ids(columns: list[list[int]], num_tags: int) -> np.ndarray:
-    """Lists of column numbers as rows `[N, K]` padded with `num_tags`, K at least one."""
+    """Pads lists of column numbers to rows `[N, K]` with `num_tags`, K at least one."""
     lengths = np.fromiter(map(len, columns), np.int64, len(columns))
     flat = np.fromiter(itertools.chain.from_iterable(columns), np.int32, lengths.sum())
     return pad_ragged(flat, lengths, fill=num_tags, dtype=np.int32)
 
 
 def make_tag_lookup(taxonomy: Taxonomy) -> Callable[[str], int]:
-    """Returns a function from a tag in any spelling to its column, -1 for an unknown one.
+    """Returns a function that maps a tag in any spelling to its column, -1 if unknown.
 
-    It remembers every spelling it met: normalising costs far more than reading a dictionary.
+    The function caches every spelling: normalising costs far more than a dictionary lookup.
 
     Args:
-        taxonomy: what columns stand for.
+        taxonomy: the known tags.
     """
     column_of = {tag: column for column, tag in enumerate(taxonomy.tags)}
     as_written = dict(column_of)
 
     def column(tag: str) -> int:
-        found = as_written.get(tag)
-        if found is None:
-            found = as_written[tag] = column_of.get(normalize(tag), -1)
-        return found
+        number = as_written.get(tag)
+        if number is None:
+            number = as_written[tag] = column_of.get(normalize(tag), -1)
+        return number
 
     return column

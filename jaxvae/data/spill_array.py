@@ -1,7 +1,7 @@
-"""Arrays that grow at their end, and lie in a file once they are large.
+"""Append-only arrays that spill to a memory-mapped temporary file when large.
 
-The system keeps as much of a mapped file in memory as there is room for, so data larger than memory
-are slower and not refused.
+The system caches as much of a mapped file as fits in memory, so data larger than memory are slow
+rather than refused.
 """
 
 import mmap
@@ -13,29 +13,29 @@ import numpy as np
 from jaxvae.errors import InputError
 
 IN_MEMORY = 2**28
-"""The most bytes of an array that lies in memory."""
+"""The largest array, in bytes, that is kept in memory."""
 
 
 class SpillArray:
-    """Numbers of one type, added to at the end.
+    """An append-only array of one type.
 
-    Many lie in a temporary file, which has no name and goes with the last array that shows it.
+    Large arrays live in an unnamed temporary file, deleted with the last view of it.
 
     Args:
-      dtype: of the numbers.
+      dtype: the numbers' type.
     """
 
     def __init__(self, dtype):
         self._dtype = np.dtype(dtype)
-        # Grows in place, where a list of arrays would be there twice when it is joined.
+        # Grows in place; joining a list of arrays would hold the data twice.
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
 
     def extend(self, numbers: np.ndarray) -> None:
-        """Adds an array of any shape.
+        """Appends an array of any shape.
 
         Raises:
-          InputError: the folder of temporary files takes no more.
+          InputError: the folder of temporary files is full.
         """
         content = np.ascontiguousarray(numbers, self._dtype).reshape(-1).view(np.uint8).data
         if self._file is None and len(self._memory) + len(content) <= IN_MEMORY:
@@ -43,7 +43,7 @@ class SpillArray:
             return
         try:
             if self._file is None:
-                # Without a buffer: what does not fit fails here, and not once more when closed.
+                # Unbuffered: a full disk fails here, and not a second time when closed.
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives with this
                 _write(self._file, memoryview(self._memory))
                 self._memory = bytearray()
@@ -52,7 +52,7 @@ class SpillArray:
             raise InputError(_no_room(error)) from error
 
     def array(self) -> np.ndarray:
-        """All of them, `[N]`, not to be written to; adding ends here."""
+        """Returns all numbers as a read-only `[N]` array; nothing can be appended after that."""
         if self._file is None:
             return np.frombuffer(self._memory, self._dtype)
         with self._file as file:
@@ -60,7 +60,7 @@ class SpillArray:
 
 
 def _write(file: IO[bytes], content: memoryview) -> None:
-    """Writes all of it, of which the system may take a part at a time."""
+    """Writes all of `content`; one system call may write only a part of it."""
     while content:
         content = content[file.write(content) :]
 

@@ -1,4 +1,4 @@
-"""Which rows are for training, validation and test: pure functions of the rows and a seed."""
+"""Splits rows into training, validation and test: pure functions of the rows and a seed."""
 
 import math
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ def split_rows(
     """Divides rows into disjoint splits that cover them all.
 
     "row" draws rows one by one. "set" keeps rows with equal tag sets together, so that no row of
-    validation or test has a twin in training; sizes then come as near as whole groups allow.
+    validation or test has a duplicate in training; sizes are as near as whole groups allow.
 
     Args:
         rows: [N, K] column numbers, each row sorted and padded alike.
         val_fraction: share of the rows for validation, in [0, 1); the size is rounded down.
         test_fraction: share of the rows for test, likewise.
         split_by: "row" or "set".
-        seed: of the permutation; equal arguments give equal splits.
+        seed: seed of the permutation; equal arguments give equal splits.
 
     Returns:
         Positions in `rows`, rising, int64, under "train", "val" and "test".
@@ -43,12 +43,12 @@ def split_rows(
     if split_by == "row":
         order = rng.permutation(number)
         test, val = order[:num_test], order[num_test : num_test + num_val]
-        parts = [order[num_test + num_val :], val, test]
+        subsets = [order[num_test + num_val :], val, test]
     else:
-        parts = _split_groups(group_rows(rows), num_val, num_test, rng)
-    splits = {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True)}
-    if empty := [name for name, part in splits.items() if not len(part)]:
-        sizes = ", ".join(f"{name} {len(part)}" for name, part in splits.items())
+        subsets = _split_groups(group_rows(rows), num_val, num_test, rng)
+    splits = {name: np.sort(positions) for name, positions in zip(SPLITS, subsets, strict=True)}
+    if empty := [name for name, positions in splits.items() if not len(positions)]:
+        sizes = ", ".join(f"{name} {len(positions)}" for name, positions in splits.items())
         raise InputError(
             f"no row is left for {' and '.join(empty)}: {number} rows at val_fraction "
             f"{val_fraction}, test_fraction {test_fraction}, split_by {split_by!r} give {sizes}; "
@@ -67,8 +67,8 @@ def group_rows(rows: np.ndarray) -> np.ndarray:
         [N], 0 to the number of distinct rows - 1; int32 if they fit.
     """
     number = len(rows)
-    # Sorted by 64 bits that stand for a row: one key, whatever K is. Rows that share them and yet
-    # differ are next to none; where it happens, all the words are sort keys.
+    # Rows are sorted by a 64-bit hash: one key for any K. If different rows share a hash, which
+    # almost never happens, they are sorted again with all their words as keys.
     mixed = np.zeros(number, np.uint64)
     for word in _words(rows):
         mixed ^= word
@@ -77,7 +77,7 @@ def group_rows(rows: np.ndarray) -> np.ndarray:
     order = np.argsort(mixed)
     mixed = mixed[order]
     shared = mixed[1:] == mixed[:-1]
-    del mixed  # Of tens of millions of rows every array here counts.
+    del mixed  # With tens of millions of rows every array takes much memory.
     new = _differs_from_previous(rows, order)
     if np.any(new[1:] & shared):
         order = np.lexsort(tuple(_words(rows)))
@@ -92,18 +92,18 @@ def _words(rows: np.ndarray) -> Iterator[np.ndarray]:
     content = np.ascontiguousarray(rows).view(np.uint8)
     for start in range(0, content.shape[1], 8):
         packed = np.zeros((len(rows), 8), np.uint8)
-        part = content[:, start : start + 8]
-        packed[:, : part.shape[1]] = part
+        chunk = content[:, start : start + 8]
+        packed[:, : chunk.shape[1]] = chunk
         yield packed.view(np.uint64)[:, 0]
 
 
 def _differs_from_previous(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Whether each row, in that order, is another than the one before; False for the first."""
+    """Returns `[N]`: True where a row, in that order, differs from the one before; first False."""
     new = np.zeros(len(rows), bool)
-    part = max(1, _PART_BYTES // rows[:1].nbytes)
-    for start in range(1, len(rows), part):
-        here, before = order[start : start + part], order[start - 1 : start + part - 1]
-        new[start : start + part] = np.any(rows[here] != rows[before[: len(here)]], axis=1)
+    size = max(1, _PART_BYTES // rows[:1].nbytes)
+    for start in range(1, len(rows), size):
+        current, previous = order[start : start + size], order[start - 1 : start + size - 1]
+        new[start : start + size] = np.any(rows[current] != rows[previous[: len(current)]], axis=1)
     return new
 
 
@@ -129,31 +129,31 @@ def _split_groups(
 ) -> list[np.ndarray]:
     """Deals whole groups, in a random order, to test, then validation, the rest to training."""
     sizes = np.bincount(groups)
-    left = rng.permutation(len(sizes))
+    remaining = rng.permutation(len(sizes))
     owner = np.zeros(len(sizes), np.uint8)  # The position in SPLITS.
-    for split, wanted in ((2, num_test), (1, num_val)):
-        taken = _take(sizes[left], wanted)
-        owner[left[taken]] = split
-        left = left[~taken]
+    for split, target in ((2, num_test), (1, num_val)):
+        selected = _take(sizes[remaining], target)
+        owner[remaining[selected]] = split
+        remaining = remaining[~selected]
     by_row = owner[groups]
     return [np.flatnonzero(by_row == split) for split in range(3)]
 
 
 def _take(sizes: np.ndarray, wanted: int) -> np.ndarray:
     """Marks groups, the first that fit, whose sizes add up to `wanted` or as near as is simple."""
-    taken = np.zeros(len(sizes), bool)
+    selected = np.zeros(len(sizes), bool)
     missing = wanted
     while missing > 0:
-        fits = np.flatnonzero(~taken & (sizes <= missing))
+        fits = np.flatnonzero(~selected & (sizes <= missing))
         total = np.cumsum(sizes[fits])
-        chosen = np.searchsorted(total, missing, side="right")
-        if not chosen:
+        num_fitting = np.searchsorted(total, missing, side="right")
+        if not num_fitting:
             break
-        taken[fits[:chosen]] = True
-        missing -= int(total[chosen - 1])
-    rest = np.flatnonzero(~taken)
-    if missing > 0 and len(rest):
-        # Nothing fits: overshoot by the smallest group if that ends nearer than falling short.
-        smallest = rest[np.argmin(sizes[rest])]
-        taken[smallest] = sizes[smallest] - missing < missing
-    return taken
+        selected[fits[:num_fitting]] = True
+        missing -= int(total[num_fitting - 1])
+    unselected = np.flatnonzero(~selected)
+    if missing > 0 and len(unselected):
+        # No group fits: overshoot by the smallest one if that ends nearer than falling short.
+        smallest = unselected[np.argmin(sizes[unselected])]
+        selected[smallest] = sizes[smallest] - missing < missing
+    return selected

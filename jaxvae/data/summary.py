@@ -1,4 +1,4 @@
-"""The data report: what became of each row read, what the kept rows hold, and its plain text."""
+"""The data report: counts of the rows read and kept, statistics of their tags, plain text."""
 
 import textwrap
 from collections import Counter
@@ -12,7 +12,7 @@ from jaxvae.data.taxonomy import Taxonomy, normalize
 _MUCH, _LONG = 10**8, 20
 SHOWN = 20
 MAX_QUOTED = 80
-# Looking for neighbours compares a tag with the whole vocabulary.
+# A search for the nearest tags compares a tag with the whole vocabulary.
 MAX_TAGS_FOR_NEAREST = 10_000
 WIDTH = 100
 
@@ -20,7 +20,7 @@ WIDTH = 100
 def describe_rows(
     columns: np.ndarray, lengths: np.ndarray, unknown: list[tuple[str, int]], taxonomy: Taxonomy
 ) -> dict:
-    """Returns the part of the report that is about tags, fit for JSON.
+    """Returns the report's part about tags, ready for JSON.
 
     Args:
         columns: the kept rows' column numbers, one row after the other.
@@ -57,7 +57,7 @@ def rank_unknown(as_written: Counter[str]) -> list[tuple[str, int]]:
     """Returns the distinct unknown tags, normalised, with their counts, the commonest first.
 
     Args:
-        as_written: how often each spelling was met.
+        as_written: counts of each spelling.
     """
     merged: Counter[str] = Counter()
     for tag, count in as_written.items():
@@ -67,7 +67,7 @@ def rank_unknown(as_written: Counter[str]) -> list[tuple[str, int]]:
 
 
 def describe_unreadable(entry: dict) -> str:
-    """Puts one entry of the report's list of unreadable rows in words."""
+    """Describes one entry of the report's list of unreadable rows in words."""
     line = f", line {entry['line']} of the file" if "line" in entry else ""
     return f"data row {entry['row']} (counted from 0){line}: {entry['reason']}"
 
@@ -82,14 +82,14 @@ def format_report(report: dict) -> str:
     """Returns a data report as plain text, at most `WIDTH` columns wide, without a last newline.
 
     Args:
-        report: `Dataset.report`, as it was made or read back from JSON.
+        report: `Dataset.report`, as `load_dataset` made it or as read back from JSON.
     """
-    kept, sizes, sets = report["rows_kept"], report["split_sizes"], report["repeated_sets"]
+    rows, sizes, sets = report["rows_kept"], report["split_sizes"], report["repeated_sets"]
     coverage, lengths = report["coverage"], report["tags_per_row"]
     lines = textwrap.wrap(_printable(f"Data: {report['source']}"), WIDTH, subsequent_indent="  ")
     for label, count in (
         ("rows read", report["rows_read"]),
-        ("rows kept", kept),
+        ("rows kept", rows),
         ("rows without a known tag", report["rows_without_known_tag"]),
         ("unreadable rows", report["rows_unreadable"]),
     ):
@@ -102,18 +102,18 @@ def format_report(report: dict) -> str:
     lines.append(f"  {'distinct tag sets':<28}{sets['distinct']:>12,}")
     longest = max(map(int, lengths))
     lines += ["", f"Tags a row: {report['mean_tags_per_row']:.2f} on average, {longest} at most"]
-    if kept * longest > _MUCH and longest > _LONG * report["mean_tags_per_row"]:
+    if rows * longest > _MUCH and longest > _LONG * report["mean_tags_per_row"]:
         lines += [
-            f"  every row takes the place of {longest} tags, {kept * longest:,} in all: leave out",
+            f"  every row takes the place of {longest} tags, {rows * longest:,} in all: leave out",
             "  the longest rows to train faster, with less memory",
         ]
-    most = max(lengths.values())
+    most_rows = max(lengths.values())
     for number, count in list(lengths.items())[:SHOWN]:
-        lines.append(f"  {number:>4}{count:>12,}  {'#' * round(50 * count / most)}".rstrip())
+        lines.append(f"  {number:>4}{count:>12,}  {'#' * round(50 * count / most_rows)}".rstrip())
     if len(lengths) > SHOWN:
         lines.append(f"   and {len(lengths) - SHOWN} greater numbers")
-    seen = coverage["num_tags"] - coverage["num_never_seen"]
-    lines += ["", f"Tags of the taxonomy: {seen:,} of {coverage['num_tags']:,} seen"]
+    num_seen = coverage["num_tags"] - coverage["num_never_seen"]
+    lines += ["", f"Tags of the taxonomy: {num_seen:,} of {coverage['num_tags']:,} seen"]
     ranked = sorted(coverage["rows_per_tag"].items(), key=lambda item: -item[1])
     lines += _paragraph("commonest", [f"{tag} {count:,}" for tag, count in ranked[:10]])
     lines += _paragraph("never", coverage["never_seen"])
@@ -122,23 +122,23 @@ def format_report(report: dict) -> str:
             "",
             f"Unknown tags: {report['num_unknown_tags']:,}; the commonest, and known ones",
         ]
-        for each in unknown:
+        for entry in unknown:
             tag, near = (
-                _cut(_printable(text), 40) for text in (each["tag"], _join(each["nearest"]))
+                _cut(_printable(text), 40) for text in (entry["tag"], _join(entry["nearest"]))
             )
-            lines.append(f"  {each['count']:>10,}  {tag:<44}{near}".rstrip())
+            lines.append(f"  {entry['count']:>10,}  {tag:<44}{near}".rstrip())
     if report["unreadable"]:
         lines += ["", f"Unreadable rows: {report['rows_unreadable']:,}; the first are"]
-        for each in report["unreadable"]:
-            lines.append("  " + _cut(_printable(describe_unreadable(each)), WIDTH - 2))
+        for entry in report["unreadable"]:
+            lines.append("  " + _cut(_printable(describe_unreadable(entry)), WIDTH - 2))
     return "\n".join([*lines, "", f"Fingerprint: {report['fingerprint']}"])
 
 
 def _paragraph(label: str, words: list[str]) -> list[str]:
     if not words:
         return []
-    rest = f", and {len(words) - SHOWN:,} more" if len(words) > SHOWN else ""
-    text = _printable(_join([_cut(word, 40) for word in words[:SHOWN]]) + rest)
+    remainder = f", and {len(words) - SHOWN:,} more" if len(words) > SHOWN else ""
+    text = _printable(_join([_cut(word, 40) for word in words[:SHOWN]]) + remainder)
     return textwrap.wrap(f"{label}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    ")
 
 
@@ -151,5 +151,5 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """Escapes what could steer a terminal; tags come from files that strangers wrote."""
+    """Escapes characters that could control a terminal: tags come from untrusted files."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

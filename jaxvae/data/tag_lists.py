@@ -1,4 +1,4 @@
-"""Lists of tags as people type them on a command line, and as commands print them.
+"""Parses lists of tags typed on a command line, and formats them as commands print them.
 
 A tag may hold a comma, as Discogs' "Folk, World, & Country" does, so a comma alone does not say
 where a tag ends: the taxonomy does, or quotes do. `format_tags` writes what `parse_tags` reads, and
@@ -18,20 +18,20 @@ _QUOTED = re.compile(r'\s*+"((?:[^"]|"")*+)"\s*+(?:,|\Z)')
 
 
 def parse_tags(text: str, taxonomy: Taxonomy, *, option: str) -> list[str]:
-    """Returns the tags of a list that was typed, each as it was written there.
+    """Parses a typed list of tags; every tag keeps its spelling.
 
     The list is a JSON list of texts, or tags between commas. Among commas a tag may stand in
     double quotes, as in CSV; without quotes the longest known tag wins, so a known tag may hold
     commas. Blank tags are left out, and `(no tag)` is the empty list.
 
     Args:
-        text: what was typed.
+        text: the typed text.
         taxonomy: the known tags. Unknown ones are returned too.
         option: the option's name, for messages.
 
     Raises:
-        InputError: the text is a JSON list of other things than texts, or begins as a JSON list,
-            is none, and holds no known tag that begins so.
+        InputError: the text is a JSON list with an item that is not text, or begins like a JSON
+            list without being one, and does not begin with a known tag either.
     """
     if text.strip() == NO_TAG:
         return []
@@ -67,7 +67,7 @@ def format_tags(tags: Sequence[str], taxonomy: Taxonomy) -> str:
 
 
 def quote_tag(tag: str) -> str:
-    """Writes a tag as it stands among others in a line, in double quotes where it needs them."""
+    """Formats a tag for a comma-separated line, in double quotes if it needs them."""
     plain = not ("," in tag or '"' in tag or tag.startswith("[") or tag == NO_TAG)
     return tag if plain and tag == tag.strip() else _in_quotes(tag)
 
@@ -91,7 +91,7 @@ def _from_json(items: list, option: str) -> list[str]:
 
 
 def split_tags(text: str, taxonomy: Taxonomy) -> list[str]:
-    """Splits a text at its commas, but for those inside quotes or inside a known tag.
+    """Splits a text at its commas, except commas inside quotes or inside a known tag.
 
     Args:
         text: tags between commas, each perhaps in double quotes; the longest known tag wins.
@@ -113,11 +113,11 @@ def split_tags(text: str, taxonomy: Taxonomy) -> list[str]:
 
 
 def _plain_tag(text: str, start: int, taxonomy: Taxonomy) -> tuple[str, int]:
-    """Returns the longest known tag at a position, or else what is before the next comma."""
+    """Returns the longest known tag at a position, or else the text before the next comma."""
     stop = _next_comma(text, start)
     tag, end = text[start:stop].strip(), stop + 1
     for _ in range(taxonomy.most_commas):
-        # What stands in quotes is a tag by itself.
+        # A quoted text is a tag by itself.
         if stop == len(text) or _QUOTED.match(text, stop + 1):
             break
         stop = _next_comma(text, stop + 1)
@@ -128,5 +128,5 @@ def _plain_tag(text: str, start: int, taxonomy: Taxonomy) -> tuple[str, int]:
 
 
 def _next_comma(text: str, start: int) -> int:
-    """Returns where the next comma is, or the end."""
+    """Returns the position of the next comma, or of the text's end."""
     return len(text) if (comma := text.find(",", start)) < 0 else comma

@@ -1,8 +1,8 @@
-"""One cell of a tag column, in any of the spellings that data sets use, made a list of tags.
+"""Parses one cell of a tag column, in any notation that data sets use, into a list of tags.
 
-Cells come from files that strangers wrote. Text is measured and scanned before any parser sees it:
-outside quoted strings only brackets, commas and white space get through, so nothing that reaches
-`ast.literal_eval` can be nested deeply, be an expression, or glue two tags into one.
+Cells come from untrusted files. The text's length and tokens are checked before any parser sees it:
+outside quoted strings only brackets, commas and white space are allowed, so no text that reaches
+`ast.literal_eval` is deeply nested, is an expression, or joins two tags into one.
 """
 
 import ast
@@ -20,40 +20,40 @@ MISSING = frozenset(("", "nan", "none", "null", NO_TAG))
 
 _ERRORS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 _BRACKET = re.compile(r"[\[\](){}]")
-# What a tag may hold and a list's notation has a meaning for.
+# Characters that may occur in a tag but have a meaning in a list's notation.
 _SPECIAL = re.compile(r"[\[\](){}\"]")
-# What may stand between strings. Python 2 wrote u'rock'; no other prefix makes a text.
+# Tokens allowed between strings. Python 2 wrote u'rock'; no other prefix makes a text.
 _BETWEEN = re.compile(r"\s*(?:([\[({])|([\])}])|(,)|u?(['\"]))")
 # Possessive, so that an unclosed quote costs one pass.
 _REST_OF_STRING = {
     "'": re.compile(r"[^'\\]*+(?:\\.[^'\\]*+)*+'", re.DOTALL),
     '"': re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL),
 }
-# The commonest spelling of all, which needs no parser: quoted tags that hold no backslash and no
-# control character, between commas and brackets.
+# The commonest notation, which needs no parser: a bracketed, comma-separated list of quoted tags
+# without backslashes and control characters.
 _TAG = r"""(?:'[^'\\\x00-\x1f]*+'|"[^"\\\x00-\x1f]*+")"""
 _PLAIN_LIST = re.compile(rf"\[ *+{_TAG}(?: *+, *+{_TAG})*+ *+\]")
 _PLAIN_TAG = re.compile(_TAG)
 
 
 class TagParseError(ValueError):
-    """A cell is no set of tags; the message is the reason, on one line."""
+    """Raised for a cell that is not a set of tags; the message is the reason, on one line."""
 
 
 def parse_tags(cell: object, taxonomy: Taxonomy | None = None) -> list[str]:
-    """Returns the tags a cell holds, as written there, blank ones left out.
+    """Parses a cell into its tags, as written, without blank ones.
 
     A cell may be a list, tuple or array of texts; a text that holds such a list as JSON or as a
     Python literal; tags separated by commas; or a single tag. None, NaN and the texts '', 'nan',
     'none', 'null' and '(no tag)' in any case mean no tags.
 
     Args:
-        cell: a value as a table reader gives it.
+        cell: a value from a table reader.
         taxonomy: known tags, which may hold commas, quotes and brackets in a text without a list's
-            notation; what commands print is such a text. None where nothing is known of tags.
+            notation, such as the text that commands print. None if the tags are not known.
 
     Raises:
-        UnreadableCell: the cell is over `MAX_CELL` characters, nested, like code, or anything
+        TagParseError: the cell is over `MAX_CELL` characters, nested, like code, or anything
             else than text or a list of texts.
     """
     tags = _parse_text(cell, taxonomy) if isinstance(cell, str) else _parse_native(cell, taxonomy)
@@ -70,7 +70,7 @@ def parse_tags(cell: object, taxonomy: Taxonomy | None = None) -> list[str]:
 
 
 def _parse_native(cell: object, taxonomy: Taxonomy | None) -> list:
-    """Makes a list of a cell that a typed format holds."""
+    """Converts a cell of a typed format to a list."""
     for method in ("tolist", "to_pylist", "as_py"):  # NumPy, then Arrow arrays and scalars
         if hasattr(cell, method):
             cell = getattr(cell, method)()
@@ -85,7 +85,7 @@ def _parse_native(cell: object, taxonomy: Taxonomy | None) -> list:
 
 
 def _parse_text(text: str, taxonomy: Taxonomy | None) -> list:
-    """Makes a list of a cell's text."""
+    """Parses a cell's text into a list."""
     if len(text) > MAX_CELL:
         raise TagParseError(f"{len(text):,} characters long; the limit is {MAX_CELL:,}")
     text = text.strip()
@@ -109,7 +109,7 @@ def _parse_text(text: str, taxonomy: Taxonomy | None) -> list:
 
 
 def _parse_notation(text: str, taxonomy: Taxonomy | None) -> list:
-    """Makes a list of a text that may be a list's notation, and is tags between commas if not."""
+    """Parses a text that is in a list's notation, or else holds tags between commas."""
     if text[0] in "[({":
         _scan(text)
         return _parse_literal(text)
@@ -130,7 +130,7 @@ def _parse_notation(text: str, taxonomy: Taxonomy | None) -> list:
 
 
 def _scan(text: str) -> None:
-    """Checks that a text is made of quoted strings, brackets, commas and white space only."""
+    """Checks that a text holds only quoted strings, brackets, commas and white space."""
     position, depth, after_string = 0, 0, False
     while token := _BETWEEN.match(text, position):
         opening, closing, _, quote = token.groups()
@@ -141,10 +141,10 @@ def _scan(text: str) -> None:
         if quote:
             if after_string:  # Python would join them: ['rock' 'jazz'] is one tag, 'rockjazz'.
                 raise TagParseError(f"two tags without a comma between them: {_excerpt(text)}")
-            rest = _REST_OF_STRING[quote].match(text, position)
-            if rest is None:
+            string_rest = _REST_OF_STRING[quote].match(text, position)
+            if string_rest is None:
                 raise TagParseError(f"a quote that is not closed: {_excerpt(text)}")
-            position = rest.end()
+            position = string_rest.end()
         after_string = bool(quote)
     if text[position:].strip():
         where = _excerpt(text[position:].strip())
@@ -185,8 +185,8 @@ def _kind(value: object) -> str:
     """Names a value's type in a user's words."""
     if value is None:
         return "null"
-    known: tuple[tuple[Any, str], ...] = (
+    names: tuple[tuple[Any, str], ...] = (
         *((bool, "a truth value"), (int | float, "a number"), (str, "text")),
         *((list | tuple, "a list"), (dict, "a mapping"), (bytes, "bytes")),
     )
-    return next((name for kind, name in known if isinstance(value, kind)), type(value).__name__)
+    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)

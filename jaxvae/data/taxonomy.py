@@ -1,10 +1,10 @@
-"""The vocabulary: ordered tags in named concepts, and the way between tags and column numbers.
+"""The vocabulary: ordered tags in named concepts, and the mapping from tags to column numbers.
 
 A taxonomy file is JSON, ``{concept: [tag, ...]}``. The order of the file is the order of the
 columns, so two files with the same tags in another order are different vocabularies: their digests
 differ, and a model trained with one must not be read with the other.
 
-Tags are compared folded, as `normalize` writes them, and shown as the file spells them.
+Tags are compared in the form that `normalize` returns, and displayed as the file spells them.
 """
 
 import difflib
@@ -26,17 +26,17 @@ from jaxvae.errors import InputError, json_fault, suggest
 
 SHIPPED = Path(__file__).with_name("taxonomy.json")
 MAX_FILE_BYTES = 64 * 2**20
-# A misplaced file can make a "tag" of megabytes; neither a message nor difflib should get it whole.
+# A wrong file can hold a "tag" of megabytes, too long for a message and for difflib.
 MAX_QUOTED = 80
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 
 
 def normalize(tag: str) -> str:
-    """Returns the one spelling under which variants of a tag are compared.
+    """Returns the canonical spelling under which variants of a tag are compared.
 
-    Compatibility forms are composed (NFKC), invisible characters dropped, case folded, runs of
-    white space made one space and the ends stripped. Normalising twice changes nothing.
+    Compatibility forms are composed (NFKC), invisible characters dropped, case folded, white space
+    collapsed and stripped. Normalising twice changes nothing.
 
     Args:
         tag: any text.
@@ -44,7 +44,7 @@ def normalize(tag: str) -> str:
     while True:
         text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", tag))
         text = " ".join(text.casefold().split())
-        # Case folding and dropping a joiner can each leave something that composes anew.
+        # After case folding or dropping a joiner, characters may compose anew.
         if text == tag:
             return text
         tag = text
@@ -54,16 +54,16 @@ def normalize(tag: str) -> str:
 class Taxonomy:
     """An ordered vocabulary of tags in concepts; column v of a row is ``tags[v]``.
 
-    Built by `load` or `from_mapping`, which validate. Two taxonomies are equal when their concepts
-    and ordered tags are, wherever they came from and however they spell them.
+    Create it by `load` or `from_mapping`, which validate. Two taxonomies are equal if their
+    concepts and ordered tags are, regardless of their sources and spellings.
 
     Attributes:
-        tags: the V tags, normalised, in column order: what is compared.
+        tags: the V tags, normalised, in column order; used for comparison.
         concepts: pairs of a concept's name and the range of its columns, in column order.
-        spellings: the V tags as the taxonomy spells them, in column order: what is shown and
-            written. Of several spellings of a tag the first counts; invisible characters and
-            needless white space are dropped.
-        source: where it came from, for messages and run records.
+        spellings: the V tags as the taxonomy spells them, in column order; used for output. The
+            first of several spellings of a tag counts; invisible characters and needless white
+            space are dropped.
+        source: the taxonomy's origin, for messages and run records.
         merged: tags, as written, that repeat an earlier tag of their concept and were left out.
     """
 
@@ -75,13 +75,13 @@ class Taxonomy:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> "Taxonomy":
-        """Reads a taxonomy file; None is the one that is shipped with the package.
+        """Reads a taxonomy file, or for None the one that is shipped with the package.
 
         Args:
             path: a UTF-8 JSON file, ``{concept: [tag, ...]}``, of at most 64 MiB.
 
         Raises:
-            InputError: the file cannot be read, or is no valid taxonomy; the message is one line
+            InputError: the file cannot be read, or is not a valid taxonomy; the message is one line
                 with the file and the line, concept or tag that is wrong.
         """
         if path is None:
@@ -94,10 +94,10 @@ class Taxonomy:
 
         Args:
             mapping: concepts in order, each a list or tuple of at least one tag.
-            source: where the mapping came from, for messages.
+            source: the mapping's origin, for messages.
 
         Raises:
-            InputError: as `load` says; a tag listed under two concepts is one such mistake.
+            InputError: as in `load`, for example for a tag listed under two concepts.
         """
         if not isinstance(mapping, Mapping):
             kind = _kind(mapping)
@@ -106,11 +106,11 @@ class Taxonomy:
             raise InputError(f"{source}: the taxonomy is empty; it needs at least one concept")
         owner: dict[str, str] = {}
         spellings: dict[str, str] = {}
-        seen: dict[str, str] = {}
+        written_names: dict[str, str] = {}
         concepts: list[tuple[str, range]] = []
         merged: list[str] = []
         for key, listed in mapping.items():
-            concept = _checked_concept(key, seen, source)
+            concept = _checked_concept(key, written_names, source)
             start = len(owner)
             where = f"{source}: concept {_quote(concept)}"
             if not isinstance(listed, list | tuple):
@@ -125,9 +125,9 @@ class Taxonomy:
                 elif owner[tag] == concept:
                     merged.append(raw)
                 else:
-                    both = f"{_quote(owner[tag])} and {_quote(concept)}"
+                    pair = f"{_quote(owner[tag])} and {_quote(concept)}"
                     name = _quote(spellings[tag])
-                    raise InputError(f"{source}: tag {name} is in two concepts, {both}")
+                    raise InputError(f"{source}: tag {name} is in two concepts, {pair}")
             concepts.append((concept, range(start, len(owner))))
         return cls(
             tags=tuple(spellings),
@@ -138,9 +138,9 @@ class Taxonomy:
         )
 
     def to_mapping(self) -> dict[str, list[str]]:
-        """Returns ``{concept: [tag, ...]}``, spelled as the taxonomy spells its tags.
+        """Returns ``{concept: [tag, ...]}`` in the taxonomy's spellings.
 
-        `from_mapping` makes an equal taxonomy of it, with the same spellings.
+        `from_mapping` turns this mapping into an equal taxonomy with the same spellings.
         """
         return self._by_concept(self.spellings)
 
@@ -160,8 +160,8 @@ class Taxonomy:
 
     @functools.cached_property
     def _column_of(self) -> dict[str, int]:
-        names = (self.spellings, self.tags)
-        return {tag: column for each in names for column, tag in enumerate(each)}
+        vocabularies = (self.spellings, self.tags)
+        return {tag: column for vocabulary in vocabularies for column, tag in enumerate(vocabulary)}
 
     @functools.cached_property
     def most_commas(self) -> int:
@@ -169,7 +169,7 @@ class Taxonomy:
         return max((tag.count(",") for tag in self.tags), default=0)
 
     def knows(self, tag: str) -> bool:
-        """Returns whether a tag, in any spelling, is in the taxonomy."""
+        """Tests whether a tag, in any spelling, is in the taxonomy."""
         return self._find(tag) is not None
 
     def column(self, tag: str) -> int:
@@ -179,15 +179,15 @@ class Taxonomy:
             tag: a tag.
 
         Raises:
-            InputError: the tag is not in the taxonomy; the message proposes the nearest that are.
+            InputError: the tag is not in the taxonomy; the message proposes the nearest tags.
         """
         column = self._find(tag)
         if column is None:
             near = self.nearest(tag)
             if not near:
-                # Of a tag that holds commas, a list has perhaps left the first part.
+                # Perhaps the text is the first part of a tag with commas, cut off by a list.
                 start = normalize(tag)[:MAX_QUOTED] + ","
-                longer = (v for v, known in enumerate(self.tags) if known.startswith(start))
+                longer = (v for v, candidate in enumerate(self.tags) if candidate.startswith(start))
                 near = [_cut(self.spellings[v]) for v in itertools.islice(longer, 1)]
             raise InputError(f"unknown tag {_quote(tag)}{suggest(near)}: not in {self.source}")
         return column
@@ -197,11 +197,11 @@ class Taxonomy:
 
         Args:
             tags: tags in any order and spelling, repeats allowed.
-            on_unknown: what to do with a tag that is not in the taxonomy, "error" or "ignore".
+            on_unknown: the treatment of tags that are not in the taxonomy, "error" or "ignore".
 
         Raises:
             InputError: a tag is unknown and `on_unknown` is "error", or `tags` is one text rather
-                than a list of them.
+                than a list of texts.
         """
         if on_unknown not in ("error", "ignore"):
             raise InputError(f"on_unknown must be 'error' or 'ignore', not {on_unknown!r}")
@@ -211,7 +211,7 @@ class Taxonomy:
         return sorted({column for tag in tags if (column := find(tag)) is not None})
 
     def names(self, columns: Iterable[int]) -> list[str]:
-        """Returns the tags of columns in the taxonomy's spelling, in the order given.
+        """Returns the tags of columns in the taxonomy's spelling, in the columns' order.
 
         Args:
             columns: column numbers, 0 to V - 1.
@@ -222,7 +222,7 @@ class Taxonomy:
         return [self.spellings[self._checked_column(column)] for column in columns]
 
     def concept_of(self, column: int) -> str:
-        """Returns the name of the concept that a column belongs to.
+        """Returns the name of a column's concept.
 
         Args:
             column: a column number, 0 to V - 1.
@@ -234,21 +234,21 @@ class Taxonomy:
         return next(name for name, columns in self.concepts if column in columns)
 
     def nearest(self, tag: str, limit: int = 3) -> list[str]:
-        """Returns the known tags that are most like a text, best first; perhaps none.
+        """Returns the known tags most similar to a text, best first; possibly none.
 
         Args:
             tag: a text to compare, in any spelling.
             limit: the greatest number of tags to return.
         """
         near = difflib.get_close_matches(normalize(tag)[:MAX_QUOTED], self.tags, n=limit)
-        return self.names(self._column_of[known] for known in near)
+        return self.names(self._column_of[match] for match in near)
 
     def _find(self, tag: str) -> int | None:
         if not isinstance(tag, str):
             raise InputError(f"a tag must be text, found {_kind(tag)}")
-        # Most rows are already spelt as the taxonomy is: spare them the normalisation.
-        found = self._column_of.get(tag)
-        return self._column_of.get(normalize(tag)) if found is None else found
+        # Most tags are already spelt as in the taxonomy and need no normalisation.
+        column = self._column_of.get(tag)
+        return self._column_of.get(normalize(tag)) if column is None else column
 
     def _checked_column(self, column: int) -> int:
         number = operator.index(column)
@@ -258,7 +258,7 @@ class Taxonomy:
 
 
 def _read_json(path: Path) -> Any:
-    """Parses one JSON file strictly: no repeated keys, no NaN, one line for whatever is wrong."""
+    """Parses a JSON file strictly: repeated keys and NaN are errors, each message is one line."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -284,14 +284,14 @@ def _read_json(path: Path) -> Any:
         return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     except InputError:
         raise
-    except (ValueError, RecursionError) as error:  # Each says by itself what is wrong and where.
+    except (ValueError, RecursionError) as error:
         if kind := stand_in(path):
             raise InputError(f"taxonomy {path} is {kind}") from error
         raise InputError(f"{path}: not a taxonomy in UTF-8 JSON: {json_fault(error)}") from error
 
 
 def _checked_concept(key: object, seen: dict[str, str], source: str) -> str:
-    """Returns a concept's name without outer space; `seen` maps normalised names to written."""
+    """Returns a concept's name, stripped; `seen` maps normalised names to names as written."""
     if not isinstance(key, str):
         raise InputError(f"{source}: a concept's name must be text, found {_kind(key)}")
     folded = normalize(key)
@@ -304,7 +304,7 @@ def _checked_concept(key: object, seen: dict[str, str], source: str) -> str:
 
 
 def _checked_tag(raw: object, where: str) -> str:
-    """Returns one tag, normalised, if it is text with something to see in it."""
+    """Returns one tag, normalised, after checking that it is text and not blank."""
     if not isinstance(raw, str):
         raise InputError(f"{where}: must be text, found {_kind(raw)}")
     tag = normalize(raw)
@@ -318,12 +318,12 @@ def _checked_tag(raw: object, where: str) -> str:
 def _spelling(raw: str, tag: str) -> str:
     """Returns a tag as it was written, on one line and without invisible characters."""
     spelling = " ".join(_INVISIBLE.sub("", raw).split())
-    # Whoever reads the spelling back must find the tag: joiners keep some accents apart.
+    # The spelling must normalise back to the tag; without joiners, some accents would compose.
     return spelling if normalize(spelling) == tag else tag
 
 
 def _quote(text: str) -> str:
-    """Quotes a user's text on one line, cut where it is very long."""
+    """Quotes a user's text on one line, truncated if very long."""
     return repr(_cut(text))
 
 
@@ -332,11 +332,11 @@ def _cut(text: str) -> str:
 
 
 def _kind(value: object) -> str:
-    """Names a value's type as someone who wrote JSON would."""
+    """Names a value's type in JSON's terms."""
     if value is None:
         return "null"
-    known: tuple[tuple[Any, str], ...] = (
+    names: tuple[tuple[Any, str], ...] = (
         *((bool, "a truth value"), (int | float, "a number"), (str, "text")),
         *((list | tuple, "a list"), (Mapping, "an object")),
     )
-    return next((name for kind, name in known if isinstance(value, kind)), type(value).__name__)
+    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)

@@ -1,7 +1,7 @@
-"""Files that are no table in spite of their names, recognised by how they begin.
+"""Recognises, by their first bytes, files that are not tables in spite of their names.
 
-A download may be a page that asks to log in, a pointer to the file, or the file in an archive; a
-table may be separated otherwise than its name says, or begin with something else than its columns.
+A download may be a login page, a pointer to the file, or an archive of the file; a table may have
+another separator than its name says, or begin with something else than its column names.
 """
 
 import re
@@ -33,10 +33,10 @@ _NAMES = {",": ".csv", "\t": ".tsv"}
 
 
 def recognise(path: Path) -> str:
-    """Returns what a file is that is no table by that name, and what to do; "" of other files.
+    """Describes a file that is not the table its name says, with a remedy; "" for other files.
 
     Args:
-        path: a regular file; one that can't be opened is left to its reader.
+        path: a regular file; one that can't be opened gives "", and its reader reports the error.
     """
     start = _start_of(path)
     for magic, kind, remedy in _BINARY:
@@ -56,7 +56,7 @@ def recognise(path: Path) -> str:
 
 
 def stand_in(path: Path) -> str:
-    """Returns what a file is that stands where another should be, and what to do; or "".
+    """Describes a pointer or page that replaces the expected file, with a remedy; or "".
 
     Args:
         path: a file of any kind, which may be missing.
@@ -83,13 +83,13 @@ def _stand_in(start: bytes) -> str:
 
 
 def wrong_header(path: Path, header: list[str], column: str, separator: str) -> str:
-    """Returns what the first line of a table is that has not the column, and what to do; or "".
+    """Describes the first line of a table without the wanted column, with a remedy; or "".
 
     Args:
         path: the file.
-        header: its first record, as split.
+        header: its first record, split at `separator`.
         column: the wanted column.
-        separator: what it was split at.
+        separator: the separator of files with this suffix.
     """
     first = separator.join(header)
     if sep := re.fullmatch(r"sep=(.)?", first.strip("\r\n"), re.S):
@@ -98,25 +98,25 @@ def wrong_header(path: Path, header: list[str], column: str, separator: str) -> 
         return f"line 1: {first!r} is for Excel and no column names; delete that line{more}"
     if first.startswith("#"):
         return _comments(path, column, separator)
-    for other, name in _SEPARATORS.items():
-        alone = len(header) == 1 and other in first
-        if other != separator and (alone or column in _split(first, other)):
+    for candidate, name in _SEPARATORS.items():
+        alone = len(header) == 1 and candidate in first
+        if candidate != separator and (alone or column in _split(first, candidate)):
             return (
                 f"separated by {name}, and a {path.suffix} file is by {_SEPARATORS[separator]} "
-                f"(line 1: {first[:80]!r}); {_by_name(other, separator)}"
+                f"(line 1: {first[:80]!r}); {_by_name(candidate, separator)}"
             )
     return ""
 
 
 def _by_name(mark: str, separator: str) -> str:
-    """Says how to make a file of one separator one that is read."""
+    """Returns advice on how to make a file with this separator readable."""
     if mark in _NAMES:
         return f"give it a name that ends in {_NAMES[mark]}"
     return f"write it with {_SEPARATORS[separator]}"
 
 
 def _comments(path: Path, column: str, separator: str) -> str:
-    """Says which first lines are comments, and whether the last one has the column names."""
+    """Describes the comment lines at a file's start; the last may hold the column names."""
     last, number = "", 0
     with path.open(encoding="utf-8-sig") as file:
         for line in file:
@@ -133,9 +133,9 @@ def _comments(path: Path, column: str, separator: str) -> str:
         )
     if number == 1:
         return "line 1: a '#' before the column names; delete it and the spaces between names"
-    rest = "line 1" if number == 2 else f"lines 1 to {number - 1}"
+    span = "line 1" if number == 2 else f"lines 1 to {number - 1}"
     return (
-        f"{rest} {'is a comment' if number == 2 else 'are comments'}; delete them, and in line "
+        f"{span} {'is a comment' if number == 2 else 'are comments'}; delete them, and in line "
         f"{number} the '#' and the spaces between the column names"
     )
 

@@ -1,7 +1,7 @@
-"""Whether the Hugging Face hub answers, and its libraries held quiet or offline meanwhile.
+"""Probes the Hugging Face hub, and holds its libraries quiet or offline.
 
-Without a network they try for minutes before they look into their cache. Here the hub gets a few
-seconds to answer anything at all; if it does not, only the cache is asked.
+Without a network, the libraries retry for minutes before they use their cache. Here the hub gets a
+few seconds to answer; if it does not, only the cache is used.
 """
 
 import logging
@@ -19,20 +19,20 @@ PROBE_SECONDS = 3.0
 
 
 def unreachable(endpoint: str) -> str:
-    """Returns why the hub does not answer within `PROBE_SECONDS`, or "" if it does.
+    """Returns the reason why the hub does not answer within `PROBE_SECONDS`, or "" if it does.
 
     Args:
       endpoint: the hub's address.
 
     Raises:
-      InputError: it is no web address.
+      InputError: `endpoint` is not a web address.
     """
     if not endpoint.startswith(("https://", "http://")):
         raise InputError(f"HF_ENDPOINT must begin with https:// or http://, found {endpoint!r}")
     outcome = [f"no answer from {endpoint} in {PROBE_SECONDS:.0f} s"]
 
     def ask():
-        # urllib takes the same proxies from the environment as the library does.
+        # urllib uses the same proxies from the environment as the library does.
         request = urllib.request.Request(endpoint, method="HEAD")
         try:
             with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
@@ -42,11 +42,11 @@ def unreachable(endpoint: str) -> str:
         except Exception as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ssl.SSLError):
-                outcome[0] = ""  # It answers; what is wrong is for the library to tell.
+                outcome[0] = ""  # The hub answers; the library will report what is wrong.
             elif not isinstance(reason, TimeoutError):
                 outcome[0] = f"{endpoint} cannot be reached: {one_line(reason)}"
 
-    # A thread, because looking up the host's name obeys no timeout.
+    # A thread, because the look-up of the host's name ignores the timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
@@ -59,28 +59,28 @@ def held_offline(places: Sequence[Any], on: bool) -> Iterator[None]:
 
     Args:
       places: modules with the switch `HF_HUB_OFFLINE`.
-      on: whether to; False leaves them as they are.
+      on: whether to switch them offline; False leaves them as they are.
     """
-    before = [place.HF_HUB_OFFLINE for place in places]
+    previous = [module.HF_HUB_OFFLINE for module in places]
     try:
-        for place in places:
-            place.HF_HUB_OFFLINE = place.HF_HUB_OFFLINE or on
+        for module in places:
+            module.HF_HUB_OFFLINE = module.HF_HUB_OFFLINE or on
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value
+        for module, value in zip(places, previous, strict=True):
+            module.HF_HUB_OFFLINE = value
 
 
 @contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Keeps the hub's progress bars, and the log lines of these loggers, off the terminal."""
+    """Hides the hub's progress bars and the log lines of the named loggers."""
     from huggingface_hub import utils
     from huggingface_hub.utils import logging as configured
 
-    del configured  # it sets its level on import, which is late, and would undo what is set here
+    del configured  # Imported early: it sets its log level on import and would undo ours.
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
-    shown = not utils.are_progress_bars_disabled()
+    bars_enabled = not utils.are_progress_bars_disabled()
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     utils.disable_progress_bars()
@@ -89,5 +89,5 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if shown:
+        if bars_enabled:
             utils.enable_progress_bars()

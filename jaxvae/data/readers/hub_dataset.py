@@ -1,6 +1,7 @@
-"""One column of a data set on the Hugging Face hub, by the `datasets` library.
+"""Reads one column of a data set on the Hugging Face hub, by the `datasets` library.
 
-From the library's cache, which keeps the whole data set, or as a stream that keeps nothing.
+The column comes from the library's cache, which keeps the whole data set, or is streamed without a
+copy.
 """
 
 import re
@@ -21,19 +22,19 @@ _FIRST_ROWS = re.compile(r"(.+)\[:(\d+)\]")
 
 
 def read_hub(name: str, split: str, column: str, *, streaming: bool = False) -> tuple[Cells, str]:
-    """Opens a hub data set and returns its column's cells and a line that says what was read.
+    """Opens a hub data set; returns its column's cells and a line that describes the source.
 
     Args:
         name: the data set's id, "user/name".
-        split: one of its splits, as `datasets` writes them; of a stream, all of it or its first
-            rows, `train[:1000]`.
+        split: one of its splits, as `datasets` writes them; a stream takes a whole split or its
+            first rows, `train[:1000]`.
         column: the name of a column.
-        streaming: read the rows as they come, of Parquet files this column alone, and keep no
-            copy. The hub must be within reach.
+        streaming: stream the rows (from Parquet files, only this column) without a cached copy.
+            The hub must be reachable.
 
     Raises:
         InputError: the data set, split or column does not exist or may not be read, or the hub is
-            out of reach and the data set not in the cache.
+            unreachable and the data set not in the cache.
     """
     datasets = _import_datasets()
     offline = bool(datasets.config.HF_HUB_OFFLINE)
@@ -48,7 +49,7 @@ def read_hub(name: str, split: str, column: str, *, streaming: bool = False) -> 
     with _quiet(datasets), held_offline([datasets.config, constants], offline or bool(trouble)):
         try:
             table = datasets.load_dataset(name, split=split)
-        except Exception as error:  # The library lets its HTTP client's and pyarrow's through.
+        except Exception as error:  # Includes exceptions of the HTTP client and of pyarrow.
             raise InputError(_explain(name, split, error, trouble)) from error
     source = f"hub data set {name}, split {split}" + (f", cached ({trouble})" if trouble else "")
     check_column(column, table.column_names, source)
@@ -57,18 +58,20 @@ def read_hub(name: str, split: str, column: str, *, streaming: bool = False) -> 
 
 
 def _stream(datasets, name: str, split: str, column: str) -> Cells:
-    """Yields a column's cells while they arrive; what goes wrong on the way is an InputError."""
-    part, limit = split, None
+    """Streams a column's cells; any exception on the way becomes an InputError."""
+    split_name, limit = split, None
     if first := _FIRST_ROWS.fullmatch(split):
-        part, limit = first[1], int(first[2])
+        split_name, limit = first[1], int(first[2])
     with _quiet(datasets):
         try:
-            table = datasets.load_dataset(name, split=part, streaming=True)
-            # Of files that say it nowhere, the first row does.
+            table = datasets.load_dataset(name, split=split_name, streaming=True)
+            # Files without column names in their metadata have them in their first row.
             names = table.column_names or list(next(iter(table), ()))
             check_column(column, names, f"hub data set {name}")
-            try:  # Else a column of sound would come along, to be left out here.
-                table = datasets.load_dataset(name, split=part, streaming=True, columns=[column])
+            try:  # Avoids the download of other columns, such as audio.
+                table = datasets.load_dataset(
+                    name, split=split_name, streaming=True, columns=[column]
+                )
             except (TypeError, ValueError):  # no format that can be read by columns
                 table = table.select_columns([column])
             if limit is not None:
@@ -87,7 +90,7 @@ def _import_datasets():
         raise InputError(
             "hub data sets need the package datasets (pip install datasets)"
         ) from error
-    # Older ones may run a script that the data set brings along.
+    # Older versions may run a script that comes with the data set.
     if int(datasets.__version__.split(".")[0]) < 4:
         raise InputError(f"datasets {datasets.__version__} is too old; hub data sets need >= 4")
     return datasets
@@ -95,19 +98,19 @@ def _import_datasets():
 
 @contextmanager
 def _quiet(datasets) -> Iterator[None]:
-    """Keeps the libraries' progress bars and log lines off the terminal."""
-    shown = datasets.is_progress_bar_enabled()
+    """Hides the libraries' progress bars and log lines."""
+    bars_enabled = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         with quiet("datasets", "huggingface_hub"):
             yield
     finally:
-        if shown:
+        if bars_enabled:
             datasets.enable_progress_bars()
 
 
 def _explain(name: str, split: str, error: Exception, trouble: str) -> str:
-    """Says on one line why a data set did not load and what to do."""
+    """Explains on one line why a data set did not load, with a remedy."""
     reason = one_line(error)
     if reason.startswith(("Unknown split", "Unrecognized instruction", "Bad split")):
         return f"cannot load split {split!r} of {name!r}: {reason}; set data.dataset_split"

@@ -1,6 +1,6 @@
-"""The values of a JSON file: a line each, indented, one after the other; and their shapes in words.
+"""Reads the values of a JSON file (one a line, or indented), and describes their shapes in words.
 
-An indented value is read a growing piece at a time, so a large file of small values is never held
+An indented value is read in growing pieces, so a large file of small values is never held in memory
 whole; a list is.
 """
 
@@ -25,42 +25,42 @@ _PLURALS = {
 
 
 class _Twice(ValueError):
-    """A key stands twice in one object."""
+    """Raised for an object with a repeated key."""
 
 
 def json_values(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yields each value of a file and the line on which it begins, counted from 1.
+    """Yields each value of a file with the line on which it begins, counted from 1.
 
     Args:
         path: a UTF-8 file of JSON values, each ended by a line break or the file's end.
 
     Raises:
-        InputError: something in the file is not JSON, is nested too deeply, or is an object with a
-            key twice; the message has the line.
-        UnicodeDecodeError: it is not UTF-8.
+        InputError: a value is not JSON, is nested too deeply, or has an object with a repeated
+            key; the message has the line.
+        UnicodeDecodeError: the file is not UTF-8.
     """
-    parts: list[str] = []
-    first = wanted = 1
+    pending: list[str] = []
+    first = min_lines = 1
     # In binary, since text iteration would split lines at characters that JSON strings may hold.
     with path.open("rb") as file:
         for number, content in enumerate(file, start=1):
             line = content.decode("utf-8-sig" if number == 1 else "utf-8")
-            if not parts:
+            if not pending:
                 if not line.strip():
                     continue
-                first, wanted = number, 1
-            parts.append(line)
-            if number - first + 1 < wanted:
+                first, min_lines = number, 1
+            pending.append(line)
+            if number - first + 1 < min_lines:
                 continue
-            rest, first = yield from _decode("".join(parts), path, first, whole=False)
-            parts = [rest] if rest else []
-            # Twice as many lines for the next try: reading an indented value again at each of its
-            # lines would take quadratic time.
-            wanted = 2 * (number - first + 1)
-            if rest.startswith("["):
-                parts.append(file.read().decode("utf-8"))
+            unfinished, first = yield from _decode("".join(pending), path, first, whole=False)
+            pending = [unfinished] if unfinished else []
+            # Wait for twice as many lines before the next attempt: decoding an indented value
+            # again at each of its lines would take quadratic time.
+            min_lines = 2 * (number - first + 1)
+            if unfinished.startswith("["):
+                pending.append(file.read().decode("utf-8"))
                 break
-        yield from _decode("".join(parts), path, first, whole=True)
+        yield from _decode("".join(pending), path, first, whole=True)
 
 
 def describe_json(value: object, column: str = "") -> str:
@@ -68,7 +68,7 @@ def describe_json(value: object, column: str = "") -> str:
 
     Args:
         value: as a parser returns it.
-        column: the key of an object that matters most.
+        column: the key of an object to describe first.
     """
     if not isinstance(value, dict) or not value:
         return _brief(value)
@@ -79,11 +79,11 @@ def describe_json(value: object, column: str = "") -> str:
 
 
 def main_member(record: dict[str, Any], column: str) -> str | None:
-    """Returns the key of an object under which a table may stand, if there is one such key.
+    """Returns the only key of an object that may hold a table, or None.
 
     Args:
         record: the object.
-        column: the wanted column, which goes first.
+        column: the wanted column, which takes precedence.
     """
     if column in record:
         return column
@@ -95,7 +95,7 @@ def main_member(record: dict[str, Any], column: str) -> str | None:
 
 
 def is_row(record: dict[str, Any], column: str) -> bool:
-    """Tells whether the only object of a file may be a row of a table, rather than all of one.
+    """Tests whether the only object of a file is a row of a table, rather than a whole table.
 
     Args:
         record: the object.
@@ -115,7 +115,7 @@ def _nested(value: object) -> bool:
 
 
 def _brief(value: object) -> str:
-    """Names a value's kind, and of a list or an object how many of which kind are in it."""
+    """Names a value's kind, and for a list or an object the number and kind of its values."""
     if not isinstance(value, list | dict):
         return _kind(value)
     name = "a list" if isinstance(value, list) else "an object"
@@ -135,7 +135,7 @@ def _brief(value: object) -> str:
 
 
 def _kind(value: object) -> str:
-    """Names a value's kind as someone who wrote JSON would."""
+    """Names a value's kind in JSON's terms."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -160,7 +160,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 def _decode(
     text: str, path: Path, first: int, *, whole: bool
 ) -> Generator[tuple[int, Any], None, tuple[str, int]]:
-    """Yields the values of a piece of a file; returns an unfinished one's text and its line."""
+    """Yields the values of a piece of a file; returns an unfinished value's text and line."""
     position, line = 0, first
     while True:
         start = _SPACE.match(text, position).end()  # type: ignore[union-attr]
@@ -185,7 +185,7 @@ def _decode(
             raise InputError(f"{path}, line {line}: a key appears twice in one object") from None
         except RecursionError:
             raise InputError(f"{path}, line {line}: nested too deeply") from None
-        except ValueError as error:  # A number of thousands of digits.
+        except ValueError as error:  # A number with thousands of digits.
             raise InputError(f"{path}, line {line}: {json_fault(error)}") from None
         yield line, value
         line += text.count("\n", start, end)

@@ -1,4 +1,4 @@
-"""Files to read that someone else may have put there: a pipe in their place would never end."""
+"""Opens untrusted paths safely: refuses pipes and devices, whose reads could block forever."""
 
 import errno
 import os
@@ -10,12 +10,12 @@ from jaxvae.errors import Unreadable
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Opens a file to read its bytes.
+    """Opens a regular file to read its bytes.
 
     Raises:
-      OSError: it can't be opened, or is no regular file: a pipe, a device, a folder.
+      OSError: the file can't be opened, or is a pipe, a device or a folder.
     """
-    # A pipe would be waited for while it is opened.
+    # Without O_NONBLOCK, opening a pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -24,18 +24,18 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EISDIR, errno.ELOOP)
-"""Errors of `open_regular` that say what is there: nothing, or no regular file."""
+"""Errors of `open_regular` for a missing file, or one that is not a regular file."""
 
 
 def refuse_unreadable(path: object, error: BaseException) -> None:
-    """Returns where an error in reading a file says something about the file, and else raises.
+    """Raises `Unreadable` if an error in reading a file tells nothing about its contents.
 
     Args:
-      path: of the file.
-      error: that was raised when it was read.
+      path: the file's path.
+      error: the exception that was raised when the file was read.
 
     Raises:
-      Unreadable: the file can't be read as things are (EACCES, EIO, ESTALE …, or no memory).
+      Unreadable: the file can't be read at present (EACCES, EIO, ESTALE …, or no memory).
     """
     if isinstance(error, MemoryError) or (
         isinstance(error, OSError) and error.errno not in _MISSING
@@ -44,5 +44,5 @@ def refuse_unreadable(path: object, error: BaseException) -> None:
 
 
 def is_special_file(path: Path) -> bool:
-    """Whether reading a path might never end."""
+    """Tests whether reads of a path might block forever: a pipe or a device."""
     return path.is_fifo() or path.is_char_device() or path.is_block_device()

@@ -1,9 +1,9 @@
-"""One column of a table in a local file, cell by cell: CSV, TSV, JSON, JSON Lines, Parquet.
+"""Reads one column of a local table, cell by cell: CSV, TSV, JSON, JSON Lines, Parquet.
 
-Text stays text. The `datasets` builders would guess types here (a tag 'NA' becomes a gap, '007' a
-number, a date a timestamp), fill short CSV lines with gaps, and keep a converted copy of each file
-in a cache that grows; so the standard library reads text files, strictly, and pyarrow Parquet. A
-line that breaks its format stops the reading with its number: no row is skipped in silence.
+Text stays text. The `datasets` builders would guess types here (a tag 'NA' becomes a null, '007' a
+number, a date a timestamp), pad short CSV lines with nulls, and keep a converted copy of each file
+in a growing cache; so the standard library reads text files, strictly, and pyarrow Parquet. A
+malformed line is an error with the line's number: no row is skipped in silence.
 """
 
 import csv
@@ -20,8 +20,8 @@ from jaxvae.data.readers.json_values import describe_json, is_row, json_values, 
 from jaxvae.errors import InputError, did_you_mean
 
 Cells = Iterator[Any]
-"""Pairs of the line a cell starts on (None if the file has no lines) and the cell; from typed
-formats, Arrow arrays of many cells."""
+"""Pairs of a cell's first line (None if the file has no lines) and the cell; typed formats give
+Arrow arrays of many cells."""
 MAX_FIELD = 2**26
 ARROW_BATCH = 65_536
 
@@ -35,14 +35,14 @@ def read_column(path: Path, column: str) -> Cells:
 
     Raises:
         InputError: the file is missing, of an unknown kind, empty, malformed or not UTF-8, or has
-            no such column; some of these only while the cells are drawn.
+            no such column; some of these are raised only while the cells are iterated.
     """
     try:
-        known = path.is_file()
-    except (OSError, ValueError) as error:  # A name no file can have.
+        is_file = path.is_file()
+    except (OSError, ValueError) as error:  # The name is impossible for a file.
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {str(path)[:80]!r}: {reason}") from error
-    if not known:
+    if not is_file:
         raise InputError(_not_a_file(path))
     if kind := recognise(path):
         raise InputError(f"{path} is {kind}")
@@ -54,7 +54,7 @@ def read_column(path: Path, column: str) -> Cells:
 
 
 def check_column(column: str, present: list[str], where: str) -> None:
-    """Checks that a table has a column, and just one of that name.
+    """Checks that a table has exactly one column of a name.
 
     Args:
         column: the wanted name.
@@ -62,7 +62,8 @@ def check_column(column: str, present: list[str], where: str) -> None:
         where: the table, for messages.
 
     Raises:
-        InputError: it has not; the message names the columns there are, the nearest first.
+        InputError: the column is missing or repeated; the message for a missing one lists the
+            table's columns, the nearest first.
     """
     if present.count(column) > 1:
         raise InputError(f"{where}: {present.count(column)} columns are called {column!r}")
@@ -71,9 +72,9 @@ def check_column(column: str, present: list[str], where: str) -> None:
     names = [name[:80] for name in present]
     near = difflib.get_close_matches(column, names, n=3)
     ordered = near + [name for name in names if name not in near]
-    shown = ", ".join(map(repr, ordered[:20])) + ", ..." * (len(ordered) > 20)
+    listing = ", ".join(map(repr, ordered[:20])) + ", ..." * (len(ordered) > 20)
     message = f"{where}: no column {column!r}{did_you_mean(column, near)}"
-    raise InputError(f"{message}; aspect_column must be one of: {shown or 'none'}")
+    raise InputError(f"{message}; aspect_column must be one of: {listing or 'none'}")
 
 
 def arrow_cells(batches: Iterator, column: str) -> Cells:
@@ -81,10 +82,10 @@ def arrow_cells(batches: Iterator, column: str) -> Cells:
 
     Args:
         batches: tables that each have the column.
-        column: its name.
+        column: the column's name.
 
     Raises:
-        pyarrow.ArrowInvalid: the array breaks its own format, as text that is not UTF-8 does.
+        pyarrow.ArrowInvalid: an array is malformed, for example holds text that is not UTF-8.
     """
     for batch in batches:
         values = batch.column(column)
@@ -99,14 +100,14 @@ def _not_a_file(path: Path) -> str:
     if path.exists():
         return f"{path} is not a regular file"
     try:
-        names = [each.name for each in path.parent.iterdir() if each.suffix.lower() in SUFFIXES]
+        names = [entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in SUFFIXES]
     except OSError:
         return f"there is no file {path}: its folder cannot be read"
     return f"there is no file {path}{did_you_mean(path.name, names)}"
 
 
 def _guarded(path: Path, cells: Cells) -> Cells:
-    """Passes cells on; what can go wrong in reading bytes becomes one line."""
+    """Passes cells on; errors in reading the file's bytes become an InputError of one line."""
     try:
         yield from cells
     except UnicodeDecodeError:
@@ -148,7 +149,7 @@ def _read_csv(path: Path, column: str) -> Cells:
 
 
 def _csv_records(path: Path, reader) -> Iterator[tuple[int, list[str]]]:
-    """Yields each record with its first line; blank lines, which spreadsheets leave, are none."""
+    """Yields each record with its first line's number; blank lines are skipped."""
     line = 1
     while True:
         try:
@@ -165,11 +166,11 @@ def _csv_records(path: Path, reader) -> Iterator[tuple[int, list[str]]]:
 @contextmanager
 def _wide_fields():
     """Lets the csv module read long fields: one long cell is one bad row, not a bad file."""
-    before = csv.field_size_limit(MAX_FIELD)
+    previous_limit = csv.field_size_limit(MAX_FIELD)
     try:
         yield
     finally:
-        csv.field_size_limit(before)
+        csv.field_size_limit(previous_limit)
 
 
 def _read_json(path: Path, column: str) -> Cells:
@@ -188,7 +189,7 @@ def _read_json(path: Path, column: str) -> Cells:
         if not isinstance(record, dict):
             raise InputError(f"{path}, line {line}: {_unread(record, column)}")
         present |= dict.fromkeys(record)
-        yield line, record.get(column)  # Writers leave out what is null.
+        yield line, record.get(column)  # Writers omit null values.
     check_column(column, list(present), str(path))
 
 
@@ -204,7 +205,7 @@ def _json_list(path: Path, column: str, records: list) -> Cells:
 
 
 def _unread(value: object, column: str) -> str:
-    """Says what a JSON value is that is no row, what rows look like, and the way there."""
+    """Describes a JSON value that is not a row, the shape of rows, and the remedy."""
     example = json.dumps({column: ["a tag", "another"]}, ensure_ascii=False)
     shapes = f"rows are objects such as {example}, a line each, one after the other, or in a list"
     if not isinstance(value, dict):
