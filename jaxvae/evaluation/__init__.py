@@ -1,1 +1,1 @@
-"""How good a model or a collection of tag sets is: metrics, baselines, comparisons."""
+"""Evaluates models and collections of tag sets: metrics, baselines, comparisons."""

@@ -1,6 +1,6 @@
-"""The baselines of a data set: fitted with the options that suit it, and kept.
+"""Fits a data set's baselines with the best options, and caches them.
 
-Options are chosen on validation, since a weak baseline would flatter the model beside it.
+Options are chosen on validation, since a weak baseline would flatter the model.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _CHOW_LIU_SMOOTHINGS = (0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 @dataclasses.dataclass(frozen=True)
 class Baselines:
-    """The three, and `facts` of how they were chosen (JSON-able)."""
+    """The three baselines, and `facts` about the choice of their options (JSON-able)."""
 
     independent: Independent
     chow_liu: ChowLiu
@@ -32,7 +32,7 @@ class Baselines:
     facts: dict
 
     def each(self) -> dict:
-        """The three by name."""
+        """Returns the three baselines by name."""
         names = ("independent", "chow_liu", "mixture")
         return {name: getattr(self, name) for name in names}
 
@@ -45,20 +45,20 @@ def load_or_fit_baselines(
     key: str,
     say: Callable[[str], None] = lambda line: None,
 ) -> Baselines:
-    """Baselines that are fitted the first time, then read.
+    """Loads cached baselines, or fits and caches them.
 
     Args:
-      path: the `.npz` that they are kept in.
+      path: the `.npz` that caches them.
       train: boolean `[N, V]`.
       val: boolean `[M, V]`.
-      key: says of which data they are; those of others are not read.
-      say: is told when they are fitted, which takes long.
+      key: identifies the data; baselines with another key are not loaded.
+      say: callback for a message before the fit, which takes long.
     """
     baselines = load_baselines(path, key=key)
     if baselines is None:
         say(f"fitting baselines once; kept in {path}")
         baselines = fit_baselines(train, val)
-        with contextlib.suppress(OSError):  # a run that may only be read is judged all the same
+        with contextlib.suppress(OSError):  # Read-only run directories: skip caching.
             save_baselines(path, baselines, key=key)
     return baselines
 
@@ -71,10 +71,10 @@ def fit_baselines(
     components: tuple[int, ...] = COMPONENTS,
     smoothings: tuple[float, ...] = SMOOTHINGS,
 ) -> Baselines:
-    """Fits the baselines on `train`, options chosen on `val` (both boolean `[N, V]`).
+    """Fits the baselines on `train` with options chosen on `val` (both boolean `[N, V]`).
 
     With more than 10,000 training rows the mixture's options are chosen by fits to 10,000 of them.
-    Of more than 50,000 tags it has fewer than 320 components.
+    With more than 50,000 tags the mixture has fewer than 320 components.
     """
     started = time.monotonic()
     val = val if len(val) else train
@@ -84,24 +84,24 @@ def fit_baselines(
     trees = {s: ChowLiu.fit(train, s) for s in _CHOW_LIU_SMOOTHINGS}
     scores = {s: tree.log_likelihood(val).mean() for s, tree in trees.items()}
     tree_smoothing = max(scores, key=lambda s: scores[s])
-    best, best_score, chosen = None, -np.inf, (0, 0.0)
-    most = min(len(tried), max(components[0], _MOST_VALUES // train.shape[1]))
-    for k in sorted({min(k, most) for k in components}):
+    best, best_score, options = None, -np.inf, (0, 0.0)
+    max_components = min(len(tried), max(components[0], _MOST_VALUES // train.shape[1]))
+    for k in sorted({min(k, max_components) for k in components}):
         for smoothing in smoothings:
             for restart in range(_RESTARTS):
                 mixture, score = Mixture.fit(
                     tried, val, components=k, smoothing=smoothing, seed=seed + restart
                 )
                 if score > best_score:
-                    best, best_score, chosen = mixture, score, (k, smoothing)
+                    best, best_score, options = mixture, score, (k, smoothing)
     assert best is not None
     if tried is not train:
-        k, smoothing = chosen
+        k, smoothing = options
         best, best_score = Mixture.fit(train, val, components=k, smoothing=smoothing, seed=seed)
     facts = {
         "chow_liu_smoothing": tree_smoothing,
-        "mixture_components": chosen[0],
-        "mixture_smoothing": chosen[1],
+        "mixture_components": options[0],
+        "mixture_smoothing": options[1],
         "mixture_val_nll": -best_score,
         "train_rows": len(train),
         "seconds": time.monotonic() - started,
@@ -110,9 +110,9 @@ def fit_baselines(
 
 
 def save_baselines(path: Path, baselines: Baselines, *, key: str) -> None:
-    """Keeps them in one `.npz`, written in one step; `key` says of which data they are."""
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
+    """Saves baselines in one `.npz`, written atomically; `key` identifies their data."""
+    scratch = path.with_name(path.name + ".new")
+    with scratch.open("wb") as file:
         np.savez(
             file,
             key=np.array(key),
@@ -124,26 +124,26 @@ def save_baselines(path: Path, baselines: Baselines, *, key: str) -> None:
             names=np.array(list(baselines.facts)),
             facts=np.array(list(baselines.facts.values()), np.float64),
         )
-    os.replace(fresh, path)
+    os.replace(scratch, path)
 
 
 def load_baselines(path: Path, *, key: str) -> Baselines | None:
-    """What `save_baselines` wrote; None where it is missing, damaged, or of other data."""
+    """Loads what `save_baselines` wrote; None if it is missing, damaged or of other data."""
     try:
-        # Opened here: of a damaged file numpy would leave its own handle open.
+        # Opened here, because numpy would leave its own handle to a damaged file open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if str(file["key"]) != key:
                 return None
             facts = dict(zip(file["names"].tolist(), file["facts"].tolist(), strict=True))
-            found = Baselines(
+            baselines = Baselines(
                 Independent(file["independent"]),
                 ChowLiu(file["parent"], file["tree"]),
                 Mixture(file["weights"], file["probs"]),
                 facts,
             )
             nothing = np.zeros((1, len(file["independent"])), bool)
-            for model in found.each().values():  # arrays that don't fit together raise here
+            for model in baselines.each().values():  # arrays that don't fit together raise here
                 model.log_likelihood(nothing)
-            return found
-    except Exception:  # Whatever is wrong with a kept result, fitting again mends it.
+            return baselines
+    except Exception:  # Any damaged cache is replaced by a new fit.
         return None

@@ -1,4 +1,4 @@
-"""Classical density models that a VAE has to beat, fitted from scratch; all in nats.
+"""Classical density models that a VAE has to beat; likelihoods in nats.
 
 Independent tags, the Chow-Liu tree (1968) and a mixture of Bernoullis by EM.
 """
@@ -14,18 +14,18 @@ _TREE_TAGS = 2048
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Independent:
-    """Every tag by itself: `probs` `[V]`."""
+    """Independent Bernoulli tags with probabilities `probs` `[V]`."""
 
     probs: np.ndarray
 
     @classmethod
     def fit(cls, train, smoothing: float = 0.5) -> "Independent":
-        """Tag rates of boolean or sparse `[N, V]`, with `smoothing` pseudo-counts of each value."""
+        """Fits tag rates of boolean or sparse `[N, V]`, with `smoothing` pseudo-counts a value."""
         return cls.of_counts(np.asarray(train.sum(axis=0)).ravel(), train.shape[0], smoothing)
 
     @classmethod
     def of_counts(cls, counts: np.ndarray, num: int, smoothing: float = 0.5) -> "Independent":
-        """The same of how many of `num` rows have each tag, `[V]`."""
+        """Fits tag rates from each tag's number of rows, `counts` `[V]`, out of `num` rows."""
         return cls((counts + smoothing) / (num + 2.0 * smoothing))
 
     def log_likelihood(self, sets) -> np.ndarray:
@@ -38,7 +38,7 @@ class Independent:
         return np.where(present, 1.0, self.probs[None, :])
 
     def sample(self, num: int, *, seed: int) -> np.ndarray:
-        """Sets `[num, V]`, empty ones drawn again a bounded number of times."""
+        """Samples sets `[num, V]`; empty ones are redrawn a bounded number of times."""
         rng = np.random.default_rng(seed)
         sets = rng.random((num, len(self.probs))) < self.probs
         for _ in range(100):
@@ -63,15 +63,15 @@ class ChowLiu:
 
     @classmethod
     def fit(cls, train: np.ndarray, smoothing: float) -> "ChowLiu":
-        """The exact maximum-likelihood tree of smoothed pair tables.
+        """Fits the exact maximum-likelihood tree of smoothed pair tables.
 
-        `smoothing` rows are added that hold what independent tags would: they keep every table
-        positive and consistent with its margins, and pull pairs towards independence. Of a wider
-        vocabulary the tree has the 2,048 commonest tags; the others are independent.
+        `smoothing` pseudo-rows with independent tags are added: they keep every table positive and
+        consistent with its margins, and pull pairs towards independence. In a wider vocabulary the
+        tree has the 2,048 commonest tags; the others are independent.
 
         Args:
           train: boolean `[N, V]`.
-          smoothing: pseudo-rows, above 0.
+          smoothing: number of pseudo-rows, above 0.
         """
         from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
@@ -85,31 +85,31 @@ class ChowLiu:
             probs[common] = tree.probs
             return cls(parent, probs)
         hot = train.astype(np.float64)
-        both = (hot.T @ hot + smoothing * np.outer(rate, rate)) / (num + smoothing)
+        joint = (hot.T @ hot + smoothing * np.outer(rate, rate)) / (num + smoothing)
         p = (hot.sum(axis=0) + smoothing * rate) / (num + smoothing)
         tables = {
-            (1, 1): both,
-            (1, 0): np.maximum(p[:, None] - both, 1e-300),
-            (0, 1): np.maximum(p[None, :] - both, 1e-300),
-            (0, 0): np.maximum(1.0 - p[:, None] - p[None, :] + both, 1e-300),
+            (1, 1): joint,
+            (1, 0): np.maximum(p[:, None] - joint, 1e-300),
+            (0, 1): np.maximum(p[None, :] - joint, 1e-300),
+            (0, 0): np.maximum(1.0 - p[:, None] - p[None, :] + joint, 1e-300),
         }
         margin = {1: p, 0: 1.0 - p}
         information = sum(
             table * (np.log(table) - np.log(margin[a])[:, None] - np.log(margin[b])[None, :])
             for (a, b), table in tables.items()
         )
-        # The library minimises, and takes a zero for a missing edge: weights are 1 and more.
+        # The library minimises, and treats a zero as a missing edge: all weights are at least 1.
         weight = 1.0 + information.max() - information
         np.fill_diagonal(weight, 0.0)
         edges = minimum_spanning_tree(weight)
-        _, before = breadth_first_order(edges, 0, directed=False)
-        parent = np.where(before < 0, -1, before).astype(np.int64)
-        at = np.arange(width)
-        given = np.where(parent < 0, at, parent)
+        _, predecessor = breadth_first_order(edges, 0, directed=False)
+        parent = np.where(predecessor < 0, -1, predecessor).astype(np.int64)
+        child = np.arange(width)
+        condition = np.where(parent < 0, child, parent)
         probs = np.stack(
             [
-                np.where(parent < 0, p, (p - both[at, given]) / (1.0 - p[given])),
-                np.where(parent < 0, p, both[at, given] / p[given]),
+                np.where(parent < 0, p, (p - joint[child, condition]) / (1.0 - p[condition])),
+                np.where(parent < 0, p, joint[child, condition] / p[condition]),
             ],
             axis=1,
         )
@@ -133,14 +133,14 @@ class Mixture:
     def fit(
         cls, train: np.ndarray, val: np.ndarray, *, components: int, smoothing: float, seed: int
     ) -> tuple["Mixture", float]:
-        """Expectation-maximisation, stopped where the validation likelihood stops rising.
+        """Fits by expectation-maximisation until the validation likelihood stops rising.
 
         Args:
           train: boolean `[N, V]`.
           val: boolean `[M, V]`.
           components: K.
           smoothing: pseudo-counts of each value of a tag in a component, and of a component.
-          seed: of the responsibilities that it starts from.
+          seed: seed of the initial responsibilities.
 
         Returns:
           (the best iterate, its mean log-likelihood of `val`).
@@ -148,11 +148,11 @@ class Mixture:
         from scipy.sparse import csr_matrix
 
         rng = np.random.default_rng(seed)
-        # Equal rows have equal responsibilities: do each once, weighted.
+        # Equal rows have equal responsibilities: compute each distinct row once, weighted.
         _, first, counts = np.unique(
             np.packbits(train, axis=1), axis=0, return_index=True, return_counts=True
         )
-        # A row has few of the tags: products of sparse matrices are several times faster.
+        # Rows have few tags, so sparse matrix products are several times faster.
         hot, weight = csr_matrix(train[first], dtype=np.float32), counts.astype(np.float32)
         rows_of_tags = csr_matrix(hot.T)
         start = rng.dirichlet(np.full(components, 0.1), len(first)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Several runs in one table: mean and spread over the seeds of one config."""
+"""Compares several runs in one table: mean and spread over the seeds of a config."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from jaxvae.storage import manifest, run_dir
 from jaxvae.storage.atomic_files import read_json
 
 MIN_DRAWS = 1000
-"""Importance samples of a kept likelihood; from fewer the bound is looser, and not comparable."""
+"""Least importance samples of a saved likelihood: with fewer the bound is not comparable."""
 SHOWN = {
     "nll_iw": lambda test: test.get("nll_iw"),
     "-ELBO (one draw)": lambda test: test["test/bce"] + test["test/kld"],
@@ -25,26 +25,26 @@ _SEEDS = ("seed", "inference.seed", "data.split_seed", "model_name", "inference"
 
 
 def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
-    """Groups runs that differ by their seeds alone and summarises each group.
+    """Groups runs that differ only by their seeds and summarises each group.
 
     Args:
       folders: finished runs.
 
     Returns:
-      Of each group: `runs`, `what` (fields that differ between the groups), `repeats` (a folder of
-      the same seed and parameters as one of the runs, and that run: it is left out), and for each
-      measure `{name: {mean, sd, values}}`; sd is None of a single run.
+      For each group: `runs`; `what`, the fields that differ between the groups; `repeats`, folders
+      left out because their seed and parameters equal those of one of the runs, mapped to that run;
+      and `measures`, `{name: {mean, sd, values}}`, sd None for a single run.
 
     Raises:
-      InputError: a folder holds no finished run.
+      InputError: a folder does not hold a finished run.
     """
     groups: dict[str, dict[str, Any]] = {}
-    seen: set[Path] = set()
+    resolved: set[Path] = set()
     for folder in folders:
         run_dir.check_is_run(folder)
-        if folder.resolve() in seen:
+        if folder.resolve() in resolved:
             raise InputError(f"{folder}: is named twice, and would count as two runs")
-        seen.add(folder.resolve())
+        resolved.add(folder.resolve())
         if not (folder / "metrics.json").exists():
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
         if manifest.is_sealed(folder):
@@ -54,14 +54,14 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
         if not isinstance(test, dict):
             raise InputError(f"{folder / 'metrics.json'}: damaged: test is no object")
         test["nll_iw"] = _kept_likelihood(folder)
-        kept = {
+        settings = {
             name: value
             for name, value in fields.items()
             if not any(name == seed or name.startswith(seed + ".") for seed in _SEEDS)
         }
         group = groups.setdefault(
-            json.dumps(kept, sort_keys=True),
-            {"fields": kept, "runs": [], "tests": [], "first": {}, "repeats": {}},
+            json.dumps(settings, sort_keys=True),
+            {"fields": settings, "runs": [], "tests": [], "first": {}, "repeats": {}},
         )
         model = folder / "model.pth"
         digest = manifest.file_digest(model) if model.exists() else str(folder)
@@ -89,7 +89,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
 
 
 def comparison_table(groups: list[dict[str, Any]]) -> str:
-    """The groups as a table for a terminal."""
+    """Formats the groups as a table for a terminal."""
     header = ["config", "runs", *SHOWN]
     lines = [header]
     for group in groups:
@@ -109,11 +109,11 @@ def comparison_table(groups: list[dict[str, Any]]) -> str:
         for group in groups
         for folder, first in group["repeats"].items()
     ]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     table = [
         "  ".join(
-            cell.ljust(width) if at == 0 else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     ]
@@ -121,15 +121,17 @@ def comparison_table(groups: list[dict[str, Any]]) -> str:
 
 
 def _kept_likelihood(folder: Path) -> float | None:
-    """What `evaluate` found on the test split, if it was of the parameters the run exports now."""
+    """Returns the saved `nll_iw` on the test split, if it is of the run's exported parameters."""
     if not (folder / "evaluation_test.json").is_file():
         return None
-    kept = read_json(folder / "evaluation_test.json")
-    draws = kept.get("num_importance_samples")
+    saved = read_json(folder / "evaluation_test.json")
+    draws = saved.get("num_importance_samples")
     if not isinstance(draws, int) or draws < MIN_DRAWS:
         return None
     exported = ("best", read_json(folder / "summary.json").get("best_epoch"))
-    return kept.get("nll_iw") if (kept.get("checkpoint"), kept.get("epoch")) == exported else None
+    return (
+        saved.get("nll_iw") if (saved.get("checkpoint"), saved.get("epoch")) == exported else None
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -1,7 +1,7 @@
-"""Whether single latent dimensions stand for single factors, where the true factors are known.
+"""Disentanglement metrics: do single latent dimensions encode single, known factors?
 
-MIG (Chen et al. 2018), SAP (Kumar et al. 2018) and DCI (Eastwood & Williams 2018), as Locatello et
-al. 2019 compare them. Codes are posterior means; factors of one value are left out of every mean.
+MIG (Chen et al. 2018), SAP (Kumar et al. 2018) and DCI (Eastwood & Williams 2018), as compared by
+Locatello et al. (2019). Codes are posterior means; constant factors are left out of every mean.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ _CODES_AT_ONCE = 16
 def mutual_information(
     codes: np.ndarray, labels: np.ndarray, *, bins: int = 20, corrected: bool = False
 ) -> np.ndarray:
-    """Mutual information of each code, cut into bins of equal width, with labels, in nats `[L]`.
+    """Mutual information of each code, in bins of equal width, with labels, in nats `[L]`.
 
     Args:
-      codes: `[N, L]`; one that is constant has 0.
+      codes: `[N, L]`; a constant code has 0.
       labels: `[N]` integers.
-      bins: between each code's smallest and largest value.
+      bins: number of bins between each code's smallest and largest value.
       corrected: subtract the Miller-Madow estimate of the bias, (occupied cells - occupied bins -
-        occupied labels + 1) / 2N, and let no result be under 0.
+        occupied labels + 1) / 2N, and clip results at 0.
     """
     binned = _binned(codes, bins)
     values, labels = np.unique(labels, return_inverse=True)
@@ -39,19 +39,19 @@ def mutual_information_with_sets(
     Args:
       codes: `[N, L]`.
       sets: boolean `[N, V]`.
-      bins: as `mutual_information`.
-      corrected: as `mutual_information`; rare tags look informative without it.
+      bins: as in `mutual_information`.
+      corrected: as in `mutual_information`; rare tags look informative without it.
     """
     binned = _binned(codes, bins)
     hot = np.asarray(sets, np.float32)  # Counts are exact in float32 up to 16 million rows.
-    parts = [np.zeros((0, hot.shape[1]))]
+    blocks = [np.zeros((0, hot.shape[1]))]
     for start in range(0, binned.shape[1], _CODES_AT_ONCE):
         block = binned[:, start : start + _CODES_AT_ONCE]
         in_bin = (block[:, :, None] == np.arange(bins)).astype(np.float32)
         present = (in_bin.reshape(len(hot), -1).T @ hot).reshape(block.shape[1], bins, -1)
         rows = in_bin.sum(axis=0)[:, :, None]
-        parts.append(_information(np.stack([rows - present, present], axis=2), corrected))
-    return np.concatenate(parts)
+        blocks.append(_information(np.stack([rows - present, present], axis=2), corrected))
+    return np.concatenate(blocks)
 
 
 def _binned(codes: np.ndarray, bins: int) -> np.ndarray:
@@ -59,7 +59,7 @@ def _binned(codes: np.ndarray, bins: int) -> np.ndarray:
     codes = np.asarray(codes, np.float64)
     if codes.ndim != 2 or not len(codes) or not np.isfinite(codes).all():
         raise ValueError(f"codes must be finite numbers [N, L], N > 0, not {list(codes.shape)}")
-    # The lower edges as np.histogram's; a constant code's coincide, so it falls into one bin.
+    # Lower edges as in np.histogram; those of a constant code coincide, so it falls into one bin.
     edges = np.linspace(codes.min(axis=0), codes.max(axis=0), bins + 1)[:-1]
     columns = zip(edges.T, codes.T, strict=True)
     return np.stack([np.searchsorted(*pair, side="right") - 1 for pair in columns], axis=1)
@@ -81,17 +81,18 @@ def _information(counts: np.ndarray, corrected: bool) -> np.ndarray:
 
 
 def mig(codes: np.ndarray, factors: Mapping[str, np.ndarray], *, bins: int = 20) -> dict:
-    """Mutual information gap: how much more the best code says about a factor than the second.
+    """Mutual information gap: the best code's information about a factor less the second best's.
 
     The gap is a share of the factor's entropy. With one code the second best is 0.
 
     Args:
       codes: `[N, L]`.
-      factors: name to `[N]` integers.
-      bins: as `mutual_information`.
+      factors: `[N]` integers of each factor, by name.
+      bins: as in `mutual_information`.
 
     Returns:
-      `mig`, the mean, and `mig_per_factor` by name; None where a factor, or every one, is constant.
+      `mig_per_factor` by name, None for a constant factor, and `mig`, their mean, None if every
+      factor is constant.
     """
     gaps: dict[str, float | None] = dict.fromkeys(factors)
     for name, labels in _varying(factors).items():
@@ -102,18 +103,18 @@ def mig(codes: np.ndarray, factors: Mapping[str, np.ndarray], *, bins: int = 20)
 
 
 def sap(codes: np.ndarray, factors: Mapping[str, np.ndarray], *, seed: int = 0) -> dict:
-    """Attribute predictability gap: how much better the best code alone predicts a factor.
+    """Separated attribute predictability: the best code's accuracy less the second best's.
 
     The accuracy is that of a linear support vector classifier with balanced classes (C = 0.01, as
-    Locatello et al. use) on the third of the rows that it wasn't fitted to. One line for each
-    value can't separate middle values from those on both sides, so for factors with many values
-    even perfect codes score low; so do codes of tiny scale. With one code the second best is 0.
-    Returns `sap` and `sap_per_factor`, as `mig` does.
+    Locatello et al. use) on a held-out third of the rows. One line for each value can't separate
+    middle values from those on both sides, so for factors with many values even perfect codes score
+    low; so do codes of tiny scale. With one code the second best is 0. Returns `sap` and
+    `sap_per_factor`, as `mig` does.
 
     Args:
       codes: `[N, L]`.
-      factors: name to `[N]` integers.
-      seed: of the split into rows to fit and to test.
+      factors: `[N]` integers of each factor, by name.
+      seed: seed of the split into rows to fit and to test.
     """
     from sklearn.svm import LinearSVC
 
@@ -122,7 +123,7 @@ def sap(codes: np.ndarray, factors: Mapping[str, np.ndarray], *, seed: int = 0) 
     gaps: dict[str, float | None] = dict.fromkeys(factors)
     for name, labels in _varying(factors).items():
         scores = []
-        # Where the rows to fit to have one value alone, no code has anything to tell.
+        # If the factor is constant on the rows to fit, no code can predict anything.
         for code in codes.T[:, :, None] if np.ptp(labels[fit]) else ():
             model = LinearSVC(C=0.01, class_weight="balanced", dual=False)
             scores.append(model.fit(code[fit], labels[fit]).score(code[test], labels[test]))
@@ -133,14 +134,14 @@ def sap(codes: np.ndarray, factors: Mapping[str, np.ndarray], *, seed: int = 0) 
 def dci(codes: np.ndarray, factors: Mapping[str, np.ndarray], *, seed: int = 0) -> dict:
     """Disentanglement, completeness and informativeness, by random forests.
 
-    A forest predicts each factor from all codes. Its importances make up the matrix for
-    `dci_scores`; its accuracy on a third of the rows, held out, averaged over factors, is the
-    informativeness. Keys begin with `dci_`; values are None where every factor is constant.
+    A forest predicts each factor from all codes. Its importances form the matrix for `dci_scores`;
+    its accuracy on a held-out third of the rows, averaged over factors, is the informativeness.
+    Keys begin with `dci_`; values are None if every factor is constant.
 
     Args:
       codes: `[N, L]`.
-      factors: name to `[N]` integers.
-      seed: of the split and of the forests.
+      factors: `[N]` integers of each factor, by name.
+      seed: seed of the split and of the forests.
     """
     from sklearn.ensemble import RandomForestClassifier
 
@@ -148,7 +149,8 @@ def dci(codes: np.ndarray, factors: Mapping[str, np.ndarray], *, seed: int = 0) 
     fit, test = _split(len(codes), seed)
     importance, accuracy = [], []
     for labels in _varying(factors).values():
-        # Few candidates a split would credit bystanders; all of them would take twice as long.
+        # With few candidates per split irrelevant codes get credit; with all, fits take twice as
+        # long.
         tried = (codes.shape[1] + 1) // 2
         forest = RandomForestClassifier(
             40, max_features=tried, min_samples_leaf=5, random_state=seed, n_jobs=-1
@@ -179,42 +181,42 @@ def dci_scores(importance: np.ndarray) -> tuple[float, float]:
 
 
 def _concentration(weights: np.ndarray) -> float:
-    """Mean over rows of 1 - normalised entropy, each row by its share of the weights."""
+    """Mean over rows of 1 - normalised entropy, weighted by each row's share of the weights."""
     by_row = weights.sum(axis=1, keepdims=True)
     if not by_row.any():
         return 0.0
     share = weights / np.where(by_row > 0, by_row, 1.0)
     entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)
-    base = np.log(max(weights.shape[1], 2))  # A lone column has entropy 0 in any base.
+    base = np.log(max(weights.shape[1], 2))  # A single column has entropy 0 in any base.
     return float(((1.0 - entropy / base) * by_row[:, 0]).sum() / by_row.sum())
 
 
 def disentanglement(
     codes: np.ndarray, factors: Mapping[str, np.ndarray], *, seed: int = 0
 ) -> dict[str, float | None]:
-    """The scores of `mig`, `sap` and `dci`, by name, without those of single factors."""
+    """Computes the scores of `mig`, `sap` and `dci`, by name, without those of single factors."""
     gaps = {"mig": mig(codes, factors)["mig"], "sap": sap(codes, factors, seed=seed)["sap"]}
     return {**gaps, **dci(codes, factors, seed=seed)}
 
 
 def _varying(factors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Factors of more than one value, their values numbered from 0."""
+    """Returns the factors with more than one value, their values numbered from 0."""
     coded = {name: np.unique(labels, return_inverse=True)[1] for name, labels in factors.items()}
     return {name: labels for name, labels in coded.items() if labels.max(initial=0) > 0}
 
 
 def _split(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two thirds of the rows to fit to, and the others to test on."""
+    """Splits row positions at random: two thirds to fit, one third to test."""
     order = np.random.default_rng(seed).permutation(num_rows)
     return order[num_rows // 3 :], order[: num_rows // 3]
 
 
 def _gap(scores: np.ndarray) -> float:
-    """The best of scores `[L]`, not negative, less the second best, 0 if there is none."""
+    """Returns the best of scores `[L]` less the second best, both at least 0."""
     best = np.sort(np.append(scores, (0.0, 0.0)))[-2:]
     return float(best[1] - best[0])
 
 
 def _mean(gaps: Mapping[str, float | None]) -> float | None:
-    known = [gap for gap in gaps.values() if gap is not None]
-    return float(np.mean(known)) if known else None
+    defined = [gap for gap in gaps.values() if gap is not None]
+    return float(np.mean(defined)) if defined else None

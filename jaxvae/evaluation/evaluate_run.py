@@ -1,7 +1,7 @@
-"""Everything that is asked of a finished run: likelihood among baselines, ranking, samples, latent.
+"""Evaluates a finished run: likelihood beside baselines, held-out tags, samples, latent space.
 
-Results are one flat dictionary by name, in nats per example where they are likelihoods; what cannot
-be computed for a run is None or absent.
+Results are one flat dictionary by name, likelihoods in nats per example; a value that cannot be
+computed for a run is None or absent.
 """
 
 from collections.abc import Callable
@@ -37,21 +37,21 @@ def evaluate_run(
     seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Judges a run on a split.
+    """Evaluates a run on a split.
 
-    Of large splits only some rows are looked at: see `with_rows_enough`.
+    Large splits are subsampled; see `with_rows_enough`.
 
     Args:
-      run: with its rows.
+      run: the run, with its rows.
       split: "train", "val" or "test".
-      num_importance_samples: draws a row for the likelihood.
-      seed: of every draw.
-      say: is told what takes long, when it begins.
+      num_importance_samples: importance samples per row for the likelihood.
+      seed: seed of every draw.
+      say: callback for progress messages.
 
     Returns:
-      Names to values; `nll_iw` is the importance-weighted bound as a negative log-likelihood,
-      `nll_iw_stderr` its Monte-Carlo standard error, `nll_iw_rows_stderr` that of choosing the
-      rows, `gain/x` by how much the model is better than baseline x on the same rows.
+      Values by name; `nll_iw` is the importance-weighted bound as a negative log-likelihood,
+      `nll_iw_stderr` its Monte-Carlo standard error, `nll_iw_rows_stderr` its standard error from
+      the choice of rows, `gain/x` the model's advantage over baseline x on the same rows.
     """
     rows_in_split = len(run.kept.positions(split))
     run = with_rows_enough(run)
@@ -60,7 +60,7 @@ def evaluate_run(
     baselines = load_or_fit_baselines(run.folder / "baselines.npz", train, val, key=key, say=say)
     rows = run.rows(split)
     say(f"judging {len(rows):,} {split} rows with {num_importance_samples:,} draws each")
-    found = run.row_likelihood(rows, num_importance_samples, seed)
+    estimates = run.row_likelihood(rows, num_importance_samples, seed)
     mean, _ = queries.posterior(run.network, rows)
     train_mean, train_logvar = queries.posterior(run.network, run.rows("train")[:_INFORMATION_ROWS])
     return {
@@ -68,9 +68,9 @@ def evaluate_run(
         "rows": len(rows),
         "rows_in_split": rows_in_split,
         "kld_weight": run.config.get("loss", {}).get("kld_weight"),
-        **_likelihood(found),
-        **_latent(run.network, found, mean, train_mean, train_logvar, seed),
-        **_among_baselines(run, split, sets, found, baselines, seed),
+        **_likelihood(estimates),
+        **_latent(run.network, estimates, mean, train_mean, train_logvar, seed),
+        **_among_baselines(run, split, sets, estimates, baselines, seed),
         **_reconstruction(run, sets, val, mean),
         **_ranking(run, sets, baselines, train_mean, train_logvar, seed),
         **_samples(run, sets, train, baselines.independent, seed),
@@ -79,13 +79,13 @@ def evaluate_run(
 
 
 def with_rows_enough(run: Run) -> Run:
-    """The run with as many rows as judging it needs: each split's own, or some of very many.
+    """Returns the run with large splits subsampled to the rows that an evaluation needs.
 
-    More would make standard errors smaller than anyone asks for, and dense sets fill the memory.
+    More rows would make standard errors needlessly small, and dense sets would fill the memory.
     """
-    most = _MOST_VALUES // run.network.num_tags
+    limit = _MOST_VALUES // run.network.num_tags
     return run.with_rows_at_most(
-        train=max(_LEAST_ROWS, min(_TRAIN_ROWS, most)), others=max(_LEAST_ROWS, min(_ROWS, most))
+        train=max(_LEAST_ROWS, min(_TRAIN_ROWS, limit)), others=max(_LEAST_ROWS, min(_ROWS, limit))
     )
 
 
@@ -120,14 +120,14 @@ def _latent(network, found, mean, train_mean, train_logvar, seed) -> dict[str, A
 
 
 def _among_baselines(run, split, sets, found, baselines: Baselines, seed) -> dict[str, Any]:
-    """Negative log-likelihoods, also on condition of not being empty, and paired differences."""
+    """Negative log-likelihoods, also conditional on non-empty sets, and paired differences."""
     log_empty = likelihood.log_prob_empty(run.network, seed=seed)
     values: dict[str, Any] = {
         "log_prob_empty": log_empty,
         "nll_iw_nonempty": float(-found.log_likelihood.mean()) + _log_rest(log_empty),
     }
     nothing = np.zeros((1, sets.shape[1]), bool)
-    each = {
+    likelihoods = {
         name: (model.log_likelihood(sets), float(model.log_likelihood(nothing)[0]))
         for name, model in baselines.each().items()
     }
@@ -135,14 +135,14 @@ def _among_baselines(run, split, sets, found, baselines: Baselines, seed) -> dic
     if corpus is not None:
         rows = run.rows(split)
         empty = np.full((1, 1), run.network.num_tags)
-        each["generator"] = (
+        likelihoods["generator"] = (
             corpus.log_likelihood(rows),
             float(corpus.log_likelihood(empty)[0]),
         )
         values["baseline/generator_given_allowed"] = float(
             -corpus.log_likelihood_given_allowed(rows).mean()
         )
-    for name, (log_p, empty_log_p) in each.items():
+    for name, (log_p, empty_log_p) in likelihoods.items():
         difference = found.log_likelihood - log_p
         values[f"baseline/{name}"] = float(-log_p.mean())
         values[f"baseline/{name}_nonempty"] = float(-log_p.mean()) + _log_rest(empty_log_p)
@@ -161,19 +161,19 @@ def _reconstruction(run, sets, val, mean) -> dict[str, Any]:
         scores = retrieval.reconstruction_scores(probabilities, sets, threshold=threshold)
         values |= {f"reconstruction_{name}/{key}": value for key, value in scores.items()}
     values["mean_average_precision"] = retrieval.mean_average_precision(probabilities, sets)
-    for concept, part in columns.items():
-        at = slice(part.start, part.stop)
-        if sets[:, at].any():
+    for concept, bounds in columns.items():
+        span = slice(bounds.start, bounds.stop)
+        if sets[:, span].any():
             values[f"mean_average_precision/{concept}"] = retrieval.mean_average_precision(
-                probabilities[:, at], sets[:, at]
+                probabilities[:, span], sets[:, span]
             )
     return values
 
 
 def _ranking(run, sets, baselines: Baselines, train_mean, train_logvar, seed) -> dict[str, Any]:
     predictors = {
-        "model": lambda left: completion.predict(
-            run.network, left, train_mean, train_logvar, seed=seed
+        "model": lambda observed: completion.predict(
+            run.network, observed, train_mean, train_logvar, seed=seed
         ),
         "popularity": baselines.independent.predict,
         "mixture": baselines.mixture.predict,
@@ -188,9 +188,9 @@ def _ranking(run, sets, baselines: Baselines, train_mean, train_logvar, seed) ->
 
 
 def _samples(run, sets, train, independent: Independent, seed) -> dict[str, Any]:
-    drawn = run.sample_sets(NUM_SAMPLES, seed=seed)
+    samples = run.sample_sets(NUM_SAMPLES, seed=seed)
     compared = sample_quality.compare_samples(
-        drawn.multi_hot,
+        samples.multi_hot,
         sets,
         train,
         independent.sample(NUM_SAMPLES, seed=seed),
@@ -198,45 +198,47 @@ def _samples(run, sets, train, independent: Independent, seed) -> dict[str, Any]
         seed=seed,
     )
     values = {
-        f"{name}/{key}": value for name, each in compared.items() for key, value in each.items()
+        f"{name}/{key}": value
+        for name, measures in compared.items()
+        for key, value in measures.items()
     }
-    return values | {"samples/empty_fraction_before_redraw": drawn.empty_fraction}
+    return values | {"samples/empty_fraction_before_redraw": samples.empty_fraction}
 
 
 def compare_decodes(run: Run, judged: dict[str, Any]) -> dict[str, dict]:
-    """Sample quality under every way of decoding, against the split that was judged."""
+    """Compares sample quality under every way of decoding, on the evaluated split."""
     seed, split = judged["seed"], judged["split"]
-    others = {
+    sets_by_decode = {
         decode: run.sample_sets(NUM_SAMPLES, decode=decode, seed=seed).multi_hot
         for decode in DECODES
         if decode != "bernoulli"
     }
     compared = sample_quality.compare_sets(
-        others, run.sets(split), run.sets("train"), tags=run.taxonomy.spellings, seed=seed
+        sets_by_decode, run.sets(split), run.sets("train"), tags=run.taxonomy.spellings, seed=seed
     )
-    known = {
+    bernoulli = {
         name.removeprefix("samples/"): value
         for name, value in judged.items()
         if name.startswith("samples/")
     }
-    return {"bernoulli": known, **compared}
+    return {"bernoulli": bernoulli, **compared}
 
 
 def _disentanglement(run: Run, seed: int) -> dict[str, Any]:
     corpus = _corpus_of(run)
     if corpus is None:
         return {}
-    drawn = corpus.draw(seed=0).factors
+    corpus_factors = corpus.draw(seed=0).factors
     names = ("train", "val", "test")
-    at = np.concatenate([run.source_row(name) for name in names])
+    source_rows = np.concatenate([run.source_row(name) for name in names])
     codes = np.concatenate([run.encode(run.sets(name)) for name in names])
-    factors = {name: values[at] for name, values in drawn.items()}
+    factors = {name: values[source_rows] for name, values in corpus_factors.items()}
     scores = disentanglement(codes, factors, seed=seed)
     return {f"disentanglement/{name}": value for name, value in scores.items()}
 
 
 def name_dimensions(run: Run) -> list[dict]:
-    """The latent dimensions in tags, over the first 5,000 training rows."""
+    """Describes the latent dimensions in tags, over the first 5,000 training rows."""
     rows = run.rows("train")[:_INFORMATION_ROWS]
     mean, logvar = queries.posterior(run.network, rows)
     kl = queries.kl_per_dimension(run.network, mean, logvar).mean(axis=0)
@@ -255,7 +257,7 @@ def _corpus_of(run: Run):
 
 
 def _rate(network: TrainedModel, mean: np.ndarray, logvar: np.ndarray, seed: int) -> float:
-    """Mean KL(q(z|x) || p(z)), by one draw a row where it has no closed form."""
+    """Mean KL(q(z|x) || p(z)), by one draw per row if it has no closed form."""
     if network.prior == "normal":
         return float(queries.kl_per_dimension(network, mean, logvar).sum(axis=1).mean())
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
@@ -265,7 +267,7 @@ def _rate(network: TrainedModel, mean: np.ndarray, logvar: np.ndarray, seed: int
 
 
 def _log_rest(log_empty: float) -> float:
-    """log(1 - p(empty)): what a likelihood gains on condition that a set is not empty."""
+    """Returns log(1 - p(empty)), to be subtracted from a log-likelihood given a non-empty set."""
     return float(np.log1p(-np.exp(min(log_empty, -1e-12))))
 
 

@@ -1,4 +1,4 @@
-"""What each latent dimension means, in tags."""
+"""Describes latent dimensions in tags, traverses them, and projects them to two dimensions."""
 
 import importlib.util
 
@@ -22,22 +22,22 @@ def name_dimensions(
     tags: tuple[str, ...],
     concepts: dict[str, range],
 ) -> list[dict]:
-    """Describes every dimension, the ones with the most KL first.
+    """Describes every dimension in tags, in order of falling KL.
 
     Args:
       network: the model.
       mean: `[N, L]` posterior means of rows.
-      sets: boolean `[N, V]`, those rows.
+      sets: boolean `[N, V]`, the same rows.
       kl: `[L]` mean KL of each dimension, nats.
       tags: V names.
       concepts: names of concepts and their columns.
 
     Returns:
-      Of each dimension: `dim`, `kl`, the tags that gain and lose most probability from -2 to 2
-      standard deviations of the prior with the other dimensions as rows have them (`rises`,
-      `falls`: pairs of tag and change), the mutual information of its mean with single tags
-      (`informs`: pairs of tag and nats), and with the tags of each concept, summed (`concepts`,
-      nats; `concept`, the largest).
+      For each dimension: `dim`; `kl`; `rises` and `falls`, pairs of tag and change for the tags
+      that gain and lose most probability from -2 to 2 standard deviations of the prior, with the
+      rows' values in the other dimensions; `informs`, pairs of tag and nats, the mutual information
+      of its mean with single tags; `concepts`, that information summed over each concept's tags,
+      nats; `concept`, the largest.
     """
     information = mutual_information_with_sets(mean, sets)
     origins = mean[np.linspace(0, len(mean) - 1, min(_ORIGINS, len(mean))).astype(int)]
@@ -73,11 +73,11 @@ def name_dimensions(
 def traverse(
     network: TrainedModel, mean: np.ndarray, dim: int, *, steps: tuple[float, ...] = STEPS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Moves one dimension of a latent vector and decodes.
+    """Varies one dimension of a latent vector and decodes.
 
     Args:
       network: the model.
-      mean: `[L]`, where to start.
+      mean: `[L]`, the latent vector.
       dim: the dimension that is set to each of `steps`.
       steps: values of z, in standard deviations of the prior from its mean.
 
@@ -91,7 +91,7 @@ def traverse(
 
 
 def two_dimensions(mean: np.ndarray) -> tuple[np.ndarray, str]:
-    """Posterior means `[N, L]` as points `[N, 2]`, by UMAP where installed; and the method."""
+    """Projects posterior means `[N, L]` to `[N, 2]`, by UMAP if installed, and names the method."""
     if importlib.util.find_spec("umap") is not None and len(mean) > 15:
         import umap
 

@@ -1,4 +1,4 @@
-"""How like held-out data sampled tag sets, boolean `[N, V]`, are: tags, pairs, novelty, a test."""
+"""Compares sampled tag sets, boolean `[N, V]`, with held-out data: tags, pairs, novelty, a test."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,31 +14,33 @@ _NAMED = 10
 
 
 class _Data:
-    """What every comparison with the same data needs."""
+    """Precomputed statistics of the data, shared by all comparisons with it."""
 
     def __init__(self, held_out: np.ndarray, train: np.ndarray):
         train = np.asarray(train, bool)
         self.held_out = np.asarray(held_out, bool)
-        seen = self.held_out.sum(axis=0) + train.sum(axis=0)
-        self.columns = np.sort(np.argsort(-seen, kind="stable")[:_PAIRED_TAGS])
+        counts = self.held_out.sum(axis=0) + train.sum(axis=0)
+        self.columns = np.sort(np.argsort(-counts, kind="stable")[:_PAIRED_TAGS])
         self.pairs = _pair_counts(self.held_out[:, self.columns])
         self.train_pairs = _pair_counts(train[:, self.columns])
-        common = seen[self.columns] >= max(_PAIR_COUNT, 0.01 * (len(held_out) + len(train)))
+        common = counts[self.columns] >= max(_PAIR_COUNT, 0.01 * (len(held_out) + len(train)))
         self.common_pairs = np.triu(np.outer(common, common), 1)
         self.keys, distinct = np.unique(_keys(train), return_index=True)
         self.rows = train[np.random.default_rng(0).permutation(distinct)[:_TRAIN_ROWS]]
 
     def distances(self, sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tags that differ from the nearest training row, and whether none do, `[N]` each."""
+        """Returns (differing tags from the nearest training row, is a copy of one), `[N]` each."""
         copies = np.isin(_keys(sets), self.keys)
         nearest = np.full(len(sets), np.inf)
         sizes = sets.sum(axis=1)
         for block in _blocks(self.rows):
             # |a - b| = |a| + |b| - 2ab
-            own = block.sum(axis=1)
-            rest = [(own - 2.0 * (part @ block.T)).min(axis=1) for part in _blocks(sets)]
-            nearest = np.minimum(nearest, sizes + np.concatenate(rest))
-        # Copies of rows that are beyond the 20,000 have distance 0 too.
+            block_sizes = block.sum(axis=1)
+            partial = [
+                (block_sizes - 2.0 * (chunk @ block.T)).min(axis=1) for chunk in _blocks(sets)
+            ]
+            nearest = np.minimum(nearest, sizes + np.concatenate(partial))
+        # Copies of rows beyond the 20,000 also have distance 0.
         return np.where(copies, 0.0, nearest), copies
 
 
@@ -50,23 +52,24 @@ def describe_sets(
     tags: Sequence[str],
     concepts: Sequence[tuple[str, range]] | None = None,
 ) -> dict:
-    """Compares sets with data, in values that JSON can hold; None where one is undefined.
+    """Compares sets with data, in JSON-able values; None for an undefined one.
 
     `lift_error` is the root mean square, over pairs that held-out rows have or were expected to
     have 5 times if tags were independent, of the difference in log lift, log((p_ab + e) / (p_a p_b
     + e)) in nats. The pseudo-rate e is half a held-out row on both sides, so that unequal numbers
-    of rows don't by themselves make a difference. `worst_pairs` has the largest differences.
+    of rows alone don't make a difference. `worst_pairs` has the largest differences.
 
-    Of a vocabulary of more than 2,048 tags, everything about pairs is about the commonest 2,048.
+    With more than 2,048 tags, all pair statistics are restricted to the commonest 2,048.
 
-    A tag is common if it is in at least 1 % of training and held-out rows, and in 5.
-    `pairs_never_in_data` is of the distinct pairs of common tags that the sets have; its `share` is
-    of those that neither training nor held-out rows have. `pairs_never_sampled` is of the pairs
-    that at least 5 training rows have; its `share` is of those that no set has. Both shares depend
-    on how many sets there are.
+    A tag is common if it is in at least 1 % of training and held-out rows, and in at least 5.
+    `pairs_never_in_data` takes the distinct pairs of common tags that the sets have; its `share` is
+    that of pairs in neither training nor held-out rows. `pairs_never_sampled` takes the pairs that
+    at least 5 training rows have; its `share` is that of pairs in no set. Both shares depend on the
+    number of sets.
 
     Distances are numbers of differing tags, to the nearest of at most 20,000 distinct training
-    rows. `copies_fraction` is of the sets that equal any training row, `unseen_fraction` the rest.
+    rows. `copies_fraction` is the share of sets that equal any training row, `unseen_fraction` that
+    of all others.
 
     Args:
       sets: boolean `[N, V]`.
@@ -79,20 +82,21 @@ def describe_sets(
 
 
 def two_sample_test(sets: np.ndarray, held_out: np.ndarray, *, seed: int, folds: int = 5) -> dict:
-    """How well classifiers tell sets from held-out rows: area under the ROC curve, 0.5 if not.
+    """Trains classifiers to tell sets from held-out rows; returns their areas under the ROC curve.
 
-    Means over the folds of a cross-validation, of boosted trees on tags and of a logistic
-    regression on tags and on the pairs of tags (the 2,000 most frequent) that occur twice. Both
-    sides have the same number of rows, 2,000 at most. The standard errors are those of a mean over
-    folds; folds share rows, so repeated draws vary about one and a half times as much. Well under
-    0.5 means that sides agree more closely than two draws would: copies, or stratified splits.
-    `size` is the rows a side; with under 2 for each fold the areas are None.
+    An area of 0.5 means that the two can't be told apart. Areas are means over the folds of a
+    cross-validation, of boosted trees on tags and of a logistic regression on tags and on the pairs
+    of tags (the 2,000 most frequent) that occur at least twice. Both sides have the same number of
+    rows, 2,000 at most. The standard errors are those of a mean over folds; folds share rows, so
+    repeated draws vary about one and a half times as much. Areas well under 0.5 mean that the sides
+    agree more closely than two draws would: copies, or stratified splits. `size` is the number of
+    rows on each side; with under 2 for each fold the areas are None.
 
     Args:
       sets: boolean `[N, V]`.
       held_out: boolean `[M, V]`.
-      seed: of the rows taken, the folds and the trees.
-      folds: of the cross-validation.
+      seed: seed of the choice of rows, the folds and the trees.
+      folds: number of cross-validation folds.
     """
     from scipy.sparse import csr_matrix
     from sklearn.ensemble import GradientBoostingClassifier
@@ -103,7 +107,7 @@ def two_sample_test(sets: np.ndarray, held_out: np.ndarray, *, seed: int, folds:
     size = min(len(sides[0]), len(sides[1]), _TEST_ROWS)
     rng = np.random.default_rng(seed)
     pool = np.concatenate([side[rng.permutation(len(side))[:size]] for side in sides])
-    # Which pairs occur is asked of both sides together, so the choice knows no labels.
+    # Pairs are chosen by their counts in both sides together, so the choice uses no labels.
     first, second = _top_pairs(np.triu(_pair_counts(pool), 1), least=2, most=_PAIR_FEATURES)
     pairs = np.concatenate([pool, pool[:, first] & pool[:, second]], axis=1)
     trees = GradientBoostingClassifier(max_features="sqrt", subsample=0.7, random_state=seed)
@@ -131,7 +135,7 @@ def compare_samples(
     concepts: Sequence[tuple[str, range]] | None = None,
     seed: int = 0,
 ) -> dict[str, dict]:
-    """Both descriptions of samples, and of what a perfect memory and no memory of pairs would give.
+    """Compares samples with held-out data, next to resampled training rows and independent tags.
 
     Args:
       samples: boolean `[N, V]` drawn from the model.
@@ -139,11 +143,11 @@ def compare_samples(
       train: boolean `[T, V]`; `train_rows` are N of its rows, drawn with replacement.
       independent: boolean `[any, V]` drawn with the data's tag rates and nothing else.
       tags: the V names.
-      concepts: as `describe_sets`.
-      seed: of the training rows and of `two_sample_test`.
+      concepts: as in `describe_sets`.
+      seed: seed of the training rows and of `two_sample_test`.
     """
-    drawn = np.random.default_rng(seed).integers(len(train), size=len(samples))
-    sides = {"samples": samples, "train_rows": train[drawn], "independent": independent}
+    resampled = np.random.default_rng(seed).integers(len(train), size=len(samples))
+    sides = {"samples": samples, "train_rows": train[resampled], "independent": independent}
     return compare_sets(sides, held_out, train, tags=tags, concepts=concepts, seed=seed)
 
 
@@ -156,7 +160,7 @@ def compare_sets(
     concepts: Sequence[tuple[str, range]] | None = None,
     seed: int = 0,
 ) -> dict[str, dict]:
-    """`describe_sets` and `two_sample_test` of several collections of sets, by their names."""
+    """Applies `describe_sets` and `two_sample_test` to several named collections of sets."""
     data = _Data(held_out, train)
     return {
         name: _describe(np.asarray(sets, bool), data, tags, concepts)
@@ -168,16 +172,16 @@ def compare_sets(
 def commonest_pairs(
     data: np.ndarray, drawn: np.ndarray, *, num: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How often pairs of the commonest tags are in a set together.
+    """Computes the shares of sets that hold each pair of the commonest tags.
 
     Args:
       data: `[N, V]` boolean.
       drawn: `[M, V]` boolean, samples.
-      num: how many tags.
+      num: T, the number of tags.
 
     Returns:
-      (their columns `[T]`, the share of `data` with both tags `[T, T]`, that of `drawn`); zeros on
-      the diagonals.
+      (the tags' columns `[T]`, the share of `data` with both tags `[T, T]`, that of `drawn`); zeros
+      on the diagonals.
     """
     columns = np.argsort(-data.sum(axis=0, dtype=np.float32))[:num]
     in_data, in_drawn = (_pair_counts(sets[:, columns]) / len(sets) for sets in (data, drawn))
@@ -245,7 +249,7 @@ def _lift(num_sets: int, counts: np.ndarray, data: _Data, tags: Sequence[str]) -
 
 
 def _absent(pairs: np.ndarray, where: np.ndarray, weight: np.ndarray, tags: Sequence[str]) -> dict:
-    """Which of some pairs have no count elsewhere, those of most weight named; all `[V, V]`."""
+    """Describes the pairs with no count in `where`, listing those of most weight; all `[V, V]`."""
     absent = pairs & (where == 0)
     columns = zip(*_top_pairs(np.where(absent, weight, 0), least=1, most=_NAMED), strict=True)
     return {
@@ -256,7 +260,7 @@ def _absent(pairs: np.ndarray, where: np.ndarray, weight: np.ndarray, tags: Sequ
 
 
 def _pair_counts(sets: np.ndarray) -> np.ndarray:
-    """`[V, V]` how many of boolean sets `[N, V]` have both tags, on the diagonal one tag."""
+    """Counts the boolean sets `[N, V]` with both tags, `[V, V]`; with one tag on the diagonal."""
     zero = np.zeros((sets.shape[1], sets.shape[1]), np.float32)  # Exact up to 16 million.
     return sum((block.T @ block for block in _blocks(sets)), start=zero)
 
@@ -267,14 +271,14 @@ def _blocks(sets: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _top_pairs(counts: np.ndarray, *, least: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both columns of the pairs of largest counts `[V, V]`."""
+    """Returns (first columns, second columns) of the pairs with the largest counts `[V, V]`."""
     first, second = np.nonzero(counts >= least)
     order = np.argsort(-counts[first, second], kind="stable")[:most]
     return first[order], second[order]
 
 
 def _keys(sets: np.ndarray) -> np.ndarray:
-    """Each row as one value that can be sorted `[N]`."""
+    """Packs each row into one sortable value, `[N]`."""
     packed = np.packbits(sets, axis=1)
     return packed.view(f"S{packed.shape[1]}")[:, 0]
 

@@ -1,4 +1,4 @@
-"""What a run's folder keeps of an evaluation, and whether that answers what is asked now."""
+"""Finds a saved evaluation in a run's folder, if it is of the same parameters and settings."""
 
 import hashlib
 from pathlib import Path
@@ -15,18 +15,18 @@ from jaxvae.storage.atomic_files import read_json
 
 
 def evaluation_path(folder: Path, split: str) -> Path:
-    """Returns the file in a run's folder that keeps the evaluation on a split."""
+    """Returns the path of a run's saved evaluation on a split."""
     return folder / f"evaluation_{split}.json"
 
 
 def question(run: Run, *, split: str, num_importance_samples: int, seed: int) -> dict[str, Any]:
-    """Returns all that an evaluation depends on but the run's rows, which never change.
+    """Returns everything an evaluation depends on, except the run's rows, which never change.
 
     Args:
-        run: whose parameters are judged.
+        run: the run to evaluate.
         split: "train", "val" or "test".
-        num_importance_samples: draws a row for the likelihood.
-        seed: of every draw.
+        num_importance_samples: importance samples per row for the likelihood.
+        seed: seed of every draw.
     """
     return {
         "split": split,
@@ -42,9 +42,9 @@ def question(run: Run, *, split: str, num_importance_samples: int, seed: int) ->
 def saved_evaluation(
     run: Run, *, split: str, num_importance_samples: int, seed: int
 ) -> dict[str, Any] | None:
-    """Returns the kept evaluation of these very parameters, None where there is none.
+    """Returns the saved evaluation of these parameters and settings, None if there is none.
 
-    One that is damaged, or can't be read now, is none: it can be made again.
+    A damaged or unreadable one counts as missing, since it can be computed again.
 
     Args:
         run: as in `question`.
@@ -52,13 +52,13 @@ def saved_evaluation(
         num_importance_samples: as in `question`.
         seed: as in `question`.
     """
-    asked = question(run, split=split, num_importance_samples=num_importance_samples, seed=seed)
+    current = question(run, split=split, num_importance_samples=num_importance_samples, seed=seed)
     try:
-        kept = read_json(evaluation_path(run.folder, split))
+        saved = read_json(evaluation_path(run.folder, split))
     except InputError:
         return None
-    same = all(name in kept and kept[name] == value for name, value in asked.items())
-    return kept if same else None
+    same = all(name in saved and saved[name] == value for name, value in current.items())
+    return saved if same else None
 
 
 def _digest(network: TrainedModel) -> str:

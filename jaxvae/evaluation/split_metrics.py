@@ -1,6 +1,6 @@
-"""How good a model is on a split: the original's metrics over the whole split, latent health.
+"""Metrics of a model on a whole split: the original's metrics, silhouette, posterior collapse.
 
-Everything here is numpy on what one compiled pass returned.
+Everything here is numpy on the results of one compiled pass.
 """
 
 import numpy as np
@@ -10,17 +10,17 @@ from jaxvae.evaluation.baselines import Independent
 from jaxvae.evaluation.streaming_metrics import SplitMetrics
 
 COLLAPSE_NATS = 1.0
-"""Aggregate information I(x; z) under which a model has collapsed."""
+"""Aggregate information I(x; z), in nats, under which a model has collapsed."""
 SILHOUETTE_ROWS = 2000
-"""Rows whose silhouette is taken, from the first."""
+"""Number of rows, from the first, whose silhouette is computed."""
 _INFORMATION_ROWS = 5000
 
 
 def split_metrics(total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> dict:
-    """Every metric that validation logs, by name without the split's prefix.
+    """Returns every metric that validation logs, by name without the split's prefix.
 
     Args:
-      total: sums of the pass.
+      total: the pass's sums.
       mean: `[N, L]` posterior means.
       rows: `[N, K]` the split's rows.
     """
@@ -30,9 +30,10 @@ def split_metrics(total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> di
 def silhouette(mean: np.ndarray, rows: np.ndarray) -> float | None:
     """Silhouette of posterior means labelled by each row's first tag (Rousseeuw 1987).
 
-    Over the first 2,000 rows, since its cost is quadratic. None where it is undefined: fewer than
-    two labels, or as many labels as rows. Not scikit-learn's, whose import takes as long as all
-    else before the first epoch, and whose BLAS threads spin on into the next one.
+    Only the first 2,000 rows are used, since the cost is quadratic. The silhouette is None if it is
+    undefined: fewer than two labels, or as many labels as rows. scikit-learn's is not used: its
+    import takes as long as everything else before the first epoch, and its BLAS threads keep
+    spinning into the next one.
 
     Args:
       mean: `[N, L]`.
@@ -49,26 +50,26 @@ def silhouette(mean: np.ndarray, rows: np.ndarray) -> float | None:
     distances = np.sqrt(np.maximum(squares[:, None] + squares[None, :] - 2.0 * products, 0.0))
     np.fill_diagonal(distances, 0.0)
 
-    here = np.arange(len(label)), label
+    own_cluster = np.arange(len(label)), label
     sizes = np.bincount(label)
     sums = np.add.reduceat(distances, np.searchsorted(label, np.arange(len(labels))), axis=1)
-    within = sums[here] / np.maximum(sizes[label] - 1, 1)
-    others = sums / sizes[None, :]
-    others[here] = np.inf
-    nearest = others.min(axis=1)
+    within = sums[own_cluster] / np.maximum(sizes[label] - 1, 1)
+    between = sums / sizes[None, :]
+    between[own_cluster] = np.inf
+    nearest = between.min(axis=1)
     greater = np.maximum(within, nearest)
     scored = (sizes[label] > 1) & (greater > 0)
     return float(np.mean(np.where(scored, nearest - within, 0.0) / np.where(scored, greater, 1.0)))
 
 
 def independent_nll(rows: np.ndarray, train: np.ndarray, test) -> float:
-    """Nats per row of the test set under independent tags: what any model has to beat.
+    """Nats per test row under independent tags, a baseline that any model has to beat.
 
     Args:
       rows: `[N, K]`, padded with V.
-      train: positions of the training rows, whose tag frequencies are taken, with half a
-        pseudo-count either way.
-      test: `[M, V]`, boolean or as `incidence` gives them.
+      train: positions of the training rows, which give the tag frequencies, with half a
+        pseudo-count for each value.
+      test: `[M, V]`, boolean or as `to_csr` returns them.
     """
     counts = tag_counts(rows, test.shape[1], positions=train)
     independent = Independent.of_counts(counts, len(train))
@@ -84,16 +85,16 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
     Args:
       mean: `[N, L]`.
       logvar: `[N, L]`.
-      seed: of the draw of z.
+      seed: seed of the draw of z.
     """
     mean = np.asarray(mean, np.float64)[:_INFORMATION_ROWS]
     logvar = np.asarray(logvar, np.float64)[:_INFORMATION_ROWS]
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     z = mean + np.exp(0.5 * logvar) * noise
     precision = np.exp(-logvar)
-    # The squared distance, multiplied out into two matrix products.
+    # The squared distance, expanded into two matrix products.
     constant = (np.square(mean) * precision + logvar).sum(axis=1)
-    own = -0.5 * (np.square(noise) + logvar).sum(axis=1)
+    log_own = -0.5 * (np.square(noise) + logvar).sum(axis=1)
     total = 0.0
     for start in range(0, len(z), 500):
         block = z[start : start + 500]
@@ -101,12 +102,12 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
         log_density = -0.5 * (distance + constant[None, :])
         top = log_density.max(axis=1)
         aggregate = top + np.log(np.exp(log_density - top[:, None]).mean(axis=1))
-        total += float((own[start : start + 500] - aggregate).sum())
+        total += float((log_own[start : start + 500] - aggregate).sum())
     return total / len(z)
 
 
 def collapse_message(nats: float, *, kld_weight: float) -> str | None:
-    """Plain words for a model whose latent says nothing, None for one whose latent does."""
+    """Returns a warning if the posterior has collapsed, else None."""
     if nats >= COLLAPSE_NATS:
         return None
     advice = (
@@ -116,7 +117,7 @@ def collapse_message(nats: float, *, kld_weight: float) -> str | None:
         else "train longer, raise --config.trainer.optimizer.lr, or lower "
         f"--config.loss.kld_weight (now {kld_weight:g})"
     )
-    # A short run looks the same as a collapsed one; where beta is high there is no doubt.
+    # A short run looks like a collapsed one; with a high beta it is certainly collapsed.
     verdict = "has collapsed" if kld_weight > 1.0 else "has collapsed, or has not learned yet"
     return (
         f"The model {verdict}: z carries {nats:.2f} nats about a row (a useful latent carries "

@@ -1,7 +1,7 @@
-"""Sums and counts that become metrics once, at the end: exact however a split is batched.
+"""Metrics that accumulate sums and counts over batches: exact for any batch size.
 
-`from_batch` and `merge` run inside compiled programs; `compute` is for the host, on the fetched
-sums (`jax.device_get`), and costs no compilation.
+`from_batch` and `merge` run inside compiled programs; `compute` runs on the host, on the fetched
+sums (`jax.device_get`), without compilation.
 """
 
 import flax
@@ -13,7 +13,7 @@ from clu import metrics as clu_metrics
 ACTIVE_KL = 0.05
 """Nats of mean KL above which a latent unit counts as active."""
 ACTIVE_VARIANCE = 0.01
-"""Variance of posterior means above which a unit is active by Burda et al. (2016)."""
+"""Variance of posterior means above which a unit counts as active by Burda et al. (2016)."""
 
 
 @flax.struct.dataclass
@@ -46,7 +46,7 @@ class Losses(clu_metrics.Metric):
         )
 
     def merge(self, other: "Losses") -> "Losses":
-        """Both together."""
+        """Merges two accumulators."""
         return jax.tree.map(jnp.add, self, other)
 
     def compute(self) -> dict[str, float]:
@@ -75,7 +75,7 @@ class Reconstruction(clu_metrics.Metric):
         """Counts of a batch: `predicted` and `x` boolean `[B, V]`, `mask` `[B]`."""
         rows = mask[:, None]
 
-        # A batch's count fits float32 exactly; the split's sum may not fit int32.
+        # A batch's count is exact in float32; the split's sum may exceed int32.
         def count(cells):
             return jnp.sum((cells & rows).astype(jnp.float32))
 
@@ -87,7 +87,7 @@ class Reconstruction(clu_metrics.Metric):
         )
 
     def merge(self, other: "Reconstruction") -> "Reconstruction":
-        """Both together."""
+        """Merges two accumulators."""
         return jax.tree.map(jnp.add, self, other)
 
     def compute(self) -> dict[str, float]:
@@ -129,7 +129,7 @@ class Latent(clu_metrics.Metric):
         )
 
     def merge(self, other: "Latent") -> "Latent":
-        """Both together."""
+        """Merges two accumulators."""
         count = self.count + other.count
         divisor = jnp.maximum(count, 1.0)
         gap = other.mean - self.mean
@@ -167,7 +167,7 @@ class Latent(clu_metrics.Metric):
 
 @flax.struct.dataclass
 class SplitMetrics(clu_metrics.Metric):
-    """All that one pass over a split collects."""
+    """Losses, reconstruction counts and latent moments of one pass over a split."""
 
     losses: Losses
     reconstruction: Reconstruction
@@ -179,7 +179,7 @@ class SplitMetrics(clu_metrics.Metric):
         return cls(Losses.empty(), Reconstruction.empty(), Latent.empty(latent_dim))
 
     def merge(self, other: "SplitMetrics") -> "SplitMetrics":
-        """Both together."""
+        """Merges two accumulators."""
         return SplitMetrics(
             self.losses.merge(other.losses),
             self.reconstruction.merge(other.reconstruction),
@@ -187,6 +187,8 @@ class SplitMetrics(clu_metrics.Metric):
         )
 
     def compute(self) -> dict[str, float]:
-        """Every metric of the split under its logged name, without the split's prefix."""
-        parts = (self.losses, self.reconstruction, self.latent)
-        return {name: value for part in parts for name, value in part.compute().items()}
+        """Computes the split's metrics under their logged names, without the split's prefix."""
+        collectors = (self.losses, self.reconstruction, self.latent)
+        return {
+            name: value for collector in collectors for name, value in collector.compute().items()
+        }

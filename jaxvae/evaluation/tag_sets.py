@@ -1,4 +1,4 @@
-"""Collections of tag sets: how varied they are, and which tags occur together."""
+"""Statistics of collections of tag sets: diversity and co-occurrence."""
 
 import collections
 import itertools
@@ -10,12 +10,12 @@ _MOST_PAIRS = 10**8
 
 
 def diversity(sets) -> dict[str, float]:
-    """How varied tag sets are.
+    """Computes the diversity of tag sets.
 
     `entropy` (nats) and `gini_coefficient` are of the distribution over distinct sets.
 
     Args:
-      sets: `[N, V]`, boolean or as `incidence` gives them.
+      sets: `[N, V]`, boolean or as `to_csr` returns them.
     """
     from scipy.sparse import csr_matrix
 
@@ -37,31 +37,34 @@ def diversity(sets) -> dict[str, float]:
 
 
 def cooccurrence(sets, reference) -> dict[str, float | None]:
-    """Compares how often tags occur together in two collections of sets.
+    """Compares the co-occurrence of tags in two collections of sets.
 
-    The matrices `[V, V]` have counts of tags on their diagonal and of pairs beside it, as the
-    original's do; distributions are the matrices divided by their sums. They are kept sparse: of a
-    wide vocabulary's pairs few ever occur. None where a side is empty or constant, or where so many
-    pairs may occur that the matrix would not fit (an untrained model draws half of all tags).
+    The matrices `[V, V]` have counts of tags on their diagonal and of pairs off it, as the
+    original's do; distributions are the matrices divided by their sums. They are sparse, since few
+    of a wide vocabulary's pairs ever occur. Values are None if a side is empty or constant, or if
+    so many pairs may occur that the matrix would not fit (an untrained model draws half of all
+    tags).
 
     Args:
-      sets: `[N, V]`, decoded or sampled, boolean or as `incidence` gives them.
+      sets: `[N, V]`, decoded or sampled, boolean or as `to_csr` returns them.
       reference: `[M, V]`, data.
     """
     from scipy.sparse import csr_matrix
 
     names = ("cosine_similarity", "kl_divergence", "hellinger_distance", "pearson_correlation")
     values: tuple = (None,) * 4
-    p, q = (_pair_counts(csr_matrix(each, dtype=np.int32)) for each in (reference, sets))
+    p, q = (
+        _pair_counts(csr_matrix(collection, dtype=np.int32)) for collection in (reference, sets)
+    )
     total_p, total_q = int(p.sum()), int(q.sum())
     if total_p > 0 and total_q > 0:
         pq, pp, qq = (int(a.multiply(b).sum()) for a, b in ((p, q), (p, p), (q, q)))
-        # Sums of integers: a constant matrix has a variance of exactly zero.
+        # In integers, so that a constant matrix has a variance of exactly zero.
         cells = p.shape[0] ** 2
         variances = (cells * pp - total_p**2) * (cells * qq - total_q**2)
         covariance = cells * pq - total_p * total_q
         p, q = (p / total_p).tocoo(), q.tocsr() / total_q
-        # The original's floor under empty cells; without it the divergence would be infinite.
+        # The original's floor for empty cells; without it the divergence would be infinite.
         floor = 1e-10
         at_p = np.asarray(q[p.row, p.col]).ravel()
         values = (
@@ -74,7 +77,7 @@ def cooccurrence(sets, reference) -> dict[str, float | None]:
 
 
 def _pair_counts(matrix):
-    """How often two tags share a row, sparse `[V, V]`; nothing at all where it would not fit."""
+    """Counts the rows that two tags share, sparse `[V, V]`; all zero if it would not fit."""
     num_tags = matrix.shape[1]
     pairs = np.square(np.diff(matrix.indptr).astype(np.int64)).sum()
     if min(pairs, num_tags**2) > _MOST_PAIRS:
