@@ -1,4 +1,4 @@
-"""A trained model as files for others, and back: PyTorch, safetensors, ONNX, StableHLO, the Hub.
+"""Exports and imports trained models: PyTorch, safetensors, ONNX, StableHLO, the Hub.
 
 A new format is an entry in `formats.FORMATS`.
 """

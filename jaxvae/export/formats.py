@@ -1,4 +1,4 @@
-"""The formats a trained model is exported in: which files each is, written whole or not at all."""
+"""Export formats of a trained model, and the atomic writing of their files."""
 
 import os
 import shutil
@@ -26,43 +26,45 @@ FORMATS = {
     "stablehlo": ".stablehlo",
     "torch_module": "",
 }
-"""Each format and the ending of what it is written to; without one it is a folder."""
+"""The suffix of each format's file; "" for a format that is a folder."""
 
 
 def format_of(output: str | Path, name: str | None) -> str:
-    """The format to write, checked against the output's ending.
+    """Returns the format to write, checked against the output's suffix.
 
     Args:
-      output: what is to be written.
-      name: one of `FORMATS`; None goes by the ending.
+      output: the file or folder to write.
+      name: one of `FORMATS`; None infers it from the suffix.
 
     Raises:
-      InputError: no such format, or an ending that is not the format's.
+      InputError: the format is unknown, or the suffix is not the format's.
     """
     ending = Path(output).suffix
     if name is None:
-        found = next((each for each, own in FORMATS.items() if own and own == ending), None)
-        if found is None:
-            known = ", ".join(own for own in FORMATS.values() if own)
+        match = next(
+            (kind for kind, suffix in FORMATS.items() if suffix and suffix == ending), None
+        )
+        if match is None:
+            endings = ", ".join(suffix for suffix in FORMATS.values() if suffix)
             raise InputError(
-                f"--output {output}: the name must end in {known}; or give --format torch_module "
+                f"--output {output}: the name must end in {endings}; or give --format torch_module "
                 f"for a folder"
             )
-        return found
+        return match
     if name not in FORMATS:
         raise InputError(
             f"--format {name}: must be one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}"
         )
-    own = FORMATS[name]
-    if own and ending != own:
-        raise InputError(f"--output {output}: the name must end in {own} for --format {name}")
-    if not own and ending in FORMATS.values() and ending:
+    suffix = FORMATS[name]
+    if suffix and ending != suffix:
+        raise InputError(f"--output {output}: the name must end in {suffix} for --format {name}")
+    if not suffix and ending in FORMATS.values() and ending:
         raise InputError(f"--output {output}: --format {name} is a folder; leave {ending} away")
     return name
 
 
 def check_place(output: Path, format_name: str) -> None:
-    """Raises InputError unless an output's folder is there, or an output that is one can be."""
+    """Raises InputError unless the output's parent folder exists and no file blocks the output."""
     if not output.parent.is_dir():
         what = "is no folder" if output.parent.exists() else "is not there; make it first"
         kind = "file" if FORMATS[format_name] else "folder"
@@ -81,23 +83,23 @@ def write(
     facts: dict[str, Any],
     probe: np.ndarray,
 ) -> tuple[list[Path], float]:
-    """Writes a model and computes with what was written.
+    """Writes a model in one format and compares the files' logits with the model's.
 
     Args:
-      output: a name with the format's ending, or a folder: see `format_of`.
+      output: a file name with the format's suffix, or a folder: see `format_of`.
       format_name: one of `FORMATS`.
       network: the model.
-      taxonomy: what the columns mean.
+      taxonomy: the meaning of the columns.
       config: the run's config, JSON-able.
-      facts: which checkpoint the parameters are, and of which epoch.
-      probe: `[N, V]` multi-hot rows to compare on.
+      facts: the parameters' checkpoint and epoch.
+      probe: `[N, V]` multi-hot rows for the comparison.
 
     Returns:
       (the files, the largest difference between their logits and the model's).
 
     Raises:
-      InputError: other files are there under these names, a package is missing, the disk refused,
-        or the files do not hold the model. Nothing is left of it then.
+      InputError: different files of these names exist, a package is missing, writing failed, or the
+        files do not hold the model. No new file is left behind then.
     """
     check_place(output, format_name)
     folder, stem = (output.parent, output.stem) if FORMATS[format_name] else (output, "model")
@@ -107,8 +109,8 @@ def write(
         if format_name == "safetensors":
             difference = _write_safetensors(path, network, probe=probe, **meaning)
         elif format_name == "onnx":
-            known = {key: str(value) for key, value in facts.items() if value is not None}
-            named = {"model_name": str(config.get("model_name", "vae")), **known}
+            stated = {key: str(value) for key, value in facts.items() if value is not None}
+            named = {"model_name": str(config.get("model_name", "vae")), **stated}
             difference = onnx_graphs.write_onnx(
                 _parts(path), network, taxonomy=taxonomy, facts=named, probe=probe
             )
@@ -126,8 +128,8 @@ def write(
 
 
 def _parts(path: Path) -> dict[str, Path]:
-    """`model.onnx` is `model.encoder.onnx` and its like."""
-    return {part: path.with_suffix(f".{part}{path.suffix}") for part in onnx_graphs.PARTS}
+    """Returns the files of a model's parts: `model.onnx` becomes `model.encoder.onnx` and so on."""
+    return {name: path.with_suffix(f".{name}{path.suffix}") for name in onnx_graphs.PARTS}
 
 
 def _write_safetensors(
@@ -144,14 +146,14 @@ def _write_safetensors(
 
 @contextmanager
 def _stage(folder: Path) -> Iterator[Path]:
-    """A folder beside the files to be, on their disk; in the end gone, and what was made for it."""
+    """Yields a temporary folder in `folder`; removes it at the end, and a new, empty `folder` too."""
     is_new = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=".export-", dir=folder.resolve()))
         try:
             yield stage
-        except InputError as error:  # names a file by where it was to be
+        except InputError as error:  # The message should name the final path.
             raise InputError(str(error).replace(str(stage), str(folder))) from error
         finally:
             shutil.rmtree(stage, ignore_errors=True)
@@ -161,11 +163,11 @@ def _stage(folder: Path) -> Iterator[Path]:
 
 
 def _move(stage: Path, folder: Path) -> list[Path]:
-    """Gives the files their names, unless one is taken by something else."""
-    pairs = [(each, folder / each.name) for each in sorted(stage.iterdir())]
-    for fresh, path in pairs:
-        if path.exists() and (path.is_dir() or path.read_bytes() != fresh.read_bytes()):
+    """Moves the staged files to their names; raises if a different file exists under one."""
+    pairs = [(file, folder / file.name) for file in sorted(stage.iterdir())]
+    for staged, path in pairs:
+        if path.exists() and (path.is_dir() or path.read_bytes() != staged.read_bytes()):
             raise InputError(f"{path}: exists already and is another; remove it or name another")
-    for fresh, path in pairs:
-        os.replace(fresh, path)
+    for staged, path in pairs:
+        os.replace(staged, path)
     return [path for _, path in pairs]

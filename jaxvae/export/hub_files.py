@@ -1,6 +1,6 @@
-"""A published model: the files of its repository on the Hub, written here and read with distrust.
+"""Writes the files of a published model, and reads them as untrusted input.
 
-Parameters as safetensors, config and taxonomy as JSON: nothing in it can run, and no row is in it.
+Parameters are safetensors, config and taxonomy JSON: the files hold no code and no rows.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from jaxvae.storage.atomic_files import write_json
 
 CONFIG, TAXONOMY, WEIGHTS = "config.json", "taxonomy.json", "model.safetensors"
 LIMITS = {CONFIG: 2**20, TAXONOMY: 2**26, WEIGHTS: MAX_READ}
-"""Files that make the model, in the order they are looked at, and the most bytes of each."""
+"""The model's files, in the order they are read, and the size limit of each in bytes."""
 _FORMAT = 1
 _TEXTS = (("model_name",), ("data", "dataset_name"), ("data", "aspect_column"))
 
@@ -38,14 +38,14 @@ def write_model_files(
     """Writes the files that `read_model_files` reads.
 
     Args:
-      folder: exists.
+      folder: an existing folder.
       network: the model.
-      taxonomy: what its columns mean.
-      config: the run's config; of local paths only the last part is written.
-      facts: which checkpoint the parameters are, and of which epoch.
+      taxonomy: the meaning of its columns.
+      config: the run's config; local paths are reduced to file names.
+      facts: the parameters' checkpoint and epoch.
 
     Raises:
-      InputError: the disk refused.
+      InputError: writing failed.
     """
     write_safetensors(
         folder / WEIGHTS, model_files.to_state_dict(network.params, network.batch_stats)
@@ -64,8 +64,8 @@ def write_model_files(
 
 
 def sizes(network: trained.TrainedModel) -> dict[str, Any]:
-    """The network's own part of a config's `model`."""
-    found = {
+    """Returns the fields of a config's `model` that follow from the network's parameters."""
+    fields = {
         "latent_dim": network.latent_dim,
         "hidden_dim": network.hidden_dims[0],
         "hidden_dims": list(network.hidden_dims) if len(network.hidden_dims) > 1 else [],
@@ -74,12 +74,12 @@ def sizes(network: trained.TrainedModel) -> dict[str, Any]:
         "prior": network.prior,
     }
     if network.prior in ("mixture", "vamp"):
-        found["prior_components"] = len(network.params["prior"]["logits"])
-    return found
+        fields["prior_components"] = len(network.params["prior"]["logits"])
+    return fields
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """A config that names local files by their last part alone: folders are nobody's business."""
+    """Replaces local paths in a config by file names, to avoid leaking directories."""
     data = dict(config.get("data", {}))
     source = data.get("dataset_name")
     if isinstance(source, str) and is_local(source):
@@ -90,7 +90,7 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_local(dataset_name: str) -> bool:
-    """Whether a data set is a file rather than the embedded corpus or one on the Hub."""
+    """Tests whether a data set is a file, rather than the embedded corpus or one on the Hub."""
     path = Path(dataset_name)
     if dataset_name.startswith("~"):
         return True
@@ -98,7 +98,7 @@ def is_local(dataset_name: str) -> bool:
 
 
 def is_published(folder: Path) -> bool:
-    """Whether a folder holds a published model, rather than a run."""
+    """Tests whether a folder holds a published model, rather than a run."""
     try:
         return _read_json(folder / CONFIG).get("library_name") == "jaxvae"
     except InputError:
@@ -108,11 +108,11 @@ def is_published(folder: Path) -> bool:
 def read_model_files(
     folder: Path, name: str
 ) -> tuple[trained.TrainedModel, Taxonomy, dict[str, Any], dict[str, Any]]:
-    """Reads a published model; nothing in the files is believed before it is checked.
+    """Reads a published model; everything in the files is checked before it is used.
 
     Args:
-      folder: where the files are.
-      name: what messages call it.
+      folder: the files' folder.
+      name: the model's name in messages.
 
     Returns:
       (network, taxonomy, the run's config, facts: its checkpoint and epoch).
@@ -134,17 +134,17 @@ def read_model_files(
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     network = trained.rebuild_model(*model_files.from_layers(layers))
-    wrong = [key for key, own in sizes(network).items() if config["model"].get(key, own) != own]
+    wrong = [key for key, size in sizes(network).items() if config["model"].get(key, size) != size]
     if wrong:
         raise InputError(f"{name}: {CONFIG} says another {', '.join(wrong)} than {WEIGHTS} has")
     return network, taxonomy, config, {key: content.get(key) for key in ("checkpoint", "epoch")}
 
 
 def read_config(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The whole of `config.json`, and the run's config in it, checked as far as it is used.
+    """Returns the contents of `config.json` and the run's config in it, with used fields checked.
 
     Raises:
-      InputError: it is missing, damaged, or not a published model's.
+      InputError: the file is missing, damaged, or not a published model's.
     """
     content = _read_json(folder / CONFIG)
     if content.get("library_name") != "jaxvae":
@@ -183,10 +183,10 @@ _CHECKPOINTS = ("best", "last", "exported", "imported")
 
 
 def read_taxonomy(folder: Path, content: dict[str, Any], name: str) -> Taxonomy:
-    """The taxonomy, which must be the one that `config.json` was written with.
+    """Reads the taxonomy, which must be the one that `config.json` was written with.
 
     Raises:
-      InputError: it is missing, damaged or another, or would play tricks with a terminal.
+      InputError: the taxonomy is missing, damaged or another, or holds control characters.
     """
     taxonomy = Taxonomy.load(folder / TAXONOMY)
     if taxonomy.digest != content.get("taxonomy_digest"):
@@ -198,7 +198,7 @@ def read_taxonomy(folder: Path, content: dict[str, Any], name: str) -> Taxonomy:
 
 
 def largest_weights(config: dict[str, Any], num_tags: int) -> int:
-    """The most bytes that `model.safetensors` of such a config can have, or a little more."""
+    """Returns an upper bound, in bytes, of the size of `model.safetensors` for such a config."""
     model, widths = config["model"], _widths(config)
     latent = model["latent_dim"]
     products = num_tags * widths[0] + 2 * latent * widths[-1]
@@ -210,7 +210,7 @@ def largest_weights(config: dict[str, Any], num_tags: int) -> int:
         components = model.get("prior_components")
         components = components if type(components) is int and components > 0 else 1
         numbers += components * (max(num_tags, 2 * latent) + 1)
-    return min(MAX_READ, 8 * numbers + 2**20)  # 8: float64, should it be that
+    return min(MAX_READ, 8 * numbers + 2**20)  # 8 bytes: the numbers may be float64.
 
 
 def _widths(config: dict[str, Any]) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
-"""Published models on the Hugging Face Hub: fetched into its cache, and uploaded.
+"""Fetches published models from the Hugging Face Hub into its cache, and uploads models.
 
-Which files are fetched is decided here and not by the repository, each only once its size is known
-to be possible. Tokens are the library's own business: HF_TOKEN, or `hf auth login`.
+The list of files to fetch is fixed here, not by the repository, and a file is fetched only after
+its size has been checked. The library handles tokens: HF_TOKEN, or `hf auth login`.
 """
 
 import re
@@ -20,12 +20,12 @@ _LOGIN = "log in (hf auth login, or HF_TOKEN)"
 
 
 def is_address(path: object) -> bool:
-    """Whether something is the address of a model on the Hub: it begins with `hf://`."""
+    """Tests whether a path is the address of a model on the Hub: it begins with `hf://`."""
     return isinstance(path, str) and path.startswith(PREFIX)
 
 
 def refuse_published(path: str, command: str) -> None:
-    """Raises InputError for a published model, by address or folder, where a run is needed."""
+    """Raises InputError if a path is a published model, by address or folder, and not a run."""
     if is_address(path) or hub_files.is_published(user_path(path)):
         raise InputError(
             f"{path}: {command} reads a run's folder; a published model has neither rows nor "
@@ -34,33 +34,33 @@ def refuse_published(path: str, command: str) -> None:
 
 
 def check_repository(name: str) -> None:
-    """Raises InputError unless `name` can be a repository's, "user/name"."""
+    """Raises InputError unless `name` is a valid repository name, "user/name"."""
     if not _REPOSITORY.fullmatch(name) or ".." in name or "--" in name or len(name) > 96:
         raise InputError(f"{name[:100]!r}: a repository on the Hub is named user/name")
 
 
 def check_revision(revision: str) -> None:
-    """Raises InputError unless `revision` can be a branch, a tag or a commit."""
+    """Raises InputError unless `revision` is a valid name of a branch, a tag or a commit."""
     if not _REVISION.fullmatch(revision) or {".", ".."} & set(revision.split("/")):
         raise InputError(f"{revision[:100]!r}: not a branch, a tag or a commit")
 
 
 def fetch(address: str) -> tuple[Path, str]:
-    """Puts a published model's files into the Hub's cache.
+    """Downloads a published model's files into the Hub's cache.
 
     Args:
-      address: `hf://user/name`, or with `@` and a branch, tag or commit behind it.
+      address: `hf://user/name`, optionally followed by `@` and a branch, tag or commit.
 
     Returns:
-      (the folder they are in, the commit they are of).
+      (the files' folder, their commit).
 
     Raises:
-      InputError: the address is none, there is no such repository or revision or it may not be
-        read, it is no jaxvae model, or the Hub is out of reach and the files are not in the cache.
+      InputError: the address is invalid, the repository or revision does not exist or may not be
+        read, it is not a jaxvae model, or the Hub is unreachable and the files are not cached.
     """
-    repository, at, revision = address.removeprefix(PREFIX).partition("@")
+    repository, separator, revision = address.removeprefix(PREFIX).partition("@")
     check_repository(repository)
-    if at:
+    if separator:
         check_revision(revision)
     hub = _import_hub()
     offline = bool(hub.constants.HF_HUB_OFFLINE)
@@ -70,7 +70,7 @@ def fetch(address: str) -> tuple[Path, str]:
             return _fetch(hub, repository, revision or "main", address, local=bool(trouble))
         except InputError:
             raise
-        except Exception as error:  # the library lets its HTTP client's through
+        except Exception as error:  # Includes exceptions of the library's HTTP client.
             reason = _explain(hub, error, repository, revision, trouble)
             raise InputError(f"cannot load {address}: {reason}") from error
 
@@ -84,15 +84,15 @@ def _fetch(hub, repository: str, revision: str, address: str, *, local: bool) ->
                 hub.hf_hub_url(repository, name, revision=revision)
             ).size
             if size is None or size > limits[name]:
-                shown = "unknown" if size is None else f"{size:,} bytes"
+                stated = "unknown" if size is None else f"{size:,} bytes"
                 raise InputError(
-                    f"cannot load {address}: the size of {name} is {shown}; a model of its config "
+                    f"cannot load {address}: the size of {name} is {stated}; a model of its config "
                     f"has at most {limits[name]:,}"
                 )
         path = Path(
             hub.hf_hub_download(repository, name, revision=revision, local_files_only=local)
         )
-        # The branch once, which the cache remembers; then the commit it was, for every file.
+        # The first file resolves the branch to its commit; all other files come from that commit.
         folder, revision = path.parent, path.parent.name
         if not _COMMIT.fullmatch(revision):
             raise InputError(f"cannot load {address}: the Hub names no commit")
@@ -105,19 +105,19 @@ def _fetch(hub, repository: str, revision: str, address: str, *, local: bool) ->
 
 
 def upload(folder: Path, repository: str, *, private: bool, revision: str | None) -> str:
-    """Makes a repository where it is missing and commits a folder's files to it.
+    """Commits a folder's files to a repository, which is created if missing.
 
     Args:
-      folder: as `publish.write_folder` leaves it.
+      folder: a folder written by `publish.write_folder`.
       repository: "user/name".
-      private: whether a new one is private; of an old one it must be so already.
-      revision: the branch, made where it is missing; None is the main one.
+      private: make a new repository private; an existing one must then be private already.
+      revision: the branch, created if missing; None is the main one.
 
     Returns:
       The commit.
 
     Raises:
-      InputError: the Hub is out of reach or refuses.
+      InputError: the Hub is unreachable or refuses.
     """
     check_repository(repository)
     if revision is not None:
@@ -140,7 +140,7 @@ def upload(folder: Path, repository: str, *, private: bool, revision: str | None
                 folder_path=folder,
                 revision=revision,
                 commit_message="The model, its card and its pictures",
-                delete_patterns=["*.png", "metrics.json"],  # of an earlier one
+                delete_patterns=["*.png", "metrics.json"],  # of an earlier upload
             )
         except InputError:
             raise
@@ -154,12 +154,12 @@ def _import_hub():
     import huggingface_hub
     from huggingface_hub import constants, errors
 
-    del constants, errors  # which the package imports late
+    del constants, errors  # Imported because the package loads these submodules lazily.
     return huggingface_hub
 
 
 def _explain(hub, error: Exception, repository: str, revision: str | None, trouble: str) -> str:
-    """What went wrong, on one line, and what to do."""
+    """Explains an error of the Hub on one line, with a remedy."""
     errors = hub.errors
     if isinstance(error, errors.LocalEntryNotFoundError):
         return f"{trouble or one_line(error)}, and it is not in the cache"

@@ -1,4 +1,4 @@
-"""A trained model as files for others: `.pth`, `.safetensors`, and what they need beside them."""
+"""Writes and reads a trained model as `.pth` or `.safetensors`, with a `.json` sidecar."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from jaxvae.storage.atomic_files import write_json
 
 _STATISTICS = ("mean", "var", "count")
 _TOLERANCE = 1e-4
-"""Largest difference, relative to the largest logit, that float32 rounding explains."""
+"""Largest difference, relative to the largest logit, that float32 rounding can cause."""
 
 
 def write_model(
@@ -29,24 +29,24 @@ def write_model(
     config: dict,
     probe: np.ndarray,
 ) -> float:
-    """Writes `path` (.pth), the same tensors as .safetensors, and a .json with what they mean.
+    """Writes `path` (.pth), the same tensors as .safetensors, and the .json sidecar.
 
-    The `.pth` is read again and its logits, computed by numpy from the file's own tensors, are
+    The `.pth` is read back and its logits, computed by numpy from the file's own tensors, are
     compared with the model's.
 
     Args:
-      path: ends in `.pth`; the other two get its name with their own endings.
+      path: ends in `.pth`; the other two files get the same stem with their own suffixes.
       params: nested dictionary of arrays.
       batch_stats: nested dictionary of arrays, `{}` without batch norm.
-      taxonomy: what the columns mean.
+      taxonomy: the meaning of the columns.
       config: the run's config, JSON-able.
-      probe: `[N, V]` multi-hot rows to compare on.
+      probe: `[N, V]` multi-hot rows for the comparison.
 
     Returns:
       The largest difference between the logits.
 
     Raises:
-      InputError: the disk refused, or the file does not hold the model.
+      InputError: writing failed, or the file does not hold the model.
     """
     tensors = to_state_dict(params, batch_stats)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def write_model(
 
 
 def write_sidecar(path: Path, *, taxonomy: Taxonomy, config: dict) -> None:
-    """Writes the `.json` that says what the columns beside it mean, and the run's config."""
+    """Writes the `.json` sidecar: the taxonomy of the columns, and the run's config."""
     meaning = {
         "taxonomy": taxonomy.to_mapping(),
         "taxonomy_digest": taxonomy.digest,
@@ -68,10 +68,10 @@ def write_sidecar(path: Path, *, taxonomy: Taxonomy, config: dict) -> None:
 
 
 def check_logits(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference between a written file's numbers and the model's.
+    """Returns the largest difference between a written file's logits and the model's.
 
     Raises:
-      InputError: it is more than float32 rounding explains.
+      InputError: the difference is larger than float32 rounding can cause.
     """
     difference = float(np.abs(found - expected).max())
     if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
@@ -80,17 +80,17 @@ def check_logits(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxonomy, dict]:
-    """Reads a `.pth` or `.safetensors` of the model's architecture, by whomever it was saved.
+    """Reads a `.pth` or `.safetensors` of this model's architecture, whichever program saved it.
 
     Args:
       path: the file.
-      taxonomy_path: what the columns mean; None takes the `.json` beside the file.
+      taxonomy_path: the taxonomy of the columns; None takes the `.json` sidecar's.
 
     Returns:
-      (params, batch_stats, taxonomy, config found beside the file or `{}`).
+      (params, batch_stats, taxonomy, config of the sidecar or `{}`).
 
     Raises:
-      InputError: not such a file, no taxonomy, or one of another width.
+      InputError: the file is not such a model, or there is no taxonomy of its width.
     """
     if kind := stand_in(path):
         raise InputError(f"{path} is {kind}")
@@ -129,7 +129,7 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
 
 
 def from_layers(layers: dict) -> tuple[dict, dict]:
-    """Parameters and running statistics of layers as `torch_file.from_torch` returns them."""
+    """Splits layers, as `from_torch` returns them, into parameters and running statistics."""
     params: dict = {}
     batch_stats: dict = {}
     for layer, arrays in layers.items():
@@ -151,7 +151,7 @@ def _read_sidecar(path: Path) -> dict:
 
 
 def to_state_dict(params: dict, batch_stats: dict) -> dict[str, np.ndarray]:
-    """Parameters under the names and in the layout of the exported files."""
+    """Converts parameters to the names and the layout of the exported files."""
     return pth.to_torch(_layers(untie_weights(params), batch_stats))
 
 
@@ -166,7 +166,7 @@ def _layers(params: dict, batch_stats: dict) -> dict:
 
 
 def reference_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    """The forward pass as PyTorch would do it with a state dict: a second opinion on a file."""
+    """Computes the logits of a state dict in numpy as PyTorch would, to check an exported file."""
 
     def linear(name, h):
         return h @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]

@@ -1,7 +1,7 @@
-"""A trained model as ONNX graphs: encoder, decoder, and what makes latent vectors of noise.
+"""Exports a model as three ONNX graphs: encoder, decoder, and prior (noise to latent vectors).
 
-Built node by node from the parameters, so neither torch nor TensorFlow is needed. Three graphs and
-not one, because a runtime wants every input of a graph: whoever decodes has no rows to give.
+The graphs are built node by node from the parameters, so neither torch nor TensorFlow is needed.
+They are three because ONNX runtimes require every graph input, even if one only decodes.
 """
 
 import json
@@ -19,7 +19,7 @@ from jaxvae.models.trained import TrainedModel
 
 PARTS = ("encoder", "decoder", "prior")
 _OPSET = 17
-"""The first with layer normalisation; every runtime of the last years reads it."""
+"""The first opset with layer normalisation; every recent runtime reads it."""
 _IR_VERSION = 8
 _MAX_BYTES = 2**31 - 2**20
 _EPSILON = 1e-5
@@ -33,7 +33,7 @@ def write_onnx(
     facts: dict[str, str],
     probe: np.ndarray,
 ) -> float:
-    """Writes the graphs, checks them, and computes with what was written.
+    """Writes the graphs, checks them, and compares their logits with the model's.
 
     Encoder: `x` float32 `[batch, V]`, multi-hot, to `mean` and `logvar`, `[batch, L]`. Decoder: `z`
     `[batch, L]` to `logits` `[batch, V]`. Prior: standard normal `noise` `[batch, L]`, with a
@@ -42,9 +42,9 @@ def write_onnx(
     Args:
       paths: a file for each of `PARTS`.
       network: the model.
-      taxonomy: what the columns mean; goes into each graph's metadata with `facts`.
+      taxonomy: the meaning of the columns; stored in each graph's metadata with `facts`.
       facts: more texts for the metadata.
-      probe: `[N, V]` multi-hot rows to compare on.
+      probe: `[N, V]` multi-hot rows for the comparison.
 
     Returns:
       The largest difference between the files' logits, by ONNX's own reference, and the model's.
@@ -61,22 +61,22 @@ def write_onnx(
     }
     tensors = model_files.to_state_dict(network.params, network.batch_stats)
     builders = {"encoder": _encoder, "decoder": _decoder, "prior": _prior}
-    for part in PARTS:
+    for name in PARTS:
         graph = _Graph(onnx)
-        builders[part](graph, tensors, network)
+        builders[name](graph, tensors, network)
         if sum(weight.ByteSize() for weight in graph.weights) > _MAX_BYTES:
             raise InputError(
-                f"{paths[part]}: over 2 GiB, more than an ONNX file may hold; "
+                f"{paths[name]}: over 2 GiB, more than an ONNX file may hold; "
                 f"--format safetensors holds it"
             )
-        model = graph.model(f"jaxvae_{part}")
+        model = graph.model(f"jaxvae_{name}")
         onnx.helper.set_model_props(model, metadata)
-        paths[part].write_bytes(model.SerializeToString(deterministic=True))
-        onnx.checker.check_model(str(paths[part]), full_check=True)
+        paths[name].write_bytes(model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(paths[name]), full_check=True)
 
     from onnx.reference import ReferenceEvaluator
 
-    encode, decode = (ReferenceEvaluator(str(paths[part])) for part in ("encoder", "decoder"))
+    encode, decode = (ReferenceEvaluator(str(paths[name])) for name in ("encoder", "decoder"))
     (mean,) = encode.run(["mean"], {"x": probe.astype(np.float32)})
     (logits,) = decode.run(["logits"], {"z": mean})
     expected = trained.reconstruction_logits(network, probe)
@@ -92,7 +92,7 @@ def _import_onnx():
 
 
 class _Graph:
-    """Nodes and weights of a graph that is being built."""
+    """Builder of a graph from nodes and weights."""
 
     def __init__(self, onnx):
         self._onnx = onnx
@@ -118,14 +118,14 @@ class _Graph:
         return name
 
     def node(self, op: str, inputs: list[str], output: str, **attributes) -> str:
-        made = self._onnx.helper.make_node(op, inputs, [output], name=f"{output}/{op}")
+        node = self._onnx.helper.make_node(op, inputs, [output], name=f"{output}/{op}")
         for key, value in attributes.items():
-            made.attribute.append(self._onnx.helper.make_attribute(key, value))
-        self._nodes.append(made)
+            node.attribute.append(self._onnx.helper.make_attribute(key, value))
+        self._nodes.append(node)
         return output
 
     def linear(self, x: str, output: str, weight: np.ndarray, bias: np.ndarray) -> str:
-        """`x` times `weight` [in, out], plus `bias`."""
+        """Adds the node `x` times `weight` [in, out], plus `bias`."""
         inputs = [x, self.weight(f"{output}.weight", weight), self.weight(f"{output}.bias", bias)]
         return self.node("Gemm", inputs, output)
 
@@ -160,14 +160,16 @@ def _through(graph: _Graph, tensors: dict, h: str, hidden: list[HiddenLayer]) ->
         h = graph.linear(h, layer, tensors[f"{layer}.weight"].T, tensors[f"{layer}.bias"])
         if f"{layer_norm}.weight" in tensors:
             names = [f"{layer_norm}.{kind}" for kind in ("weight", "bias")]
-            parts = [graph.weight(name, tensors[name]) for name in names]
-            h = graph.node("LayerNormalization", [h, *parts], layer_norm, axis=-1, epsilon=_EPSILON)
+            weights = [graph.weight(name, tensors[name]) for name in names]
+            h = graph.node(
+                "LayerNormalization", [h, *weights], layer_norm, axis=-1, epsilon=_EPSILON
+            )
         h = graph.node("Relu", [h], layer_norm.replace("ln", "relu"))
         if f"{batch_norm}.weight" in tensors:
             kinds = ("weight", "bias", "running_mean", "running_var")
             names = [f"{batch_norm}.{kind}" for kind in kinds]
-            parts = [graph.weight(name, tensors[name]) for name in names]
-            h = graph.node("BatchNormalization", [h, *parts], batch_norm, epsilon=_EPSILON)
+            weights = [graph.weight(name, tensors[name]) for name in names]
+            h = graph.node("BatchNormalization", [h, *weights], batch_norm, epsilon=_EPSILON)
     return h
 
 
@@ -192,11 +194,11 @@ def _mixture(graph: _Graph, network: TrainedModel, noise: str) -> None:
         "GreaterOrEqual", [uniform, graph.weight("edges", edges[None, :])], "passed"
     )
     integer = graph.node("Cast", [passed], "counted", to=7)
-    at = graph.node("ReduceSum", [integer, "one"], "component", keepdims=0)
+    component = graph.node("ReduceSum", [integer, "one"], "component", keepdims=0)
     deviation = np.exp(0.5 * logvar)
-    chosen = graph.node("Gather", [graph.weight("means", mean), at], "mean")
-    spread = graph.node("Gather", [graph.weight("deviations", deviation), at], "deviation")
-    graph.node("Add", [chosen, graph.node("Mul", [spread, noise], "spread")], "z")
+    mean_row = graph.node("Gather", [graph.weight("means", mean), component], "mean")
+    spread = graph.node("Gather", [graph.weight("deviations", deviation), component], "deviation")
+    graph.node("Add", [mean_row, graph.node("Mul", [spread, noise], "spread")], "z")
 
 
 def _flow(graph: _Graph, tensors: dict, noise: str) -> None:
@@ -204,15 +206,15 @@ def _flow(graph: _Graph, tensors: dict, noise: str) -> None:
     z = noise
     for layer in range(layers):
         moved = (np.arange(latent_dim) % 2 == layer % 2).astype(np.float32)
-        # Zeros in the weights do what the masks do: what moves is not looked at, the rest stays.
+        # Zeros in the weights replace the masks: moved dimensions are not read, others not changed.
         hidden = tensors["prior.hidden"][layer] * (1.0 - moved)[:, None]
         h = graph.linear(z, f"hidden{layer}", hidden, tensors["prior.hidden_bias"][layer])
         h = graph.node("Relu", [h], f"active{layer}")
         weight = tensors["prior.shift_and_scale"][layer]
         bias = tensors["prior.shift_and_scale_bias"][layer]
         shift, scale = (
-            graph.linear(h, f"{name}{layer}", weight[:, part] * moved, bias[part] * moved)
-            for name, part in (
+            graph.linear(h, f"{name}{layer}", weight[:, columns] * moved, bias[columns] * moved)
+            for name, columns in (
                 ("shift", slice(None, latent_dim)),
                 ("scale", slice(latent_dim, None)),
             )

@@ -1,4 +1,4 @@
-"""`.safetensors` files: tensors by name, with nothing in them that could run."""
+"""Writes and reads `.safetensors` files: tensors by name, without any code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +14,14 @@ _DTYPES = ("F64", "F32", "F16", "I64", "I32")
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes tensors; the file appears whole or not at all.
+    """Writes tensors to a file, atomically.
 
     Args:
       path: the file.
       tensors: contiguous arrays by name.
 
     Raises:
-      InputError: the disk refused.
+      InputError: writing failed.
     """
     from safetensors.numpy import save
 
@@ -34,14 +34,14 @@ def read_safetensors(path: Path, *, shapes: Mapping[str, tuple] | None = None) -
 
     Args:
       path: the file.
-      shapes: what some tensors must have, looked at before any is read; None in a shape is any
+      shapes: required shapes of some tensors, checked before any is read; None in a shape is any
         size.
 
     Returns:
       Arrays by name.
 
     Raises:
-      InputError: it is missing, damaged, too large, or a tensor is of another shape or type.
+      InputError: the file is missing, damaged or too large, or a tensor has another shape or type.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -53,8 +53,8 @@ def read_safetensors(path: Path, *, shapes: Mapping[str, tuple] | None = None) -
             if len(names) > MAX_TENSORS:
                 raise InputError(f"{path}: {len(names):,} tensors, which no model here has")
             for name in names:
-                part = file.get_slice(name)
-                _check(path, name, part.get_dtype(), tuple(part.get_shape()), shapes or {})
+                tensor = file.get_slice(name)
+                _check(path, name, tensor.get_dtype(), tuple(tensor.get_shape()), shapes or {})
             if missing := [name for name in shapes or {} if name not in names]:
                 raise InputError(f"{path}: lacks {', '.join(missing)}")
             return {name: file.get_tensor(name) for name in names}
@@ -65,16 +65,16 @@ def read_safetensors(path: Path, *, shapes: Mapping[str, tuple] | None = None) -
 
 
 def _check(path: Path, name: str, dtype: str, shape: tuple, shapes: Mapping[str, tuple]) -> None:
-    shown = name[:80]
+    label = name[:80]
     if dtype not in _DTYPES:
-        raise InputError(f"{path}: {shown!r} holds {dtype}; expected one of {', '.join(_DTYPES)}")
+        raise InputError(f"{path}: {label!r} holds {dtype}; expected one of {', '.join(_DTYPES)}")
     expected = shapes.get(name)
     if expected is not None and (
         len(expected) != len(shape)
-        or any(size not in (None, found) for size, found in zip(expected, shape, strict=True))
+        or any(size not in (None, actual) for size, actual in zip(expected, shape, strict=True))
     ):
-        wanted = ", ".join("any" if size is None else str(size) for size in expected)
+        listing = ", ".join("any" if size is None else str(size) for size in expected)
         raise InputError(
-            f"{path}: {shown} has the shape {list(shape)}; by its config and taxonomy it is "
-            f"[{wanted}]"
+            f"{path}: {label} has the shape {list(shape)}; by its config and taxonomy it is "
+            f"[{listing}]"
         )

@@ -1,7 +1,7 @@
-"""A trained model as serialised StableHLO: compiled anywhere by JAX, without this package.
+"""Exports a model as serialised StableHLO, which JAX compiles anywhere without this package.
 
-Encoder, decoder and prior are functions of their own with the parameters inside, for any batch
-size and for CPU, CUDA and TPU.
+Encoder, decoder and prior are separate functions that contain their parameters, for any batch size
+and for CPU, CUDA and TPU.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write_stablehlo(paths: dict[str, Path], network: TrainedModel, *, probe: np.ndarray) -> float:
-    """Writes the functions, reads them again and computes with them.
+    """Writes the functions, reads them back and compares their logits with the model's.
 
     Encoder: float32 `[batch, V]`, multi-hot, to (mean, logvar), `[batch, L]`. Decoder: `[batch, L]`
     to logits `[batch, V]`. Prior: standard normal noise `[batch, L]`, with a mixture or VampPrior
@@ -31,7 +31,7 @@ def write_stablehlo(paths: dict[str, Path], network: TrainedModel, *, probe: np.
     Args:
       paths: a file for each of `PARTS`.
       network: the model.
-      probe: `[N, V]` multi-hot rows to compare on.
+      probe: `[N, V]` multi-hot rows for the comparison.
 
     Returns:
       The largest difference between the files' logits and the model's.
@@ -43,13 +43,13 @@ def write_stablehlo(paths: dict[str, Path], network: TrainedModel, *, probe: np.
 
     _check_installed()
     scope = jax_export.SymbolicScope()
-    for part, (function, widths) in _functions(network).items():
+    for name, (function, widths) in _functions(network).items():
         batch = jax_export.symbolic_shape("batch", scope=scope)
         shapes = [jax.ShapeDtypeStruct((*batch, *width), jnp.float32) for width in widths]
         exported = jax_export.export(jax.jit(function), platforms=PLATFORMS)(*shapes)
-        paths[part].write_bytes(exported.serialize())
+        paths[name].write_bytes(exported.serialize())
     encode, decode = (
-        jax_export.deserialize(bytearray(paths[part].read_bytes())) for part in PARTS[:2]
+        jax_export.deserialize(bytearray(paths[name].read_bytes())) for name in PARTS[:2]
     )
     mean, _ = encode.call(jnp.asarray(probe, jnp.float32))
     expected = trained.reconstruction_logits(network, probe)
@@ -66,7 +66,7 @@ def _check_installed() -> None:
 
 
 def _functions(network: TrainedModel) -> dict[str, tuple[Callable, list[tuple[int, ...]]]]:
-    """Each part's function and the widths of its inputs behind the batch."""
+    """Returns each part's function and its inputs' shapes without the batch axis."""
     latent = (network.latent_dim,)
 
     def model():
@@ -90,7 +90,7 @@ def _mixture(network: TrainedModel) -> Callable:
     deviation, edges = np.exp(0.5 * logvar), trained.component_cdf(network)
 
     def draw(noise, uniform):
-        at = jnp.sum(uniform[:, None] >= edges[None, :], axis=1)
-        return jnp.asarray(mean)[at] + jnp.asarray(deviation)[at] * noise
+        component = jnp.sum(uniform[:, None] >= edges[None, :], axis=1)
+        return jnp.asarray(mean)[component] + jnp.asarray(deviation)[component] * noise
 
     return draw

@@ -1,6 +1,6 @@
-"""A trained model as a few lines of PyTorch: a `model.py` that needs torch and nothing else.
+"""Exports a trained model as PyTorch source: a short `model.py` that needs only torch.
 
-Only what the model has is written, so that the file can be read in one go.
+Only the parts that the model has are written, to keep the file easy to read.
 """
 
 from collections.abc import Sequence
@@ -199,12 +199,12 @@ def load(folder=None):
 
 
 def module_source(network: TrainedModel, *, name: str, tags: Sequence[str]) -> str:
-    """The text of `model.py`.
+    """Returns the text of `model.py`.
 
     Args:
       network: the model.
-      name: what it is called, for the first line.
-      tags: what its columns mean; one is in the example.
+      name: its name, for the first line.
+      tags: the tags of its columns; one is used in the example.
     """
     sizes = {}
     if network.prior == "flow":
@@ -228,7 +228,7 @@ def module_source(network: TrainedModel, *, name: str, tags: Sequence[str]) -> s
     model = _MODEL.format(
         layers=_layers(network),
         encoded="\n        h = ".join(_through(network, encoder_layers(depth), "x")),
-        further="".join(f"        h = {each}\n" for each in further),
+        further="".join(f"        h = {expression}\n" for expression in further),
         decoded=decoded,
         log_prior="self.prior.log_prob(z, self.encode)" if learned else "normal_log_prob(z)",
         draw="self.prior.draw(noise, self.encode, generator)" if learned else "noise",
@@ -239,24 +239,24 @@ def module_source(network: TrainedModel, *, name: str, tags: Sequence[str]) -> s
 
 
 def _widths(network: TrainedModel) -> list[str]:
-    """What the file calls the widths of the hidden layers, from the input inwards."""
+    """Names of the constants for the hidden layers' widths, from the input inwards."""
     return ["HIDDEN_DIM", *(f"HIDDEN_DIM_{k}" for k in range(2, len(network.hidden_dims) + 1))]
 
 
 def _layers(network: TrainedModel) -> str:
-    """One line for each layer, in the order of the state dict."""
+    """Source lines that define the layers, in the order of the state dict."""
 
     def hidden(layers: list[HiddenLayer], fan_in: str, widths: list[str]) -> dict[str, str]:
-        made = {}
+        modules = {}
         for (linear, layer_norm, batch_norm), width in zip(layers, widths, strict=True):
-            made[linear] = f"nn.Linear({fan_in}, {width})"
-            made[layer_norm] = f"nn.LayerNorm({width})"
-            made[batch_norm] = f"nn.BatchNorm1d({width})"
+            modules[linear] = f"nn.Linear({fan_in}, {width})"
+            modules[layer_norm] = f"nn.LayerNorm({width})"
+            modules[batch_norm] = f"nn.BatchNorm1d({width})"
             fan_in = width
-        return made
+        return modules
 
     widths = _widths(network)
-    made = {
+    definitions = {
         **hidden(encoder_layers(len(widths)), "NUM_TAGS", widths),
         "fc2_mu": f"nn.Linear({widths[-1]}, LATENT_DIM)",
         "fc2_logvar": f"nn.Linear({widths[-1]}, LATENT_DIM)",
@@ -265,22 +265,24 @@ def _layers(network: TrainedModel) -> str:
         "prior": f"{network.prior.capitalize()}()",
     }
     return "".join(
-        f"        self.{name} = {layer}\n" for name, layer in made.items() if name in network.params
+        f"        self.{name} = {layer}\n"
+        for name, layer in definitions.items()
+        if name in network.params
     )
 
 
 def _through(network: TrainedModel, hidden: list[HiddenLayer], given: str) -> list[str]:
-    """What each hidden layer makes of what it is given; the first of `given`, the others of h."""
-    found = []
+    """Expressions of the hidden layers' outputs: the first layer's input is `given`, then h."""
+    outputs = []
     for linear, layer_norm, batch_norm in hidden:
-        made = f"self.{linear}({given})"
-        made = f"self.{layer_norm}({made})" if network.use_layer_norm else made
-        made = f"torch.relu({made})"
-        found.append(f"self.{batch_norm}({made})" if network.use_batch_norm else made)
+        output = f"self.{linear}({given})"
+        output = f"self.{layer_norm}({output})" if network.use_layer_norm else output
+        output = f"torch.relu({output})"
+        outputs.append(f"self.{batch_norm}({output})" if network.use_batch_norm else output)
         given = "h"
-    return found
+    return outputs
 
 
 def _plain(text: str) -> str:
-    """A name that can stand in the file's text: nothing in it ends a string or a line."""
+    """Replaces characters of a name that could end a string or a line of the source."""
     return "".join(c if c.isalnum() or c in " -_.,:&'" else " " for c in text)[:80]

@@ -1,4 +1,4 @@
-"""The list of contents of a torch file, which is a pickle: what it says of a tensor; its writer."""
+"""Writes the pickle in a torch file that describes its tensors."""
 
 import struct
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ STORAGES = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where a tensor's elements lie.
+    """Location of a tensor's elements in a storage.
 
     Attributes:
         kind: a value of `STORAGES`.
         key: the number, as text, of the storage's record.
         numel: number of elements in the storage.
-        offset: of the tensor's first element, in elements.
+        offset: offset of the tensor's first element, in elements.
         shape: size of each dimension.
         stride: steps between neighbours along each dimension, in elements.
     """
@@ -40,11 +40,11 @@ class TensorEntry:
 
 
 def encode(entries: Mapping[str, TensorEntry], location: str) -> bytes:
-    """Writes the program, in pickle protocol 2, that makes an ordered dictionary of tensors.
+    """Encodes an ordered dictionary of tensors as a pickle, protocol 2.
 
     Args:
         entries: the tensors by name, in order.
-        location: the device that torch puts them on unless told otherwise.
+        location: the device on which torch puts them by default.
     """
     storage_names = {kind: name for name, kind in STORAGES.items()}
     memo: dict[bytes, int] = {}
@@ -71,11 +71,11 @@ def encode(entries: Mapping[str, TensorEntry], location: str) -> bytes:
         return b"(" + b"".join(map(whole, values)) + b"t"  # MARK, TUPLE
 
     # PROTO 2; EMPTY_TUPLE and REDUCE call the name before them.
-    parts = [b"\x80\x02", name("collections", "OrderedDict"), b")R("]
+    pieces = [b"\x80\x02", name("collections", "OrderedDict"), b")R("]
     for label, entry in entries.items():
-        parts += [text(label), name("torch._utils", "_rebuild_tensor_v2"), b"(("]
-        parts += [text("storage"), name("torch", storage_names[entry.kind]), text(entry.key)]
-        parts += [text(location), whole(entry.numel), b"tQ"]  # BINPERSID
-        parts += [whole(entry.offset), sizes(entry.shape), sizes(entry.stride), b"\x89"]  # False
-        parts += [name("collections", "OrderedDict"), b")RtR"]
-    return b"".join([*parts, b"u."])  # SETITEMS, STOP
+        pieces += [text(label), name("torch._utils", "_rebuild_tensor_v2"), b"(("]
+        pieces += [text("storage"), name("torch", storage_names[entry.kind]), text(entry.key)]
+        pieces += [text(location), whole(entry.numel), b"tQ"]  # BINPERSID
+        pieces += [whole(entry.offset), sizes(entry.shape), sizes(entry.stride), b"\x89"]  # False
+        pieces += [name("collections", "OrderedDict"), b")RtR"]
+    return b"".join([*pieces, b"u."])  # SETITEMS, STOP

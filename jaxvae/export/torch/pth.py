@@ -1,8 +1,8 @@
-"""Torch's `.pth` files, written and read with the standard library and numpy alone.
+"""Writes and reads torch's `.pth` files with only the standard library and numpy.
 
-Such a file is a zip archive of stored members: a pickle that lists tensors, and a record of raw
-numbers for each storage. Written files are the same byte for byte whenever their tensors are.
-Reading runs no code from the file, follows no path in it, and believes no size it claims.
+Such a file is a zip archive of uncompressed members: a pickle that lists tensors, and a record of
+raw numbers for each storage. Equal tensors give byte-identical files. Reading runs no code from the
+file, follows no path in it, and trusts no size it claims.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from jaxvae.export.torch.unpickler import MAX_BYTES, MAX_TENSORS, FormatError, d
 
 __all__ = ["from_torch", "read_pth", "to_torch", "write_pth"]
 
-MAX_WRITE = 2**32 - 2**20  # What zip can say without its 64-bit extension.
+MAX_WRITE = 2**32 - 2**20  # The limit of zip without its 64-bit extension.
 MAX_READ = 2**33
-# Tied and expanded tensors take more memory than disk, but no state dict is blown up by much.
+# Tied and expanded tensors take more memory than disk, but real state dicts grow only a little.
 MAX_GROWTH = 64
 SMALL = 2**26
 
@@ -47,21 +47,21 @@ Members = list[tuple[str, bytes | memoryview]]
 def write_pth(
     path: str | Path, tensors: Mapping[str, np.ndarray], *, _location: str = "cpu"
 ) -> None:
-    """Writes tensors as an ordered dictionary that torch loads, also mapped or weights only.
+    """Writes tensors as an ordered dictionary that torch loads, also with mmap or weights_only.
 
-    The file appears whole or not at all; an older one of that name is replaced.
+    The file is written atomically; an existing one of that name is replaced.
 
     Args:
         path: the file; its folder must exist.
         tensors: arrays of any shape by name, in order; floating point, integer or boolean.
 
     Raises:
-        InputError: a tensor's type or the total size is impossible, or the disk refuses.
+        InputError: a tensor's type or the total size is impossible, or writing failed.
     """
     path = Path(path)
     if not path.name:
         raise InputError(f"cannot write {str(path)!r}: it names no file")
-    # Before anything is copied: an array may claim more than there is memory.
+    # Checked before anything is copied: an array may be larger than memory.
     size = sum(np.asarray(value).nbytes + 2 * len(name) + 512 for name, value in tensors.items())
     if size > MAX_WRITE or len(tensors) > MAX_TENSORS:
         limit = f"{MAX_WRITE / 2**30:.0f} GiB or {MAX_TENSORS:,} tensors"
@@ -82,22 +82,23 @@ def write_pth(
         raise InputError(f"cannot write {path}: {reason}") from error
     finally:
         with contextlib.suppress(OSError, ValueError):
-            scratch.unlink(missing_ok=True)  # Gone already if it became the file.
+            scratch.unlink(missing_ok=True)  # Missing if it was renamed to the final file.
 
 
 def read_pth(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a state dict that torch or `write_pth` saved, on whatever device.
+    """Reads the tensors of a state dict that torch or `write_pth` saved, from any device.
 
     Args:
         path: a file in torch's zip format whose root is a dictionary of tensors, or one with such
             a dictionary under `state_dict`, `model_state_dict`, `model` or another usual name;
-            from the names of tensors wrappers' prefixes are cut.
+            wrappers' prefixes are stripped from the names of tensors.
 
     Returns:
-        Contiguous arrays of their own memory by name, in the file's order; bfloat16 as float32.
+        Contiguous arrays, each with its own memory, by name, in the file's order; bfloat16 as
+        float32.
 
     Raises:
-        InputError: the file is damaged, or holds anything but tensors; nothing in it was run.
+        InputError: the file is damaged, or holds anything but tensors; no code of it was run.
     """
     path = Path(path)
     try:
@@ -143,9 +144,9 @@ def _members(tensors: Mapping[str, np.ndarray], location: str) -> Members:
 
 
 def _write_zip(file: BinaryIO, members: Members) -> None:
-    """Writes a zip archive by hand: stored, dated alike, each member's content aligned."""
+    """Writes a zip archive by hand: uncompressed, with a fixed date and aligned contents."""
     listing, offset, identity = [], 0, hashlib.sha256()
-    # Generated, since the last member is a digest of those before it.
+    # The last member is a digest of those before it.
     for number in range(len(members) + 1):
         if number < len(members):
             name, content = members[number]
@@ -160,8 +161,8 @@ def _write_zip(file: BinaryIO, members: Members) -> None:
         local = struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, *common, len(extra))
         listed = (b"PK\x01\x02", 20, 20, *common, 0, 0, 0, 0, 0, offset)
         listing.append(struct.pack("<4s6H3I5H2I", *listed) + raw)
-        for part in (local, raw, extra, content):
-            offset += file.write(part)
+        for piece in (local, raw, extra, content):
+            offset += file.write(piece)
     directory = b"".join(listing)
     number = len(listing)
     end = (b"PK\x05\x06", 0, 0, number, number, len(directory), offset, 0)
@@ -192,8 +193,8 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
     if content.file_size > MAX_BYTES:
         raise FormatError(f"its list of contents is over {MAX_BYTES:,} bytes long")
     order = "little"
-    if said := members.get(f"{folder}/byteorder"):
-        order = archive.read(said)[:16].decode("ascii") if said.file_size < 16 else ""
+    if member := members.get(f"{folder}/byteorder"):
+        order = archive.read(member)[:16].decode("ascii") if member.file_size < 16 else ""
     if order not in ("little", "big"):
         raise FormatError("its byte order is neither little nor big")
     entries = find_tensors(decode(archive.read(content)))
@@ -212,14 +213,14 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
 
 
 def _dtype(kind: str) -> np.dtype:
-    """The type in memory; numpy has no bfloat16, and float32 holds each of its values."""
+    """Returns the type in memory: float32 for bfloat16, which numpy lacks; float32 is exact."""
     return np.dtype("f4" if kind == "bf16" else kind)
 
 
 def _read_storage(
     archive: zipfile.ZipFile, record: zipfile.ZipInfo | None, entry: TensorEntry, order: str
 ) -> np.ndarray:
-    """Returns a storage's elements [numel]; zipfile compares the checksum."""
+    """Returns a storage's elements [numel]; zipfile verifies the checksum."""
     on_disk = np.dtype({"bf16": "u2", "b1": "u1"}.get(entry.kind, entry.kind))
     on_disk = on_disk.newbyteorder("<" if order == "little" else ">")
     if record is None:
@@ -238,7 +239,7 @@ def _read_storage(
 
 
 def _lay_out(storage: np.ndarray, entry: TensorEntry) -> np.ndarray:
-    """Copies one tensor out of its storage; `decode` has checked that it lies inside."""
+    """Copies one tensor out of its storage; `decode` has checked its bounds."""
     if 0 in entry.shape:
         return np.zeros(entry.shape, _dtype(entry.kind))
     steps = [step * storage.itemsize for step in entry.stride]

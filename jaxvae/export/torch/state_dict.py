@@ -1,6 +1,6 @@
-"""The table of names: this package's layers and the state dict of the torch module they mirror.
+"""Converts between this package's layers and the state dict of the equivalent torch module.
 
-Torch keeps a linear map as [out, in] under `weight`; here it is [in, out] under `kernel`.
+Torch stores a linear map as [out, in] under `weight`; here it is [in, out] under `kernel`.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -20,8 +20,8 @@ _NORM = {
     "count": "num_batches_tracked",
 }
 _LAYER_NORM = {"scale": "weight", "bias": "bias"}
-# The priors' own arrays, under the same names in the same layout; by sizes as for layers, K
-# components, S layers, W hidden units and D = 2 L outputs of a flow.
+# The priors' arrays have the same names and layout in torch. Sizes are those of layers, K
+# components, and for a flow S layers, W hidden units and D = 2 L outputs.
 PRIORS = {
     "normal": {},
     "mixture": {"means": "KL", "logvars": "KL", "logits": "K"},
@@ -34,16 +34,16 @@ PRIORS = {
     },
 }
 
-# What wrappers put before the names of a module, and what they put inside names too.
+# Prefixes that wrappers add to a module's names, and words that they add anywhere in names.
 _WRAPPERS = ("model.", "module.", "vae.", "net.", "_module.", "_forward_module.")
 _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
 def _layers(depth: int) -> dict[str, tuple[str, ...]]:
-    """Every layer there may be, and the shape of its weight, by the names of sizes.
+    """Returns every possible layer with the shape of its weight, in names of sizes.
 
-    In the order in which the torch module defines its layers, and so lists its tensors. Sizes are V
-    (tags), L (latent units) and H (hidden units), of further hidden layers H2, H3, ...
+    The order is that in which the torch module defines its layers, and so lists its tensors. Sizes
+    are V (tags), L (latent units) and H (hidden units), for further hidden layers H2, H3, ...
     """
     widths = ["H", *(f"H{k}" for k in range(2, depth + 1))]
 
@@ -65,13 +65,13 @@ def _layers(depth: int) -> dict[str, tuple[str, ...]]:
 
 
 def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Returns the torch module's state dict, in its order.
+    """Converts parameters to the torch module's state dict, in its order.
 
     Args:
         params: layers `fc1 fc2_mu fc2_logvar fc3 fc4`, each with `kernel` [in, out] and `bias`
             [out]; with batch norm also `bn1 bn2`, each with `scale bias mean var` [H] and `count`;
             with layer norm `ln1 ln2`, each with `scale bias` [H]; with a learned prior `prior`;
-            with several hidden layers also theirs, as `hidden_layers` names them.
+            with several hidden layers also theirs, as `layer_names` names them.
 
     Returns:
         Contiguous float32 arrays under torch's names; the counts are int64 scalars.
@@ -92,7 +92,7 @@ def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.nda
 
 
 def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the layers that a torch module's state dict holds; the inverse of `to_torch`.
+    """Converts a torch module's state dict to layers; the inverse of `to_torch`.
 
     Args:
         tensors: arrays under torch's names, in any order; floats of any width.
@@ -118,7 +118,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndar
         else:
             dims = shapes[layer] if name == "kernel" else shapes[layer][:1]
             if layer == "prior":
-                dims = tuple(next(each[name] for each in PRIORS.values() if name in each))
+                dims = tuple(next(arrays[name] for arrays in PRIORS.values() if name in arrays))
             _check_sizes(torch_name, array, dims, sizes)
             array = _finite_float32(torch_name, array)
         layers.setdefault(layer, {})[name] = np.array(_turned(layer, array), order="C")
@@ -126,14 +126,14 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndar
 
 
 def cut_wrappers(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns tensors under the names that they have in the model alone.
+    """Strips the prefixes of wrappers from the names of tensors.
 
-    Wrappers put a word before the names of what they wrap, several of them one before the other:
-    `module.` of DataParallel, `_orig_mod.` of `torch.compile`, `model.` of a Lightning module. The
-    count of averages beside what AveragedModel wraps is left out.
+    Each wrapper puts a word before the names of the module it wraps: `module.` of DataParallel,
+    `_orig_mod.` of `torch.compile`, `model.` of a Lightning module. AveragedModel's own count of
+    averages is left out.
 
     Args:
-        tensors: anything under a state dict's names.
+        tensors: values of any kind under a state dict's names.
     """
     names = {name: name for name in tensors}
     for word in _INSIDE:
@@ -142,7 +142,7 @@ def cut_wrappers(tensors: Mapping[str, Any]) -> dict[str, Any]:
         names.pop("n_averaged", None)
     while prefix := _common_prefix(names.values()):
         names = {name: short.removeprefix(prefix) for name, short in names.items()}
-    if prefix := _one_model(names.values()):  # beside a loss's or a metric's own tensors
+    if prefix := _one_model(names.values()):  # next to tensors of a loss or a metric
         names = {name: short.removeprefix(prefix) for name, short in names.items()}
     if len(set(names.values())) < len(names):
         return dict(tensors)
@@ -150,14 +150,14 @@ def cut_wrappers(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _one_model(names: Collection[str]) -> str:
-    """Returns the prefix of the one first layer that there is, if that has one; or ""."""
+    """Returns the prefix of the only first layer among the names, or ""."""
     first = "fc1.weight"
     prefixes = [name.removesuffix(first) for name in names if name.endswith("." + first)]
     return prefixes[0] if len(prefixes) == 1 and first not in names else ""
 
 
 def _common_prefix(names: Collection[str]) -> str:
-    """Returns what all names begin with, up to the first layer's or of a known wrapper; or ""."""
+    """Returns the prefix of all names, if it is the first layer's or a known wrapper's; or ""."""
     first = "fc1.weight"
     prefixes = [name.removesuffix(first) for name in names if name.endswith("." + first)]
     for prefix in (*prefixes, *_WRAPPERS):
@@ -173,15 +173,20 @@ def _turned(layer: str, array: np.ndarray) -> np.ndarray:
 def _table(
     present: Iterable[str],
 ) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str, str]]]:
-    """Returns each layer's shape; and (layer, name here, torch's full name) for each array.
+    """Returns each layer's shape, and (layer, our name, torch's full name) for each array.
 
-    Norms, further hidden layers and the prior's arrays belong to them where `present` (names here
-    or torch's) has any.
+    Norms, further hidden layers and the prior's arrays are included if `present` (our names or
+    torch's) has any of them.
     """
     present = set(present)
     shapes = _layers(num_hidden_layers({name.partition(".")[0] for name in present}))
     prior = next(
-        (each for each in PRIORS.values() if any(f"prior.{name}" in present for name in each)), {}
+        (
+            arrays
+            for arrays in PRIORS.values()
+            if any(f"prior.{name}" in present for name in arrays)
+        ),
+        {},
     )
     if "prior.pseudo_inputs" in present:
         prior = PRIORS["vamp"]
@@ -206,24 +211,26 @@ def _check_names(
     extra = [name for name in present if name not in expected]
     if not missing and not extra:
         return
-    parts = [f"lacks {', '.join(missing)}"] if missing else []
+    faults = [f"lacks {', '.join(missing)}"] if missing else []
     if extra:
-        shown = ", ".join(f"{name[:80]!r}{did_you_mean(name[:80], missing)}" for name in extra[:8])
-        parts.append(f"has unknown {shown}{', ...' * (len(extra) > 8)}")
-    raise InputError(f"{where} {' and '.join(parts)}; expected layers {', '.join(layers)}")
+        listing = ", ".join(
+            f"{name[:80]!r}{did_you_mean(name[:80], missing)}" for name in extra[:8]
+        )
+        faults.append(f"has unknown {listing}{', ...' * (len(extra) > 8)}")
+    raise InputError(f"{where} {' and '.join(faults)}; expected layers {', '.join(layers)}")
 
 
 def _check_sizes(
     name: str, array: np.ndarray, dims: tuple[str, ...], sizes: dict[str, tuple[int, str]]
 ) -> None:
-    """Checks a tensor's shape against the sizes that earlier ones fixed, and notes new ones."""
+    """Checks a tensor's shape against the sizes of earlier tensors, and records new sizes."""
     if array.ndim != len(dims):
         raise InputError(f"{name} has {array.ndim} dimensions, expected {len(dims)}")
     for axis, (dim, size) in enumerate(zip(dims, array.shape, strict=True)):
-        known, first = sizes.setdefault(dim, (size, name))
-        if size != known:
+        expected, first = sizes.setdefault(dim, (size, name))
+        if size != expected:
             raise InputError(
-                f"{name} has size {size} along axis {axis}, but {first} has {known} there "
+                f"{name} has size {size} along axis {axis}, but {first} has {expected} there "
                 f"({dim} of V tags, H hidden units, L latent units, K components)"
             )
         if not size:

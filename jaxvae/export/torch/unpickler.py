@@ -1,8 +1,8 @@
-"""The reader of a torch file's list of contents, without the pickle module.
+"""Reads the pickle in a torch file with a restricted unpickler instead of the pickle module.
 
-A pickle is a program, so this one is run by a machine that knows some thirty instructions and can
-build text, numbers, containers and descriptions of tensors. Names of functions are only compared
-with a short list; nothing is imported or called.
+A pickle is a program. The unpickler here knows some thirty instructions and can build text,
+numbers, containers and descriptions of tensors. Names of functions are only compared with a short
+list; nothing is imported or called.
 """
 
 import pickletools
@@ -17,12 +17,12 @@ from jaxvae.export.torch.state_dict import cut_wrappers
 MAX_TENSORS = 10_000
 MAX_DIMENSIONS = 16
 MAX_BYTES = 2**22
-# An odd escape in a text is a warning, and where warnings are errors it is raised.
+# An invalid escape in a text is a warning, which is raised if warnings are errors.
 _MALFORMED = (
     *(ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError),
     Warning,
 )
-# Where training scripts put a state dict among the rest of a checkpoint, the first that is there.
+# Usual keys of the state dict in a checkpoint; the first one present is used.
 _HOLDERS = (
     *("state_dict", "model_state_dict", "model", "module", "model_state", "net", "network"),
     *("vae", "weights", "params"),
@@ -36,7 +36,7 @@ _WAY_OUT = (
 
 
 class FormatError(ValueError):
-    """The file is not one that plainly holds tensors; the message says why, on one line."""
+    """Raised for a file that does not plainly hold tensors; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,16 @@ _ALLOWED = {_ORDERED_DICT, _REBUILD_TENSOR, _REBUILD_PARAMETER, *_STORAGE_OF}
 
 
 def decode(content: bytes) -> dict:
-    """Runs the program in the restricted machine and returns the dictionary it leaves.
+    """Runs a pickle in the restricted unpickler and returns the dictionary it builds.
 
     Args:
         content: at most `MAX_BYTES` of pickle, protocol 2.
 
     Returns:
-        A plain dictionary whose values are `TensorEntry`, or what else the file had there.
+        A plain dictionary whose values are `TensorEntry` or other values from the file.
 
     Raises:
-        FormatError: it is malformed, too long, or uses anything outside the list.
+        FormatError: the pickle is malformed, too long, or uses a forbidden instruction or name.
     """
     if len(content) > MAX_BYTES:
         raise FormatError(f"its list of contents is over {MAX_BYTES:,} bytes long")
@@ -97,14 +97,14 @@ def decode(content: bytes) -> dict:
 
 
 def find_tensors(root: dict) -> dict[str, TensorEntry]:
-    """Returns the state dict that a file's root is or holds, without the prefixes of wrappers.
+    """Finds the state dict in a file's root and strips the prefixes of wrappers from its names.
 
     Args:
         root: from `decode`; a state dict, or a dictionary with one under a name that training
             scripts use, such as `state_dict`, `model_state_dict` or `model`.
 
     Raises:
-        FormatError: there is none, or it holds something else than tensors.
+        FormatError: there is no state dict, or it holds something else than tensors.
     """
     for _ in range(_MOST_HOLDERS):
         inner = _held(root)
@@ -123,17 +123,17 @@ def find_tensors(root: dict) -> dict[str, TensorEntry]:
 
 
 def _held(root: dict) -> dict | None:
-    """Returns the dictionary in another that holds the tensors, or leads to them."""
+    """Returns the inner dictionary that holds the tensors, directly or further inside; or None."""
     usual = [root[key] for key in _HOLDERS if isinstance(root.get(key), dict)]
     full = [value for value in usual if _all_tensors(value)]
-    others = [value for value in root.values() if _all_tensors(value)]
+    dicts_of_tensors = [value for value in root.values() if _all_tensors(value)]
     if full or usual:
         return (full or usual)[0]
-    return others[0] if len(others) == 1 else None
+    return dicts_of_tensors[0] if len(dicts_of_tensors) == 1 else None
 
 
 def _all_tensors(value: object) -> bool:
-    """Tells whether a value is a dictionary of tensors, at least one."""
+    """Tests whether a value is a non-empty dictionary of tensors."""
     return (
         isinstance(value, dict)
         and bool(value)
@@ -142,7 +142,7 @@ def _all_tensors(value: object) -> bool:
 
 
 class _RestrictedUnpickler:
-    """The stack, the memo, and the number of tensors described so far."""
+    """State of the restricted unpickler: stack, marks, memo, and number of tensors so far."""
 
     def __init__(self):
         self.stack: list = []
@@ -151,12 +151,12 @@ class _RestrictedUnpickler:
         self.num_tensors = 0
 
     def pop_from(self, start: int) -> list:
-        """Takes what is on the stack from a position on; never below the last mark."""
+        """Pops all items from a position of the stack on; never below the last mark."""
         if start < (self.marks[-1] if self.marks else 0) or start > len(self.stack):
             raise FormatError("its list of contents takes more than there is")
-        taken = self.stack[start:]
+        items = self.stack[start:]
         del self.stack[start:]
-        return taken
+        return items
 
     def pop(self, number: int) -> list:
         return self.pop_from(len(self.stack) - number)
@@ -178,19 +178,20 @@ class _RestrictedUnpickler:
 
     def look_up(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
-        if (wanted := _Global(module, name)) not in _ALLOWED:
+        if (target := _Global(module, name)) not in _ALLOWED:
             raise FormatError(
                 f"it asks for {argument[:60]!a}, which no state dict needs and which is not run; "
                 f"{_WAY_OUT}"
             )
-        self.stack.append(wanted)
+        self.stack.append(target)
 
     def resolve_storage(self, _: object) -> None:
-        (found,) = self.pop(1)
+        (description,) = self.pop(1)
         _require(
-            type(found) is tuple and len(found) == 5, "a storage is not described by five parts"
+            type(description) is tuple and len(description) == 5,
+            "a storage is not described by five parts",
         )
-        tag, kind, key, location, numel = found
+        tag, kind, key, location, numel = description
         _require(type(tag) is str and tag == "storage", "a reference is to no storage")
         _require(type(kind) is _Global and kind in _STORAGE_OF, "a storage is of no known type")
         digits = type(key) is str and key.isascii() and key.isdigit() and len(key) < 10
@@ -231,7 +232,7 @@ class _RestrictedUnpickler:
         return TensorEntry(storage.kind, storage.key, storage.numel, offset, shape, stride)
 
     def build(self, _: object) -> None:
-        # Torch hangs the versions of the modules on the dictionary; nothing here needs them.
+        # Torch attaches the modules' versions to the dictionary; they are not needed here.
         target, state = self.pop(2)
         _require(
             type(target) is dict and type(state) is dict, "attributes are set on no dictionary"
