@@ -146,7 +146,7 @@ def _write_safetensors(
 
 @contextmanager
 def _stage(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder in `folder`; removes it at the end, and a new, empty `folder` too."""
+    """Yields a temporary folder in `folder`, removed at the end with a new, empty `folder`."""
     is_new = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)

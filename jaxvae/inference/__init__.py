@@ -1,1 +1,1 @@
-"""What one asks a trained model: latent vectors, samples, completions, likelihoods."""
+"""Queries of a trained model: latent vectors, samples, completions, likelihoods."""

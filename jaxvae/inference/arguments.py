@@ -1,4 +1,4 @@
-"""Checks of numbers that users give to a run, in Python or in a shell."""
+"""Checks of numeric arguments that users pass to a run, in Python or in a shell."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Latent vectors of a file's rows, one for each input row, as a table others can read."""
+"""Encodes a file's rows and writes their latent vectors, one per input row, as a table."""
 
 import csv
 import os
@@ -24,9 +24,9 @@ class Latents(NamedTuple):
       mean: `[N, L]`; NaN for rows without a known tag.
       logvar: `[N, L]`, likewise.
       row: `[N]` 0-based position of each row in the file.
-      without_known_tag: rows that could be read and have none.
-      unreadable: rows whose cell is no set of tags.
-      unknown_tags: tags met that are not in the taxonomy, repeats counted.
+      without_known_tag: number of readable rows without a known tag.
+      unreadable: number of rows whose cell is not a set of tags.
+      unknown_tags: number of tags not in the taxonomy, repeats counted.
     """
 
     mean: np.ndarray
@@ -43,7 +43,7 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     Args:
       run: the model.
       path: a file of one of `tables.SUFFIXES`.
-      column: where the tags are; None takes the run's own `data.aspect_column`.
+      column: the column of tags; None takes the run's own `data.aspect_column`.
 
     Raises:
       InputError: the file can't be read, has no such column, or no row.
@@ -51,16 +51,16 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     column = column or run.config.get("data", {}).get("aspect_column", "aspect_list")
     column_of = make_tag_lookup(run.taxonomy)
     num_tags = run.network.num_tags
-    parts = []
+    encoded = []
     unknown = unreadable = 0
     for block in encoding.read_blocks(tables.read_column(path, column), run.taxonomy):
-        *part, unknown_here = encoding.encode_block(block, column_of, num_tags)
-        parts.append(part)
+        *arrays, unknown_here = encoding.encode_block(block, column_of, num_tags)
+        encoded.append(arrays)
         unknown += unknown_here.total()
         unreadable += len(block.unreadable)
-    if not parts:
+    if not encoded:
         raise InputError(f"{path}: there are column names but no rows")
-    columns, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
+    columns, lengths = (np.concatenate(arrays) for arrays in zip(*encoded, strict=True))
     rows = encoding.pad_ragged(columns, lengths, fill=num_tags, dtype=np.int32)
     has = lengths > 0
     if not has.any():
@@ -77,15 +77,15 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
 def write_latents(path: Path, latents: Latents) -> None:
     """Writes `mean`, `logvar` and `row` as Parquet (two columns of lists), `.npz` or CSV.
 
-    A CSV has columns `row`, `mean_0` ..., `logvar_0` ... The file appears whole or not at all.
+    A CSV has columns `row`, `mean_0` ..., `logvar_0` ... The file is written atomically.
     """
-    fresh = path.with_name(path.name + ".new")
+    scratch = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _WRITERS[path.suffix](fresh, latents)
-        os.replace(fresh, path)
+        _WRITERS[path.suffix](scratch, latents)
+        os.replace(scratch, path)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
@@ -99,7 +99,7 @@ def _write_parquet(path: Path, latents: Latents) -> None:
     table = pa.table(
         {"row": latents.row, "mean": lists(latents.mean), "logvar": lists(latents.logvar)}
     )
-    with path.open("wb") as file:  # of a name that is no UTF-8 the library makes nothing
+    with path.open("wb") as file:  # pyarrow refuses a path that is not UTF-8.
         parquet.write_table(table, file)
 
 

@@ -1,7 +1,7 @@
-"""Several runs as one model: a mixture of them in equal parts.
+"""Ensembles: a mixture of several runs with equal weights.
 
-What one run has learned by chance another has not, so the mixture finds held-out rows more probable
-than its members do on average, and never less (Jensen's inequality).
+Chance errors of single runs average out: the mixture's log-likelihood is never below its members'
+mean (Jensen's inequality), and usually above it on held-out rows.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from jaxvae.inference.sampling import Samples
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """A mixture of runs of one taxonomy; get one by `jaxvae.load_many`.
+    """A mixture of runs with one taxonomy; created by `jaxvae.load_many`.
 
     Attributes:
-      runs: its members, at least two.
+      runs: the members, at least two.
     """
 
     runs: tuple[Run, ...]
@@ -42,7 +42,7 @@ class Ensemble:
 
     @property
     def taxonomy(self) -> Taxonomy:
-        """What the columns mean."""
+        """The taxonomy of the columns."""
         return self.runs[0].taxonomy
 
     def log_likelihood(
@@ -53,37 +53,37 @@ class Ensemble:
         seed: int = 0,
         on_unknown: str = "error",
     ) -> np.ndarray:
-        """The log of the mean of the members' importance-weighted bounds `[N]`, nats."""
+        """Returns the log of the mean of the members' importance-weighted bounds `[N]`, nats."""
         rows = self.runs[0].to_rows(tag_sets, on_unknown=on_unknown)
-        each = self.member_log_likelihood(rows, num_importance_samples, seed)
-        return log_mean(each)
+        bounds = self.member_log_likelihood(rows, num_importance_samples, seed)
+        return log_mean(bounds)
 
     def member_log_likelihood(self, rows: np.ndarray, draws: int, seed: int) -> np.ndarray:
-        """Each member's bound on log p(x), `[members, N]`, of rows `[N, K]`."""
+        """Returns each member's bound on log p(x), `[members, N]`, of rows `[N, K]`."""
         return np.stack([run.row_likelihood(rows, draws, seed).log_likelihood for run in self.runs])
 
     def sample_sets(self, num: int, *, seed: int = 0, **options: Any) -> Samples:
-        """As `sample`, as boolean sets with their probabilities."""
+        """Samples like `sample`, but returns boolean sets with their probabilities."""
         check_count("num", num)
         check_seed(seed)
         rng = np.random.default_rng(seed)
         counts = rng.multinomial(num, np.full(len(self.runs), 1.0 / len(self.runs)))
-        parts = [
+        batches = [
             run.sample_sets(int(count), seed=int(rng.integers(2**31)), **options)
             for run, count in zip(self.runs, counts, strict=True)
             if count
         ]
         order = rng.permutation(num)
-        shares = [len(part.multi_hot) / num for part in parts]
-        empty = [part.empty_fraction for part in parts]
+        shares = [len(batch.multi_hot) / num for batch in batches]
+        empty = [batch.empty_fraction for batch in batches]
         return Samples(
-            np.concatenate([part.multi_hot for part in parts])[order],
-            np.concatenate([part.probabilities for part in parts])[order],
+            np.concatenate([batch.multi_hot for batch in batches])[order],
+            np.concatenate([batch.probabilities for batch in batches])[order],
             float(np.dot(shares, empty)),
         )
 
     def sample(self, num: int, **options: Any) -> list[list[str]]:
-        """Draws tag sets, each from a member by chance; options as `Run.sample` has them."""
+        """Draws tag sets, each from a random member; options as in `Run.sample`."""
         return self.names(self.sample_sets(num, **options).multi_hot)
 
     def complete(
@@ -95,7 +95,7 @@ class Ensemble:
         seed: int = 0,
         on_unknown: str = "error",
     ) -> Completed:
-        """Completes a partial set; a member counts the more, the better it explains what is given.
+        """Completes a partial set; members that explain the given tags better get more weight.
 
         Arguments and errors are those of `Run.complete`.
         """
@@ -110,14 +110,14 @@ class Ensemble:
         )
 
     def names(self, sets: np.ndarray) -> list[list[str]]:
-        """Boolean sets `[N, V]` as lists of tags."""
+        """Converts boolean sets `[N, V]` to lists of tags."""
         return self.runs[0].names(sets)
 
     def rows(self, split: str) -> np.ndarray:
-        """The rows `[N, K]` of a split, which must be every member's.
+        """Returns the rows `[N, K]` of a split, which must be the same for every member.
 
         Raises:
-          InputError: members have other rows: one's test may be another's training.
+          InputError: members have different rows: one's test row may be another's training row.
         """
         rows = self.runs[0].rows(split)
         for run in self.runs[1:]:
@@ -132,36 +132,38 @@ class Ensemble:
     def export(self, output: str | Path) -> list[Path]:
         """Writes each member's model: `model_0.pth`, `model_1.pth`, ... for `model.pth`."""
         path = user_path(output)
-        paths = [path.with_name(f"{path.stem}_{at}{path.suffix}") for at in range(len(self.runs))]
-        for run, each in zip(self.runs, paths, strict=True):
-            run.export(each)
+        paths = [
+            path.with_name(f"{path.stem}_{number}{path.suffix}") for number in range(len(self.runs))
+        ]
+        for run, file in zip(self.runs, paths, strict=True):
+            run.export(file)
         return paths
 
 
 def log_mean(log_values: np.ndarray) -> np.ndarray:
-    """Log of the mean over the first axis of `exp(log_values)`."""
+    """Returns the log of the mean of `exp(log_values)` over the first axis."""
     return np.logaddexp.reduce(log_values, axis=0) - np.log(len(log_values))
 
 
 def evaluate_ensemble(
     ensemble: Ensemble, *, split: str, num_importance_samples: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """The likelihood of an ensemble on a split, beside its members'.
+    """Evaluates the likelihood of an ensemble and its members on a split.
 
     Args:
-      ensemble: whose members have their rows.
+      ensemble: an ensemble whose members have saved rows.
       split: "train", "val" or "test".
-      num_importance_samples: draws a row and member.
-      seed: of every draw.
+      num_importance_samples: importance samples per row and member.
+      seed: seed of every draw.
 
     Returns:
-      `nll_iw` (nats a row), `nll_iw_rows_stderr`, `members/nll_iw` (a list), and `gain/members`:
-      by how much it is better than its members on average, on the same rows, with `_stderr`.
+      `nll_iw` (nats per row), `nll_iw_rows_stderr`, `members/nll_iw` (a list), and `gain/members`,
+      the advantage over the members' mean on the same rows, with `_stderr`.
     """
     rows = ensemble.rows(split)
-    each = ensemble.member_log_likelihood(rows, num_importance_samples, seed)
-    mixture = log_mean(each)
-    gain = mixture - each.mean(axis=0)
+    bounds = ensemble.member_log_likelihood(rows, num_importance_samples, seed)
+    mixture = log_mean(bounds)
+    gain = mixture - bounds.mean(axis=0)
     root = np.sqrt(len(rows))
     return {
         "split": split,
@@ -171,7 +173,7 @@ def evaluate_ensemble(
         "seed": seed,
         "nll_iw": float(-mixture.mean()),
         "nll_iw_rows_stderr": float(mixture.std(ddof=1) / root) if len(rows) > 1 else None,
-        "members/nll_iw": (-each.mean(axis=1)).tolist(),
+        "members/nll_iw": (-bounds.mean(axis=1)).tolist(),
         "gain/members": float(gain.mean()),
         "gain/members_stderr": float(gain.std(ddof=1) / root) if len(rows) > 1 else None,
     }

@@ -1,4 +1,4 @@
-"""How probable a model finds rows: importance-weighted likelihood, rate and distortion, in nats."""
+"""Estimates the likelihood of rows: importance-weighted bound, rate and distortion, in nats."""
 
 import functools
 from collections.abc import Callable
@@ -14,22 +14,22 @@ from jaxvae.models.distributions import gaussian_log_prob, kl_to_moment_matched_
 from jaxvae.models.trained import TrainedModel
 from jaxvae.models.vae import VAE, multi_hot, reparameterize
 
-_DRAWS = 50  # of one step for a whole batch: enough to fill the cores, few enough to fit a cache
+_DRAWS = 50  # Draws per step for a batch: enough to fill the cores, few enough to fit a cache.
 _ROWS = 512
-_LOGITS = 2**23  # of one step, where a wide vocabulary allows fewer rows and draws
+_LOGITS = 2**23  # Most logits of a step; a wide vocabulary gets fewer rows and draws.
 _EMPTY_DRAWS = 50_000
 
 
 class RowLikelihood(NamedTuple):
-    """What importance sampling says of each row, `[N]` float64, nats.
+    """Importance-sampling estimates for each row, `[N]` float64, nats.
 
     Attributes:
       log_likelihood: the importance-weighted bound on log p(x) (Burda et al. 2016).
       variance: its Monte-Carlo variance by the delta method.
       distortion: E_q[-log p(x|z)].
-      rate: KL(q(z|x) || p(z)); by the same draws where it has no closed form.
-      kl_per_dimension: `[N, L]`, of q(z_d|x) from a Gaussian with the prior's moments: the parts of
-        the rate where the prior is N(0, I).
+      rate: KL(q(z|x) || p(z)); by the same draws if it has no closed form.
+      kl_per_dimension: `[N, L]`, KL of q(z_d|x) from a Gaussian with the prior's moments; with the
+        prior N(0, I) these sum to the rate.
     """
 
     log_likelihood: np.ndarray
@@ -44,29 +44,29 @@ def row_likelihood(
 ) -> RowLikelihood:
     """Estimates log p(x) = log E_q[p(x|z) p(z) / q(z|x)] for every row, by draws from its encoder.
 
-    The bound rises to log p(x) with the number of draws; the noise is independent between rows, so
-    variances of sums are sums of variances.
+    The bound approaches log p(x) from below as the number of draws grows. The noise is independent
+    between rows, so variances of sums are sums of variances.
 
     Args:
       network: the model.
       rows: `[N, K]` column numbers padded with V.
-      num_importance_samples: draws a row.
-      seed: of the draws.
+      num_importance_samples: draws per row.
+      seed: seed of the draws.
     """
     at_once = max_batch_rows(network.num_tags, _ROWS)
-    most = min(_DRAWS, max(1, _LOGITS // (at_once * network.num_tags)))
-    steps, rest = divmod(num_importance_samples, most)
+    max_draws = min(_DRAWS, max(1, _LOGITS // (at_once * network.num_tags)))
+    steps, remainder = divmod(num_importance_samples, max_draws)
     programs = [
         (_program(network.graphdef, network.num_tags, draws), times)
-        for draws, times in ((most, steps), (rest, 1))
+        for draws, times in ((max_draws, steps), (remainder, 1))
         if draws and times
     ]
-    parts = []
+    blocks = []
     for start in range(0, len(rows), at_once):
-        part = rows[start : start + at_once]
-        padded = pad_batch(part, fill=network.num_tags)
+        block = rows[start : start + at_once]
+        padded = pad_batch(block, fill=network.num_tags)
         key = jax.random.fold_in(jax.random.key(seed), start)
-        log_weights, sums = [], np.zeros((2, len(part)))
+        log_weights, sums = [], np.zeros((2, len(block)))
         for stream, (run, times) in enumerate(programs):
             weights, *totals, kl = run(
                 network.params,
@@ -75,15 +75,15 @@ def row_likelihood(
                 jax.random.split(jax.random.fold_in(key, stream), times),
             )
             log_weights.append(np.asarray(weights, np.float64).reshape(-1, len(padded)))
-            sums += np.asarray(totals, np.float64)[:, : len(part)]
-        kl = np.asarray(kl, np.float64)[: len(part)]
-        log_likelihood, variance = _log_mean(np.concatenate(log_weights)[:, : len(part)])
-        parts.append((log_likelihood, variance, *(sums / num_importance_samples), kl))
-    return RowLikelihood(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+            sums += np.asarray(totals, np.float64)[:, : len(block)]
+        kl = np.asarray(kl, np.float64)[: len(block)]
+        log_likelihood, variance = _log_mean(np.concatenate(log_weights)[:, : len(block)])
+        blocks.append((log_likelihood, variance, *(sums / num_importance_samples), kl))
+    return RowLikelihood(*(np.concatenate(block) for block in zip(*blocks, strict=True)))
 
 
 def log_prob_empty(network: TrainedModel, *, seed: int) -> float:
-    """Log of the probability that a set has no tag, by draws from the prior; nats."""
+    """Estimates the log-probability of the empty set by draws from the prior; nats."""
     draws = _empty_program(network.graphdef)(
         network.params,
         network.batch_stats,
@@ -93,7 +93,7 @@ def log_prob_empty(network: TrainedModel, *, seed: int) -> float:
 
 
 def _log_mean(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log of the mean over draws `[K, N]`, and the variance of that estimate, each `[N]`."""
+    """Returns the log of the mean over draws `[K, N]`, and that estimate's variance, each `[N]`."""
     top = log_weights.max(axis=0)
     weights = np.exp(log_weights - top)
     mean = weights.mean(axis=0)
@@ -103,7 +103,7 @@ def _log_mean(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=16)
 def _program(graphdef: nnx.GraphDef, num_tags: int, draws: int):
-    """A compiled scan over keys, each giving `draws` log weights a row."""
+    """Builds a compiled scan over keys, each giving `draws` log weights per row."""
 
     def log_weights(params, batch_stats, columns, keys):
         model = nnx.merge(graphdef, params, batch_stats)
@@ -131,11 +131,11 @@ def _program(graphdef: nnx.GraphDef, num_tags: int, draws: int):
 def _log_ratios(
     model: VAE, x: jax.Array, mean: jax.Array, logvar: jax.Array, noise: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Log p(x|z) and log q(z|x) - log p(z) of draws z by noise `[draws, N, L]`; `[draws, N]`."""
+    """Returns log p(x|z) and log q(z|x) - log p(z), `[draws, N]`, for noise `[draws, N, L]`."""
     draws, size, latent_dim = noise.shape
     z = reparameterize(mean[None], logvar[None], noise)
     logits = model.decode(z.reshape(-1, latent_dim)).reshape(draws, size, -1)
-    # A product picks the present tags' logits, softplus is for all of them.
+    # The product selects the present tags' logits; softplus applies to all tags.
     log_p = jnp.sum(x[None] * logits - jax.nn.softplus(logits), axis=-1)
     return log_p, gaussian_log_prob(z, mean[None], logvar[None]) - model.log_prior(z)
 
@@ -152,17 +152,17 @@ def make_likelihood_bound(
 ) -> Callable:
     """Builds the compiled importance-weighted bound of some rows, for use between epochs.
 
-    The noise is the same at every call with one key, so that epochs differ by their parameters
-    alone. The program is kept for equal arguments.
+    The noise depends only on the key, so that values of different epochs differ only by the
+    parameters. The program is cached for equal arguments.
 
     Args:
       graphdef: the model's static graph.
       num_rows: N.
       num_tags: V.
       latent_dim: L.
-      num_draws: importance samples a row.
-      draw_noise: draws standard normal numbers by (the run's root key, number of the block of rows,
-        shape).
+      num_draws: importance samples per row.
+      draw_noise: function of (the run's root key, the block's number, shape) to standard normal
+        numbers.
 
     Returns:
       A jitted function of (params, batch_stats, the run's root key, rows `[N, K]`) to the mean of

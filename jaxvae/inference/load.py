@@ -1,4 +1,4 @@
-"""Opening runs: a folder, an exported file, a model on the Hub; and a file made into a run."""
+"""Loads runs from a folder, an exported file or the Hub, and imports a file as a run."""
 
 import shutil
 from collections.abc import Sequence
@@ -28,22 +28,22 @@ def load_many(path: str | Path | Sequence[str | Path]) -> Run | Ensemble:
     """Opens a run, or several as an ensemble.
 
     Args:
-      path: as `load` takes it; a folder of runs, such as `jaxvae seeds` leaves; or a list of paths.
+      path: a path as in `load`; a folder of runs, such as `jaxvae seeds` makes; or a list of paths.
 
     Raises:
-      InputError: as `load` does; or the runs can't be mixed.
+      InputError: as in `load`; or the runs can't be mixed.
     """
     if isinstance(path, str | Path):
         if is_address(path):
             return load(path)
         folder = user_path(path)
-        within = sorted(each.parent for each in folder.glob("*/config.json"))
+        within = sorted(entry.parent for entry in folder.glob("*/config.json"))
         if (folder / "config.json").exists() or not within:
             return load(folder)
         paths: Sequence[str | Path] = within
     else:
         paths = path
-    return Ensemble(tuple(load(each) for each in paths))
+    return Ensemble(tuple(load(entry) for entry in paths))
 
 
 def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | None = None) -> Run:
@@ -52,13 +52,13 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     Args:
       path: the run's folder; or, without rows, an exported `.pth` or `.safetensors`, a folder
         that `push --folder` wrote, or `hf://user/name[@revision]`, a model on the Hugging Face Hub.
-      checkpoint: "best", the parameters with the lowest validation loss, which were exported; or
-        "last", those at the end of training.
-      taxonomy_path: what the columns of an exported file mean; None takes the `.json` beside it.
+      checkpoint: "best", the exported parameters, with the lowest validation loss; or "last", the
+        parameters at the end of training.
+      taxonomy_path: the taxonomy of an exported file; None takes the `.json` beside it.
 
     Raises:
-      InputError: no run there, a half-written one, one of another taxonomy; or the Hub has none
-        such or is out of reach.
+      InputError: there is no run, or it is incomplete or has another taxonomy; or the Hub is
+        unreachable or has no such model.
     """
     compilation_cache.enable_compilation_cache()
     if is_address(path):
@@ -72,7 +72,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
     if hub_files.is_published(folder):
         return _load_published(path, checkpoint, taxonomy_path)
     _refuse_taxonomy(path, taxonomy_path)
-    run_dir.check_is_run(user_path(path))  # as it was typed
+    run_dir.check_is_run(user_path(path))  # Not resolved: the message shows the path as typed.
     if checkpoint not in CHECKPOINTS:
         raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
     run_path(folder)
@@ -88,7 +88,7 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
 
 
 def _load_published(path: str | Path, checkpoint: str, taxonomy_path: str | None) -> Run:
-    """A model as `publish` writes it, from a folder or from the Hub."""
+    """Loads a published model from a folder or from the Hub."""
     _refuse_taxonomy(path, taxonomy_path)
     _refuse_last(path, checkpoint)
     origin = {}
@@ -111,15 +111,15 @@ def _refuse_taxonomy(path: str | Path, taxonomy_path: str | None) -> None:
 
 
 def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | Path) -> Run:
-    """Turns an exported file into a run that later commands accept; it has no rows.
+    """Imports an exported file as a run, without rows, that other commands accept.
 
     Args:
       path: a `.pth` or `.safetensors` of the model's architecture.
-      taxonomy_path: what its columns mean; None takes the `.json` beside it.
-      output: folder to make.
+      taxonomy_path: the taxonomy of its columns; None takes the `.json` beside it.
+      output: the folder to create.
 
     Raises:
-      InputError: the file is refused, or the folder exists.
+      InputError: the file is invalid, or the folder exists and is not empty.
     """
     if is_address(path):
         raise InputError(f"{path}: commands take it as it is; import is for a file")
@@ -143,13 +143,13 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
         write_json(folder / "environment.json", environment(", ".join(map(str, jax.devices()))))
         write_json(folder / "summary.json", {"config": config, "imported_from": path.name})
         save_params(folder / "final", params, batch_stats, facts)
-        # The config last: a folder without one is not a run yet.
+        # The config is written last: a folder without one is not a run yet.
         write_json(folder / "config.json", config)
         run = load(folder)
         run.export(folder / "model.pth")
         run_dir.seal(folder)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # or the same command would find it taken
+        shutil.rmtree(folder, ignore_errors=True)  # Lets the same command be run again.
         raise
     return run
 

@@ -1,4 +1,4 @@
-"""A finished run, ready to be asked: the Python API."""
+"""The Python API of a trained model: encode, sample, complete, likelihood, export."""
 
 import dataclasses
 import functools
@@ -32,10 +32,10 @@ class Completed:
 
     Attributes:
       sets: distinct consistent sets of tags, most probable first.
-      probability: of each set, given what is present and absent.
-      tags: by concept, every tag that was not given with its probability, highest first.
-      log_evidence: log-probability of what is present and absent, nats.
-      effective_draws: independent draws that the estimate is worth; distrust it under 100.
+      probability: each set's probability, given the present and absent tags.
+      tags: by concept, every other tag with its probability, highest first.
+      log_evidence: log-probability of the given present and absent tags, nats.
+      effective_draws: effective number of independent draws; distrust estimates under 100.
     """
 
     sets: list[list[str]]
@@ -46,11 +46,11 @@ class Completed:
 
 
 class Exported(NamedTuple):
-    """What an export wrote.
+    """Result of an export.
 
     Attributes:
-      files: the files.
-      difference: the largest between their logits, computed from the files, and the model's.
+      files: the written files.
+      difference: largest difference between the logits computed from the files and the model's.
     """
 
     files: list[Path]
@@ -59,18 +59,18 @@ class Exported(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model with everything needed to use it; get one by `jaxvae.load`.
+    """A trained model with everything needed to use it; created by `jaxvae.load`.
 
     Tag sets are lists of lists of tags in any spelling, or a boolean array `[N, V]`. An unknown tag
     is an error unless `on_unknown="ignore"`. Tags are returned in the taxonomy's spelling.
 
     Attributes:
-      folder: where it lies.
-      config: the config it was trained with, as nested dictionaries; of an imported model only
-        what is known.
-      taxonomy: what the columns mean.
+      folder: the run's folder, or the file's or published model's path.
+      config: the training config, as nested dictionaries; for an imported model only the known
+        fields.
+      taxonomy: the taxonomy of the columns.
       network: the parameters, ready to compute with.
-      facts: which checkpoint the parameters are, and of which epoch.
+      facts: the parameters' checkpoint and epoch.
     """
 
     folder: Path
@@ -87,11 +87,11 @@ class Run:
     def posterior(
         self, tag_sets: TagSets, *, on_unknown: str = "error"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """q(z|x): its mean and log-variance, each `[N, L]`; dropout is off."""
+        """Returns the mean and log-variance of q(z|x), each `[N, L]`; dropout is off."""
         return queries.posterior(self.network, self.to_rows(tag_sets, on_unknown=on_unknown))
 
     def encode(self, tag_sets: TagSets, *, on_unknown: str = "error") -> np.ndarray:
-        """Posterior means `[N, L]`: the same input always gives the same vectors."""
+        """Returns posterior means `[N, L]`; equal inputs give equal vectors."""
         return self.posterior(tag_sets, on_unknown=on_unknown)[0]
 
     def probabilities(self, z: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
@@ -105,7 +105,7 @@ class Run:
     def reconstruct(
         self, tag_sets: TagSets, *, threshold: float = 0.5, on_unknown: str = "error"
     ) -> list[list[str]]:
-        """Tags whose probability, decoded from the posterior mean, exceeds `threshold`."""
+        """Returns the tags whose probability, given the posterior mean, exceeds `threshold`."""
         check_share("threshold", threshold)
         decoded = self.probabilities(self.encode(tag_sets, on_unknown=on_unknown)) > threshold
         return self.names(decoded)
@@ -118,12 +118,12 @@ class Run:
         seed: int = 0,
         on_unknown: str = "error",
     ) -> np.ndarray:
-        """The importance-weighted bound on log p(x) `[N]`, nats (Burda et al. 2016)."""
+        """Returns the importance-weighted bound on log p(x) `[N]`, nats (Burda et al. 2016)."""
         rows = self.to_rows(tag_sets, on_unknown=on_unknown)
         return self.row_likelihood(rows, num_importance_samples, seed).log_likelihood
 
     def row_likelihood(self, rows: np.ndarray, draws: int, seed: int) -> RowLikelihood:
-        """Likelihood, its Monte-Carlo variance, rate and distortion of rows `[N, K]`."""
+        """Estimates likelihood, its Monte-Carlo variance, rate and distortion of rows `[N, K]`."""
         check_count("num_importance_samples", draws)
         check_seed(seed)
         return row_likelihood(self.network, rows, num_importance_samples=draws, seed=seed)
@@ -138,7 +138,7 @@ class Run:
         top_k: int | None = None,
         seed: int = 0,
     ) -> sampling.Samples:
-        """As `sample`, as boolean sets with their probabilities."""
+        """Samples like `sample`, but returns boolean sets with their probabilities."""
         check_count("num", num)
         check_positive("temperature", temperature)
         check_seed(seed)
@@ -182,9 +182,9 @@ class Run:
         """Draws tag sets from the model.
 
         Args:
-          num: how many.
+          num: number of sets.
           **options: `temperature` (divides the logits), `decode` ("bernoulli", without empty sets,
-            by default; "threshold"; "calibrated", thresholds under which every tag is as frequent
+            by default; "threshold"; "calibrated", thresholds with which every tag is as frequent
             as in validation; "top_k"), `threshold`, `top_k` (by default the mean number of tags of
             a training row), `seed`.
         """
@@ -199,17 +199,17 @@ class Run:
         seed: int = 0,
         on_unknown: str = "error",
     ) -> Completed:
-        """Completes a partial set by conditioning the model on what is present and absent.
+        """Completes a partial set by conditioning the model on present and absent tags.
 
         Args:
-          present: tags that must be there.
-          absent: tags that must not.
-          num: distinct sets to return; fewer where there are not so many.
-          seed: of the draws.
+          present: tags that the sets must have.
+          absent: tags that the sets must not have.
+          num: number of distinct sets to return; fewer if there are not as many.
+          seed: seed of the draws.
           on_unknown: "ignore" skips unknown tags.
 
         Raises:
-          InputError: a tag is both present and absent, or none is given.
+          InputError: a tag is both present and absent, or no tag is given.
         """
         return complete_tags(
             [self.network],
@@ -222,7 +222,7 @@ class Run:
         )
 
     def to_rows(self, tag_sets: TagSets, *, on_unknown: str = "error") -> np.ndarray:
-        """Tag sets as column numbers `[N, K]` padded with V."""
+        """Converts tag sets to column numbers `[N, K]` padded with V."""
         if isinstance(tag_sets, np.ndarray) and tag_sets.dtype.kind in "biuf":
             if tag_sets.ndim != 2 or tag_sets.shape[1] != self.network.num_tags:
                 raise InputError(
@@ -241,17 +241,17 @@ class Run:
         return encoding.pad_tag_ids(columns, self.network.num_tags)
 
     def names(self, sets: np.ndarray) -> list[list[str]]:
-        """Boolean sets `[N, V]` as lists of tags."""
+        """Converts boolean sets `[N, V]` to lists of tags."""
         return [self.taxonomy.names(np.flatnonzero(row)) for row in sets]
 
     @property
     def source(self) -> str:
-        """Where it came from, for messages: its folder, or its address on the Hub."""
+        """The run's folder, or its address on the Hub, for messages."""
         return self.facts.get("source") or str(self.folder)
 
     @functools.cached_property
     def kept(self) -> SavedRows:
-        """The run's data; InputError where it keeps none, as an imported model does."""
+        """The run's saved rows; InputError if it has none, like an imported model."""
         if "source" in self.facts:
             raise InputError(
                 f"{self.source}: a published model has no rows; give the folder of the run that "
@@ -260,45 +260,46 @@ class Run:
         return load_saved_rows(self.folder, self.taxonomy)
 
     def with_rows_at_most(self, *, train: int, others: int) -> "Run":
-        """The same run with only some rows of large splits, always the same, drawn at random."""
+        """Returns a copy of the run that subsamples large splits with a fixed seed."""
         fewer = dataclasses.replace(self)
         vars(fewer)["kept"] = self.kept.at_most(train=train, others=others)
         return fewer
 
     def rows(self, split: str) -> np.ndarray:
-        """The rows `[N, K]` of "train", "val" or "test", padded with the vocabulary's size.
+        """Returns the rows `[N, K]` of "train", "val" or "test", padded with V.
 
         Raises:
-          InputError: the run keeps no rows (an imported model) or has no such split.
+          InputError: the run has no saved rows (an imported model) or no such split.
         """
         return self.kept.rows[self.kept.positions(split)]
 
     def source_row(self, split: str) -> np.ndarray:
-        """Each row's 0-based position among the source's rows, `[N]`."""
+        """Returns each row's 0-based position among the source's rows, `[N]`."""
         return self.kept.source_row[self.kept.positions(split)]
 
     def sets(self, split: str) -> np.ndarray:
-        """The rows of a split as boolean sets `[N, V]`."""
+        """Returns the rows of a split as boolean sets `[N, V]`."""
         return to_multi_hot(self.rows(split), self.network.num_tags)
 
     def _rates(self) -> np.ndarray:
-        """Tag rates of validation, drawn a little towards training, which knows rare tags."""
+        """Tag rates of validation, shrunk a little towards training, which has more rare tags."""
         train, val = self.rows("train"), self.rows("val")
         num_tags = self.network.num_tags
-        drawn = _RATE_PSEUDO_ROWS * tag_counts(train, num_tags) / len(train)
-        counts = tag_counts(val, num_tags) + drawn
+        pseudo_counts = _RATE_PSEUDO_ROWS * tag_counts(train, num_tags) / len(train)
+        counts = tag_counts(val, num_tags) + pseudo_counts
         return counts / (len(val) + _RATE_PSEUDO_ROWS)
 
     def export(self, output: str | Path, *, format: str | None = None) -> Exported:
-        """Writes the model for other runtimes; see docs/export.md for what each format holds.
+        """Writes the model for other runtimes; docs/export.md describes the formats.
 
         Args:
           output: a name that ends in `.pth`, `.safetensors`, `.onnx` or `.stablehlo`, or a folder.
           format: "pth", "safetensors", "onnx", "stablehlo" or "torch_module", which is a folder;
-            None goes by the output's ending.
+            None infers it from the output's suffix.
 
         Raises:
-          InputError: another file is there, a package is missing, or the name is not the format's.
+          InputError: a different file exists there, a package is missing, or the suffix is not the
+            format's.
         """
         return Exported(
             *formats.write(
@@ -323,34 +324,34 @@ def complete_tags(
     seed: int,
     on_unknown: str,
 ) -> Completed:
-    """Completes a partial set by tags: see `Run.complete`; several networks are a mixture."""
+    """Completes a partial set of tags, as in `Run.complete`; several networks form a mixture."""
     check_count("num", num)
     check_seed(seed)
-    there = taxonomy.columns(present, on_unknown)
-    gone = taxonomy.columns(absent, on_unknown)
-    if both := sorted({*there} & {*gone}):
+    present_columns = taxonomy.columns(present, on_unknown)
+    absent_columns = taxonomy.columns(absent, on_unknown)
+    if common := sorted({*present_columns} & {*absent_columns}):
         raise InputError(
-            f"both present and absent: {', '.join(map(quote_tag, taxonomy.names(both)))}"
+            f"both present and absent: {', '.join(map(quote_tag, taxonomy.names(common)))}"
         )
-    if not there and not gone:
+    if not present_columns and not absent_columns:
         raise InputError("nothing to complete: give a tag that is present or absent")
-    if len(gone) == taxonomy.num_tags:
+    if len(absent_columns) == taxonomy.num_tags:
         raise InputError("every tag is absent: no set is left")
-    found = completion.complete(networks, there, gone, num=num, seed=seed)
-    free = {*range(taxonomy.num_tags)} - {*there, *gone}
+    completed = completion.complete(networks, present_columns, absent_columns, num=num, seed=seed)
+    free = {*range(taxonomy.num_tags)} - {*present_columns, *absent_columns}
     tags = {}
     for concept, columns in taxonomy.concepts:
-        ranked = sorted(free & {*columns}, key=lambda v: -found.marginals[v])
-        tags[concept] = [(taxonomy.spellings[v], float(found.marginals[v])) for v in ranked]
+        ranked = sorted(free & {*columns}, key=lambda v: -completed.marginals[v])
+        tags[concept] = [(taxonomy.spellings[v], float(completed.marginals[v])) for v in ranked]
     return Completed(
-        [taxonomy.names(np.flatnonzero(row)) for row in found.sets],
-        found.probability.tolist(),
+        [taxonomy.names(np.flatnonzero(row)) for row in completed.sets],
+        completed.probability.tolist(),
         tags,
-        found.log_evidence,
-        found.effective_draws,
+        completed.log_evidence,
+        completed.effective_draws,
     )
 
 
 def _probe(num_tags: int) -> np.ndarray:
-    """Rows to compare logits on where a run has none: about four tags each."""
+    """Random rows of about four tags each, to compare the logits of an export on."""
     return np.random.default_rng(0).random((64, num_tags)) < min(1.0, 4.0 / num_tags)

@@ -1,4 +1,4 @@
-"""New tag sets: draws from the prior, decoded."""
+"""Samples new tag sets: draws from the prior, decoded."""
 
 import functools
 import math
@@ -20,8 +20,8 @@ class Samples(NamedTuple):
 
     Attributes:
       multi_hot: `[num, V]` boolean.
-      probabilities: `[num, V]` float32, of the latent vectors behind the sets.
-      empty_fraction: share of all draws that came out empty, before any was redrawn.
+      probabilities: `[num, V]` float32, decoded from the sets' latent vectors.
+      empty_fraction: share of empty sets among all draws, before any was redrawn.
     """
 
     multi_hot: np.ndarray
@@ -30,7 +30,7 @@ class Samples(NamedTuple):
 
 
 def sample_batch_size(num_tags: int) -> int:
-    """Sets that are drawn at a time: many, while their probabilities stay within 64 MiB."""
+    """Returns the number of sets to draw at a time; their probabilities stay within 64 MiB."""
     return min(_MAX_AT_ONCE, max(64, _MOST_NUMBERS // num_tags))
 
 
@@ -40,7 +40,7 @@ def make_prior_draw(graphdef: nnx.GraphDef, num: int):
 
     Args:
       graphdef: the model's static graph.
-      num: N, how many at a time.
+      num: N, the number of draws at a time.
 
     Returns:
       A jitted function of (params, batch_stats, temperature, key) to (boolean `[N, V]` with each
@@ -73,44 +73,44 @@ def sample_prior(
 ) -> Samples:
     """Samples tag sets: z from the prior, then tags from p(x|z).
 
-    With "bernoulli" and "calibrated" empty sets are redrawn together with their z, which samples
-    on condition that a set is not empty, as data are; a model that yields almost nothing else
-    keeps its empty ones after 100 draws per set asked for. "threshold" keeps them.
+    With "bernoulli" and "calibrated", empty sets are redrawn together with their z. The samples are
+    thus conditional on non-empty sets, as data are. If a model yields almost only empty sets, they
+    are kept after 100 draws per requested set. "threshold" keeps empty sets.
 
     Args:
       graphdef: the model's static graph.
       params: its parameters.
       batch_stats: its running statistics.
-      num_samples: how many sets.
+      num_samples: number of sets.
       temperature: divides the logits.
       decode: "bernoulli" draws each tag with its probability; "threshold" and "calibrated" cut at
-        `threshold`, one number or one a tag (see `calibrate`); "top_k" takes the likeliest.
-      threshold: probability cut.
-      top_k: tags of a set, used by "top_k" alone.
-      seed: fixes the samples.
+        `threshold`, one number or one per tag (see `calibrate`); "top_k" takes the likeliest tags.
+      threshold: probability above which a tag is set.
+      top_k: number of tags of a set, used only by "top_k".
+      seed: seed of the samples.
     """
     chunk = sample_batch_size(len(params["fc4"]["bias"]))
     draw = make_prior_draw(graphdef, chunk)
     key = jax.random.key(seed)
-    most = _MAX_DRAWS_PER_SAMPLE * max(num_samples, chunk)
+    max_draws = _MAX_DRAWS_PER_SAMPLE * max(num_samples, chunk)
     sets, probabilities, short = [], [], num_samples
-    drawn = empty = 0
+    num_drawn = empty = 0
     while short:
-        part = jax.random.fold_in(key, drawn // chunk)
-        hot, probs = map(np.asarray, draw(params, batch_stats, np.float32(temperature), part))
+        batch_key = jax.random.fold_in(key, num_drawn // chunk)
+        hot, probs = map(np.asarray, draw(params, batch_stats, np.float32(temperature), batch_key))
         if decode == "top_k":
             hot = _largest(probs, top_k)
         elif decode != "bernoulli":
             hot = probs > threshold
         filled = hot.any(axis=1)
-        drawn += chunk
+        num_drawn += chunk
         empty += int((~filled).sum())
-        redraw = decode in ("bernoulli", "calibrated") and drawn < most
+        redraw = decode in ("bernoulli", "calibrated") and num_drawn < max_draws
         keep = filled if redraw else np.ones(chunk, bool)
         sets.append(hot[keep][:short])
         probabilities.append(probs[keep][:short])
         short -= len(sets[-1])
-    return Samples(np.concatenate(sets), np.concatenate(probabilities), empty / drawn)
+    return Samples(np.concatenate(sets), np.concatenate(probabilities), empty / num_drawn)
 
 
 def calibrate(
@@ -121,22 +121,22 @@ def calibrate(
     rates: np.ndarray,
     temperature: float = 1.0,
 ) -> np.ndarray:
-    """Thresholds `[V]` under which prior samples have tags as often as data do.
+    """Returns thresholds `[V]` with which prior samples have tags as often as data do.
 
-    A fixed cut of 0.5 leaves rare tags out for ever. Each tag's own cut is the quantile of its
-    probability over the prior that lets it through at its rate among sets that are not empty, so
-    tags per set agree as well.
+    A fixed threshold of 0.5 would never yield rare tags. Each tag's threshold is the quantile of
+    its probability over the prior that passes it at its rate among non-empty sets, so that the mean
+    number of tags per set agrees too.
 
     Args:
       graphdef: the model's static graph.
       params: its parameters.
       batch_stats: its running statistics.
-      rates: `[V]`, wanted share of the sets that have each tag.
-      temperature: divides the logits, as it will in sampling.
+      rates: `[V]`, target share of sets with each tag.
+      temperature: divides the logits, as in sampling.
     """
     chunk = sample_batch_size(len(rates))
     draw = make_prior_draw(graphdef, chunk)
-    # Other latent vectors than any seed of a user draws.
+    # This key differs from those of all users' seeds.
     key = jax.random.fold_in(jax.random.key(0), 0x5EED)
     keys = jax.random.split(key, -(-_CALIBRATION_DRAWS // chunk))
     probs = np.concatenate(
@@ -145,7 +145,7 @@ def calibrate(
     ordered = np.sort(probs, axis=0)
     filled = 1.0
     for _ in range(20):
-        # The cut stands at the largest probability that is not let through.
+        # The threshold is the largest probability that does not pass.
         last = np.floor((1.0 - rates * filled) * len(probs)).astype(int) - 1
         cuts = np.where(last >= 0, ordered[np.maximum(last, 0), np.arange(len(rates))], -1.0)
         share = float((probs > cuts).any(axis=1).mean())
@@ -163,7 +163,7 @@ def _largest(probabilities: np.ndarray, count: int) -> np.ndarray:
 
 
 def describe_samples(samples: Samples) -> dict[str, float]:
-    """Statistics of samples under the original's names (without `inference/`)."""
+    """Computes statistics of samples under the original's names (without `inference/`)."""
     size = samples.multi_hot.sum(axis=1)
     unique = len(np.unique(np.packbits(samples.multi_hot, axis=1), axis=0))
     mean = float(samples.probabilities.mean(dtype=np.float64))

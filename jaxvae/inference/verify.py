@@ -1,4 +1,4 @@
-"""Whether a run's folder is what was written: digests, exports, rows, epochs, from end to end."""
+"""Verifies that a run's folder is as it was written: digests, exports, rows, epochs."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -27,19 +27,19 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
       folder: the run's folder.
 
     Returns:
-      (one line per check that held, one line per thing that is wrong).
+      (one line per passed check, one line per fault).
 
     Raises:
-      InputError: it is no run's folder.
-      Unreadable: a file of it can't be read now, which is no damage.
+      InputError: the folder is not a run's.
+      Unreadable: a file can't be read at present, which is not damage.
     """
     run_dir.check_is_run(folder)
     devices.check_backend()
     folder = folder.resolve()
-    # Before any of them is opened: what is read by libraries would wait for a pipe's other end.
+    # Checked before any file is opened, because libraries would block on a pipe.
     if odd := sorted(path for path in folder.rglob("*") if is_special_file(path)):
         return [], [f"{path} is no regular file" for path in odd]
-    held: list[str] = []
+    passed: list[str] = []
     wrong: list[str] = []
     for title, check in _checks(folder):
         try:
@@ -54,8 +54,8 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
         if lines:
             wrong += lines
         else:
-            held.append(title)
-    return held, wrong
+            passed.append(title)
+    return passed, wrong
 
 
 def _checks(folder: Path) -> Iterator[tuple[str, Callable[[Path], Iterator[str]]]]:
@@ -64,7 +64,7 @@ def _checks(folder: Path) -> Iterator[tuple[str, Callable[[Path], Iterator[str]]
         yield "files: each is what was written", manifest.damaged
     else:
         yield "finished", _unfinished
-    # Beside the numbered ones may lie what was set aside as damaged, and what a kill left.
+    # Other folders there are checkpoints set aside as damaged, or left unfinished by a kill.
     steps = [step for step in (folder / "checkpoints").glob("*") if step.name.isdigit()]
     for step in sorted(steps, key=lambda step: int(step.name)):
         yield f"checkpoint {step.name}", functools.partial(_checkpoint, step)
@@ -99,7 +99,7 @@ def _best(folder: Path) -> Iterator[str]:
     steps = folder / "checkpoints"
     epoch = max(int(step.name) for step in steps.glob("*") if step.name.isdigit())
     if next(manifest.damaged(steps / str(epoch)), None):
-        return  # and said already
+        return  # The damage has been reported already.
     with Checkpoints(steps, taxonomy_digest="") as checkpoints:
         best = checkpoints.best_leaves(epoch)
     if read_json(folder / "final" / "record.json").get("leaves") != best:
@@ -131,7 +131,7 @@ def _same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 def _rows(folder: Path) -> Iterator[str]:
-    load_saved_rows(folder, Taxonomy.load(folder / "taxonomy.json"))  # refuses others
+    load_saved_rows(folder, Taxonomy.load(folder / "taxonomy.json"))  # raises if they differ
     return iter(())
 
 
