@@ -1,1 +1,1 @@
-"""From `--config=FILE` and its overrides to a checked `ConfigDict`; JAX is not imported here."""
+"""Parses `--config=FILE` and its overrides into a checked `ConfigDict`; does not import JAX."""

@@ -1,6 +1,6 @@
-"""What arguments were meant that name a field otherwise than `--config.GROUP.FIELD=VALUE`.
+"""Hints for arguments that name a field otherwise than by `--config.GROUP.FIELD=VALUE`.
 
-People come from Hydra, whose overrides have no dashes, and from programs whose options have no
+Users come from Hydra, whose overrides have no dashes, and from programs whose options have no
 groups.
 """
 
@@ -17,7 +17,7 @@ _DEVICES = "use --config.trainer.devices=N, and --config.trainer.accelerator=gpu
 _WORKDIR = "use --workdir=FOLDER"
 _SWEEPS = "several runs are made by the commands seeds, frontier and search"
 _CONFIG = "name the config's file, such as --config=configs/medium.py"
-# Options of Lightning's, Hydra's and other trainers, with dashes or underscores.
+# Options of Lightning, Hydra and other trainers, with dashes or underscores.
 _OTHER_PROGRAMS = {
     **dict.fromkeys(("ckpt_path", "resume", "resume_from", "resume_from_checkpoint"), _RESUMES),
     **dict.fromkeys(("gpus", "gpu", "num_gpus", "n_gpus", "tpu_cores", "cuda"), _DEVICES),
@@ -36,10 +36,10 @@ def field_hint(name: str, known: Iterable[str]) -> str:
     """Returns " (did you mean ...?)" with the nearest fields, or "".
 
     Args:
-        name: what was typed for a field's dotted name.
+        name: a field's dotted name, as typed.
         known: the fields' names.
     """
-    # The last part is what people remember, so it is compared alone as well.
+    # The last part is the easiest to remember, so it is compared alone as well.
     same = with_last_part(name.rpartition(".")[2], known)
     return f" (did you mean {same[0]!r}?)" if same else did_you_mean(name, known)
 
@@ -50,12 +50,12 @@ def with_last_part(last: str, known: Iterable[str]) -> list[str]:
 
 
 def leftover(argument: str, known: Mapping[str, Any], retired: Mapping[str, str]) -> str:
-    """Says how an argument without dashes is written.
+    """Returns an error message for an argument without dashes, with its correct form.
 
     Args:
-        argument: as typed, perhaps an override of Hydra's.
+        argument: the argument as typed, for example a Hydra override.
         known: the fields' values by name.
-        retired: what replaced fields that are no more.
+        retired: the replacements of retired fields, by name.
     """
     name, equals, value = argument.lstrip("+~").partition("=")
     if argument.startswith("~"):
@@ -80,13 +80,13 @@ def leftover(argument: str, known: Mapping[str, Any], retired: Mapping[str, str]
 def unknown_flag(
     name: str, value: str, known: Mapping[str, Any], retired: Mapping[str, str]
 ) -> str:
-    """Returns which field an unknown flag is, or may be; "" if none is like it.
+    """Returns a message with the field that an unknown flag may mean; "" if none is similar.
 
     Args:
-        name: of the flag, without dashes.
-        value: behind its equals sign, or "".
+        name: the flag's name, without dashes.
+        value: the text after its equals sign, or "".
         known: the fields' values by name.
-        retired: what replaced fields that are no more.
+        retired: the replacements of retired fields, by name.
     """
     if hint := _otherwise(name, value, retired):
         return f"--{name}: no such flag; {hint}"
@@ -105,10 +105,10 @@ def unknown_flag(
 
 
 def swallowed(arguments: list[str], takes_value: Iterable[str], known: Mapping[str, Any]) -> str:
-    """Says which flag has no value, because what follows it is the next flag; "" if none.
+    """Returns a message about a flag without a value, followed by another flag; "" if none.
 
     Args:
-        arguments: as typed, without the program's name.
+        arguments: the arguments as typed, without the program's name.
         takes_value: the program's own flags that take a value.
         known: the fields' values by name.
     """
@@ -144,7 +144,7 @@ def _otherwise(name: str, value: str, retired: Mapping[str, str]) -> str:
 
 
 def _meant(name: str, known: Mapping[str, Any]) -> str:
-    """Returns the one field of a name or of a last part, or ""."""
+    """Returns the only field with a name or a last part, or ""."""
     if name in known:
         return name
     same = with_last_part(name.rpartition(".")[2], known)

@@ -1,4 +1,4 @@
-"""Which number of a validation chooses the epoch that is kept, and which way it should go."""
+"""The monitor: the validation number that selects the best epoch, and its better direction."""
 
 from typing import Any, NamedTuple
 
@@ -12,19 +12,19 @@ MODES = {
     "val/hamming_loss": "min",
     "val/jaccard_index": "max",
 }
-"""The numbers that may choose an epoch, and the better direction of each."""
+"""The numbers that can select the best epoch, and the better direction of each."""
 NUM_DRAWS = 50
-"""Importance samples a row of `val/nll_iw` during training."""
+"""Importance samples per row of `val/nll_iw` during training."""
 MAX_ROWS = 2000
-"""The most validation rows that `val/nll_iw` is estimated on during training."""
+"""Greatest number of validation rows on which `val/nll_iw` is estimated during training."""
 
 
 class Monitor(NamedTuple):
-    """The number of a validation by which epochs are compared.
+    """The validation number by which epochs are compared.
 
     Attributes:
       name: its name in metrics.jsonl.
-      mode: "min" where less is better, "max" where more is.
+      mode: "min" if less is better, "max" if more is.
     """
 
     name: str = "val/loss"
@@ -36,17 +36,17 @@ class Monitor(NamedTuple):
         return "lowest" if self.mode == "min" else "highest"
 
     def gain(self, now: float, before: float) -> float:
-        """Returns by how much a value is better than an earlier one; negative if it is worse."""
+        """Returns the improvement of a value over an earlier one; negative if it is worse."""
         return before - now if self.mode == "min" else now - before
 
 
 def added_values(monitor: Monitor, values: dict[str, float], *, bound: float) -> dict[str, float]:
-    """Returns what a monitor adds to the numbers of a validation pass.
+    """Returns the numbers that a monitor adds to those of a validation pass.
 
     Args:
-      monitor: the run's.
-      values: of the pass, by name without `val/`.
-      bound: the mean bound on -log p(x), nats; looked at where it is the monitor.
+      monitor: the run's monitor.
+      values: the pass's numbers, by name without `val/`.
+      bound: the mean bound on -log p(x), nats; used only if it is the monitor.
     """
     if monitor.name == "val/elbo":
         return {"elbo": values["bce"] + values["kld"]}
@@ -54,7 +54,7 @@ def added_values(monitor: Monitor, values: dict[str, float], *, bound: float) ->
 
 
 def check_monitor(values: dict[str, Any]) -> None:
-    """Raises InputError for a monitor that does not exist, or can't be had or meant.
+    """Raises InputError for an unknown monitor, a wrong mode, or one that the loss does not have.
 
     Args:
       values: the config's fields by dotted name.

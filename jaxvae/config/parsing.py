@@ -1,6 +1,6 @@
-"""From the command line to a checked config: parsing, spelling, ranges, `--help`.
+"""Parses the command line into a checked config, with messages for misspelt arguments.
 
-Knows ml_collections and the config files, and nothing that is slow to import.
+The module imports ml_collections, and nothing that is slow to import.
 """
 
 import importlib.util
@@ -21,30 +21,31 @@ from jaxvae.errors import InputError, did_you_mean
 
 
 def find_file(name: str, *, flag: str = "config") -> Path:
-    """The file of a config or a search space.
+    """Finds the file of a config or a search space.
 
     Args:
-      name: a path. `configs/...` is found from everywhere: the package brings its own.
-      flag: what names it on the command line.
+      name: a path. `configs/...` is found from any folder, since the package ships its own.
+      flag: the command-line flag, for the message.
 
     Raises:
-      InputError: there is none.
+      InputError: there is no such file.
     """
     path = user_path(name)
-    places = [path, *([_shipped_configs_root() / path] if path.parts[:1] == ("configs",) else [])]
-    for place in places:
-        if place.is_file():
-            return place
-    files = [file for place in places for file in place.parent.glob("*.py") if file.stem[0] != "_"]
-    known = sorted({str(path.parent / file.name) for file in files})
-    raise InputError(f"--{flag}={name}: no such file{did_you_mean(name, known)}")
+    paths = [path, *([_shipped_configs_root() / path] if path.parts[:1] == ("configs",) else [])]
+    for candidate in paths:
+        if candidate.is_file():
+            return candidate
+    folders = [candidate.parent for candidate in paths]
+    files = [file for folder in folders for file in folder.glob("*.py") if file.stem[0] != "_"]
+    names = sorted({str(path.parent / file.name) for file in files})
+    raise InputError(f"--{flag}={name}: no such file{did_you_mean(name, names)}")
 
 
 def _shipped_configs_root() -> Path:
-    """The folder that has the package's own `configs`."""
+    """Returns the folder that contains the package's own `configs`."""
     package = Path(__file__).resolve().parent.parent
     shipped = package / "shipped"
-    return shipped if shipped.is_dir() else package.parent  # in a clone they are beside it
+    return shipped if shipped.is_dir() else package.parent  # In a clone, they are beside it.
 
 
 def load_config(path_and_presets: str) -> ConfigDict:
@@ -55,7 +56,7 @@ def load_config(path_and_presets: str) -> ConfigDict:
     """
     name, _, presets = path_and_presets.partition(":")
     path = find_file(name)
-    # A config imports its neighbours as `configs.base`, wherever the command was started.
+    # A config imports its neighbours as `configs.base`, whatever the working directory.
     for root in map(str, (Path.cwd(), path.resolve().parent.parent, _shipped_configs_root())):
         if root not in sys.path:
             sys.path.append(root)
@@ -82,37 +83,39 @@ def parse(
 
     Args:
       argv: the arguments with the program's name first.
-      define: adds the program's own flags to the FlagValues it is given.
+      define: function that adds the program's own flags to a FlagValues.
 
     Returns:
       (locked and checked config, the overrides as typed, the other flags' values).
 
     Raises:
-      InputError: anything wrong with them, in one line.
+      InputError: an argument is wrong; the message is one line.
     """
     values = flags.FlagValues()
     source, arguments = take_config(expand_flag_files(argv[1:]))
     config = load_config(source)
-    known = dict(flatten(config))
+    fields = dict(flatten(config))
     for argument in arguments:
-        _check_name(argument, known)
+        _check_name(argument, fields)
 
     command = [argv[0], *arguments]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
     define(values)
-    own = [name for name in values if not name.startswith("config") and not values[name].boolean]
-    if text := hints.swallowed(arguments, own, known):
+    takes_value = [
+        name for name in values if not name.startswith("config") and not values[name].boolean
+    ]
+    if text := hints.swallowed(arguments, takes_value, fields):
         raise InputError(text)
     try:
-        rest = values(command)[1:]
+        leftovers = values(command)[1:]
     except flags.UnrecognizedFlagError as error:
         value = str(error.flagvalue or "").partition("=")[2]
-        hint = hints.unknown_flag(error.flagname, value, known, RETIRED)
-        raise InputError(hint or _explain(str(error), known)) from error
+        hint = hints.unknown_flag(error.flagname, value, fields, RETIRED)
+        raise InputError(hint or _explain(str(error), fields)) from error
     except flags.Error as error:
-        raise InputError(_explain(str(error), known)) from error
-    if rest:
-        raise InputError(hints.leftover(rest[0], known, RETIRED))
+        raise InputError(_explain(str(error), fields)) from error
+    if leftovers:
+        raise InputError(hints.leftover(leftovers[0], fields, RETIRED))
     config = values["config"].value
     _split_names(config)
     validate(config)
@@ -120,17 +123,15 @@ def parse(
 
 
 def _split_names(config: ConfigDict) -> None:
-    """Typed without quotes, a,b is one text; it means two trackers."""
-    callbacks = config.trainer.callbacks
-    if isinstance(callbacks, tuple) and all(isinstance(text, str) for text in callbacks):
-        config.trainer.callbacks = tuple(part for text in callbacks for part in text.split(","))
-    names = config.logger.name
-    if isinstance(names, tuple) and all(isinstance(name, str) for name in names):
-        config.logger.name = tuple(part for name in names for part in name.split(","))
+    """Splits names at commas: a,b typed without quotes is one text for two trackers."""
+    for group, field in ((config.logger, "name"), (config.trainer, "callbacks")):
+        names = group[field]
+        if isinstance(names, tuple) and all(isinstance(name, str) for name in names):
+            group[field] = tuple(part for name in names for part in name.split(","))
 
 
 def expand_flag_files(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with those of each `--flagfile=FILE` in its place.
+    """Replaces each `--flagfile=FILE` by the arguments in the file.
 
     Raises:
       InputError: a file can't be read.
@@ -144,19 +145,19 @@ def expand_flag_files(arguments: Sequence[str]) -> list[str]:
 
 
 def take_config(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Takes `--config=FILE[:PRESETS]` out of the arguments, in any spelling and place.
+    """Extracts `--config=FILE[:PRESETS]` from the arguments, in any spelling and position.
 
     Returns:
       (the file and presets, the other arguments).
 
     Raises:
-      InputError: there is none, or more than one.
+      InputError: no config is given, or more than one.
     """
-    sources, others = [], []
+    sources, other_arguments = [], []
     remaining = iter(arguments)
     for argument in remaining:
         if argument == "--":
-            others += [argument, *remaining]
+            other_arguments += [argument, *remaining]
         elif re.match(r"--?config(=|$)", argument):
             _, equals, value = argument.partition("=")
             value = value if equals else next(remaining, "")
@@ -164,12 +165,12 @@ def take_config(arguments: Sequence[str]) -> tuple[str, list[str]]:
                 raise InputError(f"--config has no value before {value}; write --config=FILE")
             sources.append(value)
         else:
-            others.append(argument)
+            other_arguments.append(argument)
     if len(sources) > 1:
         raise InputError(f"--config is given {len(sources)} times: {', '.join(sources)}; give one")
     if not sources or not sources[0]:
         raise InputError("no config given: start with --config=configs/medium.py")
-    return sources[0], others
+    return sources[0], other_arguments
 
 
 def _check_name(argument: str, known: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Paths as users type them: one rule for `~`, in every command, config field and function."""
+"""Resolves paths as users type them: one rule for `~` in every command, config field, function."""
 
 import os
 import re
@@ -12,15 +12,16 @@ _FILE_URL = re.compile(r"(sqlite(?:\+\w+)?:///|journal:(?:///?)?)(~.*)", re.DOTA
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
-    """The path that a user means: `~/x` lies in the user's home folder, `~name/x` in that of name.
+    """Expands `~/x` to a path in the user's home folder, and `~name/x` to one in that of `name`.
 
-    Twice is as good as once: what really begins with `~`, typed as `./~x`, comes back absolute.
+    The function is idempotent: a path that really begins with `~`, typed as `./~x`, is returned
+    absolute.
 
     Args:
-      text: as it was typed.
+      text: the path as typed.
 
     Raises:
-      InputError: no such user, or no home folder.
+      InputError: the user or the home folder does not exist.
     """
     text = os.fspath(text)
     if text.startswith("~"):
@@ -30,10 +31,10 @@ def user_path(text: str | os.PathLike[str]) -> Path:
 
 
 def run_path(text: str | os.PathLike[str]) -> Path:
-    """The absolute path of a folder that will hold a run.
+    """Returns the absolute path of a run's folder.
 
     Raises:
-      InputError: as `user_path` does; the path is a URL; or it is not UTF-8 text, which checkpoints
+      InputError: as in `user_path`; or the path is a URL, or is not UTF-8 text, which checkpoints
         need.
     """
     if _URL.match(os.fspath(text)):
@@ -54,13 +55,13 @@ def run_path(text: str | os.PathLike[str]) -> Path:
 
 
 def user_url(text: str) -> str:
-    """The URL of a storage, in which the path of a file follows the rule of `user_path`.
+    """Expands `~` in the URL of a storage by the rule of `user_path`.
 
     Args:
-      text: as it was typed; a URL that names no file is left as it is.
+      text: the URL as typed; one that names no file is returned unchanged.
 
     Raises:
-      InputError: as `user_path` does.
+      InputError: as in `user_path`.
     """
     match = _FILE_URL.fullmatch(text)
     if match is None:
@@ -70,13 +71,13 @@ def user_url(text: str) -> str:
 
 
 def _home_of(text: str) -> str:
-    """The folder that the first part of a path stands for."""
+    """Returns the home folder that a path's first part stands for."""
     first = text.partition("/")[0]
     try:
         home = os.path.expanduser(first)
-    except ValueError:  # a name that no user can have
+    except ValueError:  # The name is impossible for a user.
         home = first
-    # An empty HOME would make it the root of all files.
+    # With an empty HOME, `~` would expand to the root folder.
     if home.startswith("~") or (first == "~" and not os.environ.get("HOME", home)):
         missing = f"there is no user {first[1:81]!r}" if first != "~" else "you have no home folder"
         name = text[:200]

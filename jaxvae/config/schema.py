@@ -1,4 +1,4 @@
-"""The fields of a config: their names, what replaced retired ones, and their help."""
+"""The fields of a config: their names, the replacements of retired ones, and their help."""
 
 import re
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def data_arguments(config: ConfigDict) -> dict[str, Any]:
-    """The arguments that `dataset.load_dataset` takes from a config, besides the taxonomy."""
+    """Returns the arguments of `dataset.load_dataset` from a config, without the taxonomy."""
     names = (
         "dataset_name",
         "dataset_split",
@@ -49,7 +49,7 @@ def data_arguments(config: ConfigDict) -> dict[str, Any]:
 
 
 def field_help(source: str, config: ConfigDict) -> str:
-    """The table of fields for `--help`, its texts taken from the comments of `configs/base.py`.
+    """Formats the table of fields for `--help`, with the comments of `configs/base.py`.
 
     Args:
       source: the text of the base config file.
@@ -58,6 +58,6 @@ def field_help(source: str, config: ConfigDict) -> str:
     comments = dict(re.findall(r"^\s*c\.([\w.]+) = .*?  # (.*)$", source, flags=re.MULTILINE))
     lines = []
     for name, value in flatten(config):
-        shown = value if isinstance(value, str) and value else repr(value)
-        lines.append(f"  --config.{name}={shown}\n      {comments.get(name, '')}".rstrip())
+        default = value if isinstance(value, str) and value else repr(value)
+        lines.append(f"  --config.{name}={default}\n      {comments.get(name, '')}".rstrip())
     return "\n".join(lines)

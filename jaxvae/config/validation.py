@@ -1,4 +1,4 @@
-"""What values the config's fields may have, each by itself and together."""
+"""Validates the values of a config's fields, each by itself and in combination."""
 
 import math
 import re
@@ -129,7 +129,7 @@ TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
 def _holds(holds: Callable[[Any], bool], value: Any) -> bool:
     try:
         return holds(value)
-    except TypeError:  # from Python, a value may be anything
+    except TypeError:  # A config made in Python may hold values of any type.
         return False
 
 
@@ -138,10 +138,10 @@ def check(config: ConfigDict, values: dict[str, Any]) -> None:
 
     Args:
       config: every field of `configs/base.py`.
-      values: the same by dotted name.
+      values: the same fields by dotted name.
 
     Raises:
-      InputError: naming the field, the value and what it must be.
+      InputError: a value is invalid; the message has the field, the value and the valid range.
     """
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -212,9 +212,9 @@ def _validate_objective(config: ConfigDict) -> None:
 
 
 def validate(config: ConfigDict) -> None:
-    """Checks every value's range, and the values that depend on each other.
+    """Checks every value's range, and the combinations of values.
 
     Raises:
-      InputError: naming the field, the value and what it must be.
+      InputError: a value is invalid; the message has the field, the value and the valid range.
     """
     check(config, dict(flatten(config)))
