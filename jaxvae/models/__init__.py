@@ -1,4 +1,4 @@
 """The network, its priors, its densities, and a trained model's parameters.
 
-Nothing here knows of data, training or files.
+The package does not depend on data, training or files.
 """

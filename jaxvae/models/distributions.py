@@ -11,16 +11,17 @@ from jaxvae.models.layers import FULL_PRECISION
 def kl_to_moment_matched_prior(
     mean: jax.Array, logvar: jax.Array, centre: jax.Array, variance: jax.Array
 ) -> jax.Array:
-    """KL of every dimension from a Gaussian of the prior's mean and variance there, nats.
+    """KL of every dimension from a Gaussian with the prior's mean and variance, nats.
 
-    With a standard normal prior it is `gaussian_kl`, the rate's parts. Another prior has no such
-    parts; this one is 0 where a dimension says nothing, whatever the scale of z.
+    With a standard normal prior it equals `gaussian_kl`, whose sum is the rate. For learned priors
+    the KL does not factorise; this surrogate is 0 for an inactive dimension, regardless of the
+    scale of z.
 
     Args:
-      mean: `[B, L]`.
-      logvar: `[B, L]`.
-      centre: `[L]`.
-      variance: `[L]`.
+      mean: `[B, L]`, of the posterior.
+      logvar: `[B, L]`, of the posterior.
+      centre: `[L]`, the prior's mean.
+      variance: `[L]`, the prior's variance.
     """
     scaled = (mean - centre[None, :]) * jax.lax.rsqrt(variance)[None, :]
     return gaussian_kl(scaled, logvar - jnp.log(variance)[None, :])
@@ -44,9 +45,9 @@ def bernoulli_nll(logits: jax.Array, x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def bernoulli_nll_of_rows(logits: jax.Array, columns: jax.Array) -> jax.Array:
-    """`bernoulli_nll` of sparse rows, without their multi-hot vectors.
+    """Negative log-likelihood like `bernoulli_nll`, of sparse rows without multi-hot vectors.
 
-    Worth it where V is large: the gradient is written once, and then touched at the rows' entries.
+    This pays off for large V: the gradient is written once, then updated only at the rows' entries.
 
     Args:
       logits: `[B, V]`.
@@ -55,7 +56,7 @@ def bernoulli_nll_of_rows(logits: jax.Array, columns: jax.Array) -> jax.Array:
     Returns:
       `[B]`, nats, summed over tags.
     """
-    # Row by row, so that XLA sees that no row needs another's, whichever device that is on.
+    # `vmap` over rows lets XLA see that rows are independent, so that none moves between devices.
     present = jax.vmap(lambda row, at: row.at[at].get(mode="fill", fill_value=0.0))(
         logits, columns.astype(jnp.int32)
     )
@@ -93,7 +94,7 @@ def gaussian_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
     Returns:
       `[B, L]`, nats; their sum over L is the KL of the whole posterior.
     """
-    # expm1 keeps the digits where the posterior is all but the prior: exp(v) - 1 - v ~ v^2 / 2.
+    # expm1 keeps precision when the posterior is close to the prior: exp(v) - 1 - v ~ v^2 / 2.
     return 0.5 * (jnp.square(mean) + jnp.expm1(logvar) - logvar)
 
 
@@ -117,14 +118,14 @@ def mixture_log_prob(
       z: `[..., L]`.
       mean: `[K, L]`.
       logvar: `[K, L]`.
-      log_weight: `[K]`, of a distribution.
+      log_weight: `[K]`, normalised log weights.
 
     Returns:
       `[...]`.
     """
     flat = z.reshape(-1, z.shape[-1])
     precision = jnp.exp(-logvar)
-    # Squared distances multiplied out: two products of [N, L] by [L, K] instead of [N, K, L].
+    # Squared distances, expanded into two products of [N, L] by [L, K] instead of [N, K, L].
     square = full_precision_product(jnp.square(flat), precision.T)
     square = square - 2.0 * full_precision_product(flat, (mean * precision).T)
     constant = jnp.sum(jnp.square(mean) * precision + logvar, axis=-1)

@@ -1,18 +1,18 @@
-"""Hidden layers: how many there are each way, how wide, and what their parts are called.
+"""Hidden layers of the encoder and the decoder: their names, number and widths.
 
-One hidden layer each way has the original's names. Of several, the k-th has the first one's with
-`_k` behind: `fc1`, `fc1_2`, ... from the input inwards, `fc3`, `fc3_2`, ... from z outwards.
+With one hidden layer each way, names match the original model. Further layers append `_2`, `_3`,
+...: `fc1`, `fc1_2`, ... from the input inwards, `fc3`, `fc3_2`, ... from z outwards.
 """
 
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 MAX_HIDDEN_LAYERS = 8
-"""Hidden layers each way that a config may ask for."""
+"""Greatest number of hidden layers each way in a config."""
 
 
 class HiddenLayer(NamedTuple):
-    """The names of a hidden layer's parts, in the order in which they compute."""
+    """Names of a hidden layer's parts, in the order of computation."""
 
     linear: str
     layer_norm: str
@@ -20,12 +20,12 @@ class HiddenLayer(NamedTuple):
 
 
 def encoder_layers(depth: int) -> list[HiddenLayer]:
-    """The encoder's hidden layers, from the input inwards."""
+    """Returns the names of the encoder's hidden layers, from the input inwards."""
     return _layers(HiddenLayer("fc1", "ln1", "bn1"), depth)
 
 
 def decoder_layers(depth: int) -> list[HiddenLayer]:
-    """The decoder's hidden layers, from z outwards: as wide as the encoder's in reverse."""
+    """Returns the names of the decoder's hidden layers, from z outwards."""
     return _layers(HiddenLayer("fc3", "ln2", "bn2"), depth)
 
 
@@ -35,7 +35,7 @@ def _layers(first: HiddenLayer, depth: int) -> list[HiddenLayer]:
 
 
 def num_hidden_layers(names: Container[str]) -> int:
-    """How many hidden layers each way a model has whose layers have these names."""
+    """Infers the number of hidden layers each way from the names of a model's layers."""
     depth = 1
     while f"fc1_{depth + 1}" in names:
         depth += 1
@@ -43,17 +43,19 @@ def num_hidden_layers(names: Container[str]) -> int:
 
 
 def resolve_hidden_dims(hidden_dim: int, hidden_dims: Sequence[int]) -> tuple[int, ...]:
-    """The widths of the hidden layers, from the input inwards.
+    """Returns the widths of the encoder's hidden layers, from the input inwards.
+
+    The decoder has the same widths in reverse.
 
     Args:
-      hidden_dim: the width of a single one.
-      hidden_dims: those of one or several; where it is not empty, it takes `hidden_dim`'s place.
+      hidden_dim: the width of a single hidden layer.
+      hidden_dims: the widths of one or several; replaces `hidden_dim` if not empty.
     """
     return tuple(hidden_dims) or (hidden_dim,)
 
 
 def is_valid_hidden_dims(value: object) -> bool:
-    """Whether a value of a config says the widths of hidden layers, or () of none."""
+    """Tests whether `value` is a valid `hidden_dims`: positive ints, possibly none."""
     return (
         isinstance(value, list | tuple)
         and len(value) <= MAX_HIDDEN_LAYERS

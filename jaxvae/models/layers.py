@@ -1,19 +1,19 @@
-"""Layers as torch has them, where results depend on it: initialisation and batch norm."""
+"""Layers with torch's defaults where results depend on them: initialisation and batch norm."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 FULL_PRECISION = jax.lax.Precision.HIGHEST
-"""Of products of float32 numbers: all their digits. An accelerator left to itself keeps three
-(TF32) or two (bfloat16), so that a likelihood, or an exported file, would depend on the device."""
+"""Full float32 precision of matrix products. By default GPUs use TF32 (three digits) and TPUs
+bfloat16 (two), so that likelihoods and exported files would depend on the device."""
 
 
 def make_linear_layers(sizes: list[tuple[int, int]], dtype, rngs: nnx.Rngs) -> list[nnx.Linear]:
-    """Linear layers of `(fan_in, features)` with torch's default initialisation.
+    """Makes linear layers of sizes `(fan_in, features)` with torch's default initialisation.
 
-    Weights and biases alike are U(-1/sqrt(fan_in), 1/sqrt(fan_in)). All come from one draw: a
-    generator per array takes XLA longer to compile than a whole training epoch.
+    Weights and biases are U(-1/sqrt(fan_in), 1/sqrt(fan_in)). All come from one draw: with a
+    generator per array, XLA's compilation takes longer than a whole training epoch.
     """
     counts = [(fan_in + 1) * features for fan_in, features in sizes]
     uniform = jax.random.uniform(rngs.params(), (sum(counts),), minval=-1.0, maxval=1.0)
@@ -36,7 +36,7 @@ def make_linear_layers(sizes: list[tuple[int, int]], dtype, rngs: nnx.Rngs) -> l
 
 
 def _constant_initializer(values: jax.Array):
-    """An initialiser that yields these values."""
+    """Returns an initialiser that yields these values."""
 
     def init(key, shape, dtype=jnp.float32, **_):
         del key, shape
@@ -46,13 +46,13 @@ def _constant_initializer(values: jax.Array):
 
 
 class TiedLinear(nnx.Module):
-    """A linear layer whose kernel is another's, transposed: weights that both of them train.
+    """A linear layer that shares the transposed kernel of another layer (tied weights).
 
     The kernel stays the other layer's parameter, so gradients of both uses are summed into it.
 
     Args:
-      other: the layer that has the kernel `[features, fan_in]`.
-      bias: `[features]`, of this layer alone.
+      other: the layer with the kernel `[features, fan_in]`.
+      bias: `[features]`, this layer's own bias.
     """
 
     def __init__(self, other: nnx.Linear, bias: nnx.Param):
@@ -68,11 +68,12 @@ class TiedLinear(nnx.Module):
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation as torch does it, over the rows that a mask lets through.
+    """Batch normalisation as in torch, over the unmasked rows of the batch.
 
-    Normalises with the biased two-pass variance of the batch and keeps running averages with
+    It normalises with the biased two-pass variance of the batch and updates running averages with
     momentum 0.1 in torch's sense, the variance unbiased (Ioffe & Szegedy 2015). A batch of one row
-    has no unbiased variance and leaves the running one alone; an empty batch leaves all alone.
+    has no unbiased variance and does not update the running variance; an empty batch updates
+    nothing.
     """
 
     momentum = 0.1
@@ -86,7 +87,7 @@ class BatchNorm(nnx.Module):
         self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None, train: bool) -> jax.Array:
-        """Normalises `[B, features]`; with `train`, by this batch, whose statistics are kept."""
+        """Normalises `[B, features]`; with `train` by the batch, updating running statistics."""
         dtype = x.dtype
         x = x.astype(jnp.float32)
         if train:
@@ -97,10 +98,10 @@ class BatchNorm(nnx.Module):
         return (centred * factor[None, :] + self.bias[...][None, :]).astype(dtype)
 
     def _observe(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """The rows less their mean, and their variance; a row that is left out is at the mean.
+        """Updates the running statistics; returns the centred rows and their variance.
 
-        Else a unit that is constant in the batch, and so divided by the root of epsilon, would blow
-        up the rows that pad it, layer by layer, until their gradients are no numbers.
+        Padding rows are set to the batch mean; otherwise a constant unit (variance 0) would amplify
+        them by 1/sqrt(epsilon) in every layer, until their gradients are NaN.
         """
         weight = jnp.ones(x.shape[:1], jnp.float32) if mask is None else mask.astype(jnp.float32)
         rows = jnp.sum(weight)

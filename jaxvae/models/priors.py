@@ -1,7 +1,7 @@
-"""What z is drawn from before anything is known of a row: the model's prior p(z).
+"""Prior distributions p(z).
 
-The standard normal has no parameters and stands in `VAE` as None. The others are modules of flat
-arrays with three methods: the log density, draws, and the moments of each dimension.
+The standard normal has no parameters and is None in `VAE`. The others are modules of flat arrays
+with three methods: the log density, draws, and the moments of each dimension.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Encode = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class _Components(nnx.Module):
-    """A prior that is a mixture of diagonal Gaussians, wherever these come from."""
+    """Base class of priors that are mixtures of diagonal Gaussians."""
 
     def components(self, encode: Encode) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]`."""
@@ -34,8 +34,8 @@ class _Components(nnx.Module):
         """Draws `[num, L]`."""
         mean, logvar, log_weight = self.components(encode)
         which, noise = jax.random.split(key)
-        at = jax.random.categorical(which, log_weight, shape=(num,))
-        return mean[at] + jnp.exp(0.5 * logvar[at]) * jax.random.normal(noise, mean[at].shape)
+        row = jax.random.categorical(which, log_weight, shape=(num,))
+        return mean[row] + jnp.exp(0.5 * logvar[row]) * jax.random.normal(noise, mean[row].shape)
 
     def moments(self, encode: Encode) -> tuple[jax.Array, jax.Array]:
         """Mean and variance of each dimension, `[L]`."""
@@ -67,10 +67,10 @@ class Mixture(_Components):
 
 
 class Vamp(_Components):
-    """The VampPrior (Tomczak & Welling 2018): the posteriors of learned pseudo-rows, weighted.
+    """The VampPrior (Tomczak & Welling 2018): the weighted posteriors of learned pseudo-inputs.
 
     Args:
-      pseudo_inputs: `[K, V]` what they start from, such as training rows; values stay in [0, 1].
+      pseudo_inputs: `[K, V]` initial values, such as training rows; they are clipped to [0, 1].
     """
 
     def __init__(self, *, pseudo_inputs: jax.typing.ArrayLike):
@@ -87,12 +87,12 @@ class Vamp(_Components):
 class Flow(nnx.Module):
     """Affine coupling layers on N(0, I) (RealNVP, Dinh et al. 2017).
 
-    Each layer rescales and shifts every other dimension by a small network of the rest; layers take
-    turns which half they move, and start as the identity.
+    Each layer rescales and shifts every other dimension by a small network of the remaining ones.
+    Layers alternate between the two halves, and are initialised as the identity.
 
     Args:
       latent_dim: L, at least 2.
-      num_layers: coupling layers.
+      num_layers: number of coupling layers.
       hidden_dim: width of the networks inside.
       rngs: random stream of their initialisation.
     """
@@ -111,14 +111,14 @@ class Flow(nnx.Module):
         self.shift_and_scale_bias = nnx.Param(jnp.zeros((num_layers, 2 * latent_dim), jnp.float32))
 
     def _coupling(self, layer: int, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Shift and log scale `[N, L]` of a layer, zero where it leaves z as it is."""
+        """Shift and log scale `[N, L]` of a layer, zero for dimensions that it does not change."""
         moved = (jnp.arange(z.shape[-1]) % 2 == layer % 2)[None, :]
         h = full_precision_product(jnp.where(moved, 0.0, z), self.hidden[...][layer])
         h = jax.nn.relu(h + self.hidden_bias[...][layer][None, :])
-        both = full_precision_product(h, self.shift_and_scale[...][layer])
-        both = both + self.shift_and_scale_bias[...][layer][None, :]
-        shift, scale = jnp.split(both, 2, axis=-1)
-        # Bounded: one step of the optimizer can't make a density of it that overflows.
+        outputs = full_precision_product(h, self.shift_and_scale[...][layer])
+        outputs = outputs + self.shift_and_scale_bias[...][layer][None, :]
+        shift, scale = jnp.split(outputs, 2, axis=-1)
+        # The log scale is bounded, so that no optimizer step can make the density overflow.
         return jnp.where(moved, shift, 0.0), jnp.where(moved, 2.0 * jnp.tanh(0.5 * scale), 0.0)
 
     def log_prob(self, z: jax.Array, encode: Encode) -> jax.Array:
@@ -138,7 +138,7 @@ class Flow(nnx.Module):
         return self.transform(jax.random.normal(key, (num, self.hidden.shape[1])))
 
     def transform(self, noise: jax.Array) -> jax.Array:
-        """What standard normal noise `[N, L]` becomes: draws, if the noise is drawn."""
+        """Transforms standard normal noise `[N, L]` into draws from the prior."""
         z = noise
         for layer in range(len(self.hidden[...])):
             shift, log_scale = self._coupling(layer, z)
@@ -146,7 +146,7 @@ class Flow(nnx.Module):
         return z
 
     def moments(self, encode: Encode) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance of each dimension, `[L]`, by the same 4,096 draws every time."""
+        """Mean and variance of each dimension, `[L]`, estimated by 4,096 draws with a fixed key."""
         z = self.draw(jax.random.key(0), _MOMENT_DRAWS, encode)
         return jnp.mean(z, axis=0), jnp.var(z, axis=0)
 
@@ -159,7 +159,7 @@ def make_prior(
     pseudo_inputs: jax.typing.ArrayLike,
     rngs: nnx.Rngs,
 ) -> Mixture | Vamp | Flow | None:
-    """The prior of a name in `PRIORS`; None is the standard normal."""
+    """Makes the prior of a name in `PRIORS`; None is the standard normal."""
     if name == "mixture":
         return Mixture(latent_dim=latent_dim, num_components=num_components, rngs=rngs)
     if name == "vamp":

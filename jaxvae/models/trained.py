@@ -1,4 +1,4 @@
-"""A trained model apart from any training: its graph, its arrays, its prior."""
+"""A trained model: its graph, its arrays, its prior."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from jaxvae.models.vae import VAE
 
 
 class TrainedModel(NamedTuple):
-    """A model apart from any training: its static graph and its arrays, computing in float32.
+    """A model without its training state: static graph and arrays, computing in float32.
 
     Weights that were tied in training are two arrays here, as in every exported file.
     """
@@ -30,10 +30,10 @@ class TrainedModel(NamedTuple):
 
 
 def rebuild_model(params: dict, batch_stats: dict) -> TrainedModel:
-    """Rebuilds the model around nested dictionaries of arrays; the sizes are the arrays' own."""
+    """Rebuilds a model from nested dictionaries of arrays; their shapes give its sizes."""
     params = untie_weights(params)
     depth, num_tags = num_hidden_layers(params), len(params["fc1"]["kernel"])
-    hidden_dims = tuple(params[each.linear]["kernel"].shape[1] for each in encoder_layers(depth))
+    hidden_dims = tuple(params[layer.linear]["kernel"].shape[1] for layer in encoder_layers(depth))
     latent_dim = params["fc3"]["kernel"].shape[0]
     use_batch_norm, use_layer_norm = "bn1" in params, "ln1" in params
     prior = infer_prior(params.get("prior", {}))
@@ -59,20 +59,20 @@ def rebuild_model(params: dict, batch_stats: dict) -> TrainedModel:
 
 
 def untie_weights(params: dict) -> dict:
-    """Parameters with the last layer's kernel, where in training it was the first one's."""
+    """Adds the last layer's kernel to parameters trained with tied weights."""
     if "kernel" in params["fc4"]:
         return params
     return {**params, "fc4": {"kernel": params["fc1"]["kernel"].T, **params["fc4"]}}
 
 
 def infer_prior(arrays: Iterable[str]) -> str:
-    """Which prior has parameters of these names."""
+    """Infers a model's prior from the names of the prior's parameters."""
     marks = {"means": "mixture", "pseudo_inputs": "vamp", "hidden": "flow"}
     return next((prior for name, prior in marks.items() if name in arrays), "normal")
 
 
 def reconstruction_logits(network: TrainedModel, x: np.ndarray) -> np.ndarray:
-    """Logits `[N, V]` decoded from the posterior mean of multi-hot rows `[N, V]`."""
+    """Decodes logits `[N, V]` from the posterior means of multi-hot rows `[N, V]`."""
 
     def logits(params, batch_stats, x):
         model = nnx.merge(network.graphdef, params, batch_stats)
@@ -84,7 +84,7 @@ def reconstruction_logits(network: TrainedModel, x: np.ndarray) -> np.ndarray:
 def prior_components(network: TrainedModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]` of a "mixture" or "vamp" prior.
 
-    A VampPrior is, once trained, a mixture like any other.
+    A trained VampPrior is an ordinary mixture.
     """
     model = nnx.merge(network.graphdef, network.params, network.batch_stats)
     mean, logvar, log_weight = map(np.asarray, model.prior.components(model.encode))
@@ -92,11 +92,11 @@ def prior_components(network: TrainedModel) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def component_cdf(network: TrainedModel) -> np.ndarray:
-    """Where each component's share of [0, 1) ends, `[K]` float32; the last takes all that is left.
+    """Cumulative probabilities of the prior's components, `[K]` float32, the last one above 1.
 
-    The component of a uniform number is how many edges it has passed.
+    The component sampled by a uniform number u is the number of cumulative probabilities <= u.
     """
     log_weight = prior_components(network)[2]
     edges = np.cumsum(np.exp(log_weight.astype(np.float64)))
-    edges[-1] = 2.0  # beyond what rounding can reach
+    edges[-1] = 2.0  # above any u, whatever the rounding
     return edges.astype(np.float32)

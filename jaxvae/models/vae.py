@@ -1,8 +1,8 @@
-"""The variational autoencoder: encoder, decoder and the pieces they are made of.
+"""The variational autoencoder: encoder, decoder and their building blocks.
 
-Layers carry the names of the PyTorch module whose `.pth` files are read and written (`fc1`, `bn1`,
-`fc2_mu`, `fc2_logvar`, `fc3`, `bn2`, `fc4`; further hidden layers: see `hidden_layers`). Logits,
-never probabilities, leave this room.
+Layers have the names of the PyTorch module whose `.pth` files are read and written (`fc1`, `bn1`,
+`fc2_mu`, `fc2_logvar`, `fc3`, `bn2`, `fc4`; further hidden layers: see `layer_names`). The module
+returns logits, never probabilities.
 """
 
 import itertools
@@ -21,22 +21,22 @@ from jaxvae.models.layer_names import (
 )
 
 SPARSE_LOOKUP_MIN_TAGS = 1024
-"""Vocabulary from which rows are looked up in tables instead of multiplied as multi-hot vectors."""
+"""Vocabulary size from which rows are looked up in tables instead of multiplied as multi-hots."""
 
 
 def multi_hot(columns: jax.Array, values: jax.Array, num_tags: int) -> jax.Array:
-    """Spreads sparse rows over the vocabulary.
+    """Converts sparse rows to multi-hot vectors.
 
     Args:
       columns: `[B, K]` column numbers of the active tags, padded with `num_tags`.
-      values: `[B, K]` value of each entry (1, or what dropout made of it).
+      values: `[B, K]` value of each entry: 1, or its dropout mask.
       num_tags: V, the vocabulary's size.
 
     Returns:
-      `[B, V]` in the dtype of `values`; entries that hold the padding number vanish.
+      `[B, V]` in the dtype of `values`; padding entries are dropped.
     """
-    # Comparisons, one column of the rows after the other: XLA makes one loop of them, where a
-    # scatter runs element after element, and a sum over [B, K, V] is written out before it is made.
+    # Comparisons, one column of the rows after the other: XLA fuses them into one loop, while a
+    # scatter runs element by element, and a sum over [B, K, V] materialises that array first.
     tags = jnp.arange(num_tags, dtype=jnp.int32)
 
     def add(hot: jax.Array, entry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
@@ -49,7 +49,7 @@ def multi_hot(columns: jax.Array, values: jax.Array, num_tags: int) -> jax.Array
 
 
 def dropout_mask(uniform: jax.Array, rate: jax.Array) -> jax.Array:
-    """Input dropout on the active entries alone; survivors are rescaled by 1/(1 - rate).
+    """Makes the input dropout mask of the active entries; kept ones are scaled by 1/(1 - rate).
 
     Zeros stay zero under dropout, so only the K active entries of a row need a random number.
 
@@ -64,31 +64,31 @@ def dropout_mask(uniform: jax.Array, rate: jax.Array) -> jax.Array:
 
 
 def reparameterize(mean: jax.Array, logvar: jax.Array, noise: jax.Array) -> jax.Array:
-    """A draw from N(mean, exp(logvar)) made of standard normal `noise`, all `[..., L]`."""
+    """Draws from N(mean, exp(logvar)) with standard normal `noise`, all `[..., L]`."""
     return mean + jnp.exp(0.5 * logvar) * noise
 
 
 class VAE(nnx.Module):
     """A VAE over multi-hot tag rows with hidden layers each way (Kingma & Welling 2014).
 
-    Encoder: `relu(fc1)`, batch norm if asked for, then the heads `fc2_mu` and `fc2_logvar`.
-    Decoder: `relu(fc3)`, batch norm, `fc4` to one logit per tag. Layer norm comes before the ReLUs.
-    Of several hidden layers each does the same; the decoder's are the encoder's in reverse.
+    Encoder: `relu(fc1)`, optional batch norm, then the heads `fc2_mu` and `fc2_logvar`. Decoder:
+    `relu(fc3)`, batch norm, `fc4` to one logit per tag. Layer norm comes before the ReLUs. Several
+    hidden layers repeat this; the decoder's widths are the encoder's in reverse.
 
     Args:
       num_tags: V, width of the input and of the logits.
       latent_dim: L, width of z.
       hidden_dim: H, width of the hidden layer each way.
-      hidden_dims: widths of several, from the input inwards; in place of `hidden_dim` if not empty.
+      hidden_dims: widths of several, from the input inwards; replaces `hidden_dim` if not empty.
       use_batch_norm: adds `bn1` and `bn2` after the ReLUs.
       use_layer_norm: adds `ln1` and `ln2` before them (Ba et al. 2016).
-      tied_weights: makes the kernel of `fc4` that of `fc1`, transposed; its bias stays its own.
+      tied_weights: makes `fc4` share the transposed kernel of `fc1`; its bias is its own.
       prior: "normal", N(0, I); "mixture", "vamp" or "flow": see `priors`.
-      num_components: K, of the mixture; components of the VampPrior unless rows are given.
-      pseudo_inputs: `[K, V]` rows that the VampPrior starts from.
-      decoder_bias: `[V]`, what `fc4.bias` starts from, such as the tags' log-odds.
+      num_components: K, components of the mixture, or of the VampPrior without `pseudo_inputs`.
+      pseudo_inputs: `[K, V]` initial pseudo-inputs of the VampPrior.
+      decoder_bias: `[V]`, initial value of `fc4.bias`, such as the tags' log-odds.
       compute_dtype: dtype of the matrix products; parameters and results are float32.
-      rngs: the initialisation's random stream.
+      rngs: random stream of the initialisation.
     """
 
     fc1: nnx.Linear
@@ -160,14 +160,14 @@ class VAE(nnx.Module):
         train: bool = False,
         keep: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """The approximate posterior q(z|x) of multi-hot rows.
+        """Returns the approximate posterior q(z|x) of multi-hot rows.
 
         Args:
           x: `[B, V]` multi-hot rows (dropout, if any, already applied).
-          mask: `[B]`, rows that batch statistics may see; None means all.
-          train: whether batch norm uses, and updates by, this batch's statistics.
-          keep: `[B, H]` what the hidden layers, side by side, are multiplied with (their dropout);
-            None means 1.
+          mask: `[B]`, rows included in batch statistics; None means all.
+          train: whether batch norm uses this batch's statistics and updates the running ones.
+          keep: `[B, H]` dropout masks of all hidden layers, concatenated along the last axis; None
+            disables dropout.
 
         Returns:
           (mean, logvar), each `[B, L]` float32.
@@ -183,16 +183,16 @@ class VAE(nnx.Module):
         train: bool = False,
         keep: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """The approximate posterior of sparse rows, as `encode` of their multi-hot vectors.
+        """Returns the approximate posterior of sparse rows, like `encode` of their multi-hots.
 
-        The cost of a wide vocabulary's first layer follows the tags in a row.
+        For a wide vocabulary, the cost of the first layer depends on the tags in a row, not on V.
 
         Args:
           columns: `[B, K]` column numbers, padded with V.
           values: `[B, K]` float32 value of each entry; None means 1.
-          mask: as for `encode`.
-          train: as for `encode`.
-          keep: as for `encode`.
+          mask: as in `encode`.
+          train: as in `encode`.
+          keep: as in `encode`.
         """
         if values is None:
             values = jnp.ones(columns.shape, jnp.float32)
@@ -202,10 +202,12 @@ class VAE(nnx.Module):
             x = multi_hot(columns, values, len(kernel))
             return self.encode(x, mask=mask, train=train, keep=keep)
         dtype = self.fc1.dtype
-        # A padding entry is out of range: it reads zeros, and its gradient goes nowhere.
-        found = kernel.at[columns.astype(jnp.int32)].get(mode="fill", fill_value=0.0).astype(dtype)
+        # A padding entry is out of range: it reads zeros, and its gradient is dropped.
+        embeddings = (
+            kernel.at[columns.astype(jnp.int32)].get(mode="fill", fill_value=0.0).astype(dtype)
+        )
         precision = self.fc1.precision
-        summed = jnp.einsum("bkh,bk->bh", found, values.astype(dtype), precision=precision)
+        summed = jnp.einsum("bkh,bk->bh", embeddings, values.astype(dtype), precision=precision)
         return self._heads(summed + bias[...].astype(dtype)[None, :], mask, train, keep)
 
     def _heads(self, h: jax.Array, mask, train: bool, keep) -> tuple[jax.Array, jax.Array]:
@@ -220,21 +222,21 @@ class VAE(nnx.Module):
         train: bool = False,
         keep: jax.Array | None = None,
     ) -> jax.Array:
-        """The logits of p(x|z), `[B, V]` float32, for latent vectors `[B, L]`."""
+        """Returns the logits of p(x|z), `[B, V]` float32, for latent vectors `[B, L]`."""
         h = self._through(decoder_layers(self.depth), self.fc3(z), mask, train, keep)
         return self.fc4(h).astype(jnp.float32)
 
     def _through(
         self, hidden: list[HiddenLayer], h: jax.Array, mask, train: bool, keep
     ) -> jax.Array:
-        """Hidden layers, given what the first one's linear map makes of its input."""
+        """Applies the hidden layers to the output of the first one's linear map."""
         for number, (linear, layer_norm, batch_norm) in enumerate(hidden):
             if number:
                 h = getattr(self, linear)(h)
             width = h.shape[-1]
-            own, keep = (None, None) if keep is None else (keep[:, :width], keep[:, width:])
+            layer_mask, keep = (None, None) if keep is None else (keep[:, :width], keep[:, width:])
             h = _hidden_block(
-                h, getattr(self, layer_norm), getattr(self, batch_norm), mask, train, own
+                h, getattr(self, layer_norm), getattr(self, batch_norm), mask, train, layer_mask
             )
         return h
 

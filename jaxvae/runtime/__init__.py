@@ -1,1 +1,1 @@
-"""Where a program runs: devices, processes of one job, signals, the cache of compiled programs."""
+"""Runtime services: devices, processes of a job, signals, the compilation cache."""

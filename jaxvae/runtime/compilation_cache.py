@@ -1,7 +1,7 @@
-"""Compiled programs kept on disk: a second start of the same command does not wait for XLA.
+"""The persistent compilation cache: a second start of a command does not wait for XLA.
 
-The cache is JAX's own. Two processes may share it: entries are only ever added, and one that can't
-be read is compiled anew.
+The cache is JAX's own. Processes may share it: entries are only ever added, and an unreadable entry
+is compiled again.
 """
 
 import hashlib
@@ -16,15 +16,15 @@ from jaxvae.errors import InputError
 
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
 MAX_AGE = 30 * 24 * 3600.0
-"""Seconds after which a program is compiled again, so that the folder does not grow for ever."""
+"""Seconds after which a cached program is deleted, so that the folder does not grow forever."""
 
 
 def enable_compilation_cache() -> None:
-    """Turns the cache on, in the user's cache folder, unless the user has decided about it.
+    """Enables the compilation cache in the user's cache folder, unless the user has configured it.
 
-    JAX's own settings stand: JAX_COMPILATION_CACHE_DIR names another folder,
-    JAX_ENABLE_COMPILATION_CACHE=0 turns it off. A folder that can't be written leaves it off, and
-    so does a user without a home folder.
+    JAX's own settings take precedence: JAX_COMPILATION_CACHE_DIR names another folder,
+    JAX_ENABLE_COMPILATION_CACHE=0 disables the cache. It stays off if the folder is not writable or
+    the user has no home folder.
 
     Call it before JAX looks for devices.
     """
@@ -32,9 +32,9 @@ def enable_compilation_cache() -> None:
     settings = jax.config.values
     if not settings["jax_enable_compilation_cache"]:
         return
-    if chosen := settings["jax_compilation_cache_dir"]:
-        if chosen.startswith("~"):  # JAX would make a folder called that
-            jax.config.update("jax_compilation_cache_dir", str(user_path(chosen)))
+    if cache_dir := settings["jax_compilation_cache_dir"]:
+        if cache_dir.startswith("~"):  # JAX would create a folder of that name.
+            jax.config.update("jax_compilation_cache_dir", str(user_path(cache_dir)))
         return
     try:
         home = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
@@ -51,16 +51,16 @@ def enable_compilation_cache() -> None:
     if not os.access(folder, os.W_OK):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Not a second, JAX's default: the small programs of a start add up.
+    # JAX's default is a second, but the many small programs of a start add up.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _choose_kernels_without_trials() -> None:
-    """Has XLA choose a GPU's kernels by rule, unless the user has decided about it.
+    """Disables XLA's autotuning of GPU kernels, unless the user has set it.
 
-    It would time several for every product and take the fastest, another one on another day: a run
-    that resumes after its compiled programs are gone would end with other bits. The trials take
-    longer than all else in a start, and products of this size gain nothing by them.
+    Autotuning times several kernels for every product and takes the fastest, which varies: a run
+    that resumes without its cached programs would end with other bits. The trials take longer than
+    everything else in a start, and products of this size gain nothing from them.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if any(map(os.path.exists, _GPU_DRIVERS)) and "xla_gpu_autotune_level" not in flags:
@@ -68,8 +68,10 @@ def _choose_kernels_without_trials() -> None:
 
 
 def _machine() -> str:
-    """Eight letters that stand for the processor: a home folder may be shared by unlike machines,
-    and a program compiled for one may hold instructions that another lacks.
+    """Returns eight hex digits that identify the CPU.
+
+    A home folder may be shared by different machines, and a program compiled for one may contain
+    instructions that another lacks.
     """
     lines = [platform.machine(), platform.processor()]
     try:

@@ -1,4 +1,4 @@
-"""Which devices a run uses. The same code serves one and eight; see `sharding` for the arrays."""
+"""Selects a run's devices. The same code serves one and eight; `sharding` lays out the arrays."""
 
 import contextlib
 import os
@@ -11,48 +11,48 @@ from jaxvae.errors import InputError, one_line
 
 
 def configure_platform(*, accelerator: str, deterministic: bool) -> None:
-    """Says what JAX needs to hear before it looks for devices; call it first.
+    """Configures JAX's platform; call it before any device is used.
 
     Args:
-      accelerator: "auto", "cpu", "gpu" or "tpu"; anything but "auto" is all JAX will look for.
-      deterministic: refuses GPU kernels whose results vary between runs (others never vary).
+      accelerator: "auto", "cpu", "gpu" or "tpu"; with "cpu" JAX looks for no other device.
+      deterministic: excludes GPU kernels whose results vary between runs (other devices' never do).
     """
-    flags, wanted = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"
-    if deterministic and wanted not in flags.split():
-        os.environ["XLA_FLAGS"] = f"{flags} {wanted}".strip()
+    flags, deterministic_ops = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"
+    if deterministic and deterministic_ops not in flags.split():
+        os.environ["XLA_FLAGS"] = f"{flags} {deterministic_ops}".strip()
     if accelerator == "cpu":
-        # Without this a GPU's start-up, and its memory, are paid for a run that won't use it.
+        # Otherwise a run that won't use the GPU would wait for its start-up and take its memory.
         jax.config.update("jax_platforms", "cpu")
 
 
 def expose_cpu_cores() -> None:
-    """Makes every core of a CPU a device; call it before JAX looks for devices.
+    """Exposes every core of a CPU as a device; call it before JAX looks for devices.
 
-    XLA leaves most of the cores idle in programs as small as these. What the user has decided in
-    XLA_FLAGS stands.
+    XLA leaves most of the cores idle in programs as small as these. A setting in XLA_FLAGS takes
+    precedence.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        with contextlib.suppress(RuntimeError):  # devices have been looked for
+        with contextlib.suppress(RuntimeError):  # The backend has been initialised already.
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
             jax.config.update("jax_num_cpu_devices", cores)
 
 
 def check_backend() -> None:
-    """Raises InputError where JAX can't start on the platform that it was told to use."""
+    """Raises InputError if JAX can't start on the configured platform."""
     try:
         jax.devices()
     except Exception as error:  # RuntimeError, or a bare AssertionError
-        asked = jax.config.values["jax_platforms"]
+        platforms = jax.config.values["jax_platforms"]
         raise InputError(
-            f"JAX can't start on JAX_PLATFORMS={asked or ''}: {one_line(error)}. Set it to a "
+            f"JAX can't start on JAX_PLATFORMS={platforms or ''}: {one_line(error)}. Set it to a "
             f"platform of this machine, such as cpu, or leave it unset"
         ) from error
 
 
 def reached_preemption(step: int) -> bool:
-    """Whether the cluster is about to take a host away and this is the step to save at.
+    """Tests whether the cluster is about to preempt a host and this is the step to save at.
 
-    All hosts of a job get the same answer. Without `jax.distributed` there is nobody to ask.
+    All hosts of a job get the same answer. Without `jax.distributed` the answer is False.
 
     Args:
       step: a number that grows by one with every call.
@@ -65,55 +65,55 @@ def reached_preemption(step: int) -> bool:
 
 
 def make_mesh(*, accelerator: str, num_devices: int, data: int = -1, model: int = 1) -> Mesh:
-    """The devices of a run, as a mesh with the axes `data` and `model`.
+    """Returns a run's devices as a mesh with the axes `data` and `model`.
 
     Args:
-      accelerator: "auto" (the best there is), "cpu", "gpu" or "tpu".
-      num_devices: how many; -1 is all of them.
-      data: devices that share a batch; -1 is as many as `model` leaves.
-      model: devices that share the layers with an axis of tags.
+      accelerator: "auto" (the best available), "cpu", "gpu" or "tpu".
+      num_devices: number of devices; -1 takes all.
+      data: number of devices that share a batch; -1 takes `num_devices` / `model`.
+      model: number of devices that share the layers with an axis of tags.
 
     Raises:
-      InputError: the accelerator or that many devices are not there, naming what is; or the axes do
-        not multiply out to them.
+      InputError: the accelerator or that many devices are not available (the message lists those
+        that are), or the axes do not multiply to the number of devices.
     """
     check_backend()
     try:
-        found = jax.devices() if accelerator == "auto" else jax.devices(accelerator)
+        available = jax.devices() if accelerator == "auto" else jax.devices(accelerator)
     except RuntimeError as error:
         raise InputError(
             f"--config.trainer.accelerator={accelerator}: no such device here; JAX finds "
             f"{describe_devices(jax.devices())}. Use auto, or install jax for that device"
         ) from error
-    if num_devices > len(found):
+    if num_devices > len(available):
         raise InputError(
-            f"--config.trainer.devices={num_devices}: only {len(found)} here "
-            f"({describe_devices(found)}); use --config.trainer.devices=-1 for all of them"
+            f"--config.trainer.devices={num_devices}: only {len(available)} here "
+            f"({describe_devices(available)}); use --config.trainer.devices=-1 for all of them"
         )
-    count = len(found) if num_devices == -1 else num_devices
-    if count < len(found) and jax.process_count() > 1:
+    count = len(available) if num_devices == -1 else num_devices
+    if count < len(available) and jax.process_count() > 1:
         raise InputError(
             f"--config.trainer.devices={num_devices}: {jax.process_count()} processes have "
-            f"{len(found)} devices in all, and each must take part; use -1"
+            f"{len(available)} devices in all, and each must take part; use -1"
         )
-    rest, left_over = divmod(count, model)
-    if left_over or data not in (-1, rest):
-        wanted = f"--config.trainer.mesh.model={model}"
+    data_size, left_over = divmod(count, model)
+    if left_over or data not in (-1, data_size):
+        setting = f"--config.trainer.mesh.model={model}"
         if data != -1:
-            wanted = f"--config.trainer.mesh.data={data} times {wanted}"
+            setting = f"--config.trainer.mesh.data={data} times {setting}"
         raise InputError(
-            f"{wanted} does not make up {count} devices (--config.trainer.devices={num_devices})"
+            f"{setting} does not make up {count} devices (--config.trainer.devices={num_devices})"
         )
-    return Mesh(np.asarray(found[:count]).reshape(rest, model), ("data", "model"))
+    return Mesh(np.asarray(available[:count]).reshape(data_size, model), ("data", "model"))
 
 
 def device_memory_bytes(mesh: Mesh) -> int | None:
-    """Bytes of memory of one of a mesh's devices; None where it can't be told, as of a CPU."""
+    """Returns the memory of one of a mesh's devices in bytes; None if unknown, as for a CPU."""
     return (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
 
 
 def describe_devices(found) -> str:
-    """Devices in words: "1 cpu", "8 tpu (TPU v5e)"."""
+    """Describes devices in words: "1 cpu", "8 tpu (TPU v5e)"."""
     first = found[0]
     kind = "" if first.device_kind == first.platform else f" ({first.device_kind})"
     return f"{len(found)} {first.platform}{kind}"

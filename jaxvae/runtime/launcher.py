@@ -1,6 +1,6 @@
-"""A job of several processes, as its command line, its scheduler and its end show it.
+"""Detects a job of several processes from its flags and scheduler, and supervises a process of it.
 
-What is asked before anything slow is imported; `hosts` is what the processes say to each other.
+Nothing slow is imported here; `multihost` is the communication between the processes.
 """
 
 import contextlib
@@ -20,20 +20,20 @@ from jaxvae.errors import InputError
 _SUPERVISED = "JAXVAE_SUPERVISED"
 _MOST_HELD = 2**20
 EXIT_REASON_PRINTED = 3
-"""A supervised program's exit code where it has said itself why it ends with 1.
+"""Exit code 3: the supervised program has already printed its error, and stands for exit code 1.
 
-XLA ends a program whose peers are gone in words of its own, by an abort or with 1.
+If a peer is gone, XLA ends a program by an abort or with 1, with a message of its own.
 """
 
 ALONE = "--num_processes=1 instead makes this process a run by itself"
-"""How not to wait."""
+"""Advice for a user who does not want to wait for other processes."""
 
 
 class PeerLost(RuntimeError):
-    """Another process of the job ended, so this one can't go on.
+    """Raised when another process of the job has ended, so that this one can't go on.
 
     Attributes:
-      reason: what the connection to it said.
+      reason: the connection's error message.
     """
 
     def __init__(self, reason: str = ""):
@@ -45,13 +45,13 @@ class PeerLost(RuntimeError):
 
 
 class Scheduled(NamedTuple):
-    """A job of several processes, as the scheduler of this one describes it.
+    """A job of several processes, as described by this process's scheduler.
 
     Attributes:
-      scheduler: its name.
-      num_processes: in all; None where only its server knows.
-      process_id: of this one; None where it is not in the environment.
-      hosts: where they are.
+      scheduler: the scheduler's name.
+      num_processes: number of processes; None if only the scheduler's server knows it.
+      process_id: this process's id; None if it is not in the environment.
+      hosts: the processes' hosts.
     """
 
     scheduler: str
@@ -61,15 +61,15 @@ class Scheduled(NamedTuple):
 
 
 def scheduled(environment: Mapping[str, str]) -> Scheduled | None:
-    """The job that this process is one of, None where it is by itself.
+    """Returns this process's job, None if the process runs alone.
 
-    Schedulers are those that JAX knows, in its order. SLURM gives a batch script's own shell the
-    number of tasks too, but no list of a step's nodes; and in an interactive shell SLURM_NTASKS is
-    the job's, while one task is in the step. On Kubernetes, JAX needs an indexed job and the
+    The schedulers are those that JAX knows, in its order. In a batch script's own shell SLURM sets
+    the number of tasks too, but not a step's list of nodes; in an interactive shell SLURM_NTASKS is
+    the job's, although the step has one task. On Kubernetes, JAX needs an indexed job and the
     package `kubernetes`.
 
     Args:
-      environment: variables of this process.
+      environment: this process's environment variables.
     """
 
     def number(name: str) -> int | None:
@@ -99,31 +99,31 @@ def scheduled(environment: Mapping[str, str]) -> Scheduled | None:
 
 
 def in_a_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether a scheduler says that this process is one of several."""
+    """Tests whether this process is one of several, according to a scheduler."""
     return scheduled(environment) is not None
 
 
 def is_indexed_pod(environment: Mapping[str, str]) -> bool:
-    """Whether this process is in a pod of an indexed Kubernetes job, one process or several."""
+    """Tests whether this process is in a pod of an indexed Kubernetes job of any size."""
     return "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment
 
 
 def waiting_line(job: Scheduled, *, seconds: int) -> str:
-    """What a process says before it waits for the others.
+    """Returns the message of a process that starts to wait for the others.
 
     Args:
-      job: whom it waits for.
-      seconds: how long at most.
+      job: the job to wait for.
+      seconds: the longest wait.
     """
-    this = "one" if job.process_id is None else f"{job.process_id}"
+    rank = "one" if job.process_id is None else f"{job.process_id}"
     of_all = f" of {job.num_processes}" if job.num_processes else " of a job"
     hosts = f" at {job.hosts[:200]}" if job.hosts else ""
     by = f" ({job.scheduler} says so)" if job.scheduler else ""
-    return f"process {this}{of_all}{by} waits for the others{hosts}, at most {seconds} s; {ALONE}"
+    return f"process {rank}{of_all}{by} waits for the others{hosts}, at most {seconds} s; {ALONE}"
 
 
 def check_flags(*, coordinator: str, num_processes: int, process_id: int) -> None:
-    """Raises InputError unless the three flags name a job, or none, or one process by itself."""
+    """Raises InputError unless the three flags describe a job or a single process, or are unset."""
     if not coordinator and (num_processes, process_id) != (1, -1):
         for name, value in (("num_processes", num_processes), ("process_id", process_id)):
             if value != -1:
@@ -143,10 +143,10 @@ def check_flags(*, coordinator: str, num_processes: int, process_id: int) -> Non
 
 
 def not_together(reason: object) -> str:
-    """The line about processes that did not come together.
+    """Returns the message about processes that failed to connect.
 
     Args:
-      reason: what JAX says.
+      reason: JAX's error.
     """
     text = " ".join(str(reason).split())[:200]
     return (
@@ -156,19 +156,19 @@ def not_together(reason: object) -> str:
 
 
 def is_supervised() -> bool:
-    """Whether `supervise` started this process."""
+    """Tests whether `supervise` started this process."""
     return _SUPERVISED in os.environ
 
 
 def follow_supervisor() -> None:
-    """From now on this process ends when `supervise` does, however that ends.
+    """Makes this process end when its supervisor ends, for whatever reason.
 
-    Else it would train on without anyone who could be told, and the others would wait for nobody.
+    Otherwise it would go on training unattended, and the other processes would wait for it.
     """
     reader = int(os.environ[_SUPERVISED].partition(",")[0])
 
     def watch() -> None:
-        os.read(reader, 1)  # nothing is ever written: this is the end of the writer
+        os.read(reader, 1)  # Nothing is ever written: this returns when the writer ends.
         os._exit(128 + signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -177,60 +177,60 @@ def follow_supervisor() -> None:
 
 @contextlib.contextmanager
 def holding_errors() -> Iterator[None]:
-    """Inside, what a supervised process writes to standard error waits for the end.
+    """Holds back a supervised process's standard error until the end of the block.
 
-    Where the others don't come, XLA writes a stack of C++ and aborts: `supervise` has the text then
-    and says what it means.
+    If the other processes don't connect, XLA prints a C++ stack trace and aborts: `supervise` then
+    reads the held text and prints a readable message.
     """
     if not is_supervised():
         yield
         return
-    held = int(os.environ[_SUPERVISED].partition(",")[2])
+    descriptor = int(os.environ[_SUPERVISED].partition(",")[2])
     sys.stderr.flush()
     terminal = os.dup(2)
-    os.dup2(held, 2)
+    os.dup2(descriptor, 2)
     try:
         yield
     finally:
         sys.stderr.flush()
         os.dup2(terminal, 2)
         os.close(terminal)
-        text = os.pread(held, _MOST_HELD, 0)
-        os.ftruncate(held, 0)
+        text = os.pread(descriptor, _MOST_HELD, 0)
+        os.ftruncate(descriptor, 0)
         os.write(2, text)
 
 
 def _told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Shows an error that nobody expected, as the cause of the end that it is."""
+    """Prints an uncaught exception and exits with the code that says so."""
     sys.__excepthook__(kind, error, trace)
     sys.stderr.flush()
     os._exit(EXIT_REASON_PRINTED)
 
 
 def supervise(argv: Sequence[str]) -> int:
-    """Runs the program in a process of its own, and returns its exit code.
+    """Runs the program in a child process and returns its exit code.
 
-    What ends a process whose peers are gone may be XLA, at any moment and with nothing in it for
-    users, so that is said here, after the last that it prints.
+    When a peer dies, XLA may abort the program at any moment with an unhelpful message; the
+    supervisor prints a readable one afterwards.
 
     Args:
       argv: arguments with the program's name first.
     """
-    reader, writer = os.pipe()  # closed by the system, whatever ends this process
+    reader, writer = os.pipe()  # The system closes the writer however this process ends.
     with tempfile.TemporaryFile() as file:
-        held = file.fileno()
+        descriptor = file.fileno()
         child = subprocess.Popen(
             [sys.executable, *argv],
-            env={**os.environ, _SUPERVISED: f"{reader},{held}"},
-            pass_fds=[reader, held],
+            env={**os.environ, _SUPERVISED: f"{reader},{descriptor}"},
+            pass_fds=[reader, descriptor],
         )
         os.close(reader)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, frame: child.send_signal(number))
         code = child.wait()
         os.close(writer)
-        lines = os.pread(held, _MOST_HELD, 0).decode(errors="replace").splitlines()
-    for line in lines:  # written while it joined the others
+        lines = os.pread(descriptor, _MOST_HELD, 0).decode(errors="replace").splitlines()
+    for line in lines:  # written while the child joined the others
         if line.startswith("jaxvae: "):
             print(line, file=sys.stderr)
     if code == -signal.SIGABRT and lines:

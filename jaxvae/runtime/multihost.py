@@ -1,7 +1,7 @@
-"""Several processes as one run: how they come together, agree, and hear that one is gone.
+"""Coordinates the processes of a run: connect, compare settings, broadcast, detect lost peers.
 
-`jax.distributed` connects them. Every process runs the same program on its own devices; the first
-one alone writes, prints and judges. No file system need be shared.
+`jax.distributed` connects the processes. Each runs the same program on its own devices; only the
+primary (process 0) writes, prints and evaluates. No shared file system is needed.
 """
 
 import concurrent.futures
@@ -24,7 +24,7 @@ from jaxvae.runtime.launcher import PeerLost
 
 JOIN_SECONDS = 120
 HEARTBEAT_SECONDS = 30
-"""A process that was not heard of for so long is gone, and the others end."""
+"""Seconds without a heartbeat after which a process counts as lost, and the others end."""
 _TAIL_SECONDS = 24 * 3600
 _LAST_WORDS_SECONDS = 1.0
 _COORDINATION = ("gloo", "coordination", "distributed service", "connection", "socket", "peer")
@@ -34,12 +34,12 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
     """Joins the other processes; call it before JAX looks for devices.
 
     Args:
-      coordinator: HOST:PORT of process 0; "" leaves all three to the scheduler, if there is one.
-      num_processes: in all; 1 is by itself, whatever a scheduler says.
-      process_id: of this one, from 0.
+      coordinator: HOST:PORT of process 0; "" takes all three from the scheduler, if there is one.
+      num_processes: number of processes; 1 is a run by itself, even under a scheduler.
+      process_id: this process's id, from 0.
 
     Raises:
-      InputError: they did not come together in time.
+      InputError: the processes did not connect in time.
     """
     if num_processes == 1:
         return
@@ -60,7 +60,7 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
         return
     else:
         _say_waiting(scheduled)
-        if scheduled.scheduler == "SLURM":  # JAX would take the job's number for the step's
+        if scheduled.scheduler == "SLURM":  # JAX would take the job's tasks, not the step's.
             arguments = {"num_processes": scheduled.num_processes}
     import jax
 
@@ -73,7 +73,7 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
                     heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 )
             )
-    except Exception as error:  # of a scheduler's client too
+    except Exception as error:  # Includes errors of a scheduler's client.
         raise InputError(launcher.not_together(error)) from error
 
 
@@ -83,10 +83,10 @@ def _say_waiting(scheduled: launcher.Scheduled) -> None:
 
 
 def _while_listening(call: Callable[[], None]) -> None:
-    """Runs a call that waits outside Python in a thread, so that signals are heard in this one.
+    """Runs a blocking native call in another thread, so that this one can handle signals.
 
     Raises:
-      Exception: what the call raises.
+      Exception: whatever the call raises.
     """
     ended: concurrent.futures.Future[None] = concurrent.futures.Future()
 
@@ -102,7 +102,7 @@ def _while_listening(call: Callable[[], None]) -> None:
 
 
 def _check_port(coordinator: str) -> None:
-    """Refuses a port that is taken; JAX's own attempt ends in a crash."""
+    """Raises InputError for a port that is in use; JAX would crash on it."""
     port = int(coordinator.rpartition(":")[2])
     try:
         socket.create_server(("", port)).close()
@@ -113,7 +113,7 @@ def _check_port(coordinator: str) -> None:
 
 
 def _reach(coordinator: str) -> None:
-    """Waits until process 0 listens; without it JAX's own wait ends in an abort."""
+    """Waits until process 0 listens; JAX's own wait would end in an abort."""
     host, _, port = coordinator.rpartition(":")
     until = time.monotonic() + JOIN_SECONDS
     while True:
@@ -130,14 +130,14 @@ def _reach(coordinator: str) -> None:
 
 
 def is_multiprocess() -> bool:
-    """Whether this process is one of several."""
+    """Tests whether this process is one of several."""
     import jax
 
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_primary() -> bool:
-    """Whether this process writes, prints and judges."""
+    """Tests whether this process is the one that writes, prints and evaluates."""
     import jax
 
     return not is_multiprocess() or jax.process_index() == 0
@@ -145,7 +145,7 @@ def is_primary() -> bool:
 
 @contextlib.contextmanager
 def raise_together() -> Iterator[None]:
-    """What may be refused in one process is refused in all: nobody waits for one that has left."""
+    """Raises InputError in all processes if one raises it, so that none hangs in a collective."""
     if not is_multiprocess():
         yield
         return
@@ -162,38 +162,38 @@ def raise_together() -> Iterator[None]:
 
 
 def check_equal(facts: Mapping[str, str]) -> None:
-    """Raises InputError in every process where they were not given the same.
+    """Raises InputError in every process if values differ between processes.
 
     Args:
-      facts: what must be equal, by the name to call it.
+      facts: the values that must be equal, by their names in the message.
     """
     if not is_multiprocess():
         return
     digests = [hashlib.sha256(value.encode()).digest() for value in facts.values()]
-    found = _gather_from_all(np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), -1))
+    gathered = _gather_from_all(np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), -1))
     for number, name in enumerate(facts):
-        others = np.flatnonzero((found[:, number] != found[0, number]).any(axis=-1))
-        if len(others):
+        unequal = np.flatnonzero((gathered[:, number] != gathered[0, number]).any(axis=-1))
+        if len(unequal):
             raise InputError(
-                f"process {_listed(others)} has another {name} than process 0; give every process "
+                f"process {_listed(unequal)} has another {name} than process 0; give every process "
                 f"the same command and files, or --num_processes=1 if each is to have a run of its "
                 f"own"
             )
 
 
 def max_across_hosts(*values: int) -> tuple[int, ...]:
-    """The largest of each number among all processes."""
+    """Returns the maximum of each number over all processes."""
     if not is_multiprocess():
         return values
     return tuple(int(value) for value in _gather_from_all(np.asarray(values, np.int32)).max(axis=0))
 
 
 def broadcast_from_primary(facts: Any, arrays: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
-    """What the first process has, in all.
+    """Broadcasts the primary process's values to all processes.
 
     Args:
-      facts: JSON-able; what other processes give is ignored.
-      arrays: their shapes and types must be the same everywhere.
+      facts: JSON-able; other processes' values are ignored.
+      arrays: arrays with the same shapes and types in every process.
     """
     if not is_multiprocess():
         return facts, arrays
@@ -208,7 +208,7 @@ def broadcast_from_primary(facts: Any, arrays: list[np.ndarray]) -> tuple[Any, l
 
 
 def wait_for_primary() -> None:
-    """Returns when every process is here: the others wait while the first one judges the model."""
+    """Blocks until every process arrives: the others wait while the primary evaluates the model."""
     if is_multiprocess():
         import orbax.checkpoint as ocp
 
@@ -217,9 +217,10 @@ def wait_for_primary() -> None:
 
 @contextlib.contextmanager
 def exit_primary_last() -> Iterator[None]:
-    """What ends every process ends the first one after the others.
+    """Delays the primary process's exit on failure, so that it is the last.
 
-    It connects them: XLA aborts whom it leaves behind, who then can't say what ended them.
+    The primary is the coordinator: when it exits, XLA aborts the remaining processes before they
+    can report their error.
     """
     try:
         yield
@@ -231,7 +232,7 @@ def exit_primary_last() -> Iterator[None]:
 
 @contextlib.contextmanager
 def translate_peer_errors() -> Iterator[None]:
-    """Inside, an error of the connection to the others is raised as PeerLost."""
+    """Translates errors of the connection to other processes into PeerLost."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -242,7 +243,7 @@ def translate_peer_errors() -> Iterator[None]:
 
 
 def _gather_from_all(value: np.ndarray | np.generic) -> np.ndarray:
-    """Every process's array, `[processes, ...]`."""
+    """Gathers every process's array, `[processes, ...]`."""
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(np.asarray(value)))

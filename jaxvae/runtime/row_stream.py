@@ -1,6 +1,6 @@
-"""Training rows that are brought to the devices an epoch's share at a time.
+"""Streams training rows to the devices, one epoch's share at a time.
 
-For data that no device could hold, and for long epochs to be cut into short ones.
+Streaming serves data too large for the devices, and cuts long epochs into short ones.
 """
 
 from collections.abc import Callable
@@ -13,22 +13,22 @@ from jaxvae.errors import InputError
 
 
 class RowStream:
-    """The rows of each epoch, `per_epoch` of them, on the devices.
+    """A stream of each epoch's `per_epoch` rows, placed on the devices.
 
-    The stream is one pass over the split after the other, each in an order of its own, cut into
-    epochs wherever they end: every row comes once before any comes again. It is a pure function of
-    the seed, so a resumed run goes on with the rows that are next. While an epoch trains, a thread
-    places the next one's rows; the devices never hold more than these two shares.
+    The stream is a sequence of passes over the split, each in its own order, cut into epochs of
+    equal size: every row comes once before any comes again. It is a pure function of the seed, so a
+    resumed run continues with the next rows. While an epoch trains, a thread places the next
+    epoch's rows; the devices never hold more than these two shares.
 
     Args:
-      positions: `[T]`, which rows of the data set are in the split.
+      positions: `[T]`, positions of the split's rows in the data set.
       per_epoch: R, rows of an epoch, at most T.
-      shuffle: whether a pass has a random order, else that of `positions`.
-      seed: of the orders.
-      place: lays the rows at positions `[R]` out on the devices.
+      shuffle: whether passes have random orders instead of that of `positions`.
+      seed: seed of the orders.
+      place: function that places the rows at positions `[R]` on the devices.
 
     Raises:
-      InputError: the split has fewer rows than an epoch is to have.
+      InputError: the split has fewer than `per_epoch` rows.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RowStream:
         self._next: tuple[int, Future[jax.Array]] | None = None
 
     def __call__(self, epoch: int) -> jax.Array:
-        """The rows of an epoch, by its number from 0; the next one's are on their way then."""
+        """Returns the rows of an epoch, by its number from 0, and starts to place the next's."""
         expected, coming = self._next or (-1, None)
         if coming is None or expected != epoch:
             coming = self._worker.submit(self._load, epoch)
@@ -62,20 +62,20 @@ class RowStream:
         return rows
 
     def positions(self, epoch: int) -> np.ndarray:
-        """Positions `[R]` of an epoch's rows in the data set, in the order they come in."""
-        taken: list[np.ndarray] = []
+        """Returns the positions `[R]` of an epoch's rows in the data set, in streaming order."""
+        chunks: list[np.ndarray] = []
         start, end = epoch * self._per_epoch, (epoch + 1) * self._per_epoch
         while start < end:
-            number, at = divmod(start, len(self._positions))
-            taken.append(self._order(number)[at : at + end - start])
-            start += len(taken[-1])
-        return self._positions[np.concatenate(taken)]
+            number, offset = divmod(start, len(self._positions))
+            chunks.append(self._order(number)[offset : offset + end - start])
+            start += len(chunks[-1])
+        return self._positions[np.concatenate(chunks)]
 
     def _load(self, epoch: int) -> jax.Array:
         return self._place(self.positions(epoch))
 
     def _order(self, number: int) -> np.ndarray:
-        """The order of a pass: a permutation of the split, kept until another is asked for."""
+        """Returns the order of a pass, a permutation of the split; caches the latest one."""
         if self._pass is None or self._pass[0] != number:
             order = np.arange(len(self._positions), dtype=np.uint32)
             if self._shuffle:

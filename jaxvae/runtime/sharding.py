@@ -1,8 +1,8 @@
-"""How a run's arrays lie on its devices.
+"""Shards a run's arrays over its devices.
 
-A mesh has two axes. Over `data` a batch is split, and so are the rows it is taken from; over
-`model`, for wide vocabularies, what has an axis of tags: the first layer, the last one, their
-optimizer state and the logits. Whatever does not divide is padded, and the padding masked.
+The mesh has two axes. Batches and the data set's rows are split over `data`. For wide vocabularies,
+arrays with an axis of tags are split over `model`: the first and last layers, their optimizer state
+and the logits. Batches and rows that do not divide evenly are padded, and the padding is masked.
 """
 
 from typing import Any
@@ -21,11 +21,11 @@ _TAG_AXIS_SPECS = {
     "fc4/bias": P("model"),
     "prior/pseudo_inputs": P(None, "model"),
 }
-"""The arrays with an axis of tags, by the end of their path; so also their optimizer state."""
+"""The arrays with an axis of tags, by the end of their path, which their optimizer state shares."""
 
 
 def append_empty_rows(rows: np.ndarray, *, num_tags: int) -> np.ndarray:
-    """Rows `[N, K]` with an empty row behind, `[N + 1, K]`; padding points to row N.
+    """Appends an empty row to rows `[N, K]`, `[N + 1, K]`; padding points to row N.
 
     Args:
       rows: column numbers, padded with V.
@@ -35,7 +35,7 @@ def append_empty_rows(rows: np.ndarray, *, num_tags: int) -> np.ndarray:
 
 
 def check_vocabulary(mesh: Mesh, *, num_tags: int) -> None:
-    """Raises InputError where the tags do not divide over the mesh's `model` axis."""
+    """Raises InputError unless the tags divide evenly over the mesh's `model` axis."""
     size = mesh.shape["model"]
     if num_tags % size:
         fit = ", ".join(str(n) for n in range(1, mesh.size + 1) if num_tags % n == 0)
@@ -46,7 +46,7 @@ def check_vocabulary(mesh: Mesh, *, num_tags: int) -> None:
 
 
 def put(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-    """Lays out an array that every process has; each sends its own devices their parts."""
+    """Shards an array that every process has; each process fills its own devices."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
@@ -56,7 +56,7 @@ def put(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
 
 
 class Sharding:
-    """Places arrays on a mesh, and tells compiled programs where they are.
+    """Places arrays on a mesh, and constrains their sharding inside compiled programs.
 
     Args:
       mesh: axes `data` and `model`.
@@ -67,79 +67,79 @@ class Sharding:
 
     @property
     def is_here(self) -> bool:
-        """Whether every device of the mesh is this process's."""
+        """True if every device of the mesh belongs to this process."""
         return all(device.process_index == jax.process_index() for device in self.mesh.devices.flat)
 
     def padded(self, batch_size: int) -> int:
-        """Rows of a batch that every device on `data` has an equal part of."""
+        """Rounds a batch size up to a multiple of the `data` axis."""
         return batch_size + -batch_size % self.mesh.shape["data"]
 
     def place_rows(self, rows: np.ndarray, positions: np.ndarray, *, num_tags: int) -> jax.Array:
-        """Rows, and empty ones behind, each on one device of `data`.
+        """Places selected rows, followed by empty ones, each on one device of `data`.
 
-        No more of them is copied than this process's devices have.
+        Copies only the rows local to this process.
 
         Args:
           rows: `[N, K]` column numbers, padded with V.
-          positions: `[M]`, which of them, in which order.
+          positions: `[M]`, positions of the rows to place, in order.
           num_tags: V.
 
         Returns:
-          `[P, K]`, at least one row of them empty.
+          `[P, K]`, of which at least one row is empty.
         """
         shares = self.mesh.shape["data"]
         size = len(positions) + shares - len(positions) % shares
 
-        def part(at: Any) -> np.ndarray:
-            start, stop, _ = at[0].indices(size)
-            wanted = positions[start:stop]
-            # Rows that lie on a disk are read from its one end to the other.
-            order = np.argsort(wanted)
+        def load_share(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(size)
+            selected = positions[start:stop]
+            # Rows in a mapped file are read in the file's order.
+            order = np.argsort(selected)
             placed = np.full((stop - start, rows.shape[1]), num_tags, rows.dtype)
-            placed[order] = rows[wanted[order]]
+            placed[order] = rows[selected[order]]
             return placed
 
         sharding = NamedSharding(self.mesh, P("data"))
-        return jax.make_array_from_callback((size, rows.shape[1]), sharding, part)
+        return jax.make_array_from_callback((size, rows.shape[1]), sharding, load_share)
 
     def place(self, tree: Any) -> Any:
-        """A state, or a part of one, laid out for training."""
+        """Places a train state, or a part of it, for training."""
         return jax.tree.map(put, tree, self._of(tree))
 
     def gather(self, tree: Any) -> Any:
-        """A placed tree, whole, on the first of this process's devices."""
-        whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, P()))(tree)
-        return jax.tree.map(lambda leaf: leaf.addressable_data(0), whole)
+        """Gathers a placed tree, unsharded, on the first of this process's devices."""
+        replicated = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, P()))(tree)
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), replicated)
 
     def whole(self, tree: Any) -> Any:
-        """Inside a program: on every device."""
+        """Constrains a tree inside a program: replicated on every device."""
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, P()))
 
     def keep(self, tree: Any) -> Any:
-        """Inside a program: the same layout as `place`, so that every epoch gets what it gave."""
+        """Constrains a tree inside a program to the sharding of `place`, so that epochs chain."""
         return jax.lax.with_sharding_constraint(tree, self._of(tree))
 
     def split(self, batch: jax.Array) -> jax.Array:
-        """Inside a program: `[..., B, X]` with B over `data`."""
+        """Constrains `[..., B, X]` inside a program: B is split over `data`."""
         over = P(*[None] * (batch.ndim - 2), "data", None)
         return jax.lax.with_sharding_constraint(batch, NamedSharding(self.mesh, over))
 
     def take(self, rows: jax.Array, row_numbers: jax.Array) -> jax.Array:
-        """Inside a program: rows `[..., B, K]` by their numbers `[..., B]`, B over `data`.
+        """Gathers rows `[..., B, K]` by number `[..., B]` inside a program, B split over `data`.
 
-        Each device looks up what it has of the whole batch; one reduce-scatter brings every row
-        to the device that is to work on it. No device ever holds more.
+        Each device looks up its own rows of the whole batch; one reduce-scatter moves every row to
+        the device that works on it. No device ever holds more than that.
         """
         if self.mesh.shape["data"] == 1:
             return rows[row_numbers]
         axis = row_numbers.ndim - 1
 
         def exchange(own: jax.Array, numbers: jax.Array) -> jax.Array:
-            at = numbers - jax.lax.axis_index("data").astype(numbers.dtype) * len(own)
-            mine = (at >= 0) & (at < len(own))
-            # The other devices add zeros; as integers of a width that every backend can add.
-            found = jnp.where(mine[..., None], own[jnp.where(mine, at, 0)], 0).astype(jnp.int32)
-            return jax.lax.psum_scatter(found, "data", scatter_dimension=axis, tiled=True)
+            index = numbers - jax.lax.axis_index("data").astype(numbers.dtype) * len(own)
+            mine = (index >= 0) & (index < len(own))
+            # The other devices add zeros. Every backend can sum int32.
+            values = jnp.where(mine[..., None], own[jnp.where(mine, index, 0)], 0).astype(jnp.int32)
+            return jax.lax.psum_scatter(values, "data", scatter_dimension=axis, tiled=True)
 
         return jax.shard_map(
             exchange,
@@ -149,8 +149,8 @@ class Sharding:
         )(rows, row_numbers).astype(rows.dtype)
 
     def _of(self, tree: Any) -> Any:
-        # Over one device as if there was no such axis: that is how XLA writes it, and a program
-        # that gets its own results in other words is compiled again.
+        # Drop size-1 axes from the spec, as XLA does: a different but equivalent sharding would
+        # cause a recompile.
         over_tags = _TAG_AXIS_SPECS if self.mesh.shape["model"] > 1 else {}
 
         def one(path: tuple, _: Any) -> NamedSharding:

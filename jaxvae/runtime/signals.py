@@ -1,8 +1,8 @@
-"""Being told to stop: SIGINT (Ctrl-C) and SIGTERM (a scheduler, a machine that goes away).
+"""Handles SIGINT (Ctrl-C) and SIGTERM (a scheduler, a preempted machine).
 
-The first signal ends a run in good order, at the next point where that loses nothing; the second
-ends it at once. Before a run has anything to lose the first one ends the process, too: an exception
-that is raised while libraries are imported may be swallowed by them, or crash them.
+The first signal stops a run cleanly, at the next point where nothing is lost; the second ends it at
+once. Before a run has anything to lose, the first signal ends the process at once too: libraries
+may swallow an exception that is raised during their import, or crash on it.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ _AGAIN_SECONDS = 0.05
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run to stop.
+    """Raised when a signal asks the run to stop.
 
     Attributes:
-      signum: which one.
-      outcome: what was kept, for the user.
+      signum: the signal's number.
+      outcome: a message for the user about what was saved.
     """
 
     def __init__(self, signum: int, outcome: str = ""):
@@ -37,9 +37,9 @@ _as_one_seconds = 0.0
 
 
 def debounce(seconds: float) -> None:
-    """From now on signals that come so close together are one.
+    """Treats signals within `seconds` of each other as one from now on.
 
-    A terminal and a scheduler tell every process of a group, and so does a parent who is told.
+    A signal can arrive twice: from the terminal or scheduler, and forwarded by the parent.
     """
     global _as_one_seconds
     _as_one_seconds = seconds
@@ -50,9 +50,9 @@ _before_ours: dict[int, Any] = {}
 
 
 def exit_on_signal() -> None:
-    """From now on a signal ends this process at once, unless `requests` listens to it.
+    """Makes a signal end this process at once, unless `listen_for_stop` handles it.
 
-    For a program's first line: the process must be its own, and have nothing to clean up.
+    Call it at a program's start: it must own the process and have nothing to clean up.
     """
     for number in SIGNALS:
         _before_ours[number] = signal.signal(number, _exit_now)
@@ -73,19 +73,19 @@ def _exit_now(signum: int, frame: FrameType | None) -> None:
 
 
 def _is_repeated(now: float) -> bool:
-    """Whether a signal is the one that was heard last, told once more."""
+    """Tests whether a signal repeats the latest one, within the time of `debounce`."""
     return bool(_heard_at) and now - _heard_at < _as_one_seconds
 
 
 class StopRequest:
-    """What was asked for so far.
+    """A request to stop, set by signals.
 
     Attributes:
-      signum: the first signal, 0 before it.
-      deferred: whether the first one only sets `signum`, for a loop that polls it; otherwise it
-        raises Interrupted where the program is.
-      clean: where the process is the program's own (`exit_on_signal`), a signal calls this and ends
-        it, while this is set and nothing deferred: for what happens before anything can be lost.
+      signum: the first signal's number, 0 before it.
+      deferred: whether the first signal only sets `signum`, for a loop that polls it; otherwise it
+        raises Interrupted at the point of execution.
+      clean: if set, and signals are not deferred, a signal calls it and exits at once (only after
+        `exit_on_signal`). Used before the run has written anything.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def defer(self) -> Iterator[None]:
-        """Inside, the first signal waits until the caller looks at `signum`, or leaves."""
+        """Defers the first signal until the caller reads `signum` or leaves the block."""
         self.deferred = True
         try:
             yield
@@ -106,16 +106,16 @@ class StopRequest:
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         global _heard_at
-        now = time.monotonic()
-        again = bool(self.signum)
-        if again and _is_repeated(now):
+        heard_at = time.monotonic()
+        repeated = bool(self.signum)
+        if repeated and _is_repeated(heard_at):
             return
         if self.clean is not None and _before_ours and not self.deferred:
             self.clean()
             _exit_now(signum, frame)
-        if not again:
-            self.signum, _heard_at = signum, now
-        if again or not self.deferred:
+        if not repeated:
+            self.signum, _heard_at = signum, heard_at
+        if repeated or not self.deferred:
             raise Interrupted(self.signum)
 
     def _raise_again(self, signum: int, frame: FrameType | None) -> None:
@@ -124,18 +124,18 @@ class StopRequest:
 
     @contextlib.contextmanager
     def _never_swallowed(self) -> Iterator[None]:
-        """Raises Interrupted once more where Python could only print it, and went on.
+        """Raises Interrupted again if Python swallowed it.
 
-        That is so in what runs for the garbage collector: finalisers, weak references' callbacks
-        (the import system has some), JAX's collector hook.
+        Python only prints exceptions from code that the garbage collector runs: finalisers, weak
+        references' callbacks (the import system has some), JAX's collector hook.
         """
-        before = sys.unraisablehook, signal.signal(signal.SIGALRM, self._raise_again)
+        previous = sys.unraisablehook, signal.signal(signal.SIGALRM, self._raise_again)
 
         def hear(unraisable: "sys.UnraisableHookArgs") -> None:
             if isinstance(unraisable.exc_value, Interrupted):
                 signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
             else:
-                before[0](unraisable)
+                previous[0](unraisable)
 
         sys.unraisablehook = hear
         try:
@@ -144,28 +144,28 @@ class StopRequest:
                 raise Interrupted(self.signum)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            sys.unraisablehook = before[0]
-            signal.signal(signal.SIGALRM, before[1])
+            sys.unraisablehook = previous[0]
+            signal.signal(signal.SIGALRM, previous[1])
 
 
 @contextlib.contextmanager
 def listen_for_stop(*, ignore: tuple[int, ...] = ()) -> Iterator[StopRequest]:
-    """Listens to the signals, in the main thread; in another thread nothing is ever requested.
+    """Handles the signals in the main thread; in any other thread, no stop is ever requested.
 
     Args:
-      ignore: signals that someone else in this process takes care of.
+      ignore: signals that other code in this process handles.
     """
-    asked = StopRequest()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield request
         return
     listened = [number for number in SIGNALS if number not in ignore]
-    before = {number: signal.signal(number, asked._receive) for number in listened}
+    previous = {number: signal.signal(number, request._receive) for number in listened}
     try:
-        with asked._never_swallowed():
-            yield asked
+        with request._never_swallowed():
+            yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
@@ -173,24 +173,24 @@ def listen_for_stop(*, ignore: tuple[int, ...] = ()) -> Iterator[StopRequest]:
 def exit_at_second_signal(message: str) -> Iterator[None]:
     """Ends the process at a second signal, even in the middle of a compilation.
 
-    Python runs signal handlers between two of its own instructions, so one that comes during a
-    minute of XLA waits that minute; the byte that the interpreter writes to a pipe does not.
+    Python runs signal handlers between its own instructions, so during a minute of XLA a handler
+    waits that minute; the byte that the interpreter writes to a pipe arrives at once.
 
     Args:
       message: a line for standard error.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
     def watch() -> None:
         first = 0.0
         while byte := os.read(reader, 1):
-            now = time.monotonic()
-            if byte[0] not in SIGNALS or (first and now - first < _as_one_seconds):
+            heard_at = time.monotonic()
+            if byte[0] not in SIGNALS or (first and heard_at - first < _as_one_seconds):
                 continue
             if not first:
-                first = now
+                first = heard_at
             else:
                 os.write(2, f"\n{message}\n".encode())
                 os._exit(128 + byte[0])
@@ -200,14 +200,14 @@ def exit_at_second_signal(message: str) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.set_wakeup_fd(before)
+        signal.set_wakeup_fd(previous_fd)
         os.close(writer)
         watcher.join()
         os.close(reader)
 
 
 def drop_output(stream: TextIO) -> None:
-    """Sends what a stream still holds nowhere, or Python would try once more at exit, and complain.
+    """Discards a stream's buffered output, so that Python does not fail to flush it at exit.
 
     Args:
       stream: standard output or standard error.
@@ -217,11 +217,10 @@ def drop_output(stream: TextIO) -> None:
 
 
 def exit_process(code: int) -> NoReturn:
-    """Ends the process; if not well, without taking the interpreter apart.
+    """Exits the process; on failure by `os._exit`, without the interpreter's shutdown.
 
-    What was broken off then (a compilation, a program on its way to the device, other processes
-    that are waited for) still has threads at work, and those crash, or hang, when the interpreter
-    goes away under them.
+    After a failure, threads of unfinished work (a compilation, a program on its way to the device,
+    a wait for other processes) may still run; they crash or hang during the interpreter's shutdown.
 
     Args:
       code: exit code.
@@ -229,7 +228,7 @@ def exit_process(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError, AttributeError):  # nobody reads it: nor will Python's own end
+        except (OSError, ValueError, AttributeError):  # The reader is gone.
             drop_output(stream)
     if code:
         os._exit(code)
