@@ -35,8 +35,7 @@ def find_file(name: str, *, flag: str = "config") -> Path:
     for candidate in paths:
         if candidate.is_file():
             return candidate
-    folders = [candidate.parent for candidate in paths]
-    files = [file for folder in folders for file in folder.glob("*.py") if file.stem[0] != "_"]
+    files = [file for base in paths for file in base.parent.glob("*.py") if file.stem[0] != "_"]
     names = sorted({str(path.parent / file.name) for file in files})
     raise InputError(f"--{flag}={name}: no such file{did_you_mean(name, names)}")
 
