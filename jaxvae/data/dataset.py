@@ -115,13 +115,13 @@ def load_dataset(
         seed=split_seed,
     )
     groups = group_rows(rows)
-    twins = count_duplicates(groups, splits)
+    duplicates = count_duplicates(groups, splits)
     distinct = int(groups.max()) + 1
     report["repeated_sets"] = {
         "distinct": distinct,
         "repeats": len(rows) - distinct,
-        "val_rows_with_a_twin_in_train": twins["val"],
-        "test_rows_with_a_twin_in_train": twins["test"],
+        "val_rows_with_a_twin_in_train": duplicates["val"],
+        "test_rows_with_a_twin_in_train": duplicates["test"],
     }
     report["split_by"] = split_by
     report["split_sizes"] = {name: len(positions) for name, positions in splits.items()}

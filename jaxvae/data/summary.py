@@ -95,8 +95,8 @@ def format_report(report: dict) -> str:
     ):
         lines.append(f"  {label:<28}{count:>12,}")
     for name, size in sizes.items():
-        twins = sets.get(f"{name}_rows_with_a_twin_in_train")
-        note = "" if twins is None else f"   {twins:,} with the tags of a training row"
+        duplicates = sets.get(f"{name}_rows_with_a_twin_in_train")
+        note = "" if duplicates is None else f"   {duplicates:,} with the tags of a training row"
         label = f"{name}, split by {report['split_by']}"
         lines.append(f"  {label:<28}{size:>12,}{note}")
     lines.append(f"  {'distinct tag sets':<28}{sets['distinct']:>12,}")
