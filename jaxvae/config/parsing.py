@@ -19,6 +19,12 @@ from jaxvae.config.schema import RETIRED, flatten
 from jaxvae.config.validation import validate
 from jaxvae.errors import InputError, did_you_mean
 
+_NAMES = tuple(
+    f"{dashes}config.{field}"
+    for dashes in ("--", "-")
+    for field in ("logger.name", "trainer.callbacks")
+)
+
 
 def find_file(name: str, *, flag: str = "config") -> Path:
     """Finds the file of a config or a search space.
@@ -97,7 +103,7 @@ def parse(
     for argument in arguments:
         _check_name(argument, fields)
 
-    command = [argv[0], *arguments]
+    command = [argv[0], *_quote_names(arguments)]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
     define(values)
     takes_value = [
@@ -116,17 +122,33 @@ def parse(
     if leftovers:
         raise InputError(hints.leftover(leftovers[0], fields, RETIRED))
     config = values["config"].value
-    _split_names(config)
     validate(config)
     return config, config_flags.get_override_values(values["config"]), values
 
 
-def _split_names(config: ConfigDict) -> None:
-    """Splits names at commas: a,b typed without quotes is one text for two trackers."""
-    for group, field in ((config.logger, "name"), (config.trainer, "callbacks")):
-        names = group[field]
-        if isinstance(names, tuple) and all(isinstance(name, str) for name in names):
-            group[field] = tuple(part for name in names for part in name.split(","))
+def _quote_names(arguments: Sequence[str]) -> list[str]:
+    """Quotes the values of fields that list names, so that a,b is two of them.
+
+    The parser of tuples takes a text without quotes for one name, or for none that it can read.
+    """
+    quoted = []
+    previous = ""
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if equals and flag in _NAMES:
+            argument = f"{flag}={_as_tuple(value)}"
+        elif previous in _NAMES and not argument.startswith("-"):
+            argument = _as_tuple(argument)
+        quoted.append(argument)
+        previous = argument
+    return quoted
+
+
+def _as_tuple(value: str) -> str:
+    """Returns names between commas as the source of a tuple; a value with quotes as it is."""
+    if not value or re.match(r"""\s*[("'\[]""", value):
+        return value
+    return repr(tuple(name.strip() for name in value.split(",")))
 
 
 def expand_flag_files(arguments: Sequence[str]) -> list[str]:

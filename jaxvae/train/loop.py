@@ -57,32 +57,23 @@ class TrainContext:
 def train(
     programs: TrainContext,
     state: TrainState,
-    checkpoints: Checkpoints | None,
+    outputs: "Outputs",
     folder: Path,
     *,
     plan: RunPlan,
     terminal: display.Terminal,
-    tensorboard: bool,
-    tracked: TrackerGroup,
-    hooks: Sequence[Hook],
     requests: signals.StopRequest,
-    check_held: Callable[[], None],
 ) -> tuple[dict, RunProgress]:
     """Trains to the end, from the newest checkpoint if there is one.
 
     Args:
       programs: the compiled programs of the run.
       state: the fresh state; its memory is reused.
-      checkpoints: checkpoints of the run's folder, to resume from and to write; None in every
-        process but the first, which sends the others the restored state.
+      outputs: the checkpoints to resume from and to write, the trackers and the hooks.
       folder: the run's folder.
       plan: the run's length, and how often it validates and saves.
       terminal: where progress is shown.
-      tensorboard: whether to write TensorBoard's files beside metrics.jsonl.
-      tracked: the run's trackers.
-      hooks: called after each epoch.
       requests: signals that ask the run to stop.
-      check_held: called before each write; raises if another process has taken over the folder.
 
     Returns:
       (the best parameters and running statistics, the run's progress).
@@ -94,10 +85,9 @@ def train(
       CallbackFailed: a callback raised; the epoch was saved.
       PeerLost: another process of the job ended.
     """
-    state, best, progress = _resume(state, checkpoints, folder, terminal)
+    state, best, progress = _resume(state, outputs.checkpoints, folder, terminal)
     _check_steps(plan, progress, step=int(state.step), per_epoch=programs.steps, folder=folder)
-    outputs = _Outputs(programs.gather, checkpoints, tracked, hooks, check_held)
-    outputs.open_log(folder, terminal, tensorboard=tensorboard, finished=progress.epoch)
+    outputs.open_log(folder, terminal, finished=progress.epoch)
     saved_at, saved_epoch = time.monotonic(), progress.epoch
     total = plan.max_epochs
     with terminal.epochs(total, progress.epoch) as progress_display:
@@ -140,7 +130,7 @@ def train(
     return best, progress
 
 
-class _Outputs:
+class Outputs:
     """Writes epochs and checkpoints, in the first process alone.
 
     Args:
@@ -148,29 +138,33 @@ class _Outputs:
       checkpoints: checkpoints of the run's folder; None in every process but the first.
       tracked: the run's trackers.
       hooks: called after each epoch.
-      check_held: called before each write.
+      check_held: called before each write; raises if another process has taken over the folder.
+      tensorboard: whether to write TensorBoard's files beside metrics.jsonl.
     """
 
     def __init__(
         self,
         gather: Callable,
         checkpoints: Checkpoints | None,
+        *,
         tracked: TrackerGroup,
         hooks: Sequence[Hook],
         check_held: Callable[[], None],
+        tensorboard: bool,
     ):
-        self._gather, self._checkpoints, self._tracked = gather, checkpoints, tracked
+        self.checkpoints = checkpoints
+        self._gather, self._tracked, self._tensorboard = gather, tracked, tensorboard
         self._hooks, self._check_held = hooks, check_held
         self._log: metrics_log.MetricsLog | None = None
 
-    def open_log(
-        self, folder: Path, terminal: display.Terminal, *, tensorboard: bool, finished: int
-    ) -> None:
+    def open_log(self, folder: Path, terminal: display.Terminal, *, finished: int) -> None:
         """Opens the log of epochs, and adds to trackers the epochs that they lack."""
         with multihost.raise_together():
-            if self._checkpoints is None:
+            if self.checkpoints is None:
                 return
-            self._log = metrics_log.MetricsLog(folder, tensorboard=tensorboard, finished=finished)
+            self._log = metrics_log.MetricsLog(
+                folder, tensorboard=self._tensorboard, finished=finished
+            )
             if self._log.note:
                 terminal.say(self._log.note)
             self._tracked.catch_up(epoch_metrics.read_epochs(folder))
@@ -203,12 +197,12 @@ class _Outputs:
     def save(self, state: TrainState, best: dict, progress: RunProgress) -> None:
         """Saves a checkpoint after the log of its epochs was flushed to the disk."""
         tree = self._gather({"state": state, "best": best})
-        if self._checkpoints is None or self._log is None:
+        if self.checkpoints is None or self._log is None:
             return
         self._check_held()
         self._log.sync()
         self._tracked.sync()
-        self._checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
+        self.checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
 
 
 def _check_steps(

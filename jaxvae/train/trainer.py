@@ -265,18 +265,22 @@ class _Session:
                     digest = inputs.taxonomy.digest
                     opened = Checkpoints(self.folder / "checkpoints", taxonomy_digest=digest)
                     checkpoints = training.enter_context(opened)
+            outputs = loop.Outputs(
+                context.gather,
+                checkpoints,
+                tracked=tracked,
+                hooks=[*hooks, *map(Callback, self._callbacks)],
+                check_held=self.check_held,
+                tensorboard="tensorboard" in self.config.logger.name,
+            )
             best, progress = loop.train(
                 context,
                 inputs.sharding.place(state),
-                checkpoints,
+                outputs,
                 self.folder,
                 plan=hyperparams.run_plan_from_config(self.config, steps=context.steps),
                 terminal=self.terminal,
-                tensorboard="tensorboard" in self.config.logger.name,
-                tracked=tracked,
-                hooks=[*hooks, *map(Callback, self._callbacks)],
                 requests=self.requests,
-                check_held=self.check_held,
             )
         return inputs.sharding.gather(best), progress
 

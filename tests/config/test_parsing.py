@@ -229,7 +229,7 @@ def test_overrides_are_reported_as_typed():
         ("--config.model_name=../evil", ["model_name=../evil"]),
         ("--config.seed=-1", ["seed=-1"]),
         ("--config.logger.name=wandbb", ["wandbb", "tensorboard"]),
-        ("--config.logger.name=1,2", ["logger.name", "names such as"]),
+        ("--config.logger.name=1,2", ["logger.name", "no tracker '1'"]),
         ("--config.trainer.optimizer.betas=a,b", ["betas", "two numbers"]),
         ("--config.=1", ["no such field"]),
         ("--config. x=1", ["no such field"]),
