@@ -31,7 +31,7 @@ class Extension(NamedTuple):
     @property
     def copy_name(self) -> str:
         """Name of the file's copy in a run: the beginning of its digest, and its own name."""
-        return f"{hashlib.sha256(self.source).hexdigest()[:16]}_{self.path.name}"
+        return f"{hashlib.sha256(self.source).hexdigest()[:16]}_{file_name(self.reference)}"
 
 
 def is_reference(value: object) -> bool:
@@ -42,13 +42,21 @@ def is_reference(value: object) -> bool:
     return bool(colon) and path.endswith(".py") and name.isidentifier()
 
 
-def load_extension(reference: str, *, field: str, arguments: Sequence[str]) -> Extension:
+def file_name(reference: str) -> str:
+    """Returns the name of a reference's file, without its folder."""
+    return Path(reference.rpartition(":")[0]).name
+
+
+def load_extension(
+    reference: str, *, field: str, arguments: Sequence[str], copy: Path | None = None
+) -> Extension:
     """Runs a user's file and returns its function of a name.
 
     Args:
       reference: `file.py:name`; the path is relative to the current folder.
       field: the field that names it, for messages.
       arguments: names of the positional arguments that the function is called with.
+      copy: a copy to run if the file is no longer there.
 
     Raises:
       InputError: there is no such file, it can't be run, it lacks the name, or the function does
@@ -59,6 +67,8 @@ def load_extension(reference: str, *, field: str, arguments: Sequence[str]) -> E
         raise InputError(f"{where}: must be a file and a name in it, such as my_code.py:name")
     text, _, name = reference.rpartition(":")
     path = user_path(text)
+    if copy is not None and not path.exists():
+        path = copy
     try:
         source = path.read_bytes()
     except OSError as error:

@@ -35,6 +35,7 @@ def _between(low, high, text):
     return lambda value: low <= value < high, text
 
 
+_OBJECTIVES = ("elbo", "free_bits", "capacity", "tcvae", "iw")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _between(0, 2**32, "must be between 0 and 4294967295"),
@@ -66,7 +67,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.rows_per_epoch": _from_to(0, 2**31 - 2),
     "loss.bce_weight": _at_least(0.0),
     "loss.kld_weight": _at_least(0.0),
-    "loss.objective": _one_of("elbo", "free_bits", "capacity", "tcvae", "iw"),
+    "loss.objective": (
+        lambda value: value in _OBJECTIVES or is_reference(value),
+        f"must be one of {', '.join(map(repr, _OBJECTIVES))}, or of your own, my_losses.py:name",
+    ),
     "loss.kld_schedule": _one_of("constant", "linear", "cosine", "cyclical"),
     "loss.kld_warmup": _at_least(0.0),
     "loss.kld_cycles": _at_least(1),

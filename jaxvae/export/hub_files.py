@@ -10,6 +10,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from jaxvae.config.extensions import is_reference
 from jaxvae.data.readers.tables import SUFFIXES
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, json_fault
@@ -86,7 +87,21 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
         data["dataset_name"] = Path(source).name
     if data.get("taxonomy_path"):
         data["taxonomy_path"] = Path(str(data["taxonomy_path"])).name
-    return {**config, "data": data} if data else dict(config)
+    without = {**config, "data": data} if data else dict(config)
+    for group, field in (("loss", "objective"), ("trainer", "callbacks")):
+        value = config.get(group, {}).get(field)
+        names = [_without_folder(name) for name in (value if isinstance(value, list) else [value])]
+        if names != [value] and names != value:
+            without[group] = {
+                **config[group],
+                field: names if isinstance(value, list) else names[0],
+            }
+    return without
+
+
+def _without_folder(reference: object) -> object:
+    """Reduces `folder/file.py:name` to `file.py:name`; leaves other values as they are."""
+    return str(reference)[str(reference).rfind("/") + 1 :] if is_reference(reference) else reference
 
 
 def is_local(dataset_name: str) -> bool:

@@ -120,6 +120,22 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
         )
 
 
+def check_same_extension(folder: Path, extension: Extension) -> None:
+    """Checks that a run was trained with this content of a user's file.
+
+    Raises:
+      InputError: the folder's run has a copy of another content.
+    """
+    copies = folder / "extensions"
+    if (folder / "config.json").exists() and not (copies / extension.copy_name).exists():
+        own = ", ".join(sorted(path.name for path in copies.glob("*"))) or "nothing"
+        raise InputError(
+            f"{folder} holds a run with another content of {extension.path.name} (its extensions/ "
+            f"has {own}); restore the file, remove it to go on with the run's copy, or give "
+            f"another --workdir"
+        )
+
+
 def recorded_fields(folder: Path) -> dict[str, Any]:
     """Returns the settings of a folder's run; fields added since then have their defaults.
 

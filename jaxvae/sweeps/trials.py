@@ -112,7 +112,12 @@ class TrialRunner:
         trackers.check_installed(config.logger.name)
         shape = program_key(config)
         if shape not in self._shapes:
-            model = setup.build_model(config, self.taxonomy, len(self._train))
+            model = setup.build_model(
+                config,
+                self.taxonomy,
+                len(self._train),
+                own_objective=setup.load_own_objective(config),
+            )
             self._shapes[shape] = config, model
         model = self._shapes[shape][1]
         steps = hyperparams.steps_per_epoch_from_config(config, num_rows=len(self._train))
@@ -142,13 +147,13 @@ class TrialRunner:
         return Population(
             train_epoch=setup.build_train_epoch(
                 config,
-                model.graphdef,
+                model,
                 num_rows=len(self._train),
                 num_tags=num_tags,
                 batch_size=config.data.batch_size,
             ),
             validate=setup.build_eval_epoch(
-                config, model.graphdef, num_rows=len(self._val), num_tags=num_tags
+                config, model, num_rows=len(self._val), num_tags=num_tags
             ),
             mesh=self.mesh,
             slots=-(-self.at_once // self.mesh.size) * self.mesh.size,
@@ -197,6 +202,7 @@ class TrialRunner:
                 devices=devices.describe_devices(self.mesh.devices.flatten()),
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
+                extensions=[*filter(None, [setup.load_own_objective(config)])],
             )
             log = metrics_log.MetricsLog(
                 folder, tensorboard="tensorboard" in config.logger.name, finished=0

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxvae.evaluation import streaming_metrics
 from jaxvae.models.vae import multi_hot
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train import objectives, rng
+from jaxvae.train import rng
 from jaxvae.train.forward import forward
 from jaxvae.train.objectives import ELBO, Objective
 from jaxvae.train.progress import steps_per_epoch
@@ -55,7 +55,6 @@ def make_eval_pass(
     if sharding is not None:
         batch_size = sharding.padded(batch_size)
     steps = steps_per_epoch(num_rows, batch_size)
-    loss_of = objectives.OBJECTIVES[objective.name]
 
     def eval_pass(params, batch_stats, weights, threshold, key, rows):
         model = nnx.merge(graphdef, params, batch_stats)
@@ -70,7 +69,10 @@ def make_eval_pass(
             bce = jnp.mean(terms.reconstruction, axis=0)
             sums = streaming_metrics.SplitMetrics(
                 streaming_metrics.Losses.from_batch(
-                    loss=loss_of(terms, weights, num_rows), bce=bce, kld=terms.rate, mask=mask
+                    loss=objective.loss(terms, weights, num_rows),
+                    bce=bce,
+                    kld=terms.rate,
+                    mask=mask,
                 ),
                 streaming_metrics.Reconstruction.from_batch(
                     predicted=model.decode(terms.mean) > cut, x=x > 0.5, mask=mask

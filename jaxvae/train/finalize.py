@@ -61,7 +61,7 @@ class FittedRun(NamedTuple):
         """Returns (metrics, posterior means, log-variances) of rows `[n, K]`."""
         num_tags = self.taxonomy.num_tags
         eval_pass = setup.build_eval_epoch(
-            self.config, self.model.graphdef, num_rows=len(rows), num_tags=num_tags
+            self.config, self.model, num_rows=len(rows), num_tags=num_tags
         )
         return jax.device_get(
             eval_pass(

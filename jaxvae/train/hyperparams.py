@@ -1,6 +1,7 @@
 """Derives step counts and hyperparameters from a config."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,11 @@ from jaxvae.errors import InputError
 from jaxvae.train import progress
 from jaxvae.train.objectives import LossWeights
 from jaxvae.train.progress import RunPlan
+
+_LOSS_FIELDS = {
+    *("bce_weight", "kld_weight", "use_binary_cross_entropy", "objective", "kld_schedule"),
+    *("kld_warmup", "kld_cycles", "free_bits", "capacity", "num_importance_samples"),
+}
 
 
 class Hyperparams(NamedTuple):
@@ -59,6 +65,7 @@ def make_hyperparams(
     free_bits: float = 0.0,
     capacity: float = 0.0,
     max_steps: int = 0,
+    own_weights: Mapping[str, float] | None = None,
 ) -> Hyperparams:
     """Collects the tunable numbers of a run.
 
@@ -82,6 +89,7 @@ def make_hyperparams(
       free_bits: nats of KL per latent dimension that are not penalised.
       capacity: nats that the rate is held at.
       max_steps: maximum number of optimizer steps, which may end an epoch early; 0: unlimited.
+      own_weights: further numbers of a loss, by name.
     """
 
     def number(value: float) -> jax.Array:
@@ -107,6 +115,7 @@ def make_hyperparams(
             kld=number(kld_weight),
             free_bits=number(free_bits),
             capacity=number(capacity),
+            own={name: number(value) for name, value in (own_weights or {}).items()},
         ),
     )
 
@@ -160,6 +169,18 @@ def _warmup_steps(config: ConfigDict, steps: int) -> float:
     return warmup * (_total_steps(config, steps) if warmup < 1.0 else steps)
 
 
+def own_loss_weights(config: ConfigDict) -> dict[str, float]:
+    """Returns the numbers of a config's `loss` that are not the package's, by name.
+
+    A config file of a user's own may add some for an objective of its own.
+    """
+    return {
+        name: value
+        for name, value in config.loss.items()
+        if name not in _LOSS_FIELDS and isinstance(value, float)
+    }
+
+
 def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) -> Hyperparams:
     """Returns the hyperparameters of a config, which its compiled programs take as inputs.
 
@@ -204,4 +225,5 @@ def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) 
         free_bits=loss.free_bits,
         capacity=loss.capacity,
         max_steps=trainer.max_steps,
+        own_weights=own_loss_weights(config),
     )

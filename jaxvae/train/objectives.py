@@ -3,36 +3,56 @@
 Terms are sums over tags or per latent dimension, unweighted. The module knows no model class.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxvae.config.extensions import Extension, line_of_error, load_extension
+from jaxvae.errors import InputError, one_line
+
 
 class LossWeights(NamedTuple):
-    """Weights of the terms of a loss: float32 scalars, traced, so that none is a constant."""
+    """Weights of the terms of a loss: float32 scalars, traced, so that none is a constant.
+
+    Attributes:
+      bce: weight of the reconstruction.
+      kld: weight of the KL.
+      free_bits: nats of KL per latent dimension that are not penalised.
+      capacity: nats that the rate is held at.
+      own: further numbers of the config's `loss`, by name, for objectives of a user's own.
+    """
 
     bce: jax.Array
     kld: jax.Array
     free_bits: jax.Array
     capacity: jax.Array
+    own: Mapping[str, jax.Array] = {}
 
 
 class Objective(NamedTuple):
     """Static options of the loss: changing one recompiles.
 
     Attributes:
-      name: a key of `OBJECTIVES`.
+      name: a key of `OBJECTIVES`, or `file.py:name`.
       num_draws: D, draws of z for each row.
       schedule: one of `KL_SCHEDULES`.
       use_binary_cross_entropy: Bernoulli likelihood, else squared error.
+      own: the function of an objective that is a user's own; None takes `OBJECTIVES[name]`.
     """
 
     name: str = "elbo"
     num_draws: int = 1
     schedule: str = "constant"
     use_binary_cross_entropy: bool = True
+    own: "LossFunction | None" = None
+
+    @property
+    def loss(self) -> "LossFunction":
+        """The function of (terms, weights, N) that gives the loss of each row."""
+        return self.own or OBJECTIVES[self.name]
 
 
 ELBO = Objective()
@@ -119,7 +139,8 @@ def importance_weighted(terms: LossTerms, weights: LossWeights, num_rows: int) -
 _PAIRED = 128
 """Rows that are paired with all rows of a batch at a time."""
 
-OBJECTIVES: dict[str, Callable[[LossTerms, LossWeights, int], jax.Array]] = {
+LossFunction = Callable[[LossTerms, LossWeights, int], jax.Array]
+OBJECTIVES: dict[str, LossFunction] = {
     "elbo": elbo,
     "free_bits": free_bits,
     "capacity": capacity,
@@ -127,6 +148,68 @@ OBJECTIVES: dict[str, Callable[[LossTerms, LossWeights, int], jax.Array]] = {
     "iw": importance_weighted,
 }
 """Functions of (terms, weights, N rows of the training split) to the loss of each example `[B]`."""
+
+
+def load_objective(
+    reference: str, *, own_weights: Collection[str] = (), copy: Path | None = None
+) -> Extension:
+    """Loads a user's objective, and checks that it returns a loss for each row.
+
+    Args:
+      reference: `file.py:name` of a function of (terms, weights, number of training rows).
+      own_weights: names that it finds in `weights.own`.
+      copy: a copy of the file to run if the file is no longer there.
+
+    Raises:
+      InputError: the file can't be run, or the function fails, or returns another shape.
+    """
+    field = "loss.objective"
+    extension = load_extension(
+        reference, field=field, arguments=("terms", "weights", "num_rows"), copy=copy
+    )
+    scalar: Any = jax.ShapeDtypeStruct((), jnp.float32)
+    weights = LossWeights(scalar, scalar, scalar, scalar, dict.fromkeys(own_weights, scalar))
+    try:
+        loss = jax.eval_shape(
+            lambda terms, weights: extension.function(terms, weights, 100), _example(), weights
+        )
+    except Exception as error:
+        line = line_of_error(error, extension.path)
+        at_line = f", line {line}" if line else ""
+        raise InputError(
+            f"--config.{field}={reference}{at_line}: it fails on a batch of {_EXAMPLE_ROWS} rows: "
+            f"{one_line(error, kind=True)}"
+        ) from error
+    if getattr(loss, "shape", None) != (_EXAMPLE_ROWS,) or loss.dtype != jnp.float32:
+        returned = f"{loss.dtype}{list(loss.shape)}" if hasattr(loss, "shape") else repr(loss)
+        raise InputError(
+            f"--config.{field}={reference}: of {_EXAMPLE_ROWS} rows it returns {returned}, and "
+            f"must return a loss for each, float32[{_EXAMPLE_ROWS}]"
+        )
+    return extension
+
+
+_EXAMPLE_ROWS = 5
+
+
+def _example() -> LossTerms:
+    """Shapes of the terms of a batch: one draw for each row, three latent dimensions."""
+
+    def array(*shape: int, dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    rows, latent = _EXAMPLE_ROWS, 3
+    return LossTerms(
+        reconstruction=array(1, rows),
+        rate=array(rows),
+        kl=array(rows, latent),
+        log_prior=array(1, rows),
+        log_posterior=array(1, rows),
+        z=array(1, rows, latent),
+        mean=array(rows, latent),
+        logvar=array(rows, latent),
+        mask=array(rows, dtype=bool),
+    )
 
 
 def _reconstruction(terms: LossTerms, weights: LossWeights) -> jax.Array:

@@ -5,6 +5,7 @@ Only this module, `hyperparams`, `trainer` and `finalize` take config objects in
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxvae.config import monitor
+from jaxvae.config.extensions import Extension, file_name, is_reference
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
@@ -26,7 +28,7 @@ from jaxvae.runtime import devices
 from jaxvae.runtime.row_stream import RowStream
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import eval_epoch, hyperparams, loop, rng, train_epoch
-from jaxvae.train.objectives import Objective
+from jaxvae.train.objectives import Objective, load_objective
 from jaxvae.train.train_state import TrainState, make_init_fn
 
 
@@ -45,13 +47,20 @@ class ModelSetup(NamedTuple):
     objective: Objective
 
 
-def build_model(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> ModelSetup:
+def build_model(
+    config: ConfigDict,
+    taxonomy: Taxonomy,
+    num_rows: int,
+    *,
+    own_objective: Extension | None = None,
+) -> ModelSetup:
     """Builds the model of a config and its initialiser.
 
     Args:
       config: every field of `configs/base.py`.
       taxonomy: what the columns mean.
       num_rows: N, training rows.
+      own_objective: the config's objective where it is a user's own (`load_own_objective`).
     """
     num_tags = taxonomy.num_tags
     inputs = _inputs(config, num_tags, np.full((num_rows, 1), num_tags))
@@ -74,7 +83,7 @@ def build_model(config: ConfigDict, taxonomy: Taxonomy, num_rows: int) -> ModelS
     def initial(config: ConfigDict, rows: np.ndarray) -> TrainState:
         return make(config.seed, _inputs(config, num_tags, rows))
 
-    return ModelSetup(graphdef, initial, objective_from_config(config))
+    return ModelSetup(graphdef, initial, objective_from_config(config, own_objective))
 
 
 @functools.lru_cache(maxsize=8)
@@ -116,10 +125,32 @@ def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np
     return inputs
 
 
-def objective_from_config(config: ConfigDict) -> Objective:
-    """Returns the objective of a config."""
+def load_own_objective(config: ConfigDict, copies: Path | None = None) -> Extension | None:
+    """Loads a config's objective if it is a user's own, else returns None.
+
+    Args:
+      config: every field of `configs/base.py`.
+      copies: a run's `extensions/`; its copy is taken if the file is no longer there.
+
+    Raises:
+      InputError: the file can't be run, or the function is no objective.
+    """
+    reference = config.loss.objective
+    if not is_reference(reference):
+        return None
+    kept = sorted(copies.glob(f"*_{file_name(reference)}")) if copies else []
+    return load_objective(
+        reference,
+        own_weights=hyperparams.own_loss_weights(config),
+        copy=kept[0] if len(kept) == 1 else None,
+    )
+
+
+def objective_from_config(config: ConfigDict, own: Extension | None = None) -> Objective:
+    """Returns the objective of a config; `own` is its function where it is a user's own."""
     loss = config.loss
     return Objective(
+        own=own.function if own else None,
         name=loss.objective,
         num_draws=loss.num_importance_samples if loss.objective == "iw" else 1,
         schedule=loss.kld_schedule,
@@ -129,7 +160,7 @@ def objective_from_config(config: ConfigDict) -> Objective:
 
 def build_train_epoch(
     config: ConfigDict,
-    graphdef: nnx.GraphDef,
+    model: ModelSetup,
     *,
     num_rows: int,
     num_tags: int,
@@ -139,7 +170,7 @@ def build_train_epoch(
     """Builds the training epoch of a config: see `make_train_epoch`; `num_rows` is the split's."""
     hidden = sum(resolve_hidden_dims(config.model.hidden_dim, config.model.hidden_dims))
     return train_epoch.make_train_epoch(
-        graphdef,
+        model.graphdef,
         num_rows=config.data.rows_per_epoch or num_rows,
         split_rows=num_rows,
         num_tags=num_tags,
@@ -148,7 +179,7 @@ def build_train_epoch(
         # Streamed rows are already shuffled.
         shuffle=config.data.shuffle and not config.data.rows_per_epoch,
         accumulate=config.trainer.accumulate_grad_batches,
-        objective=objective_from_config(config),
+        objective=model.objective,
         dropout_per_row=config.model.dropout_per_row,
         hidden_dropout=hidden if config.model.hidden_dropout_p else 0,
         decoupled=config.trainer.optimizer.decoupled_weight_decay,
@@ -158,7 +189,7 @@ def build_train_epoch(
 
 def build_eval_epoch(
     config: ConfigDict,
-    graphdef: nnx.GraphDef,
+    model: ModelSetup,
     *,
     num_rows: int,
     num_tags: int,
@@ -166,12 +197,12 @@ def build_eval_epoch(
 ) -> Callable:
     """Builds the pass over the validation split: see `eval_epoch.make_eval_pass`."""
     return eval_epoch.make_eval_pass(
-        graphdef,
+        model.graphdef,
         num_rows=num_rows,
         num_tags=num_tags,
         latent_dim=config.model.latent_dim,
         batch_size=eval_epoch.eval_batch_size(num_rows, num_tags),
-        objective=objective_from_config(config),
+        objective=model.objective,
         sharding=sharding,
     )
 
@@ -207,7 +238,7 @@ def build_likelihood_bound(
 
 def build_train_context(
     config: ConfigDict,
-    graphdef: nnx.GraphDef,
+    model: ModelSetup,
     taxonomy: Taxonomy,
     dataset: Dataset,
     sharding: Sharding,
@@ -218,21 +249,21 @@ def build_train_context(
     num_tags = taxonomy.num_tags
     steps = hyperparams.steps_per_epoch_from_config(config, num_rows=len(train), growth=growth)
     bound, bound_rows = build_likelihood_bound(
-        config, graphdef, val_rows=dataset.rows[val], num_tags=num_tags
+        config, model.graphdef, val_rows=dataset.rows[val], num_tags=num_tags
     )
     # A program for one device needs no sharding.
     several = sharding if sharding.mesh.size > 1 else None
     return loop.TrainContext(
         train_epoch=build_train_epoch(
             config,
-            graphdef,
+            model,
             num_rows=len(train),
             num_tags=num_tags,
             batch_size=config.data.batch_size * growth,
             sharding=several,
         ),
         validate=build_eval_epoch(
-            config, graphdef, num_rows=len(val), num_tags=num_tags, sharding=several
+            config, model, num_rows=len(val), num_tags=num_tags, sharding=several
         ),
         hyperparams=hyperparams.hyperparams_from_config(config, steps=steps, growth=growth),
         rows_of_epoch=_make_epoch_rows(config, dataset, sharding, num_tags),

@@ -167,7 +167,7 @@ def _batch_loss(
         keep=drawn.keep,
         train=True,
     )
-    loss = objectives.OBJECTIVES[options.objective.name](terms, weights, options.num_rows)
+    loss = options.objective.loss(terms, weights, options.num_rows)
     bce = jnp.mean(terms.reconstruction, axis=0)
     sums = Losses.from_batch(loss=loss, bce=bce, kld=terms.rate, mask=mask)
     batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))

@@ -147,6 +147,7 @@ class _Session:
         self.is_primary = multihost.is_primary()
         self.check_held: Callable[[], None] = _nothing
         self._callbacks: list[Extension] = []
+        self._objective: Extension | None = None
         self.terminal = display.Terminal(
             progress_bar=config.trainer.enable_progress_bar, silent=not self.is_primary
         )
@@ -161,11 +162,14 @@ class _Session:
         config, trainer = self.config, self.config.trainer
         with multihost.raise_together():
             self._callbacks = load_callbacks(trainer.callbacks)
+            self._objective = setup.load_own_objective(config, self.folder / "extensions")
             if self.is_primary:
                 trackers.check_installed(config.logger.name)
                 with self.requests.defer():  # so that the folder is either locked or removed
                     self.check_held = self._lock.enter_context(lock.acquire_run_lock(self.folder))
                 run_dir.check_same_settings(self.folder, dict(schema.flatten(self.plain)))
+                if self._objective:
+                    run_dir.check_same_extension(self.folder, self._objective)
             mesh = devices.make_mesh(
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
             )
@@ -174,7 +178,9 @@ class _Session:
             dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
             if self.is_primary:
                 run_dir.check_same_data(self.folder, taxonomy, dataset)
-        multihost.check_equal(_what_all_must_share(self.plain, taxonomy, dataset))
+        shared = _what_all_must_share(self.plain, taxonomy, dataset)
+        shared["objective"] = self._objective.copy_name if self._objective else ""
+        multihost.check_equal(shared)
         return _Inputs(Sharding(mesh), taxonomy, dataset)
 
     def is_finished(self, inputs: _Inputs) -> bool:
@@ -200,10 +206,12 @@ class _Session:
         """Builds the model, a fresh state, and the compiled programs."""
         config, dataset = self.config, inputs.dataset
         train_split = dataset.splits["train"]
-        model = setup.build_model(config, inputs.taxonomy, len(train_split))
+        model = setup.build_model(
+            config, inputs.taxonomy, len(train_split), own_objective=self._objective
+        )
         state = model.initial(config, dataset.rows[train_split])
         context = setup.build_train_context(
-            config, model.graphdef, inputs.taxonomy, dataset, inputs.sharding
+            config, model, inputs.taxonomy, dataset, inputs.sharding
         )
         return model, state, context
 
@@ -240,7 +248,7 @@ class _Session:
                 devices=described,
                 taxonomy=taxonomy,
                 dataset=dataset,
-                extensions=self._callbacks,
+                extensions=[*self._callbacks, *filter(None, [self._objective])],
             )
 
     def fit(

@@ -75,7 +75,7 @@ def alone(data, config):
     mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
     rows = dataset.rows[dataset.splits["train"]]
     made = setup.build_model(config, taxonomy, len(rows))
-    programs = setup.build_train_context(config, made.graphdef, taxonomy, dataset, Sharding(mesh))
+    programs = setup.build_train_context(config, made, taxonomy, dataset, Sharding(mesh))
     state, losses = made.initial(config, rows), []
     for _ in range(config.trainer.max_epochs):
         state, sums = programs.train_epoch(state, programs.hyperparams, programs.rows_of_epoch(0))
