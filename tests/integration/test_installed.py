@@ -29,7 +29,7 @@ def start(site, cwd, *arguments):
 
 def test_it_holds_what_it_needs_and_nothing_else(site):
     names = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
-    for needed in ("taxonomy.json", "explore.html", "py.typed", "shipped/configs/medium.py",
+    for needed in ("data/taxonomy.json", "reports/explorer.html", "py.typed", "shipped/configs/medium.py",
                    "shipped/configs/search/default.py"):  # fmt: skip
         assert f"jaxvae/{needed}" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"jaxvae"}
