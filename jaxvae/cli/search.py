@@ -22,6 +22,7 @@ from jaxvae.config import parsing
 from jaxvae.config.paths import user_path, user_url
 from jaxvae.errors import InputError, StudyLost, did_you_mean
 from jaxvae.runtime import signals
+from jaxvae.storage import run_files
 
 _DEFAULTS = {
     "metric": "val/nll_iw",
@@ -251,7 +252,7 @@ def _run_search(
         if best is not None:
             run_folder = folder / f"trial_{best.number:04d}"
             _make_best_run(trials, apply, config, best, leading, run_folder, requests)
-            test = atomic_files.read_json(run_folder / "metrics.json")["test"]
+            test = atomic_files.read_json(run_folder / run_files.METRICS)["test"]
             _write_best_config(folder, config, best, metric)
     train_command = shlex.join(["python", "launch.py", f"--config={_relative(folder / 'best.py')}"])
     _write_page(study, facts, folder, command=train_command, test=test)

@@ -16,7 +16,7 @@ from jaxvae.config import parsing, schema
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import launcher, signals
-from jaxvae.storage import lock
+from jaxvae.storage import lock, run_files
 
 USAGE_ERROR = 2
 TRAINING_FAILED = 1
@@ -145,7 +145,7 @@ def _new_workdir() -> Path:
 
 
 def _how_to_resume(command: Sequence[str], workdir: Path) -> str:
-    if not (workdir / "config.json").exists():
+    if not (workdir / run_files.CONFIG).exists():
         return ""
     arguments = list(command)
     if "--workdir" in arguments:

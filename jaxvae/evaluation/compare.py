@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxvae.config import schema
 from jaxvae.errors import InputError
-from jaxvae.storage import manifest, run_dir
+from jaxvae.storage import manifest, run_dir, run_files
 from jaxvae.storage.atomic_files import read_json
 
 MIN_DRAWS = 1000
@@ -45,14 +45,14 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
         if folder.resolve() in resolved:
             raise InputError(f"{folder}: is named twice, and would count as two runs")
         resolved.add(folder.resolve())
-        if not (folder / "metrics.json").exists():
+        if not (folder / run_files.METRICS).exists():
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
         if manifest.is_sealed(folder):
-            manifest.check(folder, ["metrics.json", "summary.json"])
+            manifest.check(folder, [run_files.METRICS, run_files.SUMMARY])
         fields = dict(schema.flatten(run_dir.read_config(folder)))
-        test = read_json(folder / "metrics.json").get("test", {})
+        test = read_json(folder / run_files.METRICS).get("test", {})
         if not isinstance(test, dict):
-            raise InputError(f"{folder / 'metrics.json'}: damaged: test is no object")
+            raise InputError(f"{folder / run_files.METRICS}: damaged: test is no object")
         test["nll_iw"] = _kept_likelihood(folder)
         settings = {
             name: value
@@ -63,7 +63,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
             json.dumps(settings, sort_keys=True),
             {"fields": settings, "runs": [], "tests": [], "first": {}, "repeats": {}},
         )
-        model = folder / "model.pth"
+        model = folder / run_files.MODEL
         digest = manifest.file_digest(model) if model.exists() else str(folder)
         first = group["first"].setdefault((fields.get("seed"), digest), str(folder))
         if first != str(folder):
@@ -128,7 +128,7 @@ def _kept_likelihood(folder: Path) -> float | None:
     draws = saved.get("num_importance_samples")
     if not isinstance(draws, int) or draws < MIN_DRAWS:
         return None
-    exported = ("best", read_json(folder / "summary.json").get("best_epoch"))
+    exported = ("best", read_json(folder / run_files.SUMMARY).get("best_epoch"))
     return (
         saved.get("nll_iw") if (saved.get("checkpoint"), saved.get("epoch")) == exported else None
     )

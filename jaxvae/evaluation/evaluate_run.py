@@ -20,6 +20,7 @@ from jaxvae.inference import completion, likelihood, queries
 from jaxvae.inference.run import Run
 from jaxvae.inference.sampling import DECODES
 from jaxvae.models.trained import TrainedModel
+from jaxvae.storage import run_files
 
 NUM_SAMPLES = 5000
 _INFORMATION_ROWS = 5000
@@ -57,7 +58,9 @@ def evaluate_run(
     run = with_rows_enough(run)
     sets, train, val = (run.sets(name) for name in (split, "train", "val"))
     key = " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
-    baselines = load_or_fit_baselines(run.folder / "baselines.npz", train, val, key=key, say=say)
+    baselines = load_or_fit_baselines(
+        run.folder / run_files.BASELINES, train, val, key=key, say=say
+    )
     rows = run.rows(split)
     say(f"judging {len(rows):,} {split} rows with {num_importance_samples:,} draws each")
     estimates = run.row_likelihood(rows, num_importance_samples, seed)

@@ -15,7 +15,7 @@ from jaxvae.inference.ensemble import Ensemble
 from jaxvae.inference.run import Run
 from jaxvae.models import trained
 from jaxvae.runtime import compilation_cache
-from jaxvae.storage import run_dir
+from jaxvae.storage import run_dir, run_files
 from jaxvae.storage.atomic_files import write_json
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.storage.environment import environment
@@ -38,7 +38,7 @@ def load_many(path: str | Path | Sequence[str | Path]) -> Run | Ensemble:
             return load(path)
         folder = user_path(path)
         within = sorted(entry.parent for entry in folder.glob("*/config.json"))
-        if (folder / "config.json").exists() or not within:
+        if (folder / run_files.CONFIG).exists() or not within:
             return load(folder)
         paths: Sequence[str | Path] = within
     else:
@@ -77,9 +77,9 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
         raise InputError(f"no checkpoint {checkpoint!r}: it is one of {', '.join(CHECKPOINTS)}")
     run_path(folder)
     config = run_dir.read_config(folder)
-    taxonomy = Taxonomy.load(folder / "taxonomy.json")
+    taxonomy = Taxonomy.load(folder / run_files.TAXONOMY)
     if checkpoint == "best":
-        params, batch_stats, facts = load_params(folder / "final")
+        params, batch_stats, facts = load_params(folder / run_files.FINAL)
         if facts.get("taxonomy_digest") != taxonomy.digest:
             raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
     else:
@@ -139,14 +139,14 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
         raise InputError(f"--output {output}: can't be made: {error.strerror}") from error
     facts = {"checkpoint": "imported", "taxonomy_digest": taxonomy.digest}
     try:
-        write_json(folder / "taxonomy.json", taxonomy.to_mapping())
-        write_json(folder / "environment.json", environment(", ".join(map(str, jax.devices()))))
-        write_json(folder / "summary.json", {"config": config, "imported_from": path.name})
-        save_params(folder / "final", params, batch_stats, facts)
+        write_json(folder / run_files.TAXONOMY, taxonomy.to_mapping())
+        write_json(folder / run_files.ENVIRONMENT, environment(", ".join(map(str, jax.devices()))))
+        write_json(folder / run_files.SUMMARY, {"config": config, "imported_from": path.name})
+        save_params(folder / run_files.FINAL, params, batch_stats, facts)
         # The config is written last: a folder without one is not a run yet.
-        write_json(folder / "config.json", config)
+        write_json(folder / run_files.CONFIG, config)
         run = load(folder)
-        run.export(folder / "model.pth")
+        run.export(folder / run_files.MODEL)
         run_dir.seal(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # Lets the same command be run again.
@@ -155,9 +155,11 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
 
 
 def _last(folder: Path, taxonomy: Taxonomy) -> tuple[dict, dict, dict]:
-    if not (folder / "checkpoints").is_dir():
+    if not (folder / run_files.CHECKPOINTS).is_dir():
         raise InputError(f"{folder} has no checkpoints: the model was imported")
-    with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
+    with Checkpoints(
+        folder / run_files.CHECKPOINTS, taxonomy_digest=taxonomy.digest
+    ) as checkpoints:
         newest = checkpoints.restore_params()
     if newest is None:
         raise InputError(f"{folder}: no checkpoint yet")

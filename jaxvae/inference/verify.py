@@ -13,7 +13,7 @@ from jaxvae.export import model_files
 from jaxvae.export.safetensors_io import read_safetensors
 from jaxvae.export.torch.pth import read_pth
 from jaxvae.runtime import devices
-from jaxvae.storage import manifest, run_dir
+from jaxvae.storage import manifest, run_dir, run_files
 from jaxvae.storage.atomic_files import read_json
 from jaxvae.storage.checkpoints import Checkpoints, load_params
 from jaxvae.storage.epoch_metrics import read_epochs
@@ -59,23 +59,23 @@ def verify(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _checks(folder: Path) -> Iterator[tuple[str, Callable[[Path], Iterator[str]]]]:
-    finished = manifest.is_sealed(folder) or (folder / "summary.json").exists()
+    finished = manifest.is_sealed(folder) or (folder / run_files.SUMMARY).exists()
     if finished:
         yield "files: each is what was written", manifest.damaged
     else:
         yield "finished", _unfinished
     # Other folders there are checkpoints set aside as damaged, or left unfinished by a kill.
-    steps = [step for step in (folder / "checkpoints").glob("*") if step.name.isdigit()]
+    steps = [step for step in (folder / run_files.CHECKPOINTS).glob("*") if step.name.isdigit()]
     for step in sorted(steps, key=lambda step: int(step.name)):
         yield f"checkpoint {step.name}", functools.partial(_checkpoint, step)
     if not finished:
         return
     if steps:
         yield "final: the best parameters of the newest checkpoint", _best
-    elif read_json(folder / "summary.json").get("imported_from") is None:
+    elif read_json(folder / run_files.SUMMARY).get("imported_from") is None:
         yield "checkpoints: as the run left them", _no_checkpoints
     yield "parameters: as they were saved, and in the exports bit for bit", _parameters
-    if (folder / "rows.npz").exists():
+    if (folder / run_files.ROWS).exists():
         yield "rows: those the model was trained on", _rows
         yield "metrics: every epoch once", _epochs
 
@@ -88,7 +88,7 @@ def _unfinished(folder: Path) -> Iterator[str]:
 
 
 def _no_checkpoints(folder: Path) -> Iterator[str]:
-    yield f"{folder / 'checkpoints'} has no checkpoint, though the run was trained"
+    yield f"{folder / run_files.CHECKPOINTS} has no checkpoint, though the run was trained"
 
 
 def _checkpoint(step: Path, _: Path) -> Iterator[str]:
@@ -96,28 +96,29 @@ def _checkpoint(step: Path, _: Path) -> Iterator[str]:
 
 
 def _best(folder: Path) -> Iterator[str]:
-    steps = folder / "checkpoints"
+    steps = folder / run_files.CHECKPOINTS
     epoch = max(int(step.name) for step in steps.glob("*") if step.name.isdigit())
     if next(manifest.damaged(steps / str(epoch)), None):
         return  # The damage has been reported already.
     with Checkpoints(steps, taxonomy_digest="") as checkpoints:
         best = checkpoints.best_leaves(epoch)
-    if read_json(folder / "final" / "record.json").get("leaves") != best:
-        yield f"{folder / 'final'} does not hold the best parameters of {steps / str(epoch)}"
+    if read_json(folder / run_files.FINAL / "record.json").get("leaves") != best:
+        final = folder / run_files.FINAL
+        yield f"{final} does not hold the best parameters of {steps / str(epoch)}"
 
 
 def _parameters(folder: Path) -> Iterator[str]:
-    params, batch_stats, facts = load_params(folder / "final")
-    if facts.get("taxonomy_digest") != Taxonomy.load(folder / "taxonomy.json").digest:
-        yield f"{folder / 'taxonomy.json'} is not the one the model was trained with"
+    params, batch_stats, facts = load_params(folder / run_files.FINAL)
+    if facts.get("taxonomy_digest") != Taxonomy.load(folder / run_files.TAXONOMY).digest:
+        yield f"{folder / run_files.TAXONOMY} is not the one the model was trained with"
     expected = model_files.to_state_dict(params, batch_stats)
     for path, read in (
-        (folder / "model.pth", read_pth),
-        (folder / "model.safetensors", read_safetensors),
+        (folder / run_files.MODEL, read_pth),
+        (folder / run_files.SAFETENSORS, read_safetensors),
     ):
         try:
             if not _same(read(path), expected):
-                yield f"{path} does not hold the parameters of {folder / 'final'}"
+                yield f"{path} does not hold the parameters of {folder / run_files.FINAL}"
         except InputError as error:
             yield str(error)
 
@@ -131,12 +132,12 @@ def _same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 def _rows(folder: Path) -> Iterator[str]:
-    load_saved_rows(folder, Taxonomy.load(folder / "taxonomy.json"))  # raises if they differ
+    load_saved_rows(folder, Taxonomy.load(folder / run_files.TAXONOMY))  # raises if they differ
     return iter(())
 
 
 def _epochs(folder: Path) -> Iterator[str]:
     epochs = [line.get("epoch") for line in read_epochs(folder)]
-    expected = read_json(folder / "summary.json").get("epochs")
+    expected = read_json(folder / run_files.SUMMARY).get("epochs")
     if epochs != list(range(1, len(epochs) + 1)) or len(epochs) != expected:
-        yield f"{folder / 'metrics.jsonl'} does not hold each of {expected} epochs once, in order"
+        yield f"{folder / run_files.EPOCHS} does not hold each of {expected} epochs once, in order"

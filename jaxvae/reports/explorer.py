@@ -21,6 +21,7 @@ from jaxvae.inference import queries
 from jaxvae.inference.run import Run
 from jaxvae.models.distributions import kl_to_moment_matched_prior
 from jaxvae.reports import explorer_data
+from jaxvae.storage import run_files
 from jaxvae.storage.atomic_files import write_text
 
 TEMPLATE = Path(__file__).with_name("explorer.html")
@@ -44,7 +45,7 @@ def write_explore(run: Run, *, output: Path | None) -> Path:
         if "source" in run.facts:  # the run's folder is a cache
             raise InputError(f"{run.source} is not a folder here; name the page by --output")
         lone = not run.folder.is_dir()
-        path = run.folder.with_suffix(".explore.html") if lone else run.folder / "explore.html"
+        path = run.folder.with_suffix(".explore.html") if lone else run.folder / run_files.EXPLORER
     write_text(path, make_page(run))
     return path
 
@@ -79,7 +80,7 @@ def make_page(run: Run) -> str:
 
 def _rows(run: Run) -> tuple[np.ndarray, str]:
     """Returns rows `[N, K]` that represent the data, and a description of them."""
-    if (run.folder / "rows.npz").is_file():
+    if (run.folder / run_files.ROWS).is_file():
         rows = run.rows("train")
         if len(rows) == 0:
             raise InputError(f"{run.folder}: has no training rows to show")

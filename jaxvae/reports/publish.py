@@ -9,6 +9,7 @@ from jaxvae.evaluation.saved_evaluation import evaluation_path
 from jaxvae.export import hub_files, hub_repo
 from jaxvae.inference.run import Run
 from jaxvae.reports import figures, model_card
+from jaxvae.storage import run_files
 from jaxvae.storage.atomic_files import name_file_in_errors, read_json, write_json, write_text
 
 _SAMPLES = 8
@@ -67,7 +68,7 @@ def push(
 def _write(run: Run, folder: Path, repository: str, license: str | None) -> None:
     judged = judged_of(run)
     if judged is not None:
-        write_json(folder / "metrics.json", judged)
+        write_json(folder / run_files.METRICS, judged)
     hub_files.write_model_files(
         folder, run.network, taxonomy=run.taxonomy, config=run.config, facts=run.facts
     )
@@ -75,7 +76,7 @@ def _write(run: Run, folder: Path, repository: str, license: str | None) -> None
     for name, (title, png) in _pictures(run, judged).items():
         (folder / name).write_bytes(png)
         pictures[name] = title
-    report = run.folder / "data_report.json"
+    report = run.folder / run_files.DATA_REPORT
     card = model_card.make_card(
         repository=repository,
         config=hub_files.without_paths(run.config),
@@ -110,13 +111,13 @@ def judged_of(run: Run) -> dict[str, Any] | None:
 def _pictures(run: Run, judged: dict[str, Any] | None) -> dict[str, tuple[str, bytes]]:
     """Returns the pictures as {file name: (title, PNG)}."""
     pictures = {}
-    if (run.folder / "metrics.jsonl").is_file():
+    if (run.folder / run_files.EPOCHS).is_file():
         png = figures.to_png(run.plot.curves())
         pictures["training.png"] = ("Training", png)
     if judged is not None:
         png = figures.to_png(figures.kl_bars(judged["kl_per_dimension"]))
         pictures["kl_per_dimension.png"] = ("Latent space", png)
-    if (run.folder / "rows.npz").is_file():
+    if (run.folder / run_files.ROWS).is_file():
         png = figures.to_png(run.plot.cooccurrence())
         pictures["cooccurrence.png"] = ("Pairs of the commonest tags, in data and samples", png)
     return pictures

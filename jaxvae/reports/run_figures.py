@@ -9,6 +9,7 @@ from jaxvae.evaluation import latents, retrieval
 from jaxvae.evaluation.sample_quality import commonest_pairs
 from jaxvae.inference import completion, queries
 from jaxvae.reports import figures
+from jaxvae.storage import run_files
 from jaxvae.storage.epoch_metrics import read_epochs
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Plots:
 
     def curves(self) -> "Figure":
         """Training and validation loss, and the validation's KL, over epochs."""
-        if not (self._run.folder / "metrics.jsonl").is_file():
+        if not (self._run.folder / run_files.EPOCHS).is_file():
             raise InputError(f"{self._run.folder}: has no metrics.jsonl: it was not trained here")
         return figures.curves(read_epochs(self._run.folder))
 

@@ -23,6 +23,7 @@ from jaxvae.reports.summary_text import (
     rows_judged,
     verdict,
 )
+from jaxvae.storage import run_files
 from jaxvae.storage.atomic_files import read_json, write_text
 
 _TRAVERSED = 3
@@ -50,7 +51,7 @@ def write_report(
     Raises:
       InputError: the run has no rows, or the file can't be written.
     """
-    path = run.folder / "report.html" if output is None else user_path(output)
+    path = run.folder / run_files.REPORT if output is None else user_path(output)
     run.rows(split)  # raises if there are none
     _check_place(path)
     judged = saved_evaluation(
@@ -99,7 +100,7 @@ def _verdict(judged: dict[str, Any]) -> str:
 
 
 def _curves(run: Run) -> str:
-    if not (run.folder / "metrics.jsonl").is_file():
+    if not (run.folder / run_files.EPOCHS).is_file():
         return ""
     epoch = run.facts.get("epoch")
     note = f'<p class="note">The parameters are those of epoch {epoch}.</p>' if epoch else ""
@@ -232,7 +233,7 @@ def _completion(run: Run, judged: dict[str, Any], split: str, seed: int) -> str:
 
 
 def _data(run: Run) -> str:
-    path = run.folder / "data_report.json"
+    path = run.folder / run_files.DATA_REPORT
     if not path.is_file():
         return ""
     return f"<pre>{html.escape(format_report(read_json(path)))}</pre>"

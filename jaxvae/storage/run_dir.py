@@ -15,7 +15,7 @@ from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.models.layer_names import is_valid_hidden_dims
-from jaxvae.storage import atomic_files, environment, manifest
+from jaxvae.storage import atomic_files, environment, manifest, run_files
 from jaxvae.storage.saved_rows import write_rows
 
 RESUMABLE_FIELDS = (
@@ -34,7 +34,7 @@ RESUMABLE_FIELDS = (
 
 def check_is_run(path: Path) -> None:
     """Raises InputError, which says what the path is instead, unless it is a run's folder."""
-    if (path / "config.json").is_file():
+    if (path / run_files.CONFIG).is_file():
         return
     if runs := sorted(config.parent for config in path.glob("*/config.json")):
         raise InputError(f"{path}: holds {len(runs)} runs; name one of them, such as {runs[0]}")
@@ -51,10 +51,10 @@ def read_config(folder: Path) -> dict[str, Any]:
       InputError: the config is missing or damaged: the digest of a finished run's differs, or its
         groups are not those of a config.
     """
-    path = folder / "config.json"
+    path = folder / run_files.CONFIG
     config = atomic_files.read_json(path)
     if manifest.is_sealed(folder):
-        manifest.check(folder, ["config.json", "taxonomy.json"])
+        manifest.check(folder, [run_files.CONFIG, run_files.TAXONOMY])
     groups = ("model", "data", "loss", "trainer", "inference")
     wrong = [name for name in groups if not isinstance(config.get(name, {}), dict)]
     model = config.get("model")
@@ -69,17 +69,9 @@ def _has_sizes(model: dict[str, Any]) -> bool:
     return has_dims and is_valid_hidden_dims(model.get("hidden_dims", ()))
 
 
-FILES = (
-    *("config.json", "overrides.json", "environment.json", "taxonomy.json", "data_report.json"),
-    *("rows.npz", "metrics.jsonl", "metrics.json", "summary.json", "samples.json"),
-    *("model.pth", "model.safetensors", "model.json"),
-)
-"""Files that a run writes itself; commands add others later."""
-
-
 def seal(folder: Path) -> None:
     """Writes the manifest of a run's own files, which marks the run as finished."""
-    manifest.seal(folder, [name for name in FILES if (folder / name).exists()])
+    manifest.seal(folder, [name for name in run_files.SEALED if (folder / name).exists()])
 
 
 def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
@@ -92,9 +84,9 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
     Raises:
       InputError: a field differs; the message names every such field, with both values.
     """
-    path = folder / "config.json"
+    path = folder / run_files.CONFIG
     if not path.exists():
-        if any((folder / "checkpoints").glob("*/" + manifest.NAME)):
+        if any((folder / run_files.CHECKPOINTS).glob("*/" + manifest.NAME)):
             raise InputError(
                 f"{folder} has checkpoints but no config.json, so whether they are this config's "
                 f"can't be told; put it back, or give another --workdir"
@@ -126,8 +118,8 @@ def check_same_extension(folder: Path, extension: Extension) -> None:
     Raises:
       InputError: the folder's run has a copy of another content.
     """
-    copies = folder / "extensions"
-    if (folder / "config.json").exists() and not (copies / extension.copy_name).exists():
+    copies = folder / run_files.EXTENSIONS
+    if (folder / run_files.CONFIG).exists() and not (copies / extension.copy_name).exists():
         own = ", ".join(sorted(path.name for path in copies.glob("*"))) or "nothing"
         raise InputError(
             f"{folder} holds a run with another content of {extension.path.name} (its extensions/ "
@@ -142,7 +134,7 @@ def recorded_fields(folder: Path) -> dict[str, Any]:
     The run did as those defaults say: a new field is off by default.
     """
     base = parsing.load_config(str(parsing.find_file("configs/base.py")))
-    recorded = atomic_files.read_json(folder / "config.json")
+    recorded = atomic_files.read_json(folder / run_files.CONFIG)
     return dict(schema.flatten(json.loads(base.to_json()))) | dict(schema.flatten(recorded))
 
 
@@ -159,9 +151,9 @@ def keep_values_of_older_run(
     Returns:
       A line for each field that was changed, because a preset has another value.
     """
-    if not (folder / "config.json").exists():
+    if not (folder / run_files.CONFIG).exists():
         return []
-    written = dict(schema.flatten(atomic_files.read_json(folder / "config.json")))
+    written = dict(schema.flatten(atomic_files.read_json(folder / run_files.CONFIG)))
     recorded = recorded_fields(folder)
     lines = []
     for name, value in schema.flatten(json.loads(config.to_json())):
@@ -229,10 +221,10 @@ def _can_be_extended(fields: dict[str, Any]) -> bool:
 
 def check_same_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> None:
     """Raises InputError if the taxonomy or the rows are not those of the folder's run."""
-    path = folder / "data_report.json"
-    if not (folder / "config.json").exists():
+    path = folder / run_files.DATA_REPORT
+    if not (folder / run_files.CONFIG).exists():
         return  # a new run has no data yet
-    taxonomy_path = folder / "taxonomy.json"
+    taxonomy_path = folder / run_files.TAXONOMY
     difference = _tag_difference(Taxonomy.load(taxonomy_path).tags, taxonomy.tags)
     if difference:
         raise InputError(
@@ -299,13 +291,13 @@ def write_start(
     """
     _check_readable_files(folder)
     (folder / manifest.NAME).unlink(missing_ok=True)  # a finished run that is extended
-    atomic_files.write_json(folder / "overrides.json", overrides)
-    atomic_files.write_json(folder / "environment.json", environment.environment(devices))
-    atomic_files.write_json(folder / "taxonomy.json", taxonomy.to_mapping())
-    atomic_files.write_json(folder / "data_report.json", dataset.report)
+    atomic_files.write_json(folder / run_files.OVERRIDES, overrides)
+    atomic_files.write_json(folder / run_files.ENVIRONMENT, environment.environment(devices))
+    atomic_files.write_json(folder / run_files.TAXONOMY, taxonomy.to_mapping())
+    atomic_files.write_json(folder / run_files.DATA_REPORT, dataset.report)
     write_rows(folder, dataset)
     for extension in extensions:
-        with atomic_files.atomic_write(folder / "extensions" / extension.copy_name) as file:
+        with atomic_files.atomic_write(folder / run_files.EXTENSIONS / extension.copy_name) as file:
             file.write(extension.source)
     # The config is last, since it marks the folder as a run's.
-    atomic_files.write_json(folder / "config.json", config)
+    atomic_files.write_json(folder / run_files.CONFIG, config)

@@ -10,6 +10,7 @@ from jaxvae.data.readers.regular_file import refuse_unreadable
 from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable, did_you_mean
+from jaxvae.storage import run_files
 from jaxvae.storage.atomic_files import atomic_write, read_json
 
 _IN_NONE = 255
@@ -48,7 +49,7 @@ class SavedRows:
 
 def write_rows(folder: Path, dataset: Dataset) -> None:
     """Writes a data set's rows into a run's folder, as `rows.npz`."""
-    with atomic_write(folder / "rows.npz") as file:
+    with atomic_write(folder / run_files.ROWS) as file:
         np.savez(
             file,
             rows=dataset.rows,
@@ -67,14 +68,14 @@ def load_saved_rows(folder: Path, taxonomy: Taxonomy) -> SavedRows:
     Raises:
       InputError: the run has no rows (an imported model), or they are damaged or not its own.
     """
-    path = folder / "rows.npz"
+    path = folder / run_files.ROWS
     if not path.is_file():
         raise InputError(
             f"{folder} has no rows.npz: a model that was imported or published, or a lone .pth, "
             f"has no data; give the folder of the run that trained it"
         )
     saved = _read(path)
-    expected = read_json(folder / "data_report.json").get("fingerprint")
+    expected = read_json(folder / run_files.DATA_REPORT).get("fingerprint")
     if fingerprint_rows(saved.rows, taxonomy) != expected:
         raise InputError(f"{path}: not the rows this run was trained with; restore its own file")
     return saved
@@ -94,9 +95,9 @@ def describe_damage(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> str:
     Raises:
       Unreadable: the file can't be read now, which is no damage.
     """
-    if not (folder / "config.json").exists():  # written after the other files
+    if not (folder / run_files.CONFIG).exists():  # written after the other files
         return ""
-    path = folder / "rows.npz"
+    path = folder / run_files.ROWS
     remedy = f"written again from {dataset.source} (fingerprint {dataset.fingerprint[:12]})"
     try:
         saved = _read(path)

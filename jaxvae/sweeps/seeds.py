@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvae.runtime import signals
-from jaxvae.storage import atomic_files, manifest
+from jaxvae.storage import atomic_files, manifest, run_files
 from jaxvae.sweeps.member_loop import Member, MemberCallbacks
 from jaxvae.sweeps.trials import TrialRunner
 
@@ -69,7 +69,7 @@ def train_seeds(
         MemberCallbacks(lambda member: None, end),
         requests,
     )
-    paths = [path / "metrics.json" for path in folders.values() if manifest.is_sealed(path)]
+    paths = [path / run_files.METRICS for path in folders.values() if manifest.is_sealed(path)]
     return spread([atomic_files.read_json(path) for path in paths])
 
 

@@ -22,7 +22,7 @@ from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference import likelihood
 from jaxvae.models import trained
 from jaxvae.runtime import devices, sharding, signals
-from jaxvae.storage import lock, run_dir
+from jaxvae.storage import lock, run_dir, run_files
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.sweeps.member_loop import Member, MemberCallbacks, train_members
 from jaxvae.sweeps.population import Population
@@ -214,7 +214,7 @@ class TrialRunner:
             opened.callback(tracked.close)
             tracked.catch_up(member.lines)
             epoch, digest = member.progress.epoch, self.taxonomy.digest
-            with Checkpoints(folder / "checkpoints", taxonomy_digest=digest) as checkpoints:
+            with Checkpoints(folder / run_files.CHECKPOINTS, taxonomy_digest=digest) as checkpoints:
                 facts = dataclasses.asdict(member.progress)
                 if checkpoints.restore(trees, set_aside=True)[0] is None:
                     checkpoints.save(epoch, trees, facts)

@@ -18,7 +18,7 @@ from jaxvae.evaluation.streaming_metrics import SplitMetrics
 from jaxvae.export import model_files
 from jaxvae.inference import sampling
 from jaxvae.runtime import sharding
-from jaxvae.storage import atomic_files, epoch_metrics, run_dir
+from jaxvae.storage import atomic_files, epoch_metrics, run_dir, run_files
 from jaxvae.storage.checkpoints import save_params
 from jaxvae.train import eval_epoch, setup
 from jaxvae.train.loggers import display, tensorboard_events, tensorboard_projector, trackers
@@ -130,9 +130,9 @@ def finalize_run(
         "largest_logit_difference": _export(folder, fitted),
     }
     if "tensorboard" in config.logger.name and tensorboard_events.is_installed():
-        _write_tensorboard(folder / "tensorboard", fitted, evaluation)
-    atomic_files.write_json(folder / "metrics.json", stages)
-    atomic_files.write_json(folder / "summary.json", summary)
+        _write_tensorboard(folder / run_files.TENSORBOARD, fitted, evaluation)
+    atomic_files.write_json(folder / run_files.METRICS, stages)
+    atomic_files.write_json(folder / run_files.SUMMARY, summary)
     copies = _copy(folder, models_dir, config.model_name) if models_dir else ""
     terminal.summary("Done", summarize_run(folder, stages, summary, copies))
     if evaluation.collapse is not None:
@@ -202,10 +202,10 @@ def _export(folder: Path, fitted: FittedRun) -> float:
         "epoch": fitted.progress.best_epoch,
         "taxonomy_digest": fitted.taxonomy.digest,
     }
-    save_params(folder / "final", fitted.params, fitted.batch_stats, facts)
+    save_params(folder / run_files.FINAL, fitted.params, fitted.batch_stats, facts)
     probe = fitted.split_rows("test")[:_PROBE_ROWS]
     return model_files.write_model(
-        folder / "model.pth",
+        folder / run_files.MODEL,
         fitted.params,
         fitted.batch_stats,
         taxonomy=fitted.taxonomy,
@@ -283,21 +283,21 @@ def _sample(folder: Path, fitted: FittedRun, test_sets) -> dict[str, Any]:
         "seed": inference.seed,
     }
     sets = [fitted.taxonomy.names(np.flatnonzero(row)) for row in samples.multi_hot]
-    atomic_files.write_json(folder / "samples.json", sets)
+    atomic_files.write_json(folder / run_files.SAMPLES, sets)
     return {f"inference/{name}": value for name, value in values.items()}
 
 
 def _copy(folder: Path, models_dir: Path, name: str) -> str:
     """Copies the export and the metrics under the model's name; returns where, as text."""
     copies = {
-        "model.pth": models_dir / f"{name}.pth",
-        "model.safetensors": models_dir / f"{name}.safetensors",
-        "model.json": models_dir / f"{name}.json",
-        "metrics.json": models_dir / "metrics" / f"{name}_metrics.json",
-        "summary.json": models_dir / "metrics" / f"{name}_summary.json",
+        run_files.MODEL: models_dir / f"{name}.pth",
+        run_files.SAFETENSORS: models_dir / f"{name}.safetensors",
+        run_files.MODEL_MEANING: models_dir / f"{name}.json",
+        run_files.METRICS: models_dir / "metrics" / f"{name}_metrics.json",
+        run_files.SUMMARY: models_dir / "metrics" / f"{name}_summary.json",
     }
-    replaced = copies["model.pth"].exists()
+    replaced = copies[run_files.MODEL].exists()
     for source, target in copies.items():
         with (folder / source).open("rb") as file, atomic_files.atomic_write(target) as copy:
             shutil.copyfileobj(file, copy)
-    return f"{copies['model.pth']}" + (" (replaced an older one)" if replaced else "")
+    return f"{copies[run_files.MODEL]}" + (" (replaced an older one)" if replaced else "")

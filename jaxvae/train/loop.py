@@ -18,7 +18,7 @@ from jaxvae.evaluation import split_metrics
 from jaxvae.evaluation.streaming_metrics import Losses
 from jaxvae.runtime import devices, multihost, signals
 from jaxvae.runtime.sharding import put
-from jaxvae.storage import epoch_metrics
+from jaxvae.storage import epoch_metrics, run_files
 from jaxvae.storage.checkpoints import Checkpoint, Checkpoints, set_aside_whole
 from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.loggers import display, metrics_log
@@ -328,8 +328,8 @@ def _resume(
                     f"{checkpoints.folder}"
                 )
             terminal.say(
-                f"{folder / 'checkpoints'}: no checkpoint, though metrics.jsonl has epochs; "
-                f"training starts from the first"
+                f"{folder / run_files.CHECKPOINTS}: no checkpoint, though metrics.jsonl has "
+                f"epochs; training starts from the first"
             )
         return state, best, RunProgress()
     progress = RunProgress.from_facts(checkpoint.facts)
@@ -368,7 +368,8 @@ def _shared(found: Checkpoint | None, like: dict) -> Checkpoint | None:
 
 def _nonfinite(progress: RunProgress, folder: Path) -> str:
     saved = (
-        f"the best parameters (epoch {progress.best_epoch}) are kept in {folder / 'checkpoints'}"
+        f"the best parameters (epoch {progress.best_epoch}) are kept in "
+        f"{folder / run_files.CHECKPOINTS}"
         if progress.best_epoch
         else "no epoch was finished"
     )

@@ -20,7 +20,7 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.inference.verify import verify
 from jaxvae.runtime import compilation_cache, devices, multihost, signals
 from jaxvae.runtime.sharding import Sharding, check_vocabulary
-from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir
+from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir, run_files
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import describe_damage
 from jaxvae.train import hyperparams, loop, setup
@@ -162,7 +162,7 @@ class _Session:
         config, trainer = self.config, self.config.trainer
         with multihost.raise_together():
             self._callbacks = load_callbacks(trainer.callbacks)
-            self._objective = setup.load_own_objective(config, self.folder / "extensions")
+            self._objective = setup.load_own_objective(config, self.folder / run_files.EXTENSIONS)
             if self.is_primary:
                 trackers.check_installed(config.logger.name)
                 with self.requests.defer():  # so that the folder is either locked or removed
@@ -271,7 +271,9 @@ class _Session:
             with multihost.raise_together():
                 if self.is_primary:
                     digest = inputs.taxonomy.digest
-                    opened = Checkpoints(self.folder / "checkpoints", taxonomy_digest=digest)
+                    opened = Checkpoints(
+                        self.folder / run_files.CHECKPOINTS, taxonomy_digest=digest
+                    )
                     checkpoints = training.enter_context(opened)
             outputs = loop.Outputs(
                 context.gather,
@@ -297,7 +299,7 @@ def _tell_trackers(
     folder: Path, config: ConfigDict, overrides: dict[str, Any], terminal: display.Terminal
 ) -> dict[str, dict[str, Any]]:
     """Adds to trackers what they lack of a finished run; returns its final metrics."""
-    stages = atomic_files.read_json(folder / "metrics.json")
+    stages = atomic_files.read_json(folder / run_files.METRICS)
     tracked = trackers.open_trackers(
         config.logger.name,
         folder=folder,
@@ -311,7 +313,7 @@ def _tell_trackers(
             stages,
             folder=folder,
             artifacts=config.logger.artifacts,
-            epoch=atomic_files.read_json(folder / "summary.json")["epochs"],
+            epoch=atomic_files.read_json(folder / run_files.SUMMARY)["epochs"],
         )
     return stages
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxvae.storage import run_files
 from jaxvae.storage.atomic_files import atomic_write, finite_json, name_file_in_errors
 from jaxvae.train.loggers import tensorboard_events
 
@@ -22,7 +23,7 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool, finished: int):
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / run_files.EPOCHS
         lines = self._path.read_bytes().splitlines() if self._path.exists() else []
         valid: list[bytes] = []
         for line in lines:
@@ -43,9 +44,9 @@ class MetricsLog:
                 self.note += "\n" if self.note else ""
                 self.note += "no TensorBoard files: pip install tensorboard to have them"
             else:
-                with name_file_in_errors(folder / "tensorboard"):
+                with name_file_in_errors(folder / run_files.TENSORBOARD):
                     self._events = tensorboard_events.EventFile(
-                        folder / "tensorboard", first_epoch=finished + 1
+                        folder / run_files.TENSORBOARD, first_epoch=finished + 1
                     )
 
     def append(self, line: dict[str, Any], kl_per_dimension: Sequence[float] | None = None) -> None:

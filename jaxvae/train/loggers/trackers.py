@@ -16,12 +16,18 @@ from typing import Any, NamedTuple, Protocol
 
 from jaxvae.errors import InputError, one_line
 from jaxvae.runtime.escapes import escaped
-from jaxvae.storage import atomic_files
+from jaxvae.storage import atomic_files, run_files
 from jaxvae.train.loggers import mlflow_tracker, trackio_tracker, wandb_tracker
 
 FILE = "trackers.json"
 """File in a run's folder with the run's names and keys in its trackers."""
-ARTIFACTS = ("model.pth", "model.safetensors", "model.json", "metrics.json", "report.html")
+ARTIFACTS = (
+    run_files.MODEL,
+    run_files.SAFETENSORS,
+    run_files.MODEL_MEANING,
+    run_files.METRICS,
+    run_files.REPORT,
+)
 """Files of a run's folder that `logger.artifacts` attaches if they exist."""
 _LONGEST_NAME = 120
 _UNNAMED = ("model_name", "logger", "trainer.enable_progress_bar")
