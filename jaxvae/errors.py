@@ -1,7 +1,8 @@
 """Exceptions that end a command, their messages, and the "did you mean" of misspelt names."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class InputError(ValueError):
@@ -72,6 +73,17 @@ def json_fault(error: Exception) -> str:
     if "set_int_max_str_digits" in str(error):
         return "a number in it is too long"
     return str(error)
+
+
+def type_name(value: object) -> str:
+    """Names the type of a value that was read, in a user's words: "a list", "text", "null"."""
+    if value is None:
+        return "null"
+    names: tuple[tuple[Any, str], ...] = (
+        *((bool, "a truth value"), (int | float, "a number"), (str, "text"), (bytes, "bytes")),
+        *((list | tuple, "a list"), (Mapping, "an object")),
+    )
+    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
 
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:

@@ -59,7 +59,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
         seed=options.seed,
         say=say,
     )
-    with contextlib.suppress(OSError):  # a read-only run directory: nothing is saved
+    with contextlib.suppress(InputError):  # a read-only run directory: nothing is saved
         write_json(evaluation_path(run.folder, options.split), judged)
     if options.json:
         print_json(judged)

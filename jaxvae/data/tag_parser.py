@@ -9,10 +9,10 @@ import ast
 import json
 import re
 import warnings
-from typing import Any
 
 from jaxvae.data.tag_lists import NO_TAG, split_tags
 from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.errors import type_name
 
 MAX_CELL = 65_536
 MAX_DEPTH = 2
@@ -60,7 +60,7 @@ def parse_tags(cell: object, taxonomy: Taxonomy | None = None) -> list[str]:
     size = 0
     for position, tag in enumerate(tags, start=1):
         if not isinstance(tag, str):
-            raise TagParseError(f"item {position} of the list is {_kind(tag)}, not text")
+            raise TagParseError(f"item {position} of the list is {type_name(tag)}, not text")
         size += len(tag)
         if not tag.isascii() and any("\ud800" <= letter <= "\udfff" for letter in tag):
             raise TagParseError("not valid Unicode text")
@@ -81,7 +81,7 @@ def _parse_native(cell: object, taxonomy: Taxonomy | None) -> list:
         return _parse_text(cell, taxonomy)
     if isinstance(cell, list | tuple):
         return list(cell)
-    raise TagParseError(f"expected text or a list of texts, found {_kind(cell)}")
+    raise TagParseError(f"expected text or a list of texts, found {type_name(cell)}")
 
 
 def _parse_text(text: str, taxonomy: Taxonomy | None) -> list:
@@ -166,7 +166,7 @@ def _parse_literal(text: str) -> list:
         return list(value)
     if isinstance(value, set):
         return sorted(value, key=str)
-    raise TagParseError(f"expected a list of tags, found {_kind(value)}")
+    raise TagParseError(f"expected a list of tags, found {type_name(value)}")
 
 
 def _literal_eval(text: str) -> object:
@@ -179,14 +179,3 @@ def _literal_eval(text: str) -> object:
 
 def _excerpt(text: str) -> str:
     return ascii(text if len(text) <= 40 else text[:40] + "...")
-
-
-def _kind(value: object) -> str:
-    """Names a value's type in a user's words."""
-    if value is None:
-        return "null"
-    names: tuple[tuple[Any, str], ...] = (
-        *((bool, "a truth value"), (int | float, "a number"), (str, "text")),
-        *((list | tuple, "a list"), (dict, "a mapping"), (bytes, "bytes")),
-    )
-    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)

@@ -22,7 +22,7 @@ from typing import Any
 
 from jaxvae.config.paths import user_path
 from jaxvae.data.readers.file_kinds import stand_in
-from jaxvae.errors import InputError, json_fault, suggest
+from jaxvae.errors import InputError, json_fault, suggest, type_name
 
 SHIPPED = Path(__file__).with_name("taxonomy.json")
 MAX_FILE_BYTES = 64 * 2**20
@@ -100,7 +100,7 @@ class Taxonomy:
             InputError: as in `load`, for example for a tag listed under two concepts.
         """
         if not isinstance(mapping, Mapping):
-            kind = _kind(mapping)
+            kind = type_name(mapping)
             raise InputError(f"{source}: expected an object {{concept: [tags]}}, found {kind}")
         if not mapping:
             raise InputError(f"{source}: the taxonomy is empty; it needs at least one concept")
@@ -114,7 +114,7 @@ class Taxonomy:
             start = len(owner)
             where = f"{source}: concept {_quote(concept)}"
             if not isinstance(listed, list | tuple):
-                raise InputError(f"{where} must be a list of tags, found {_kind(listed)}")
+                raise InputError(f"{where} must be a list of tags, found {type_name(listed)}")
             if not listed:
                 raise InputError(f"{where} has no tags")
             for position, raw in enumerate(listed, start=1):
@@ -245,7 +245,7 @@ class Taxonomy:
 
     def _find(self, tag: str) -> int | None:
         if not isinstance(tag, str):
-            raise InputError(f"a tag must be text, found {_kind(tag)}")
+            raise InputError(f"a tag must be text, found {type_name(tag)}")
         # Most tags are already spelt as in the taxonomy and need no normalisation.
         column = self._column_of.get(tag)
         return self._column_of.get(normalize(tag)) if column is None else column
@@ -293,7 +293,7 @@ def _read_json(path: Path) -> Any:
 def _checked_concept(key: object, seen: dict[str, str], source: str) -> str:
     """Returns a concept's name, stripped; `seen` maps normalised names to names as written."""
     if not isinstance(key, str):
-        raise InputError(f"{source}: a concept's name must be text, found {_kind(key)}")
+        raise InputError(f"{source}: a concept's name must be text, found {type_name(key)}")
     folded = normalize(key)
     if not folded:
         raise InputError(f"{source}: the name of concept {_quote(key)} is blank")
@@ -306,7 +306,7 @@ def _checked_concept(key: object, seen: dict[str, str], source: str) -> str:
 def _checked_tag(raw: object, where: str) -> str:
     """Returns one tag, normalised, after checking that it is text and not blank."""
     if not isinstance(raw, str):
-        raise InputError(f"{where}: must be text, found {_kind(raw)}")
+        raise InputError(f"{where}: must be text, found {type_name(raw)}")
     tag = normalize(raw)
     if not tag:
         raise InputError(f"{where}: {_quote(raw)} is blank")
@@ -329,14 +329,3 @@ def _quote(text: str) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…"
-
-
-def _kind(value: object) -> str:
-    """Names a value's type in JSON's terms."""
-    if value is None:
-        return "null"
-    names: tuple[tuple[Any, str], ...] = (
-        *((bool, "a truth value"), (int | float, "a number"), (str, "text")),
-        *((list | tuple, "a list"), (Mapping, "an object")),
-    )
-    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)

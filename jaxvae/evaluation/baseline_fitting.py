@@ -5,14 +5,15 @@ Options are chosen on validation, since a weak baseline would flatter the model.
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from jaxvae.errors import InputError
 from jaxvae.evaluation.baselines import ChowLiu, Independent, Mixture
+from jaxvae.storage.atomic_files import atomic_write
 
 COMPONENTS = (20, 40, 80, 160, 320)
 SMOOTHINGS = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -58,7 +59,7 @@ def load_or_fit_baselines(
     if baselines is None:
         say(f"fitting baselines once; kept in {path}")
         baselines = fit_baselines(train, val)
-        with contextlib.suppress(OSError):  # Read-only run directories: skip caching.
+        with contextlib.suppress(InputError):  # Read-only run directories: skip caching.
             save_baselines(path, baselines, key=key)
     return baselines
 
@@ -111,8 +112,7 @@ def fit_baselines(
 
 def save_baselines(path: Path, baselines: Baselines, *, key: str) -> None:
     """Saves baselines in one `.npz`, written atomically; `key` identifies their data."""
-    scratch = path.with_name(path.name + ".new")
-    with scratch.open("wb") as file:
+    with atomic_write(path) as file:
         np.savez(
             file,
             key=np.array(key),
@@ -124,7 +124,6 @@ def save_baselines(path: Path, baselines: Baselines, *, key: str) -> None:
             names=np.array(list(baselines.facts)),
             facts=np.array(list(baselines.facts.values()), np.float64),
         )
-    os.replace(scratch, path)
 
 
 def load_baselines(path: Path, *, key: str) -> Baselines | None:

@@ -23,7 +23,6 @@ from jaxvae.models.trained import TrainedModel
 from jaxvae.storage import run_files
 
 NUM_SAMPLES = 5000
-_INFORMATION_ROWS = 5000
 _TRAIN_ROWS = 100_000
 _ROWS = 10_000
 _MOST_VALUES = 2**26
@@ -65,7 +64,8 @@ def evaluate_run(
     say(f"judging {len(rows):,} {split} rows with {num_importance_samples:,} draws each")
     estimates = run.row_likelihood(rows, num_importance_samples, seed)
     mean, _ = queries.posterior(run.network, rows)
-    train_mean, train_logvar = queries.posterior(run.network, run.rows("train")[:_INFORMATION_ROWS])
+    train_rows = run.rows("train")[: split_metrics.INFORMATION_ROWS]
+    train_mean, train_logvar = queries.posterior(run.network, train_rows)
     return {
         **question(run, split=split, num_importance_samples=num_importance_samples, seed=seed),
         "rows": len(rows),
@@ -242,13 +242,13 @@ def _disentanglement(run: Run, seed: int) -> dict[str, Any]:
 
 def name_dimensions(run: Run) -> list[dict]:
     """Describes the latent dimensions in tags, over the first 5,000 training rows."""
-    rows = run.rows("train")[:_INFORMATION_ROWS]
+    rows = run.rows("train")[: split_metrics.INFORMATION_ROWS]
     mean, logvar = queries.posterior(run.network, rows)
     kl = queries.kl_per_dimension(run.network, mean, logvar).mean(axis=0)
     return latents.name_dimensions(
         run.network,
         mean,
-        run.sets("train")[:_INFORMATION_ROWS],
+        run.sets("train")[: split_metrics.INFORMATION_ROWS],
         kl,
         tags=run.taxonomy.spellings,
         concepts=dict(run.taxonomy.concepts),

@@ -13,7 +13,8 @@ COLLAPSE_NATS = 1.0
 """Aggregate information I(x; z), in nats, under which a model has collapsed."""
 SILHOUETTE_ROWS = 2000
 """Number of rows, from the first, whose silhouette is computed."""
-_INFORMATION_ROWS = 5000
+INFORMATION_ROWS = 5000
+"""Rows over which I(x; z) is estimated, from the first."""
 
 
 def split_metrics(total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> dict:
@@ -87,8 +88,8 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
       logvar: `[N, L]`.
       seed: seed of the draw of z.
     """
-    mean = np.asarray(mean, np.float64)[:_INFORMATION_ROWS]
-    logvar = np.asarray(logvar, np.float64)[:_INFORMATION_ROWS]
+    mean = np.asarray(mean, np.float64)[:INFORMATION_ROWS]
+    logvar = np.asarray(logvar, np.float64)[:INFORMATION_ROWS]
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     z = mean + np.exp(0.5 * logvar) * noise
     precision = np.exp(-logvar)

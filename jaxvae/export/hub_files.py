@@ -3,7 +3,6 @@
 Parameters are safetensors, config and taxonomy JSON: the files hold no code and no rows.
 """
 
-import hashlib
 import itertools
 import json
 import unicodedata
@@ -20,6 +19,7 @@ from jaxvae.export.torch import pth
 from jaxvae.models import trained
 from jaxvae.models.layer_names import is_valid_hidden_dims, resolve_hidden_dims
 from jaxvae.storage.atomic_files import write_json
+from jaxvae.storage.manifest import file_digest
 
 CONFIG, TAXONOMY, WEIGHTS = "config.json", "taxonomy.json", "model.safetensors"
 LIMITS = {CONFIG: 2**20, TAXONOMY: 2**26, WEIGHTS: MAX_READ}
@@ -58,7 +58,7 @@ def write_model_files(
         "checkpoint": facts.get("checkpoint"),
         "epoch": facts.get("epoch"),
         "taxonomy_digest": taxonomy.digest,
-        "weights_sha256": _sha256(folder / WEIGHTS),
+        "weights_sha256": file_digest(folder / WEIGHTS),
         "config": {**without_paths(config), "model": {**config.get("model", {}), **sizes(network)}},
     }
     write_json(folder / CONFIG, content)
@@ -143,7 +143,7 @@ def read_model_files(
         "fc2_mu.weight": (config["model"]["latent_dim"], None),
     }
     try:
-        if path.is_file() and _sha256(path) != content.get("weights_sha256"):
+        if path.is_file() and file_digest(path) != content.get("weights_sha256"):
             raise InputError(f"{path}: damaged: not what {CONFIG} was written with; remove it")
         layers = pth.from_torch(read_safetensors(path, shapes=shapes))
     except InputError as error:
@@ -251,8 +251,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _is_plain(text: str) -> bool:
     return not any(unicodedata.category(character) == "Cc" for character in text)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

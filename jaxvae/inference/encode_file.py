@@ -1,9 +1,9 @@
 """Encodes a file's rows and writes their latent vectors, one per input row, as a table."""
 
 import csv
-import os
+import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from jaxvae.data.readers import tables
 from jaxvae.errors import InputError
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
+from jaxvae.storage.atomic_files import atomic_write
 
 SUFFIXES = (".parquet", ".npz", ".csv")
 
@@ -79,17 +80,11 @@ def write_latents(path: Path, latents: Latents) -> None:
 
     A CSV has columns `row`, `mean_0` ..., `logvar_0` ... The file is written atomically.
     """
-    scratch = path.with_name(path.name + ".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _WRITERS[path.suffix](scratch, latents)
-        os.replace(scratch, path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
+    with atomic_write(path) as file:
+        _WRITERS[path.suffix](file, latents)
 
 
-def _write_parquet(path: Path, latents: Latents) -> None:
+def _write_parquet(file: BinaryIO, latents: Latents) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -99,22 +94,21 @@ def _write_parquet(path: Path, latents: Latents) -> None:
     table = pa.table(
         {"row": latents.row, "mean": lists(latents.mean), "logvar": lists(latents.logvar)}
     )
-    with path.open("wb") as file:  # pyarrow refuses a path that is not UTF-8.
-        parquet.write_table(table, file)
+    parquet.write_table(table, file)
 
 
-def _write_npz(path: Path, latents: Latents) -> None:
-    with path.open("wb") as file:
-        np.savez(file, mean=latents.mean, logvar=latents.logvar, row=latents.row)
+def _write_npz(file: BinaryIO, latents: Latents) -> None:
+    np.savez(file, mean=latents.mean, logvar=latents.logvar, row=latents.row)
 
 
-def _write_csv(path: Path, latents: Latents) -> None:
+def _write_csv(file: BinaryIO, latents: Latents) -> None:
     width = range(latents.mean.shape[1])
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", *(f"mean_{d}" for d in width), *(f"logvar_{d}" for d in width)])
-        for number, mean, logvar in zip(latents.row, latents.mean, latents.logvar, strict=True):
-            writer.writerow([number, *mean.tolist(), *logvar.tolist()])
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", *(f"mean_{d}" for d in width), *(f"logvar_{d}" for d in width)])
+    for number, mean, logvar in zip(latents.row, latents.mean, latents.logvar, strict=True):
+        writer.writerow([number, *mean.tolist(), *logvar.tolist()])
+    text.detach()  # flushes; the file is closed by whoever opened it
 
 
 _WRITERS = {".parquet": _write_parquet, ".npz": _write_npz, ".csv": _write_csv}

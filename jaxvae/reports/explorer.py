@@ -15,7 +15,7 @@ from jaxvae.config.paths import user_path
 from jaxvae.data import encoding
 from jaxvae.data.encoding import to_multi_hot
 from jaxvae.errors import InputError
-from jaxvae.evaluation import latents
+from jaxvae.evaluation import latents, split_metrics
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
@@ -27,7 +27,6 @@ from jaxvae.storage.atomic_files import write_text
 TEMPLATE = Path(__file__).with_name("explorer.html")
 MAP_POINTS = 2000
 """Most rows on the map."""
-_NAMED_ROWS = 5000
 
 
 def write_explore(run: Run, *, output: Path | None) -> Path:
@@ -70,7 +69,7 @@ def make_page(run: Run) -> str:
         "network": explorer_data.network_data(network),
         "prior": explorer_data.prior_data(network),
         "bank": explorer_data.prior_sample_bank(network)[0],
-        "dimensions": _dimensions(run, rows[:_NAMED_ROWS], mean, logvar),
+        "dimensions": _dimensions(run, rows[: split_metrics.INFORMATION_ROWS], mean, logvar),
         "map": _map(rows, mean, network.num_tags, of),
     }
     head, _, remainder = TEMPLATE.read_text(encoding="utf-8").partition("__TITLE__")

@@ -26,7 +26,6 @@ from jaxvae.train.loggers.run_summary import summarize_run
 from jaxvae.train.objectives import LossWeights
 from jaxvae.train.progress import RunProgress
 
-_INFORMATION_ROWS = 5000
 _PROBE_ROWS = 256
 
 
@@ -156,7 +155,8 @@ def _evaluate_splits(folder: Path, fitted: FittedRun) -> _Evaluation:
         **_decoded_sets(fitted, test_mean, test_sets),
         **_references(fitted, test_sets),
     }
-    train_rows = fitted.dataset.rows[fitted.dataset.splits["train"][:_INFORMATION_ROWS]]
+    positions = fitted.dataset.splits["train"][: split_metrics.INFORMATION_ROWS]
+    train_rows = fitted.dataset.rows[positions]
     _, train_mean, train_logvar = fitted.evaluate(train_rows)
     information = split_metrics.aggregate_mutual_information(train_mean, train_logvar)
     stages["train"]["train/information"] = information
