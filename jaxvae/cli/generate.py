@@ -135,7 +135,7 @@ def _encode(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _traverse(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.evaluation.latents import STEPS, traverse
+    from jaxvae.inference.traversal import STEPS, traverse
 
     run = load_run(options)
     dims = run.network.latent_dim

@@ -117,3 +117,18 @@ class BatchNorm(nnx.Module):
         self.var[...] = self.var[...] + var_step * (unbiased - self.var[...])
         self.count[...] = self.count[...] + (rows >= 1.0).astype(jnp.int32)
         return centred, var
+
+
+def dropout_mask(uniform: jax.Array, rate: jax.Array) -> jax.Array:
+    """Makes the input dropout mask of the active entries; kept ones are scaled by 1/(1 - rate).
+
+    Zeros stay zero under dropout, so only the K active entries of a row need a random number.
+
+    Args:
+      uniform: `[..., B, K]`, uniform on [0, 1).
+      rate: in [0, 1), a scalar or `[..., B, 1]`; may be traced.
+
+    Returns:
+      `[..., B, K]` float32.
+    """
+    return (uniform >= rate).astype(jnp.float32) / (1.0 - rate)

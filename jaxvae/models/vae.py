@@ -48,21 +48,6 @@ def multi_hot(columns: jax.Array, values: jax.Array, num_tags: int) -> jax.Array
     return jax.lax.scan(add, start, (columns.T, values.T), unroll=min(columns.shape[1], 16))[0]
 
 
-def dropout_mask(uniform: jax.Array, rate: jax.Array) -> jax.Array:
-    """Makes the input dropout mask of the active entries; kept ones are scaled by 1/(1 - rate).
-
-    Zeros stay zero under dropout, so only the K active entries of a row need a random number.
-
-    Args:
-      uniform: `[..., B, K]`, uniform on [0, 1).
-      rate: in [0, 1), a scalar or `[..., B, 1]`; may be traced.
-
-    Returns:
-      `[..., B, K]` float32.
-    """
-    return (uniform >= rate).astype(jnp.float32) / (1.0 - rate)
-
-
 def reparameterize(mean: jax.Array, logvar: jax.Array, noise: jax.Array) -> jax.Array:
     """Draws from N(mean, exp(logvar)) with standard normal `noise`, all `[..., L]`."""
     return mean + jnp.exp(0.5 * logvar) * noise

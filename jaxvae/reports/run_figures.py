@@ -7,7 +7,7 @@ import numpy as np
 from jaxvae.errors import InputError
 from jaxvae.evaluation import latents, retrieval
 from jaxvae.evaluation.sample_quality import commonest_pairs
-from jaxvae.inference import completion, queries
+from jaxvae.inference import completion, queries, traversal
 from jaxvae.reports import figures
 from jaxvae.storage import run_files
 from jaxvae.storage.epoch_metrics import read_epochs
@@ -83,10 +83,10 @@ class Plots:
         dim = int(self._kl("train").argmax()) if dim is None else dim
         sets = run.sets("train") if around is None else [around]
         origin = run.encode(sets).mean(axis=0)
-        _, probabilities = latents.traverse(run.network, origin, dim)
+        _, probabilities = traversal.traverse(run.network, origin, dim)
         moved = np.argsort(-np.ptp(probabilities, axis=0))[:6]
         names = run.taxonomy.names(moved)
-        return figures.traversal(latents.STEPS, probabilities[:, moved], names, dim)
+        return figures.traversal(traversal.STEPS, probabilities[:, moved], names, dim)
 
     def _kl(self, split: str) -> np.ndarray:
         network = self._run.network

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvae.models.vae import dropout_mask
+from jaxvae.models.layers import dropout_mask
 
 _ORDER, _NOISE, _EVAL, _BOUND = 0, 1, 2, 3  # streams of the root key
 

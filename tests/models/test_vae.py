@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, uniform
 
-from jaxvae.models.layers import BatchNorm
-from jaxvae.models.vae import VAE, dropout_mask, multi_hot, reparameterize
+from jaxvae.models.layers import BatchNorm, dropout_mask
+from jaxvae.models.vae import VAE, multi_hot, reparameterize
 
 
 def build(**changes):

@@ -9,7 +9,8 @@ import pytest
 from flax import nnx
 
 from jaxvae.models import distributions
-from jaxvae.models.vae import dropout_mask, multi_hot, reparameterize
+from jaxvae.models.layers import dropout_mask
+from jaxvae.models.vae import multi_hot, reparameterize
 from jaxvae.train.eval_epoch import make_eval_pass
 from jaxvae.train.hyperparams import make_hyperparams
 from jaxvae.train.progress import steps_per_epoch
