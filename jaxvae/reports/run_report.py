@@ -76,10 +76,7 @@ def write_report(
         html_page.section("Completion of partial sets", _completion(run, judged, split, seed)),
         html_page.section("Data", _data(run)),
     ]
-    try:
-        write_text(path, html_page.document(f"{name}: report", sections))
-    except OSError as error:
-        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
+    write_text(path, html_page.document(f"{name}: report", sections))
     return path
 
 

@@ -1,6 +1,7 @@
 """A finished run, asked from the shell as its user would."""
 
 import csv
+import errno
 import functools
 import io
 import json
@@ -19,6 +20,7 @@ from jaxvae.data.dataset import fingerprint_rows
 from jaxvae.errors import InputError
 from jaxvae.evaluation import baseline_fitting, evaluate_run, sample_quality, saved_evaluation
 from jaxvae.evaluation.baseline_fitting import fit_baselines, load_baselines
+from jaxvae.storage import atomic_files
 from jaxvae.storage.epoch_metrics import read_epochs
 from tests.conftest import ROOT
 from tests.helpers.commands import refused, shell
@@ -88,6 +90,33 @@ def test_a_report_takes_an_evaluation_of_the_same(capsys, folder, monkeypatch, t
         path.write_text(text)
         with pytest.raises(SystemExit, match="judged"):
             main.main([str(part) for part in command])
+
+
+def test_a_folder_that_takes_no_file_is_evaluated_all_the_same(
+    capsys, folder, monkeypatch, tmp_path
+):
+    copy = shutil.copytree(folder, tmp_path / "run")
+    for name in ("evaluation_val.json", "baselines.npz"):
+        (copy / name).unlink(missing_ok=True)
+
+    def refuse(source, target):
+        raise OSError(errno.EROFS, "Read-only file system", str(target))
+
+    monkeypatch.setattr(atomic_files.os, "replace", refuse)
+    command = ("evaluate", copy, "--json", "--split", "val", "--num-importance-samples", 2)
+    assert json.loads(shell(capsys, *command))["rows"] > 0
+    assert not (copy / "evaluation_val.json").exists()
+    assert not list(copy.glob("*.new"))
+    # What was asked for by name is another matter.
+    assert "Read-only" in refused(
+        capsys, "encode", copy, "--input", write_rows(tmp_path), "--output", tmp_path / "l.csv"
+    )
+
+
+def write_rows(folder):
+    path = folder / "rows.csv"
+    path.write_text("aspect_list\njazz\n")
+    return path
 
 
 def test_of_many_rows_some_are_judged(capsys, folder, monkeypatch, tmp_path):

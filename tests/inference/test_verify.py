@@ -10,7 +10,7 @@ from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.inference import load
-from jaxvae.storage import manifest, run_dir
+from jaxvae.storage import manifest, run_dir, run_files
 from jaxvae.storage.atomic_files import read_json, write_json
 from jaxvae.storage.checkpoints import load_params, save_params
 
@@ -68,7 +68,7 @@ def test_so_is_an_imported_one_which_has_neither_rows_nor_epochs(folder, tmp_pat
     assert (code, len(held), wrong) == (0, 2, [])
 
 
-@pytest.mark.parametrize("name", [*run_dir.FILES, "SHA256SUMS"])
+@pytest.mark.parametrize("name", [*run_files.SEALED, "SHA256SUMS"])
 @pytest.mark.parametrize("damage", [flip, cut, lambda path: path.unlink()])
 def test_each_file_of_a_run_is_checked(name, damage, copy, verify):
     damage(copy / name)

@@ -185,6 +185,7 @@ EFFECTS = {
     "trainer.early_stopping_patience": (1, "own test"),
     "trainer.early_stopping_min_delta": (0.1, "own test"),
     "trainer.checkpoint_every_seconds": (0.0, "own test"),
+    "trainer.callbacks": (("a.py:b",), "own test"),
     "trainer.enable_progress_bar": (True, "own test"),
     "inference.enabled": (False, "inference"),
     "inference.num_samples": (60, "inference"),
