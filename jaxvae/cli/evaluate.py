@@ -44,10 +44,9 @@ def add_to(commands) -> None:
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.evaluation.evaluate_run import evaluate_run
-    from jaxvae.evaluation.saved_evaluation import evaluation_path
+    from jaxvae.evaluation.saved_evaluation import save_evaluation
     from jaxvae.inference.ensemble import Ensemble
     from jaxvae.reports.summary_text import evaluation_table
-    from jaxvae.storage.atomic_files import write_json
 
     run = load_any(options)
     if isinstance(run, Ensemble):
@@ -60,7 +59,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
         say=say,
     )
     with contextlib.suppress(InputError):  # a read-only run directory: nothing is saved
-        write_json(evaluation_path(run.folder, options.split), judged)
+        save_evaluation(run.folder, options.split, judged)
     if options.json:
         print_json(judged)
     else:

@@ -281,6 +281,7 @@ def _open_study(
     from jaxvae.sweeps.optuna_study import Study, sqlite_url
     from jaxvae.sweeps.search import is_higher_better
     from jaxvae.sweeps.study_terms import terms_of
+    from jaxvae.train import setup
 
     maximise = is_higher_better(facts["metric"])
     study = Study(
@@ -293,8 +294,10 @@ def _open_study(
         seed=config.seed,
         begun=space is None,
     )
+    own_objective = setup.load_own_objective(config)
     terms = terms_of(
         config,
+        own_objective=own_objective.copy_name if own_objective else "",
         data=(trials.dataset.fingerprint, trials.dataset.source),
         taxonomy=(trials.taxonomy.digest, trials.taxonomy.num_tags),
         metric=facts["metric"],

@@ -103,8 +103,10 @@ def _run_file(path: Path, source: bytes, where: str) -> Any:
     sys.modules[module_name] = module
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except BaseException as error:  # SystemExit, too: a file that is run is no program
         del sys.modules[module_name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         line = getattr(error, "lineno", None) or line_of_error(error, path)
         at_line = f", line {line}" if line else ""
         raise InputError(

@@ -19,7 +19,10 @@ _SWEEPS = "several runs are made by the commands seeds, frontier and search"
 _CONFIG = "name the config's file, such as --config=configs/medium.py"
 # Options of Lightning, Hydra and other trainers, with dashes or underscores.
 _OTHER_PROGRAMS = {
-    **dict.fromkeys(("ckpt_path", "resume", "resume_from", "resume_from_checkpoint"), _RESUMES),
+    **dict.fromkeys(
+        ("ckpt_path", "ckpt", "checkpoint", "resume", "resume_from", "resume_from_checkpoint"),
+        _RESUMES,
+    ),
     **dict.fromkeys(("gpus", "gpu", "num_gpus", "n_gpus", "tpu_cores", "cuda"), _DEVICES),
     **dict.fromkeys(("multirun", "m", "sweep"), _SWEEPS),
     **dict.fromkeys(("config_name", "config_path", "config_dir", "cn", "cp", "cd"), _CONFIG),

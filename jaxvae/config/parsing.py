@@ -148,7 +148,7 @@ def _as_tuple(value: str) -> str:
     """Returns names between commas as the source of a tuple; a value with quotes as it is."""
     if not value or re.match(r"""\s*[("'\[]""", value):
         return value
-    return repr(tuple(name.strip() for name in value.split(",")))
+    return repr(tuple(name.strip() for name in value.split(",") if name.strip()))
 
 
 def expand_flag_files(arguments: Sequence[str]) -> list[str]:

@@ -148,6 +148,11 @@ def check(config: ConfigDict, values: dict[str, Any]) -> None:
       InputError: a value is invalid; the message has the field, the value and the valid range.
     """
     for name, value in values.items():
+        if not isinstance(value, bool | int | float | str | tuple | list | None):
+            raise InputError(
+                f"--config.{name}={value}: must be a number, a text or a tuple of them, not "
+                f"{type(value).__name__}"
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"--config.{name}={value}: must be a finite number")
         holds, text = RANGES.get(name, (None, ""))

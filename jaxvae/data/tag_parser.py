@@ -21,7 +21,9 @@ MISSING = frozenset(("", "nan", "none", "null", NO_TAG))
 _ERRORS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 _BRACKET = re.compile(r"[\[\](){}]")
 # Characters that may occur in a tag but have a meaning in a list's notation.
-_SPECIAL = re.compile(r"[\[\](){}\"]")
+_SPECIAL = re.compile(r"[\[\](){}\"']")
+# A known tag may look like a missing cell, as "null", or like a quoted one.
+_AMBIGUOUS = frozenset("\"'nN")
 # Tokens allowed between strings. Python 2 wrote u'rock'; no other prefix makes a text.
 _BETWEEN = re.compile(r"\s*(?:([\[({])|([\])}])|(,)|u?(['\"]))")
 # Possessive, so that an unclosed quote costs one pass.
@@ -89,6 +91,8 @@ def _parse_text(text: str, taxonomy: Taxonomy | None) -> list:
     if len(text) > MAX_CELL:
         raise TagParseError(f"{len(text):,} characters long; the limit is {MAX_CELL:,}")
     text = text.strip()
+    if taxonomy is not None and text[:1] in _AMBIGUOUS and taxonomy.knows(text):
+        return [text]
     if text.casefold() in MISSING:
         return []
     if "\0" in text:

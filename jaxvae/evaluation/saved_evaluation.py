@@ -11,7 +11,7 @@ from jaxvae import __version__
 from jaxvae.errors import InputError
 from jaxvae.inference.run import Run
 from jaxvae.models.trained import TrainedModel
-from jaxvae.storage.atomic_files import read_json
+from jaxvae.storage.atomic_files import read_json, to_json, write_json
 
 
 def evaluation_path(folder: Path, split: str) -> Path:
@@ -57,8 +57,24 @@ def saved_evaluation(
         saved = read_json(evaluation_path(run.folder, split))
     except InputError:
         return None
+    is_whole = saved.pop("checksum", None) == _checksum(saved)
     same = all(name in saved and saved[name] == value for name, value in current.items())
-    return saved if same else None
+    return saved if is_whole and same else None
+
+
+def save_evaluation(folder: Path, split: str, evaluation: dict[str, Any]) -> None:
+    """Saves an evaluation in a run's folder, with a checksum.
+
+    Raises:
+      InputError: the folder takes no file.
+    """
+    path = evaluation_path(folder, split)
+    write_json(path, {**evaluation, "checksum": _checksum(evaluation)})
+
+
+def _checksum(evaluation: dict[str, Any]) -> str:
+    """Returns the SHA-256 (hexadecimal) of an evaluation as its file has it."""
+    return hashlib.sha256(to_json(evaluation).encode()).hexdigest()
 
 
 def _digest(network: TrainedModel) -> str:

@@ -15,7 +15,7 @@ from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.models.layer_names import is_valid_hidden_dims
-from jaxvae.storage import atomic_files, environment, manifest, run_files
+from jaxvae.storage import atomic_files, environment, epoch_metrics, manifest, run_files
 from jaxvae.storage.saved_rows import write_rows
 
 RESUMABLE_FIELDS = (
@@ -119,7 +119,8 @@ def check_same_extension(folder: Path, extension: Extension) -> None:
       InputError: the folder's run has a copy of another content.
     """
     copies = folder / run_files.EXTENSIONS
-    if (folder / run_files.CONFIG).exists() and not (copies / extension.copy_name).exists():
+    begun = (folder / run_files.CONFIG).exists() and epoch_metrics.has_epochs(folder)
+    if begun and not (copies / extension.copy_name).exists():
         own = ", ".join(sorted(path.name for path in copies.glob("*"))) or "nothing"
         raise InputError(
             f"{folder} holds a run with another content of {extension.path.name} (its extensions/ "
@@ -157,7 +158,7 @@ def keep_values_of_older_run(
     recorded = recorded_fields(folder)
     lines = []
     for name, value in schema.flatten(json.loads(config.to_json())):
-        if name in written or name in typed or recorded.get(name) == value:
+        if name in written or name in typed or recorded.get(name, value) == value:
             continue
         with config.unlocked():
             config.update_from_flattened_dict({name: recorded[name]})

@@ -223,8 +223,12 @@ def config_file(base: ConfigDict, origin: ConfigDict, best: TrialResult, title: 
     fields = {**dict(schema.flatten(base)), **best.drawn}
     lines = [f'"""{title}"""', "", "from configs import base", "", ""]
     lines += ['def get_config(presets: str = ""):', "    c = base.get_config()"]
-    for name, value in schema.flatten(origin):
-        best_value = fields[name]
+    defaults = dict(schema.flatten(origin))
+    for name, best_value in fields.items():
+        if name not in defaults:  # a number of an objective's own
+            lines.append(f"    c.{name} = {best_value!r}")
+            continue
+        value = defaults[name]
         if isinstance(value, tuple):
             best_value = tuple(best_value)
         if best_value != value:

@@ -33,6 +33,7 @@ def terms_of(
     maximise: bool,
     space: str,
     always_drawn: set[str],
+    own_objective: str = "",
 ) -> dict[str, Any]:
     """Returns a process's terms, as JSON keeps them.
 
@@ -44,6 +45,7 @@ def terms_of(
       maximise: whether more of the metric is better.
       space: the text of the space file.
       always_drawn: fields that every trial draws, so that the config's own value has no part.
+      own_objective: identifies the content of an objective's file, where it is a user's own.
     """
     fields = {
         name: value
@@ -51,6 +53,8 @@ def terms_of(
         if name not in always_drawn
         and not any(name == field or name.startswith(field + ".") for field in ELSEWHERE)
     }
+    if own_objective:
+        fields["loss.objective"] = f"{fields['loss.objective']} ({own_objective})"
     terms = {
         "data": {"fingerprint": data[0], "source": data[1]},
         "taxonomy": {"digest": taxonomy[0], "num_tags": taxonomy[1]},

@@ -173,12 +173,18 @@ def own_loss_weights(config: ConfigDict) -> dict[str, float]:
     """Returns the numbers of a config's `loss` that are not the package's, by name.
 
     A config file of a user's own may add some for an objective of its own.
+
+    Raises:
+      InputError: one is no float.
     """
-    return {
-        name: value
-        for name, value in config.loss.items()
-        if name not in _LOSS_FIELDS and isinstance(value, float)
-    }
+    own = {name: value for name, value in config.loss.items() if name not in _LOSS_FIELDS}
+    for name, value in own.items():
+        if not isinstance(value, float):
+            raise InputError(
+                f"--config.loss.{name}={value}: a number of an objective's own must be a float, "
+                f"such as 1.0"
+            )
+    return own
 
 
 def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) -> Hyperparams:

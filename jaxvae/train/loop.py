@@ -189,7 +189,8 @@ class Outputs:
         progress_display.show(line)
         try:
             for hook in self._hooks:
-                hook(line["epoch"], line, state)
+                # Containers of its own: what it does to them is neither logged nor trained on.
+                hook(line["epoch"], dict(line), jax.tree.map(lambda leaf: leaf, state))
         except CallbackFailed as error:
             return error
         return None

@@ -151,54 +151,66 @@ OBJECTIVES: dict[str, LossFunction] = {
 
 
 def load_objective(
-    reference: str, *, own_weights: Collection[str] = (), copy: Path | None = None
+    reference: str,
+    *,
+    own_weights: Collection[str] = (),
+    sizes: Collection[tuple[int, int]] = ((5, 3),),
+    copy: Path | None = None,
 ) -> Extension:
     """Loads a user's objective, and checks that it returns a loss for each row.
 
     Args:
       reference: `file.py:name` of a function of (terms, weights, number of training rows).
       own_weights: names that it finds in `weights.own`.
+      sizes: pairs of B and L that it is tried with.
       copy: a copy of the file to run if the file is no longer there.
 
     Raises:
       InputError: the file can't be run, or the function fails, or returns another shape.
     """
-    field = "loss.objective"
     extension = load_extension(
-        reference, field=field, arguments=("terms", "weights", "num_rows"), copy=copy
+        reference, field="loss.objective", arguments=("terms", "weights", "num_rows"), copy=copy
     )
     scalar: Any = jax.ShapeDtypeStruct((), jnp.float32)
     weights = LossWeights(scalar, scalar, scalar, scalar, dict.fromkeys(own_weights, scalar))
-    try:
-        loss = jax.eval_shape(
-            lambda terms, weights: extension.function(terms, weights, 100), _example(), weights
-        )
-    except Exception as error:
-        line = line_of_error(error, extension.path)
-        at_line = f", line {line}" if line else ""
-        raise InputError(
-            f"--config.{field}={reference}{at_line}: it fails on a batch of {_EXAMPLE_ROWS} rows: "
-            f"{one_line(error, kind=True)}"
-        ) from error
-    if getattr(loss, "shape", None) != (_EXAMPLE_ROWS,) or loss.dtype != jnp.float32:
-        returned = f"{loss.dtype}{list(loss.shape)}" if hasattr(loss, "shape") else repr(loss)
-        raise InputError(
-            f"--config.{field}={reference}: of {_EXAMPLE_ROWS} rows it returns {returned}, and "
-            f"must return a loss for each, float32[{_EXAMPLE_ROWS}]"
-        )
+    for rows, latent_dim in sizes:
+        _try_objective(extension, weights, rows=rows, latent_dim=latent_dim)
     return extension
 
 
-_EXAMPLE_ROWS = 5
+def _try_objective(
+    extension: Extension, weights: LossWeights, *, rows: int, latent_dim: int
+) -> None:
+    """Raises InputError unless an objective returns a loss for each of some rows."""
+    where = f"--config.loss.objective={extension.reference}"
+    try:
+        loss = jax.eval_shape(
+            lambda terms, weights: extension.function(terms, weights, 100),
+            _example(rows, latent_dim),
+            weights,
+        )
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too
+        line = line_of_error(error, extension.path)
+        at_line = f", line {line}" if line else ""
+        raise InputError(
+            f"{where}{at_line}: it fails on a batch of {rows} rows: {one_line(error, kind=True)}"
+        ) from error
+    if getattr(loss, "shape", None) != (rows,) or loss.dtype != jnp.float32:
+        returned = f"{loss.dtype}{list(loss.shape)}" if hasattr(loss, "shape") else repr(loss)
+        raise InputError(
+            f"{where}: of {rows} rows it returns {returned}, and must return a loss for each, "
+            f"float32[{rows}]"
+        )
 
 
-def _example() -> LossTerms:
-    """Shapes of the terms of a batch: one draw for each row, three latent dimensions."""
+def _example(rows: int, latent: int) -> LossTerms:
+    """Shapes of the terms of a batch, with one draw for each row."""
 
     def array(*shape: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    rows, latent = _EXAMPLE_ROWS, 3
     return LossTerms(
         reconstruction=array(1, rows),
         rate=array(rows),

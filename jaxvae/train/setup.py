@@ -138,10 +138,17 @@ def load_own_objective(config: ConfigDict, copies: Path | None = None) -> Extens
     reference = config.loss.objective
     if not is_reference(reference):
         return None
+    for callback in config.trainer.callbacks:
+        if file_name(callback) == file_name(reference):
+            raise InputError(
+                f"--config.trainer.callbacks={callback}: the objective's file has the same name; "
+                f"put callbacks, which may change when a run is resumed, in a file of another name"
+            )
     kept = sorted(copies.glob(f"*_{file_name(reference)}")) if copies else []
     return load_objective(
         reference,
         own_weights=hyperparams.own_loss_weights(config),
+        sizes=[(rows, config.model.latent_dim) for rows in (5, config.data.batch_size)],
         copy=kept[0] if len(kept) == 1 else None,
     )
 

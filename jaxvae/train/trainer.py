@@ -66,6 +66,7 @@ def train_and_evaluate(
     """
     validation.validate(config)
     trainer = config.trainer
+    models_dir = user_path(models_dir).resolve()  # now, since a callback may change the folder
     compilation_cache.enable_compilation_cache()
     devices.configure_platform(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
     with contextlib.ExitStack() as opened:
@@ -92,7 +93,7 @@ def train_and_evaluate(
             stages = finalize_run(
                 session.folder,
                 fitted,
-                models_dir=user_path(models_dir).resolve(),
+                models_dir=models_dir,
                 terminal=session.terminal,
                 tracked=tracked,
             )

@@ -105,6 +105,14 @@ def test_a_cell_may_hold_what_a_command_takes(cell, tags):
     assert tag_parser.parse_tags(cell, TAXONOMY) == tags
 
 
+@pytest.mark.parametrize("tag", ["'single'", "null", "nan", "None", "''", "n", "'90s"])
+def test_a_known_tag_that_looks_like_another_thing_is_that_tag(tag):
+    taxonomy = Taxonomy.from_mapping({"all": [tag, "jazz"]}, source="test")
+    for tags in ([tag], [tag, "jazz"], ["jazz", tag]):
+        assert tag_parser.parse_tags(format_tags(tags, taxonomy), taxonomy) == tags
+    assert tag_parser.parse_tags("null") == []
+
+
 @pytest.mark.parametrize("cell", ["[live], jazz", "(live) folk", "['folk' 'world']", "folk (uk"])
 def test_brackets_of_no_known_tag_stay_refused(cell):
     with pytest.raises(tag_parser.TagParseError):

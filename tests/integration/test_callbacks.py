@@ -96,6 +96,45 @@ def test_one_that_raises_is_named_and_loses_no_epoch(clips, capsys):
     assert len(list((clips / "run" / "extensions").iterdir())) == 2
 
 
+@pytest.mark.parametrize("leave", ["sys.exit()", "sys.exit('text')", "raise BaseException('own')"])
+def test_one_that_leaves_the_program_is_no_success(clips, capsys, leave):
+    (clips / "bad.py").write_text(
+        f"import sys\ndef stop(epoch, metrics, state):\n    if epoch == 2:\n        {leave}\n"
+    )
+    command = ("--config.trainer.callbacks=bad.py:stop", "--config.trainer.max_epochs=3")
+    rare = ("--config.trainer.checkpoint_every_seconds=1e6", "--workdir=run")
+    assert train(clips, *command, *rare) == 1
+    assert "bad.py:stop, line 4, failed at epoch 2: " in capsys.readouterr().err
+    assert (clips / "run" / "checkpoints" / "2").is_dir()
+    (clips / "bad.py").write_text("import sys\nsys.exit()\n")
+    assert train(clips, *command, *rare) == 2
+    assert "bad.py, line 2 can't be run: SystemExit" in capsys.readouterr().err
+
+
+def test_what_one_does_to_its_arguments_stays_its_own(clips):
+    (clips / "bold.py").write_text(
+        "def clear(epoch, metrics, state):\n    metrics.clear()\n"
+        "    state.params['fc4']['bias'] = state.params['fc4']['bias'] + 100.0\n"
+    )
+    for name, callbacks in (("plain", ()), ("bold", ("bold.py:clear", "mine.py:gap"))):
+        config = small(clips, trainer__callbacks=callbacks, trainer__max_epochs=3)
+        jaxvae.train_and_evaluate(config, clips / name, models_dir=clips / "models")
+    plain, bold = (read_epochs(clips / name) for name in ("plain", "bold"))
+    assert [line["val/loss"] for line in bold] == [line["val/loss"] for line in plain]
+    assert len((clips / "gap.csv").read_text().splitlines()) == 3
+
+
+def test_a_folder_that_one_changes_moves_nothing(clips, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (clips / "go.py").write_text(
+        f"import os\ndef away(epoch, metrics, state):\n    os.chdir({str(elsewhere)!r})\n"
+    )
+    command = ("--config.trainer.callbacks=go.py:away", "--config.trainer.max_epochs=1")
+    assert train(clips, *command, "--workdir=run") == 0
+    assert (clips / "models" / "vae_small.pth").exists()
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_from_python_the_error_keeps_its_cause(clips):
     (clips / "bad.py").write_text("def stop(epoch, metrics, state):\n    raise KeyError('x')\n")
     config = small(clips, trainer__callbacks=("bad.py:stop",))

@@ -143,6 +143,81 @@ def test_seeds_train_it_and_keep_it(clips, capsys):
     assert np.isfinite(found["test"]["test/loss"]["mean"])
 
 
+def test_many_runs_are_of_one_objective(clips, capsys):
+    own = "--config.loss.objective=own.py:elbo"
+    seeds = ["seeds", *arguments(clips, own), "--workdir=seeds"]
+    assert main.main([*seeds, "--num=1"]) == 0
+    (clips / "own.py").write_text(OWN.replace("weights.kld * ", "2.0 * "))
+    capsys.readouterr()
+    assert main.main([*seeds, "--num=2"]) == 2
+    assert "another content of own.py" in capsys.readouterr().err
+
+
+def test_a_search_is_of_one_objective_and_writes_its_numbers(clips, capsys):
+    pytest.importorskip("optuna")
+    (clips / "space.py").write_text(
+        'def get_space(s):\n    s.uniform("loss.dip_weight", 0.1, 0.5)\n'
+    )
+    own = "--config.loss.objective=own.py:dip"
+    search = ["search", *arguments(clips, own, config="mine.py"), "--workdir=study"]
+    assert main.main([*search, "--space=space.py", "--trials=2"]) == 0
+    assert "c.loss.dip_weight = 0." in (clips / "study" / "best.py").read_text()
+    best = ["train", "--config=study/best.py", "--workdir=again"]
+    assert main.main(best) == 0
+    (clips / "own.py").write_text(OWN + "\n")
+    capsys.readouterr()
+    assert main.main(["search", "--resume", "study", "--trials=3"]) == 2
+    assert "loss.objective" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            "c.loss.dip_weight = 1",
+            "--config.loss.dip_weight=1: a number of an objective's own must",
+        ),
+        (
+            "import numpy; c.loss.dip_weight = numpy.float32(1)",
+            "must be a number, a text or a tuple",
+        ),
+        (
+            "c.loss.objective = 'own.py:rows5'",
+            "own.py:rows5, line 25: it fails on a batch of 14 rows",
+        ),
+        (
+            "c.loss.objective = 'own.py:leave'",
+            "own.py:leave, line 28: it fails on a batch of 5 rows",
+        ),
+        ("c.trainer.callbacks = ('own.py:call',)", "the objective's file has the same name"),
+    ],
+)
+def test_what_is_wrong_with_a_config_is_one_line(clips, capsys, change, says):
+    (clips / "own.py").write_text(
+        OWN + "\ndef rows5(terms, weights, num_rows):\n    return terms.rate + jnp.ones(5)\n"
+        "\ndef leave(terms, weights, num_rows):\n    raise SystemExit\n"
+        "\ndef call(epoch, metrics, state):\n    pass\n"
+    )
+    text = CONFIG.replace("    return c", f"    {change}\n    return c")
+    (clips / "mine.py").write_text(text.replace("dip_weight = 0.0", "objective = 'own.py:elbo'"))
+    assert main.main(["train", *arguments(clips, "--workdir=run", config="mine.py")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert says in error
+    assert not (clips / "run").exists()
+
+
+def test_a_number_added_since_is_a_difference(clips, capsys):
+    command = ["train", *arguments(clips, "--workdir=run", config="mine.py")]
+    assert main.main(command) == 0
+    (clips / "mine.py").write_text(
+        CONFIG.replace("    return c", "    c.loss.b = 0.5\n    return c")
+    )
+    capsys.readouterr()
+    assert main.main(command) == 2
+    assert "loss.b (was None, now 0.5)" in capsys.readouterr().err
+
+
 def test_what_is_published_names_no_folder():
     config = {"loss": {"objective": "/home/me/own.py:elbo"},
               "trainer": {"callbacks": ["/home/me/a.py:b", "c.py:d"]}}  # fmt: skip

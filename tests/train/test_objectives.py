@@ -162,7 +162,7 @@ def test_the_doubly_reparameterised_gradient_is_torchs(torch):
 
     def ours(mean, logvar, scale):
         z = mean[None] + jnp.exp(0.5 * logvar)[None] * noise
-        z, channel = objectives.doubly_reparameterized(z, jnp.zeros((draws, B)))
+        z, log_weight_tap = objectives.doubly_reparameterized(z, jnp.zeros((draws, B)))
         still_mean, still_logvar = jax.lax.stop_gradient((mean, logvar))
         log_q = -0.5 * jnp.sum(
             jnp.square(z - still_mean[None]) * jnp.exp(-still_logvar)[None] + still_logvar[None],
@@ -173,7 +173,7 @@ def test_the_doubly_reparameterised_gradient_is_torchs(torch):
             reconstruction=jnp.sum(jnp.square(jnp.tanh(z * scale[None]) - 0.5), axis=-1),
             log_prior=-0.5 * jnp.sum(jnp.square(z), axis=-1),
             log_posterior=log_q,
-            channel=channel,
+            log_weight_tap=log_weight_tap,
         )
         return jnp.mean(objectives.importance_weighted(given, weights(), 9))
 

@@ -46,7 +46,9 @@ class Callback:
         """
         try:
             self._extension.function(epoch, metrics, state)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, too: else a run would end as if all was well
             line = line_of_error(error, self._extension.path)
             at_line = f", line {line}," if line else ""
             raise CallbackFailed(
