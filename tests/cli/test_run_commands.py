@@ -142,7 +142,8 @@ def test_of_many_rows_some_are_judged(capsys, folder, monkeypatch, tmp_path):
 
 
 def test_the_report_is_one_page_without_a_network(capsys, folder):
-    path = shell(capsys, "report", folder, "--num-importance-samples", 5).strip()
+    asked = ("--split", "val", "--num-importance-samples", 20)  # as an evaluation above
+    path = shell(capsys, "report", folder, *asked).strip()
     page = Path(path).read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert "src=" not in page.replace('src="data:', "")
