@@ -52,13 +52,14 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.sweeps import seeds
     from jaxvae.train import setup
 
+    own_objective = setup.load_own_objective(config)
     for run_folder in sorted(folder.glob("seed_*")):
         for line in run_dir.keep_values_of_older_run(run_folder, config, typed=overrides):
             say(f"jaxvae: {line}")
         plain = json.loads(config.to_json())
         fields = dict(schema.flatten(plain)) | {"seed": int(run_folder.name.removeprefix("seed_"))}
         run_dir.check_same_settings(run_folder, fields)
-        if own_objective := setup.load_own_objective(config):
+        if own_objective:
             run_dir.check_same_extension(run_folder, own_objective)
     try:
         with prepared_trials(config, folder, min(options.at_once, options.num)) as (

@@ -1,16 +1,50 @@
 """Code of a user's own that a config names as `file.py:name`."""
 
+import contextlib
 import hashlib
 import inspect
 import sys
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError, did_you_mean, one_line
+
+
+class ExtensionFailed(Exception):
+    """A user's code raised, or left the program.
+
+    Attributes:
+      at_line: ", line N" of the user's file, or "" if the error has no line there.
+      reason: the error on one line.
+    """
+
+    def __init__(self, error: BaseException, path: Path):
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
+        if isinstance(error, SyntaxError) and not lines:  # of the file itself
+            lines = [error.lineno]
+        self.at_line = f", line {lines[-1]}" if lines else ""
+        self.reason = one_line(error, kind=True)
+        super().__init__(self.reason)
+
+
+@contextlib.contextmanager
+def users_code(path: Path) -> Iterator[None]:
+    """Runs code of a user's file.
+
+    Raises:
+      ExtensionFailed: the code raised, or left by SystemExit as if all was well.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise ExtensionFailed(error, path) from error
 
 
 class Extension(NamedTuple):
@@ -82,13 +116,6 @@ def load_extension(
     return Extension(reference, path.resolve(), source, function)
 
 
-def line_of_error(error: BaseException, path: Path) -> int | None:
-    """Returns the last line of a file that an exception came through, None if it did not."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
-    return lines[-1] if lines else None
-
-
 def _run_file(path: Path, source: bytes, where: str) -> Any:
     """Runs a file as a module of its own, once for each content."""
     path = path.resolve()
@@ -102,16 +129,15 @@ def _run_file(path: Path, source: bytes, where: str) -> Any:
         sys.path.append(str(path.parent))  # the file may import what lies beside it
     sys.modules[module_name] = module
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
-    except BaseException as error:  # SystemExit, too: a file that is run is no program
+        with users_code(path):
+            exec(compile(source, str(path), "exec"), module.__dict__)
+    except BaseException as error:
         del sys.modules[module_name]
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        line = getattr(error, "lineno", None) or line_of_error(error, path)
-        at_line = f", line {line}" if line else ""
-        raise InputError(
-            f"{where}: {path}{at_line} can't be run: {one_line(error, kind=True)}"
-        ) from error
+        if isinstance(error, ExtensionFailed):
+            raise InputError(
+                f"{where}: {path}{error.at_line} can't be run: {error.reason}"
+            ) from error.__cause__
+        raise
     return module
 
 

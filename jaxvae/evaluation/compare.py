@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxvae.config import schema
 from jaxvae.errors import InputError
+from jaxvae.evaluation.saved_evaluation import evaluation_path
 from jaxvae.storage import manifest, run_dir, run_files
 from jaxvae.storage.atomic_files import read_json
 
@@ -122,9 +123,10 @@ def comparison_table(groups: list[dict[str, Any]]) -> str:
 
 def _kept_likelihood(folder: Path) -> float | None:
     """Returns the saved `nll_iw` on the test split, if it is of the run's exported parameters."""
-    if not (folder / "evaluation_test.json").is_file():
+    path = evaluation_path(folder, "test")
+    if not path.is_file():
         return None
-    saved = read_json(folder / "evaluation_test.json")
+    saved = read_json(path)
     draws = saved.get("num_importance_samples")
     if not isinstance(draws, int) or draws < MIN_DRAWS:
         return None

@@ -89,19 +89,16 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
         data["taxonomy_path"] = Path(str(data["taxonomy_path"])).name
     without = {**config, "data": data} if data else dict(config)
     for group, field in (("loss", "objective"), ("trainer", "callbacks")):
-        value = config.get(group, {}).get(field)
-        names = [_without_folder(name) for name in (value if isinstance(value, list) else [value])]
-        if names != [value] and names != value:
-            without[group] = {
-                **config[group],
-                field: names if isinstance(value, list) else names[0],
-            }
+        if value := config.get(group, {}).get(field):
+            without[group] = {**config[group], field: _without_folder(value)}
     return without
 
 
-def _without_folder(reference: object) -> object:
-    """Reduces `folder/file.py:name` to `file.py:name`; leaves other values as they are."""
-    return str(reference)[str(reference).rfind("/") + 1 :] if is_reference(reference) else reference
+def _without_folder(value: Any) -> Any:
+    """Reduces `folder/file.py:name`, or each of a list, to `file.py:name`; keeps other values."""
+    if isinstance(value, list):
+        return [_without_folder(item) for item in value]
+    return value.rpartition("/")[2] if is_reference(value) else value
 
 
 def is_local(dataset_name: str) -> bool:

@@ -202,7 +202,7 @@ class TrialRunner:
                 devices=devices.describe_devices(self.mesh.devices.flatten()),
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
-                extensions=[*filter(None, [setup.load_own_objective(config)])],
+                extensions=[*filter(None, [model.own_objective])],
             )
             log = metrics_log.MetricsLog(
                 folder, tensorboard="tensorboard" in config.logger.name, finished=0

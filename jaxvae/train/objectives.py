@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxvae.config.extensions import Extension, line_of_error, load_extension
-from jaxvae.errors import InputError, one_line
+from jaxvae.config.extensions import Extension, ExtensionFailed, load_extension, users_code
+from jaxvae.errors import InputError
 
 
 class LossWeights(NamedTuple):
@@ -153,8 +153,8 @@ OBJECTIVES: dict[str, LossFunction] = {
 def load_objective(
     reference: str,
     *,
-    own_weights: Collection[str] = (),
-    sizes: Collection[tuple[int, int]] = ((5, 3),),
+    own_weights: Collection[str],
+    sizes: Collection[tuple[int, int]],
     copy: Path | None = None,
 ) -> Extension:
     """Loads a user's objective, and checks that it returns a loss for each row.
@@ -184,19 +184,16 @@ def _try_objective(
     """Raises InputError unless an objective returns a loss for each of some rows."""
     where = f"--config.loss.objective={extension.reference}"
     try:
-        loss = jax.eval_shape(
-            lambda terms, weights: extension.function(terms, weights, 100),
-            _example(rows, latent_dim),
-            weights,
-        )
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit, too
-        line = line_of_error(error, extension.path)
-        at_line = f", line {line}" if line else ""
+        with users_code(extension.path):
+            loss = jax.eval_shape(
+                lambda terms, weights: extension.function(terms, weights, 100),
+                _example(rows, latent_dim),
+                weights,
+            )
+    except ExtensionFailed as error:
         raise InputError(
-            f"{where}{at_line}: it fails on a batch of {rows} rows: {one_line(error, kind=True)}"
-        ) from error
+            f"{where}{error.at_line}: it fails on a batch of {rows} rows: {error.reason}"
+        ) from error.__cause__
     if getattr(loss, "shape", None) != (rows,) or loss.dtype != jnp.float32:
         returned = f"{loss.dtype}{list(loss.shape)}" if hasattr(loss, "shape") else repr(loss)
         raise InputError(

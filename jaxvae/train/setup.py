@@ -40,11 +40,13 @@ class ModelSetup(NamedTuple):
       initial: makes a fresh state from (config, training rows `[N, K]`); the config may differ
         from the one that the model was built from in its numbers alone.
       objective: what is minimised.
+      own_objective: its file, where it is a user's own.
     """
 
     graphdef: nnx.GraphDef
     initial: Callable[[ConfigDict, np.ndarray], TrainState]
     objective: Objective
+    own_objective: Extension | None = None
 
 
 def build_model(
@@ -83,7 +85,8 @@ def build_model(
     def initial(config: ConfigDict, rows: np.ndarray) -> TrainState:
         return make(config.seed, _inputs(config, num_tags, rows))
 
-    return ModelSetup(graphdef, initial, objective_from_config(config, own_objective))
+    objective = objective_from_config(config, own_objective)
+    return ModelSetup(graphdef, initial, objective, own_objective)
 
 
 @functools.lru_cache(maxsize=8)

@@ -72,7 +72,7 @@ def train_and_evaluate(
     with contextlib.ExitStack() as opened:
         session = _Session(config, run_path(workdir), overrides or {}, opened)
         inputs = session.prepare()
-        if session.is_finished(inputs):
+        if session.is_finished():
             return session.report_finished()
         model, state, context = session.build(inputs)
         tracked = session.begin(inputs, state)
@@ -136,6 +136,7 @@ class _Session:
     ):
         self.config, self.folder, self.overrides = config, folder, overrides
         self.plain = json.loads(config.to_json())
+        self.fields = dict(schema.flatten(self.plain))
         self._held = held
         # jax.distributed itself handles a scheduler's SIGTERM, since all hosts must agree.
         distributed = jax.distributed.is_initialized()
@@ -168,7 +169,7 @@ class _Session:
                 trackers.check_installed(config.logger.name)
                 with self.requests.defer():  # so that the folder is either locked or removed
                     self.check_held = self._lock.enter_context(lock.acquire_run_lock(self.folder))
-                run_dir.check_same_settings(self.folder, dict(schema.flatten(self.plain)))
+                run_dir.check_same_settings(self.folder, self.fields)
                 if self._objective:
                     run_dir.check_same_extension(self.folder, self._objective)
             mesh = devices.make_mesh(
@@ -184,12 +185,11 @@ class _Session:
         multihost.check_equal(shared)
         return _Inputs(Sharding(mesh), taxonomy, dataset)
 
-    def is_finished(self, inputs: _Inputs) -> bool:
+    def is_finished(self) -> bool:
         """Returns whether the folder holds this very run, finished and whole."""
-        fields = dict(schema.flatten(self.plain))
         is_intact = (
             self.is_primary
-            and run_dir.is_finished_run_of(self.folder, fields)
+            and run_dir.is_finished_run_of(self.folder, self.fields)
             and not verify(self.folder)[1]
         )
         return multihost.broadcast_from_primary(is_intact, [])[0]
@@ -197,8 +197,7 @@ class _Session:
     def report_finished(self) -> dict[str, dict[str, Any]]:
         """Prints that the run is finished, and adds to trackers what they lack of it."""
         self.requests.clean = None
-        fields = dict(schema.flatten(self.plain))
-        self.terminal.say(run_dir.finished_message(self.folder, fields))
+        self.terminal.say(run_dir.finished_message(self.folder, self.fields))
         if not self.is_primary:
             return {}
         return _tell_trackers(self.folder, self.config, self.overrides, self.terminal)

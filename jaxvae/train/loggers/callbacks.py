@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxvae.config.extensions import Extension, line_of_error, load_extension
-from jaxvae.errors import one_line
+from jaxvae.config.extensions import (
+    Extension,
+    ExtensionFailed,
+    load_extension,
+    users_code,
+)
 
 ARGUMENTS = ("epoch", "metrics", "state")
 
@@ -45,14 +49,12 @@ class Callback:
           CallbackFailed: the function raised.
         """
         try:
-            self._extension.function(epoch, metrics, state)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # SystemExit, too: else a run would end as if all was well
-            line = line_of_error(error, self._extension.path)
-            at_line = f", line {line}," if line else ""
+            with users_code(self._extension.path):
+                self._extension.function(epoch, metrics, state)
+        except ExtensionFailed as error:
+            at_line = error.at_line and f"{error.at_line},"
             raise CallbackFailed(
                 f"the callback {self._extension.reference}{at_line} failed at epoch {epoch}: "
-                f"{one_line(error, kind=True)}. The epoch is saved; mend the callback, or leave it "
-                f"out, and the same command goes on"
-            ) from error
+                f"{error.reason}. The epoch is saved; mend the callback, or leave it out, and the "
+                f"same command goes on"
+            ) from error.__cause__
