@@ -15,7 +15,7 @@ from absl import flags
 from jaxvae import __version__
 from jaxvae.cli import evaluate, export, generate, search, sweeps, train
 from jaxvae.cli.quiet import quiet_libraries
-from jaxvae.config import parsing, schema
+from jaxvae.config import parsing
 from jaxvae.config.paths import user_path
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import signals
@@ -169,12 +169,10 @@ def _data(options: argparse.Namespace, rest: list[str]) -> int:
         return 0 if rest else USAGE_ERROR
     config, _, values = parsing.parse(["jaxvae", *rest], define=_define_data_flags)
 
-    from jaxvae.data.dataset import load_dataset
+    from jaxvae.data.dataset import load_from_config
     from jaxvae.data.summary import format_report
-    from jaxvae.data.taxonomy import Taxonomy
 
-    taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
-    dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
+    dataset = load_from_config(config)
     print(json.dumps(dataset.report, indent=2) if values.json else format_report(dataset.report))
     return 0
 

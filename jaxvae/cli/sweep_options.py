@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.config import parsing, schema
+from jaxvae.config import parsing
 from jaxvae.config.paths import run_path
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
@@ -63,8 +63,7 @@ def at_least_one(options: argparse.Namespace, *names: str) -> None:
 @contextlib.contextmanager
 def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[Any]:
     """Locks the folder and loads a config's data; yields (trial runner, stop requests)."""
-    from jaxvae.data.dataset import load_dataset
-    from jaxvae.data.taxonomy import Taxonomy
+    from jaxvae.data.dataset import load_from_config
     from jaxvae.runtime import compilation_cache, devices
     from jaxvae.storage import lock
     from jaxvae.sweeps.trials import TrialRunner, check_sweepable, share_devices
@@ -84,8 +83,8 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
             accelerator=config.trainer.accelerator, deterministic=config.trainer.deterministic
         )
         mesh = share_devices(config.trainer.accelerator, at_once)
-        taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
-        dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
+        dataset = load_from_config(config)
+        taxonomy = dataset.taxonomy
         if not len(dataset.splits["val"]):
             raise InputError(
                 f"--config.data.val_fraction={config.data.val_fraction}: leaves no validation row "

@@ -32,22 +32,6 @@ def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def data_arguments(config: ConfigDict) -> dict[str, Any]:
-    """Returns the arguments of `dataset.load_dataset` from a config, without the taxonomy."""
-    names = (
-        "dataset_name",
-        "dataset_split",
-        "hub_streaming",
-        "aspect_column",
-        "val_fraction",
-        "test_fraction",
-        "split_by",
-        "split_seed",
-        "max_unreadable_fraction",
-    )
-    return {name: config.data[name] for name in names}
-
-
 def field_help(source: str, config: ConfigDict) -> str:
     """Formats the table of fields for `--help`, with the comments of `configs/base.py`.
 

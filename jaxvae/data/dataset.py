@@ -4,33 +4,32 @@ Every dropped row is counted: rows read = kept + without a known tag + unreadabl
 """
 
 import hashlib
-import math
-import os
-import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from jaxvae.config.paths import user_path
 from jaxvae.data import encoding
 from jaxvae.data.embedded_corpus import Corpus, build_corpus
-from jaxvae.data.encoding import make_tag_lookup
-from jaxvae.data.readers import tables
-from jaxvae.data.readers.hub_dataset import read_hub
-from jaxvae.data.spill_array import SpillArray
-from jaxvae.data.splits import count_duplicates, group_rows, split_rows
+from jaxvae.data.encoding import make_tag_lookup, tag_counts
+from jaxvae.data.layouts.options import DEFAULT_COLUMN, TableFields
+from jaxvae.data.readers.tables import Table
+from jaxvae.data.row_collector import CollectedRows, Spellings
+from jaxvae.data.sources import EMBEDDED, Source, SourceFields, open_source
+from jaxvae.data.splits import SPLITS, complete_splits, count_duplicates, group_rows, split_rows
 from jaxvae.data.summary import (
+    MAX_QUOTED,
     SHOWN,
     describe_rows,
-    describe_unreadable,
     format_report,
     list_tags,
     rank_unknown,
 )
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.errors import InputError, did_you_mean
+from jaxvae.data.vocabulary import FROM_DATA, FromData, Vocabulary, make_vocabulary
+from jaxvae.errors import InputError
 
 __all__ = [
     "Dataset",
@@ -38,13 +37,12 @@ __all__ = [
     "format_report",
     "known_generator",
     "load_dataset",
+    "load_from_config",
     "split_rows",
 ]
 
-EMBEDDED = "embedded"
-"""The name of the corpus that needs neither file nor network."""
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 MAX_ROWS_BYTES = 2**33
+_FEW_KNOWN = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,7 @@ class Dataset:
             `format_report`.
         fingerprint: SHA-256 (hexadecimal) of the rows and the taxonomy's digest.
         source: a description of the rows' origin, for people.
+        taxonomy: the V tags that the columns stand for.
         generator: the corpus that drew the rows, whose likelihood no model beats on average; None
             if the generator is unknown.
     """
@@ -70,16 +69,59 @@ class Dataset:
     report: dict
     fingerprint: str
     source: str
+    taxonomy: Taxonomy
     generator: Corpus | None = None
+
+
+def load_from_config(
+    config: ConfigDict, *, own_taxonomy: Path | None = None, table: Table | None = None
+) -> Dataset:
+    """Loads the data of a config.
+
+    Args:
+        config: every field of `configs/base.py`.
+        own_taxonomy: the taxonomy file of the run that is resumed; where the taxonomy is made of
+            the data, the run's own counts, if there is one.
+        table: rows in memory, in place of `data.dataset_name`.
+
+    Raises:
+        InputError: as in `load_dataset`.
+    """
+    data = config.data
+    taxonomy: Taxonomy | FromData
+    if data.taxonomy_path == FROM_DATA:
+        made = own_taxonomy if own_taxonomy is not None and own_taxonomy.is_file() else None
+        taxonomy = FromData(data.min_tag_rows, Taxonomy.load(made) if made else None)
+    else:
+        taxonomy = Taxonomy.load(data.taxonomy_path or None)
+    names = (
+        *("dataset_name", "dataset_config", "dataset_split", "val_from", "test_from"),
+        *("hub_streaming", "layout", "aspect_column", "separator", "group_by", "weight_column"),
+        *("min_weight", "split_column", "val_fraction", "test_fraction", "split_by"),
+        *("split_seed", "max_unreadable_fraction"),
+    )
+    arguments: dict[str, Any] = {name: data[name] for name in names}
+    if table is not None:
+        arguments["dataset_name"] = table
+    return load_dataset(taxonomy=taxonomy, **arguments)
 
 
 def load_dataset(
     *,
-    taxonomy: Taxonomy,
-    dataset_name: str | Path = EMBEDDED,
+    taxonomy: Taxonomy | FromData,
+    dataset_name: str | Path | Table = EMBEDDED,
+    dataset_config: str = "",
     dataset_split: str = "train",
+    val_from: str = "",
+    test_from: str = "",
     hub_streaming: bool = False,
-    aspect_column: str = "aspect_list",
+    layout: str = "auto",
+    aspect_column: str = DEFAULT_COLUMN,
+    separator: str = "",
+    group_by: str = "",
+    weight_column: str = "",
+    min_weight: float = 0.0,
+    split_column: str = "",
     val_fraction: float = 0.05,
     test_fraction: float = 0.05,
     split_by: str = "row",
@@ -88,13 +130,25 @@ def load_dataset(
 ) -> Dataset:
     """Reads a source, keeps the rows with a tag of the taxonomy, and splits them.
 
+    A taxonomy made of the data has the tags that are common enough among the training rows. Then
+    all rows with any tag are split first, by their raw tags, and rows left without a known tag
+    leave their split.
+
     Args:
-        taxonomy: the V tags that columns stand for.
-        dataset_name: "embedded", a path to a file of one of `tables.SUFFIXES`, or the id of a data
-            set on the Hugging Face hub, "user/name".
-        dataset_split: the hub data set's split; other sources have "train" alone.
-        hub_streaming: stream a hub data set without caching a copy; see `hub_dataset.read_hub`.
-        aspect_column: the column that holds each row's tags; the embedded corpus needs none.
+        taxonomy: the V tags that columns stand for, or the wish for one made of the data.
+        dataset_name: what `sources.SourceFields` says, a path, or a table in memory.
+        dataset_config: see `sources.SourceFields`.
+        dataset_split: see there, as for the next three.
+        val_from: a source of the validation's rows.
+        test_from: a source of the test's rows.
+        hub_streaming: read a hub data set without keeping a copy.
+        layout: see `layouts.options.TableFields`.
+        aspect_column: see there, as for the next five.
+        separator: what stands between the tags of a text.
+        group_by: the item of a row for each tag.
+        weight_column: the weight of such a row.
+        min_weight: the least such weight.
+        split_column: the column that gives each row's split.
         val_fraction: share of the kept rows for validation, size rounded down.
         test_fraction: share of the kept rows for test, size rounded down.
         split_by: "row", or "set" to keep rows with equal tags in one split.
@@ -105,15 +159,39 @@ def load_dataset(
         InputError: the source cannot be read, too many of its cells are unreadable, no row has a
             known tag, or a split would be empty.
     """
-    cells, source = _open(str(dataset_name), dataset_split, aspect_column, hub_streaming)
-    rows, source_row, report = _encode(cells, taxonomy, source, max_unreadable_fraction)
-    splits = split_rows(
-        rows,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        split_by=split_by,
-        seed=split_seed,
+    fields = SourceFields(
+        dataset_name=str(dataset_name) if isinstance(dataset_name, Path) else dataset_name,
+        dataset_config=dataset_config,
+        dataset_split=dataset_split,
+        val_from=val_from,
+        test_from=test_from,
+        hub_streaming=hub_streaming,
+        table=TableFields(
+            layout=layout,
+            aspect_column=aspect_column,
+            separator=separator,
+            group_by=group_by,
+            weight_column=weight_column,
+            min_weight=min_weight,
+            split_column=split_column,
+        ),
     )
+    source = open_source(fields, taxonomy if isinstance(taxonomy, Taxonomy) else None)
+    splitting = {
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
+        "split_by": split_by,
+        "seed": split_seed,
+    }
+    if isinstance(taxonomy, Taxonomy):
+        known = _KnownTags(source, taxonomy, max_unreadable_fraction)
+        rows, report = known.rows, known.report
+        splits = _split(rows, known.collected.split, splitting)
+        source_row = known.collected.source_row
+    else:
+        counted = _CountedTags(source, taxonomy, splitting, max_unreadable_fraction)
+        rows, report, splits = counted.rows, counted.report, counted.splits
+        source_row, taxonomy = counted.source_row, counted.vocabulary.taxonomy
     groups = group_rows(rows)
     duplicates = count_duplicates(groups, splits)
     distinct = int(groups.max()) + 1
@@ -123,15 +201,16 @@ def load_dataset(
         "val_rows_with_a_twin_in_train": duplicates["val"],
         "test_rows_with_a_twin_in_train": duplicates["test"],
     }
-    report["split_by"] = split_by
+    report["split_by"] = source.split_by or split_by
     report["split_sizes"] = {name: len(positions) for name, positions in splits.items()}
-    report["source"] = source
+    report["source"] = source.where
+    report["read_as"] = source.read_as
     report["fingerprint"] = fingerprint = fingerprint_rows(rows, taxonomy)
-    generator = known_generator(str(dataset_name), taxonomy)
-    return Dataset(rows, source_row, splits, report, fingerprint, source, generator)
+    generator = known_generator(dataset_name, taxonomy)
+    return Dataset(rows, source_row, splits, report, fingerprint, source.where, taxonomy, generator)
 
 
-def known_generator(dataset_name: str, taxonomy: Taxonomy) -> Corpus | None:
+def known_generator(dataset_name: object, taxonomy: Taxonomy) -> Corpus | None:
     """Returns the corpus that drew a data set's rows; no model beats its likelihood on average.
 
     Args:
@@ -155,87 +234,165 @@ def fingerprint_rows(rows: np.ndarray, taxonomy: Taxonomy) -> str:
     return digest.hexdigest()
 
 
-def _open(name: str, split: str, column: str, streaming: bool) -> tuple[tables.Cells, str]:
-    """Opens a source by its name; returns its cells and a line that describes the source."""
-    path = user_path(name)
-    # Unlike Path.exists, os.path.exists takes any text, even one that no file can be called.
-    is_file = "\0" not in name and (path.suffix.lower() in tables.SUFFIXES or os.path.exists(path))
-    if not is_file and name != EMBEDDED:
-        if HUB_ID.fullmatch(name):
-            return read_hub(name, split, column, streaming=streaming)
-        raise InputError(
-            f"dataset_name {name[:80]!r} is neither 'embedded' nor a hub id (user/name) "
-            f"nor a file ending in {' '.join(tables.SUFFIXES)}{did_you_mean(name, ['embedded'])}"
+def _split(
+    rows: np.ndarray, given: np.ndarray | None, splitting: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    if given is None:
+        return split_rows(rows, **splitting)
+    return complete_splits(given, rows, **splitting)
+
+
+class _KnownTags:
+    """Rows of a given taxonomy: `rows` [N, K], the report's part about them, and `collected`."""
+
+    def __init__(self, source: Source, taxonomy: Taxonomy, max_unreadable_fraction: float):
+        collected = CollectedRows(
+            source.blocks, make_tag_lookup(taxonomy), num_tags=taxonomy.num_tags
         )
-    if streaming:
-        raise InputError("hub_streaming: only hub data sets stream; leave it out")
-    if split != "train":
-        raise InputError(f"dataset_split {split!r}: only hub data sets have splits; leave 'train'")
-    if name != EMBEDDED:
-        return tables.read_column(path, column), f"{name}, column {column}"
-    # The seed is fixed: the embedded corpus is one data set, the same everywhere.
-    return ((None, tags) for tags in build_corpus().draw(seed=0).tags), "the embedded corpus"
-
-
-def _next_share(share: float) -> float:
-    """Rounds a share up to whole percents."""
-    return math.ceil(share * 100.0) / 100.0
-
-
-def _encode(
-    cells: tables.Cells, taxonomy: Taxonomy, source: str, max_unreadable_fraction: float
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Encodes cells as rows [N, K], their source rows [N], and the report's part about them."""
-    column_of = make_tag_lookup(taxonomy)
-    dtype = np.min_scalar_type(taxonomy.num_tags)
-    unknown: Counter[str] = Counter()
-    unreadable: list[dict] = []
-    flat, counts, positions = SpillArray(dtype), SpillArray(np.uint32), SpillArray(np.int64)
-    num_read = num_unreadable = num_kept = 0
-    for block in encoding.read_blocks(cells, taxonomy):
-        columns, lengths, unknown_here = encoding.encode_block(block, column_of, taxonomy.num_tags)
-        unknown.update(unknown_here)
-        for row, line, reason in block.unreadable[: SHOWN - len(unreadable)]:
-            at_line = {} if line is None else {"line": line}
-            unreadable.append({"row": num_read + row, **at_line, "reason": reason})
-        nonempty = np.flatnonzero(lengths)
-        flat.extend(columns.astype(dtype))
-        counts.extend(lengths[nonempty].astype(np.uint32))
-        positions.extend(num_read + nonempty)
-        num_read += block.num_rows
-        num_unreadable += len(block.unreadable)
-        num_kept += len(nonempty)
-    if not num_read:
-        raise InputError(f"{source}: there are column names but no rows")
-    if num_unreadable > max_unreadable_fraction * num_read:
-        first = describe_unreadable(unreadable[0])
-        enough = _next_share(num_unreadable / num_read)
-        raise InputError(
-            f"{source}: {num_unreadable:,} of {num_read:,} rows are unreadable, more than the "
-            f"{max_unreadable_fraction:.2%} allowed; the first is {first}; mend them, or allow "
-            f"more by --config.data.max_unreadable_fraction={enough}"
+        collected.check_readable(source.where, max_unreadable_fraction)
+        ranked = rank_unknown(collected.unknown)
+        num_tags_read = collected.num_known + collected.unknown.total()
+        few = collected.num_known < _FEW_KNOWN * num_tags_read
+        if not len(collected.lengths):
+            made = f", or let the data say: --config.data.taxonomy_path={FROM_DATA}" * bool(ranked)
+            raise InputError(
+                f"{source.where}: none of {collected.num_read:,} rows has a tag of "
+                f"{taxonomy.source} ({collected.num_unreadable:,} unreadable); the commonest tags "
+                f"met are {list_tags(ranked)}; set taxonomy_path or aspect_column{made}"
+            )
+        self.collected = collected
+        self.rows = _padded(
+            collected.columns, collected.lengths, num_tags=taxonomy.num_tags, source=source.where
         )
-    ranked = rank_unknown(unknown)
-    if not num_kept:
-        raise InputError(
-            f"{source}: none of {num_read:,} rows has a tag of {taxonomy.source} "
-            f"({num_unreadable:,} unreadable); the commonest tags met are {list_tags(ranked)}; "
-            "set taxonomy_path or aspect_column"
+        self.report = {
+            **_counts(collected, num_kept=len(self.rows)),
+            **describe_rows(collected.columns, collected.lengths, ranked, taxonomy),
+        }
+        if few:
+            share = collected.num_known / num_tags_read
+            self.report["hints"].append(
+                f"{share:.0%} of the tags read are known to {taxonomy.source}; "
+                f"--config.data.taxonomy_path={FROM_DATA} makes a taxonomy of the data"
+            )
+
+
+class _CountedTags:
+    """Rows of a taxonomy that is made of them.
+
+    Attributes:
+        vocabulary: the taxonomy, and what was left out.
+        rows: [N, K] columns of the taxonomy, padded with V.
+        source_row: [N] positions in the source.
+        splits: positions in `rows`.
+        report: the report's part about the rows.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        wanted: FromData,
+        splitting: dict[str, Any],
+        max_unreadable_fraction: float,
+    ):
+        spellings = Spellings()
+        collected = CollectedRows(spellings.counting(source.blocks), spellings.number)
+        collected.check_readable(source.where, max_unreadable_fraction)
+        num_rows, num_raw = len(collected.lengths), len(spellings.tags)
+        if not num_rows:
+            raise InputError(
+                f"{source.where}: none of {collected.num_read:,} rows has a tag "
+                f"({collected.num_unreadable:,} unreadable); set aspect_column"
+            )
+        raw = np.zeros((num_rows, 1), np.uint8)  # rows split one by one need no tags
+        if splitting["split_by"] == "set":
+            raw = _padded(
+                collected.columns, collected.lengths, num_tags=num_raw, source=source.where
+            )
+        splits = _split(raw, collected.split, splitting)
+        row_of = np.repeat(np.arange(num_rows), collected.lengths)
+        is_train = np.zeros(num_rows, bool)
+        is_train[splits["train"]] = True
+        self.vocabulary = vocabulary = make_vocabulary(
+            wanted,
+            tags=spellings.tags,
+            spellings=spellings.commonest(),
+            concepts=spellings.concepts(),
+            num_rows=tag_counts(collected.columns[is_train[row_of]], num_raw),
+            source=source.where,
         )
-    columns, lengths = flat.array(), counts.array()
-    size = num_kept * int(lengths.max()) * dtype.itemsize
-    if size > max(MAX_ROWS_BYTES, 4 * columns.nbytes):
+        taxonomy = vocabulary.taxonomy
+        column = vocabulary.column_of[collected.columns]
+        is_kept = column >= 0
+        cells = np.sort(row_of[is_kept] * taxonomy.num_tags + column[is_kept])
+        row_of, columns = np.divmod(cells, taxonomy.num_tags)
+        lengths = np.bincount(row_of, minlength=num_rows)
+        stays = lengths > 0
+        lengths = lengths[stays]
+        new_position = np.cumsum(stays) - 1
+        self.splits = {
+            name: new_position[positions[stays[positions]]] for name, positions in splits.items()
+        }
+        if empty := [name for name in SPLITS if not len(self.splits[name])]:
+            raise InputError(
+                f"{source.where}: no row of {' and '.join(empty)} has a tag with "
+                f"{wanted.min_tag_rows} training rows; lower --config.data.min_tag_rows, or give "
+                f"more rows"
+            )
+        self.rows = _padded(columns, lengths, num_tags=taxonomy.num_tags, source=source.where)
+        self.source_row = collected.source_row[stays]
+        self.report = {
+            **_counts(collected, num_kept=len(self.rows)),
+            **describe_rows(columns, lengths, [], taxonomy),
+            "taxonomy_from_data": _describe_vocabulary(
+                vocabulary,
+                wanted.min_tag_rows,
+                {name: int((~stays[positions]).sum()) for name, positions in splits.items()},
+            ),
+        }
+
+
+def _describe_vocabulary(
+    vocabulary: Vocabulary, min_tag_rows: int, left: dict[str, int]
+) -> dict[str, Any]:
+    concepts = vocabulary.taxonomy.concepts
+    return {
+        "min_tag_rows": min_tag_rows,
+        "concepts": {name: len(columns) for name, columns in concepts},
+        "num_left_out": len(vocabulary.left_out),
+        "left_out": [
+            {"tag": tag[:MAX_QUOTED], "training_rows": count}
+            for tag, count in vocabulary.left_out[:SHOWN]
+        ],
+        "rows_left_without_tag": left,
+    }
+
+
+def _counts(collected: CollectedRows, *, num_kept: int) -> dict[str, Any]:
+    """Returns the report's part about the rows read; its hints may be added to."""
+    hints = []
+    if num_kept > 1 and int(collected.lengths.max()) == 1:
+        hints.append(
+            "every row has one tag: if the file has a row for each tag of an item, say which "
+            "column names the item, --config.data.group_by=COLUMN"
+        )
+    return {
+        "rows_read": collected.num_read,
+        "rows_kept": num_kept,
+        "rows_without_known_tag": collected.num_read - num_kept - collected.num_unreadable,
+        "rows_unreadable": collected.num_unreadable,
+        "missing_tags": collected.num_gaps,
+        "unreadable": collected.unreadable,
+        "hints": hints,
+    }
+
+
+def _padded(columns: np.ndarray, lengths: np.ndarray, *, num_tags: int, source: str) -> np.ndarray:
+    """Lays rows out as [N, K], after a check that they fit in memory."""
+    dtype = np.min_scalar_type(num_tags)
+    longest = int(lengths.max())
+    if len(lengths) * longest * dtype.itemsize > max(MAX_ROWS_BYTES, 4 * columns.nbytes):
         raise InputError(
-            f"{source}: {num_kept:,} rows padded to the longest, {lengths.max():,} tags, exceed "
+            f"{source}: {len(lengths):,} rows padded to the longest, {longest:,} tags, exceed "
             f"{MAX_ROWS_BYTES >> 30} GiB; leave out the rows with the most tags"
         )
-    rows = encoding.pad_ragged(columns, lengths, fill=taxonomy.num_tags, dtype=dtype)
-    report = {
-        "rows_read": num_read,
-        "rows_kept": len(rows),
-        "rows_without_known_tag": num_read - len(rows) - num_unreadable,
-        "rows_unreadable": num_unreadable,
-        "unreadable": unreadable,
-        **describe_rows(columns, lengths, ranked, taxonomy),
-    }
-    return rows, positions.array(), report
+    return encoding.pad_ragged(columns, lengths, fill=num_tags, dtype=dtype)

@@ -1,18 +1,16 @@
-"""Encodes cells of tags as column numbers in flat arrays, and lays these out as rows.
+"""Encodes blocks of tags as column numbers in flat arrays, and lays these out as rows.
 
-Typed columns of lists (Parquet, the hub) are read without a Python loop over rows or tags: each
-distinct spelling of a block is looked up once, everything else is array arithmetic.
+Each distinct spelling of a block is looked up once; everything else is array arithmetic.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxvae.data.spill_array import SpillArray
-from jaxvae.data.tag_parser import MAX_CELL, TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 
 BLOCK = 65_536
@@ -30,6 +28,10 @@ class TagBlock:
         row: [T] positions among the block's rows, rising.
         unreadable: (row, line of the file if it has lines, reason) of the unreadable rows, which
             have no tags here.
+        concepts: the concept of each word, as several columns have; None if unknown.
+        split: `[num_rows]` uint8, positions in `splits.SPLITS` where the source gives the split of
+            each row; None where it does not.
+        num_gaps: missing tags among the others of their rows.
     """
 
     num_rows: int
@@ -37,30 +39,9 @@ class TagBlock:
     word: np.ndarray
     row: np.ndarray
     unreadable: list[tuple[int, int | None, str]]
-
-
-def read_blocks(cells: Iterable, taxonomy: Taxonomy | None = None) -> Iterator[TagBlock]:
-    """Gathers cells into blocks, in their order.
-
-    Args:
-        cells: pairs of a line number and a cell, or Arrow arrays of many cells, mixed at will.
-        taxonomy: known tags, for `tag_parser.parse_tags`.
-
-    Raises:
-        InputError: raised by the iteration over `cells`.
-    """
-    pending: list[tuple] = []
-    for item in cells:
-        single = isinstance(item, tuple)
-        if single:
-            pending.append(item)
-        if pending and (not single or len(pending) == BLOCK):
-            yield _from_cells(pending, taxonomy)
-            pending = []
-        if not single:
-            yield _from_array(item, taxonomy)
-    if pending:
-        yield _from_cells(pending, taxonomy)
+    concepts: list[str] | None = None
+    split: np.ndarray | None = None
+    num_gaps: int = 0
 
 
 def encode_block(
@@ -129,58 +110,6 @@ def tag_counts(
         block = rows[span if positions is None else positions[span]]
         counts += np.bincount(block.ravel(), minlength=num_tags + 1)[:num_tags]
     return counts
-
-
-def _from_cells(cells: list[tuple], taxonomy: Taxonomy | None) -> TagBlock:
-    words: dict[str, int] = {}
-    word: list[int] = []
-    lengths = np.zeros(len(cells), np.int64)
-    unreadable = []
-    for row, (line, cell) in enumerate(cells):
-        try:
-            tags = parse_tags(cell, taxonomy)
-        except TagParseError as error:
-            unreadable.append((row, line, str(error)))
-            continue
-        lengths[row] = len(tags)
-        word.extend([words.setdefault(tag, len(words)) for tag in tags])
-    row_of = np.repeat(np.arange(len(cells)), lengths)
-    return TagBlock(len(cells), list(words), np.array(word, np.int64), row_of, unreadable)
-
-
-def _from_array(array, taxonomy: Taxonomy | None) -> TagBlock:
-    """Reads an Arrow array; an array of anything but lists of texts is read cell by cell."""
-    import pyarrow as pa
-    from pyarrow import compute
-
-    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    texts = (pa.types.is_string, pa.types.is_large_string)
-    listed = any(is_kind(array.type) for is_kind in kinds)
-    item = array.type.value_type if listed else array.type
-    numbered = pa.types.is_dictionary(item)
-    if not listed or not any(is_text(item.value_type if numbered else item) for is_text in texts):
-        return _from_cells([(None, cell) for cell in array.to_pylist()], taxonomy)
-    lengths = compute.list_value_length(array).fill_null(0).to_numpy()
-    flat = compute.list_flatten(array)
-    # Re-encode: the file's dictionary may contain duplicates or nulls.
-    encoded = (flat.dictionary_decode() if numbered else flat).dictionary_encode()
-    words = encoded.dictionary.to_pylist()
-    word = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    row = np.repeat(np.arange(len(array)), lengths)
-
-    # Rows with a null among their tags, or too long: `parse_tags` gives the reason.
-    sizes = np.array([*map(len, words), 0], np.int64)
-    characters = np.bincount(row, weights=sizes[word], minlength=len(array))
-    suspects = np.union1d(row[word < 0], np.flatnonzero(characters > MAX_CELL))
-    unreadable: list[tuple[int, int | None, str]] = []
-    for suspect in suspects.tolist():
-        try:
-            parse_tags(array[suspect].as_py())
-        except TagParseError as error:
-            unreadable.append((suspect, None, str(error)))
-    blank = np.array([not spelling or spelling.isspace() for spelling in words] + [True])
-    valid = ~blank[word] & ~np.isin(row, suspects)
-    return TagBlock(len(array), words, word[valid], row[valid], unreadable)
 
 
 def to_multi_hot(rows: np.ndarray, num_tags: int) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""Splits rows into training, validation and test: pure functions of the rows and a seed."""
+"""Splits rows into training, validation and test: as the source says, or drawn by a seed."""
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +13,121 @@ SPLITS = ("train", "val", "test")
 _PART_BYTES = 2**24
 
 
+_WORDS = {
+    **dict.fromkeys(("train", "training", "tr"), 0),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), 1),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), 2),
+}
+_TRUE, _FALSE = frozenset(("true", "1", "yes")), frozenset(("false", "0", "no"))
+
+
+class SplitWords:
+    """Reads the cells of a column that says which split each row is in.
+
+    Such a cell is a word (train, val, test, validation, dev, eval, …), or, in a column whose name
+    has one of these words, true or false: `is_audioset_eval` is true for rows of the test.
+
+    Args:
+        column: the column's name.
+        where: the table, for messages.
+    """
+
+    def __init__(self, column: str, where: str):
+        self._column, self._where = column, where
+        named = [_WORDS[word] for word in re.split(r"[^a-z]+", column.casefold()) if word in _WORDS]
+        self._of_truth = named[0] if len(set(named)) == 1 else None
+        self._known: dict[Any, int] = {}
+
+    def numbers(
+        self, cells: Sequence[Any], *, first_row: int, lines: Sequence[int | None] | None
+    ) -> np.ndarray:
+        """Returns positions in `SPLITS`, uint8, of rows.
+
+        Args:
+            cells: the column's values.
+            first_row: the first one's row, counted from 0.
+            lines: the rows' lines in the file, if it has lines.
+
+        Raises:
+            InputError: a cell is no split.
+        """
+        numbers = (
+            self.number(cell, row=first_row + n, line=lines[n] if lines else None)
+            for n, cell in enumerate(cells)
+        )
+        return np.fromiter(numbers, np.uint8, len(cells))
+
+    def number(self, cell: Any, *, row: int, line: int | None) -> int:
+        """Returns the position in `SPLITS` of one row; see `numbers`."""
+        number = self._known.get(cell) if isinstance(cell, str | bool | int) else None
+        if number is None:
+            number = self._known[cell] = self._read(cell, row, line)
+        return number
+
+    def _read(self, cell: Any, row: int, line: int | None) -> int:
+        text = str(cell).strip().casefold()
+        if (number := _WORDS.get(text)) is not None:
+            return number
+        if self._of_truth is not None and text in _TRUE | _FALSE:
+            others = 2 if self._of_truth == 0 else 0  # what is not in training is in the test
+            return self._of_truth if text in _TRUE else others
+        place = f"row {row} (counted from 0)" if line is None else f"line {line}"
+        raise InputError(
+            f"{self._where}, {place}: {str(cell)[:40]!r} in column {self._column!r} is no split; "
+            f"a split is train, val or test, or true or false in a column named after one of them"
+        )
+
+
+def complete_splits(
+    given: np.ndarray,
+    rows: np.ndarray,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    split_by: str,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Returns the splits that a source gives; those that it lacks are drawn from its training rows.
+
+    Args:
+        given: [N] positions in `SPLITS`.
+        rows: [N, K] column numbers, as in `split_rows`.
+        val_fraction: share of the training rows for a validation that is not given.
+        test_fraction: likewise for the test.
+        split_by: "row" or "set", for what is drawn.
+        seed: seed of what is drawn.
+
+    Raises:
+        InputError: as in `split_rows`, or no row is given as training.
+    """
+    splits = {name: np.flatnonzero(given == number) for number, name in enumerate(SPLITS)}
+    if not len(splits["train"]):
+        counts = ", ".join(f"{name} {len(positions)}" for name, positions in splits.items())
+        raise InputError(f"no row is given as training ({counts})")
+    lacking = [name for name in ("val", "test") if not len(splits[name])]
+    if lacking:
+        train = splits["train"]
+        drawn = split_rows(
+            rows[train],
+            val_fraction=val_fraction if "val" in lacking else 0.0,
+            test_fraction=test_fraction if "test" in lacking else 0.0,
+            split_by=split_by,
+            seed=seed,
+            required=("train", *lacking),
+        )
+        for name in ("train", *lacking):
+            splits[name] = train[drawn[name]]
+    return splits
+
+
 def split_rows(
-    rows: np.ndarray, *, val_fraction: float, test_fraction: float, split_by: str, seed: int
+    rows: np.ndarray,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    split_by: str,
+    seed: int,
+    required: Sequence[str] = SPLITS,
 ) -> dict[str, np.ndarray]:
     """Divides rows into disjoint splits that cover them all.
 
@@ -25,6 +140,7 @@ def split_rows(
         test_fraction: share of the rows for test, likewise.
         split_by: "row" or "set".
         seed: seed of the permutation; equal arguments give equal splits.
+        required: the splits that must not be empty.
 
     Returns:
         Positions in `rows`, rising, int64, under "train", "val" and "test".
@@ -47,7 +163,7 @@ def split_rows(
     else:
         subsets = _split_groups(group_rows(rows), num_val, num_test, rng)
     splits = {name: np.sort(positions) for name, positions in zip(SPLITS, subsets, strict=True)}
-    if empty := [name for name, positions in splits.items() if not len(positions)]:
+    if empty := [name for name in required if not len(splits[name])]:
         sizes = ", ".join(f"{name} {len(positions)}" for name, positions in splits.items())
         raise InputError(
             f"no row is left for {' and '.join(empty)}: {number} rows at val_fraction "

@@ -87,6 +87,9 @@ def format_report(report: dict) -> str:
     rows, sizes, sets = report["rows_kept"], report["split_sizes"], report["repeated_sets"]
     coverage, lengths = report["coverage"], report["tags_per_row"]
     lines = textwrap.wrap(_printable(f"Data: {report['source']}"), WIDTH, subsequent_indent="  ")
+    if read_as := report.get("read_as"):
+        text = _printable(f"read as: {read_as}")
+        lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
     for label, count in (
         ("rows read", report["rows_read"]),
         ("rows kept", rows),
@@ -94,6 +97,8 @@ def format_report(report: dict) -> str:
         ("unreadable rows", report["rows_unreadable"]),
     ):
         lines.append(f"  {label:<28}{count:>12,}")
+    if missing := report.get("missing_tags"):
+        lines.append(f"  {'missing tags among others':<28}{missing:>12,}")
     for name, size in sizes.items():
         duplicates = sets.get(f"{name}_rows_with_a_twin_in_train")
         note = "" if duplicates is None else f"   {duplicates:,} with the tags of a training row"
@@ -117,6 +122,8 @@ def format_report(report: dict) -> str:
     ranked = sorted(coverage["rows_per_tag"].items(), key=lambda item: -item[1])
     lines += _paragraph("commonest", [f"{tag} {count:,}" for tag, count in ranked[:10]])
     lines += _paragraph("never", coverage["never_seen"])
+    if made := report.get("taxonomy_from_data"):
+        lines += _describe_cut(made)
     if unknown := report["unknown_tags"]:
         lines += [
             "",
@@ -131,7 +138,23 @@ def format_report(report: dict) -> str:
         lines += ["", f"Unreadable rows: {report['rows_unreadable']:,}; the first are"]
         for entry in report["unreadable"]:
             lines.append("  " + _cut(_printable(describe_unreadable(entry)), WIDTH - 2))
+    for hint in report.get("hints", ()):
+        lines += ["", *textwrap.wrap(_printable(f"Note: {hint}"), WIDTH, subsequent_indent="  ")]
     return "\n".join([*lines, "", f"Fingerprint: {report['fingerprint']}"])
+
+
+def _describe_cut(made: dict) -> list[str]:
+    """Describes the taxonomy that was made of the data."""
+    concepts = ", ".join(f"{_cut(name, 40)} {size:,}" for name, size in made["concepts"].items())
+    least = made["min_tag_rows"]
+    lines = ["", *textwrap.wrap(_printable(f"Concepts, made of the data: {concepts}"), WIDTH)]
+    lines.append(f"Tags left out, with fewer than {least} training rows: {made['num_left_out']:,}")
+    words = [f"{_cut(entry['tag'], 40)} {entry['training_rows']:,}" for entry in made["left_out"]]
+    lines += _paragraph("commonest of them", words)
+    left = [f"{name} {count:,}" for name, count in made["rows_left_without_tag"].items() if count]
+    if left:
+        lines.append(f"  rows that had no other tag, and left: {', '.join(left)}")
+    return lines
 
 
 def _paragraph(label: str, words: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ where a tag ends: the taxonomy does, or quotes do. `format_tags` writes what `pa
 what `tag_parser.parse_tags` reads where the taxonomy is known.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -13,8 +14,6 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 
 NO_TAG = "(no tag)"
-# A tag in double quotes, a quote in it doubled, up to the comma after it or the end.
-_QUOTED = re.compile(r'\s*+"((?:[^"]|"")*+)"\s*+(?:,|\Z)')
 
 
 def parse_tags(text: str, taxonomy: Taxonomy, *, option: str) -> list[str]:
@@ -90,43 +89,50 @@ def _from_json(items: list, option: str) -> list[str]:
     return [tag for tag in items if tag.strip()]
 
 
-def split_tags(text: str, taxonomy: Taxonomy) -> list[str]:
+def split_tags(text: str, taxonomy: Taxonomy, separator: str = ",") -> list[str]:
     """Splits a text at its commas, except commas inside quotes or inside a known tag.
 
     Args:
         text: tags between commas, each perhaps in double quotes; the longest known tag wins.
         taxonomy: the known tags. Unknown ones end at the next comma.
+        separator: what stands in place of the comma.
     """
-    if not taxonomy.most_commas and '"' not in text:
-        return [tag.strip() for tag in text.split(",") if tag.strip()]
+    if not taxonomy.most(separator) and '"' not in text:
+        return [tag.strip() for tag in text.split(separator) if tag.strip()]
     tags: list[str] = []
     position = 0
     while position < len(text):
-        quoted = _QUOTED.match(text, position)
+        quoted = _quoted(separator).match(text, position)
         if quoted:
             tag, position = quoted[1].replace('""', '"'), quoted.end()
         else:
-            tag, position = _plain_tag(text, position, taxonomy)
+            tag, position = _plain_tag(text, position, taxonomy, separator)
         if tag.strip():
             tags.append(tag)
     return tags
 
 
-def _plain_tag(text: str, start: int, taxonomy: Taxonomy) -> tuple[str, int]:
-    """Returns the longest known tag at a position, or else the text before the next comma."""
-    stop = _next_comma(text, start)
-    tag, end = text[start:stop].strip(), stop + 1
-    for _ in range(taxonomy.most_commas):
+@functools.cache
+def _quoted(separator: str) -> re.Pattern[str]:
+    """Returns a pattern of a tag in double quotes, a quote in it doubled, and what ends it."""
+    return re.compile(rf'\s*+"((?:[^"]|"")*+)"\s*+(?:{re.escape(separator)}|\Z)')
+
+
+def _plain_tag(text: str, start: int, taxonomy: Taxonomy, separator: str) -> tuple[str, int]:
+    """Returns the longest known tag at a position, or else the text before the next separator."""
+    stop = _next(text, start, separator)
+    tag, end = text[start:stop].strip(), stop + len(separator)
+    for _ in range(taxonomy.most(separator)):
         # A quoted text is a tag by itself.
-        if stop == len(text) or _QUOTED.match(text, stop + 1):
+        if stop == len(text) or _quoted(separator).match(text, stop + len(separator)):
             break
-        stop = _next_comma(text, stop + 1)
+        stop = _next(text, stop + len(separator), separator)
         longer = text[start:stop].strip()
         if taxonomy.knows(longer):
-            tag, end = longer, stop + 1
+            tag, end = longer, stop + len(separator)
     return tag, end
 
 
-def _next_comma(text: str, start: int) -> int:
-    """Returns the position of the next comma, or of the text's end."""
-    return len(text) if (comma := text.find(",", start)) < 0 else comma
+def _next(text: str, start: int, separator: str) -> int:
+    """Returns the position of the next separator, or of the text's end."""
+    return len(text) if (found := text.find(separator, start)) < 0 else found

@@ -163,10 +163,16 @@ class Taxonomy:
         vocabularies = (self.spellings, self.tags)
         return {tag: column for vocabulary in vocabularies for column, tag in enumerate(vocabulary)}
 
+    def most(self, separator: str) -> int:
+        """Returns the greatest number of a separator, such as a comma, in one tag."""
+        if separator not in self._most:
+            counts = (tag.count(normalize(separator) or separator) for tag in self.tags)
+            self._most[separator] = max(counts, default=0)
+        return self._most[separator]
+
     @functools.cached_property
-    def most_commas(self) -> int:
-        """The greatest number of commas in a tag."""
-        return max((tag.count(",") for tag in self.tags), default=0)
+    def _most(self) -> dict[str, int]:
+        return {}
 
     def knows(self, tag: str) -> bool:
         """Tests whether a tag, in any spelling, is in the taxonomy."""

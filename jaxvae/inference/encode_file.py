@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxvae.data import encoding
 from jaxvae.data.encoding import make_tag_lookup
-from jaxvae.data.readers import tables
+from jaxvae.data.layouts.options import TableFields
+from jaxvae.data.sources import SourceFields, open_source
 from jaxvae.errors import InputError
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
@@ -54,7 +55,8 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     num_tags = run.network.num_tags
     encoded = []
     unknown = unreadable = 0
-    for block in encoding.read_blocks(tables.read_column(path, column), run.taxonomy):
+    fields = SourceFields(dataset_name=str(path), table=TableFields(aspect_column=column))
+    for block in open_source(fields, run.taxonomy).blocks:
         *arrays, unknown_here = encoding.encode_block(block, column_of, num_tags)
         encoded.append(arrays)
         unknown += unknown_here.total()

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from jaxvae.config import schema, validation
 from jaxvae.config.extensions import Extension
 from jaxvae.config.paths import run_path, user_path
-from jaxvae.data.dataset import Dataset, load_dataset
+from jaxvae.data.dataset import Dataset, load_from_config
+from jaxvae.data.readers.tables import Table
 from jaxvae.data.summary import format_report
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.inference.verify import verify
@@ -41,6 +42,7 @@ def train_and_evaluate(
     overrides: dict[str, Any] | None = None,
     hooks: Sequence[Hook] = (),
     models_dir: str | Path = "models",
+    table: Table | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Trains, evaluates, samples and exports a model; an unfinished run in `workdir` resumes.
 
@@ -53,6 +55,7 @@ def train_and_evaluate(
       hooks: each is called once an epoch with (epoch, that epoch's metrics, state). The state's
         arrays are only valid during the call: the next epoch reuses their memory.
       models_dir: where the copies named after `config.model_name` go.
+      table: rows in memory, in place of those that `config.data.dataset_name` names.
 
     Returns:
       The final metrics, nested as in `metrics.json`; {} in a process that is not the first.
@@ -70,7 +73,7 @@ def train_and_evaluate(
     compilation_cache.enable_compilation_cache()
     devices.configure_platform(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
     with contextlib.ExitStack() as opened:
-        session = _Session(config, run_path(workdir), overrides or {}, opened)
+        session = _Session(config, run_path(workdir), overrides or {}, opened, table)
         inputs = session.prepare()
         if session.is_finished():
             return session.report_finished()
@@ -125,6 +128,7 @@ class _Session:
       folder: the run's folder.
       overrides: values that the user typed on the command line.
       held: closes, at the end, everything that the session opens.
+      table: rows in memory, or None.
     """
 
     def __init__(
@@ -133,11 +137,12 @@ class _Session:
         folder: Path,
         overrides: dict[str, Any],
         held: contextlib.ExitStack,
+        table: Table | None = None,
     ):
         self.config, self.folder, self.overrides = config, folder, overrides
         self.plain = json.loads(config.to_json())
         self.fields = dict(schema.flatten(self.plain))
-        self._held = held
+        self._held, self._table = held, table
         # jax.distributed itself handles a scheduler's SIGTERM, since all hosts must agree.
         distributed = jax.distributed.is_initialized()
         ignore = (signal.SIGTERM,) if distributed else ()
@@ -175,9 +180,11 @@ class _Session:
             mesh = devices.make_mesh(
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
             )
-            taxonomy = Taxonomy.load(config.data.taxonomy_path or None)
+            dataset = load_from_config(
+                config, own_taxonomy=self.folder / run_files.TAXONOMY, table=self._table
+            )
+            taxonomy = dataset.taxonomy
             check_vocabulary(mesh, num_tags=taxonomy.num_tags)
-            dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
             if self.is_primary:
                 run_dir.check_same_data(self.folder, taxonomy, dataset)
         shared = _what_all_must_share(self.plain, taxonomy, dataset)

@@ -4,21 +4,25 @@ A download may be a login page, a pointer to the file, or an archive of the file
 another separator than its name says, or begin with something else than its column names.
 """
 
+import csv
 import re
 from pathlib import Path
 
+from jaxvae.data.readers import containers
 from jaxvae.data.readers.regular_file import open_regular
 
 _START = 4096
 _UNPACK = "unpack it, and name what comes out"
+_PACKED = "give it a name that ends in .csv{suffix}, or in what else it holds"
 _AS_CSV = "save it as CSV, and name that"
 _BINARY: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x1f\x8b", "compressed by gzip", f"{_UNPACK} (gunzip -c FILE > NEW)"),
-    (b"BZh", "compressed by bzip2", _UNPACK),
-    (b"\xfd7zXZ\x00", "compressed by xz", _UNPACK),
-    (b"\x28\xb5\x2f\xfd", "compressed by zstd", _UNPACK),
+    (b"\x1f\x8b", "compressed by gzip", _PACKED.format(suffix=".gz")),
+    (b"BZh", "compressed by bzip2", _PACKED.format(suffix=".bz2")),
+    (b"\xfd7zXZ\x00", "compressed by xz", _PACKED.format(suffix=".xz")),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd", _PACKED.format(suffix=".zst")),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
     (b"PAR1", "a Parquet file", "give it a name that ends in .parquet"),
+    (b"ARROW1", "an Arrow file", "give it a name that ends in .arrow"),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook", _AS_CSV),
     (b"SQLite format 3\x00", "an SQLite database", _AS_CSV),
     (b"\x89HDF\r\n", "an HDF5 file", _AS_CSV),
@@ -28,6 +32,14 @@ _ANNEX = re.compile(rb"(\.\./)*(\.git|/)?/?annex/objects/")
 _PAGE = re.compile(
     rb"(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype html|<html|<head|<body)", re.DOTALL
 )
+_RIGHT_NAMES: dict[bytes, tuple[str, ...]] = {
+    b"\x1f\x8b": (".gz",),
+    b"BZh": (".bz2",),
+    b"\xfd7zXZ\x00": (".xz",),
+    b"\x28\xb5\x2f\xfd": (".zst",),
+    b"PAR1": (".parquet",),
+    b"ARROW1": (".feather", ".arrow", ".ipc"),
+}
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _NAMES = {",": ".csv", "\t": ".tsv"}
 
@@ -41,12 +53,14 @@ def recognise(path: Path) -> str:
     start = _start_of(path)
     for magic, kind, remedy in _BINARY:
         if start.startswith(magic):
-            right = magic == b"PAR1" and path.suffix.lower() == ".parquet"
+            right = path.suffix.lower() in _RIGHT_NAMES.get(magic, ())
             return "" if right else f"{kind}; {remedy}"
     if start.startswith(b"PK\x03\x04"):
+        if path.suffix.lower() in (".zip", ".xlsx"):
+            return ""
         if b"[Content_Types].xml" in start or b"xl/" in start:
-            return f"an Excel workbook; {_AS_CSV}"
-        return f"a zip archive; {_UNPACK}"
+            return "an Excel workbook; give it a name that ends in .xlsx, or save it as CSV"
+        return "a zip archive; give it a name that ends in .zip"
     if kind := _stand_in(start):
         return kind
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -80,6 +94,22 @@ def _stand_in(start: bytes) -> str:
     if _PAGE.match(start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()):
         return "an HTML page, perhaps one to log in or of an error; download the file itself"
     return ""
+
+
+def find_separator(first: str, usual: str) -> str:
+    """Returns the separator of a table: the usual one, unless its first line has another alone.
+
+    Args:
+        first: the table's first line.
+        usual: the separator that the file's name says.
+    """
+    line = first.strip("\r\n")
+    if line.startswith("#") or re.fullmatch(r"sep=.?", line):
+        return usual
+    splitting = [
+        mark for mark in _SEPARATORS if len(next(csv.reader([line], delimiter=mark), [])) > 1
+    ]
+    return splitting[0] if usual not in splitting and len(splitting) == 1 else usual
 
 
 def wrong_header(path: Path, header: list[str], column: str, separator: str) -> str:
@@ -118,8 +148,9 @@ def _by_name(mark: str, separator: str) -> str:
 def _comments(path: Path, column: str, separator: str) -> str:
     """Describes the comment lines at a file's start; the last may hold the column names."""
     last, number = "", 0
-    with path.open(encoding="utf-8-sig") as file:
-        for line in file:
+    with containers.open_plain(path) as file:
+        for content in file:
+            line = content.decode("utf-8-sig")
             if not line.startswith("#"):
                 break
             last, number = line, number + 1

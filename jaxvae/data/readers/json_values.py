@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxvae.data.readers.containers import open_plain
 from jaxvae.errors import InputError, json_fault
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -32,7 +33,8 @@ def json_values(path: Path) -> Iterator[tuple[int, Any]]:
     """Yields each value of a file with the line on which it begins, counted from 1.
 
     Args:
-        path: a UTF-8 file of JSON values, each ended by a line break or the file's end.
+        path: a UTF-8 file of JSON values, each ended by a line break or the file's end; perhaps
+            compressed.
 
     Raises:
         InputError: a value is not JSON, is nested too deeply, or has an object with a repeated
@@ -42,7 +44,7 @@ def json_values(path: Path) -> Iterator[tuple[int, Any]]:
     pending: list[str] = []
     first = min_lines = 1
     # In binary, since text iteration would split lines at characters that JSON strings may hold.
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         for number, content in enumerate(file, start=1):
             line = content.decode("utf-8-sig" if number == 1 else "utf-8")
             if not pending:

@@ -1,0 +1,191 @@
+"""Reads tables with a column of 0 and 1 for each tag, as MagnaTagATune and scikit-learn have."""
+
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxvae.data.encoding import BLOCK, TagBlock
+from jaxvae.data.layouts.options import Reading
+from jaxvae.data.readers import containers
+from jaxvae.data.readers.tables import Table, check_column
+from jaxvae.data.splits import SplitWords
+from jaxvae.errors import InputError
+
+PEEKED = 1000
+_VALUES: dict[Any, bool] = {
+    **{text: False for text in ("0", "0.0", "false", "False", "FALSE")},
+    **{text: True for text in ("1", "1.0", "true", "True", "TRUE")},
+    0: False,
+    1: True,
+}
+_MOSTLY = 0.5
+_CSV_BLOCK = 2**23
+
+
+def read_one_hot(table: Table, columns: Sequence[str], *, split_column: str) -> Reading:
+    """Reads a tag for each 1 in some columns.
+
+    Args:
+        table: the source.
+        columns: the tags' columns; their names are the tags.
+        split_column: the column with the split of each row; "" if there is none.
+
+    Raises:
+        InputError: a column is missing, or a value is neither 0 nor 1.
+    """
+    for column in [*columns, *filter(None, [split_column])]:
+        check_column(column, table.names, table.where)
+    others = [name for name in table.names if name not in {*columns, split_column}]
+    left_out = ""
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        left_out = f"; not read: {', '.join(name[:40] for name in others[:3])}{more}"
+    read_as = f"{len(columns)} columns of 0 and 1, a tag each{left_out}"
+    return Reading(_blocks(table, list(columns), split_column), read_as)
+
+
+def indicator_columns(table: Table, *, share: float = _MOSTLY) -> list[str]:
+    """Returns the columns of which more than a share of the first cells are 0 or 1.
+
+    Args:
+        table: the source.
+        share: 1.0 asks for all of them.
+    """
+    if table.indicators is not None:
+        return table.indicators
+    names = [name for name in table.names if table.names.count(name) == 1 and name]
+    counts = np.zeros(len(names), np.int64)
+    num_rows = 0
+    with contextlib.closing(table.rows(names)) as rows:  # type: ignore[type-var]
+        for item in rows:
+            if isinstance(item, tuple):
+                cells = [item[1]]
+            else:
+                part = item.slice(0, PEEKED - num_rows)
+                columns = [part.column(number).to_pylist() for number in range(len(names))]
+                cells = [list(row) for row in zip(*columns, strict=True)]
+            for row in cells:
+                counts += [_is_indicator(cell) for cell in row]
+            num_rows += len(cells)
+            if num_rows >= PEEKED:
+                break
+    least = share * num_rows
+    return [
+        name
+        for name, count in zip(names, counts.tolist(), strict=True)
+        if count and (count >= num_rows if share >= 1.0 else count > least)
+    ]
+
+
+def _is_indicator(cell: Any) -> bool:
+    return isinstance(cell, str | int | float) and cell in _VALUES
+
+
+def _blocks(table: Table, columns: list[str], split_column: str) -> Iterator[TagBlock]:
+    done = 0
+    if table.reader is not None and not split_column:
+        done, is_whole = yield from _fast_blocks(table, columns)
+        if is_whole:
+            return
+    yield from _slow_blocks(table, columns, split_column, skip=done)
+
+
+def _fast_blocks(table: Table, columns: list[str]) -> Generator[TagBlock, None, tuple[int, bool]]:
+    """Reads separated text by pyarrow, up to the first value that is not plainly 0 or 1.
+
+    Returns:
+        (the number of rows read, whether they are all).
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    assert table.reader is not None
+    path, separator = table.reader
+    read = csv.ReadOptions(block_size=_CSV_BLOCK)
+    parse = csv.ParseOptions(delimiter=separator, newlines_in_values=True)
+    convert = csv.ConvertOptions(
+        include_columns=columns,
+        column_types={column: pa.int8() for column in columns},
+        null_values=[],
+    )
+    num_rows = 0
+    with containers.open_plain(path) as file:
+        try:
+            for batch in csv.open_csv(file, read, parse, convert):
+                hot = np.stack([column.to_numpy() for column in batch.columns], axis=1)
+                if hot.min(initial=0) < 0 or hot.max(initial=0) > 1:
+                    return num_rows, False
+                yield _of_matrix(hot, columns)
+                num_rows += len(hot)
+        except pa.ArrowInvalid:
+            return num_rows, False  # the other reader says what is wrong, and where
+    return num_rows, True
+
+
+def _of_matrix(hot: np.ndarray, columns: list[str]) -> TagBlock:
+    row, word = np.nonzero(hot)
+    return TagBlock(len(hot), columns, word, row, [])
+
+
+def _slow_blocks(
+    table: Table, columns: list[str], split_column: str, *, skip: int
+) -> Iterator[TagBlock]:
+    splits = SplitWords(split_column, table.where) if split_column else None
+    wanted = [*columns, *filter(None, [split_column])]
+    num_rows = 0
+    pending: list[tuple[int | None, Sequence[Any]]] = []
+
+    def block() -> TagBlock:
+        hot = np.array(
+            [_hot_row(table.where, columns, *item, num_rows + n) for n, item in enumerate(pending)]
+        )
+        made = _of_matrix(hot, columns)
+        if splits is None:
+            return made
+        numbers = splits.numbers(
+            [cells[-1] for _, cells in pending],
+            first_row=num_rows,
+            lines=[line for line, _ in pending],
+        )
+        return TagBlock(len(hot), columns, made.word, made.row, [], split=numbers)
+
+    for item in _single_rows(table, wanted):
+        if skip:
+            skip -= 1
+            num_rows += 1
+            continue
+        pending.append(item)
+        if len(pending) == BLOCK:
+            yield block()
+            num_rows += len(pending)
+            pending = []
+    if pending:
+        yield block()
+
+
+def _single_rows(
+    table: Table, columns: Sequence[str]
+) -> Iterator[tuple[int | None, Sequence[Any]]]:
+    for item in table.rows(columns):
+        if isinstance(item, tuple):
+            yield item
+        else:
+            lists = [item.column(number).to_pylist() for number in range(item.num_columns)]
+            yield from ((None, cells) for cells in zip(*lists, strict=True))
+
+
+def _hot_row(
+    where: str, columns: list[str], line: int | None, cells: Sequence[Any], row: int
+) -> list[bool]:
+    try:
+        return [_VALUES[cell] for cell in cells[: len(columns)]]
+    except (KeyError, TypeError):
+        number = next(n for n, cell in enumerate(cells) if not _is_indicator(cell))
+        place = f"row {row} (counted from 0)" if line is None else f"line {line}"
+        raise InputError(
+            f"{where}, {place}: {str(cells[number])[:40]!r} in column {columns[number][:60]!r}, "
+            f"where 0 or 1 is expected; name the columns that are tags by "
+            f"--config.data.aspect_column=a,b,c"
+        ) from None

@@ -1,0 +1,152 @@
+"""Decides which layout a table has: as the config says, or where that is certain by itself."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+
+from jaxvae.data.layouts import columns, long_table, one_hot, trailing
+from jaxvae.data.layouts.options import DEFAULT_COLUMN, Reading, TableFields
+from jaxvae.data.readers.tables import Table, check_column
+from jaxvae.data.separators import unescape
+from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.errors import InputError
+
+TAG_COLUMNS = ("tags", "tag", "labels", "label", "tag_list", "taglist")
+"""Names of a column of tags that is found without being named."""
+_PEEKED = 1000
+_LEAST_INDICATORS, _ALMOST_ALL = 4, 0.8
+
+
+def read_table(table: Table, fields: TableFields, taxonomy: Taxonomy | None) -> Reading:
+    """Reads a table's tags.
+
+    Args:
+        table: the source.
+        fields: what the config says about its layout.
+        taxonomy: the known tags, or None.
+
+    Raises:
+        InputError: the layout is uncertain, or a column is missing.
+    """
+    layout = fields.layout
+    if layout == "auto":
+        layout = _recognise(table, fields)
+    if layout == "long":
+        return _read_long(table, fields)
+    if layout == "one_hot":
+        return _read_one_hot(table, fields)
+    if layout == "trailing":
+        column = _tag_column(table, fields) or table.names[-1]
+        return trailing.read_trailing(table, column, split_column=fields.split_column)
+    return columns.read_columns(
+        table,
+        _named_columns(table, fields),
+        separator=unescape(fields.separator),
+        split_column=fields.split_column,
+        taxonomy=taxonomy,
+    )
+
+
+def _recognise(table: Table, fields: TableFields) -> str:
+    if fields.group_by:
+        return "long"
+    column = _tag_column(table, fields)
+    if column and table.names[-1:] == [column] and _has_wide_rows(table):
+        return "trailing"
+    if column or fields.aspect_column != DEFAULT_COLUMN:
+        return "column"
+    if table.indicators is not None:
+        return "one_hot"
+    found = one_hot.indicator_columns(table, share=1.0) if len(table.names) > 1 else []
+    if len(found) >= max(_LEAST_INDICATORS, _ALMOST_ALL * len(table.names)):
+        return "one_hot"
+    return "column"  # whose column is missing
+
+
+def _tag_column(table: Table, fields: TableFields) -> str:
+    """Returns the one column of tags: the config's, or the only one that is called so; else ""."""
+    if fields.aspect_column in table.names:
+        return fields.aspect_column
+    if fields.aspect_column != DEFAULT_COLUMN:
+        return ""
+    called = [name for name in table.names if name.casefold() in TAG_COLUMNS]
+    return called[0] if len(called) == 1 else ""
+
+
+def _named_columns(table: Table, fields: TableFields) -> list[str]:
+    """Returns the columns of tags; several are between commas.
+
+    Raises:
+        InputError: one is missing, repeated, or named twice.
+    """
+    if column := _tag_column(table, fields):
+        return [column]
+    listed = [name.strip() for name in fields.aspect_column.split(",") if name.strip()]
+    if len(listed) < 2 or not any(name in table.names for name in listed):
+        try:
+            check_column(fields.aspect_column, table.names, table.where)
+        except InputError as error:
+            raise InputError(f"{error}{_other_layouts(table)}") from None
+        return [fields.aspect_column]
+    for name in listed:
+        check_column(name, table.names, table.where)
+        if listed.count(name) > 1:
+            raise InputError(f"--config.data.aspect_column: {name!r} is given twice")
+    return listed
+
+
+def _other_layouts(table: Table) -> str:
+    """Names the layouts that a table may have if no column holds all of a row's tags."""
+    if len(table.names) < 2:
+        return ""
+    return (
+        "; several are a,b,c; a column of 0 and 1 for each tag is --config.data.layout=one_hot, a "
+        "row for each tag --config.data.group_by=COLUMN"
+    )
+
+
+def _read_long(table: Table, fields: TableFields) -> Reading:
+    if not fields.group_by:
+        raise InputError(
+            f"{table.where}: --config.data.layout=long needs the column that says which rows "
+            f"belong together: --config.data.group_by=NAME, one of "
+            f"{', '.join(map(repr, table.names[:20]))}"
+        )
+    column = _tag_column(table, fields)
+    others = [name for name in table.names if name not in (fields.group_by, fields.split_column)]
+    if not column and fields.aspect_column == DEFAULT_COLUMN and len(others) == 1:
+        column = others[0]
+    return long_table.read_long(
+        table,
+        column or fields.aspect_column,
+        group_by=fields.group_by,
+        weight_column=fields.weight_column,
+        min_weight=fields.min_weight,
+        split_column=fields.split_column,
+    )
+
+
+def _read_one_hot(table: Table, fields: TableFields) -> Reading:
+    if fields.aspect_column == DEFAULT_COLUMN:
+        chosen = one_hot.indicator_columns(table)
+        chosen = [name for name in chosen if name != fields.split_column]
+    else:
+        chosen = [name.strip() for name in fields.aspect_column.split(",") if name.strip()]
+    if not chosen:
+        raise InputError(
+            f"{table.where}: no column of 0 and 1 among {', '.join(map(repr, table.names[:20]))}; "
+            f"leave out --config.data.layout=one_hot"
+        )
+    return one_hot.read_one_hot(table, chosen, split_column=fields.split_column)
+
+
+def _has_wide_rows(table: Table) -> bool:
+    """Tests whether some of the first rows of tab-separated text are longer than its first line.
+
+    With commas that is rather a text whose commas are not quoted.
+    """
+    if table.wide_rows is None or table.reader is None or table.reader[1] != "\t":
+        return False
+    rows: Iterator = table.wide_rows()
+    with contextlib.closing(rows):  # type: ignore[type-var]
+        return any(len(row) > len(table.names) for _, row in itertools.islice(rows, _PEEKED))

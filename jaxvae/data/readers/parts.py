@@ -1,0 +1,40 @@
+"""Finds the Parquet files of a folder, or those that a pattern names."""
+
+import glob
+from pathlib import Path
+
+from jaxvae.errors import InputError
+
+
+def find_parts(path: Path) -> list[Path]:
+    """Returns the Parquet files that a folder or a pattern stands for, in the order of their names.
+
+    Args:
+        path: a folder, of which hidden files and those below it count too except hidden ones; a
+            pattern with `*`, `?` or `[`, unless a file is called so; or a file, which has no parts.
+
+    Raises:
+        InputError: the pattern names no file, or one that is no Parquet file.
+    """
+    if path.is_file():
+        return []
+    if path.is_dir():
+        found = sorted(part for part in path.rglob("*.parquet") if part.is_file())
+        return [part for part in found if not _is_hidden(part.relative_to(path))]
+    if not glob.has_magic(str(path)):
+        return []
+    named = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+    files = [part for part in named if part.is_file()]
+    if not files:
+        raise InputError(f"no file is called {path}; a pattern names Parquet files")
+    for part in files:
+        if part.suffix.lower() != ".parquet":
+            raise InputError(
+                f"{path} names {part}, which is no .parquet file; only of those several are read"
+            )
+    return files
+
+
+def _is_hidden(relative: Path) -> bool:
+    """Tests for what Spark and Hive leave beside the parts, such as `_temporary/`."""
+    return any(name.startswith((".", "_")) for name in relative.parts)

@@ -1,0 +1,108 @@
+"""Finds what stands between the tags of a column of text, where that is certain.
+
+Known tags decide where there is a taxonomy: a separator explains the cells that hold it if it cuts
+at least half of them into known tags. Without a taxonomy, a separator explains them if the tags
+that it makes come again in other rows.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from jaxvae.data.tag_parser import MISSING
+from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.errors import InputError
+
+COMMA = ","
+CANDIDATES = {
+    "|": "bars",
+    ";": "semicolons",
+    "/": "slashes",
+    "\n": "line breaks",
+    "#": "a # before each",
+    "，": "full-width commas",
+    "、": "ideographic commas",
+    "،": "Arabic commas",
+}
+"""Separators other than the comma, and how a report calls them."""
+SAMPLE = 10_000
+_ENOUGH = 0.5
+
+
+def find_separator(cells: Iterable[object], taxonomy: Taxonomy | None, where: str) -> str:
+    """Returns what stands between the tags of a column: the comma, unless another one explains it.
+
+    Args:
+        cells: the column's first cells; those that are no text, or text in a list's notation, have
+            no say.
+        taxonomy: the known tags; None if they are not known.
+        where: the source, for messages.
+
+    Raises:
+        InputError: two separators would do.
+    """
+    texts = [text for cell in cells if isinstance(cell, str) and (text := _plain(cell))]
+    holders = {mark: [text for text in texts if mark in text] for mark in (COMMA, *CANDIDATES)}
+    would_do = [mark for mark in holders if _explains(mark, holders[mark], texts, taxonomy)]
+    if COMMA in would_do:  # tags between commas may hold other marks, such as "funk / soul"
+        would_do = [mark for mark in would_do if len(holders[mark]) > len(holders[COMMA])] or [
+            COMMA
+        ]
+        would_do = would_do if would_do == [COMMA] else [COMMA, *would_do]
+    if taxonomy is not None and len(would_do) > 1:
+        known = {mark: _count_known(mark, texts, taxonomy) for mark in would_do}
+        would_do = [mark for mark in would_do if known[mark] == max(known.values())]
+    if len(would_do) > 1:
+        example = next(text for text in texts if would_do[-1] in text)
+        listed = " or ".join(repr(shown(mark)) for mark in would_do)
+        raise InputError(
+            f"{where}: tags may be separated by {listed}, as in {example[:60]!r}; say which by "
+            f"--config.data.separator={shown(would_do[-1])!r}"
+        )
+    return would_do[0] if would_do else COMMA
+
+
+def shown(separator: str) -> str:
+    """Returns a separator as one types it in `data.separator`."""
+    return "\\n" if separator == "\n" else separator
+
+
+def unescape(text: str) -> str:
+    r"""Returns the separator that a value of `data.separator` stands for: `\n` and `\t` count."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _plain(cell: str) -> str:
+    text = cell.strip()
+    if text.casefold() in MISSING or text[0] in "[{\"'" or "\0" in text:
+        return ""
+    return text
+
+
+def _explains(mark: str, holders: list[str], texts: list[str], taxonomy: Taxonomy | None) -> bool:
+    """Tests whether a separator cuts the texts that hold it into known, or recurring, tags."""
+    if not holders or (mark == "#" and not all(text.startswith("#") for text in holders)):
+        return False
+    rows = [[normalize(part) for part in _parts(text, mark)] for text in holders]
+    num_parts = sum(map(len, rows))
+    if taxonomy is not None:
+        known = sum(map(taxonomy.knows, (tag for row in rows for tag in row)))
+        # A tag such as "funk / soul" is known as a whole, and its parts are not.
+        return known >= _ENOUGH * num_parts and known > sum(map(taxonomy.knows, holders))
+    alone = {normalize(text) for text in texts if mark not in text}
+    companies: dict[str, set[frozenset[str]]] = {}
+    num_rows = Counter(tag for row in rows for tag in set(row))
+    for row in rows:
+        for tag in row:
+            companies.setdefault(tag, set()).add(frozenset(row))
+    recurring = sum(num_rows[tag] > 1 or tag in alone for row in rows for tag in row)
+    # The parts of one tag such as "funk / soul" are always together.
+    apart = any(len(company) > 1 or tag in alone for tag, company in companies.items())
+    return apart and recurring >= _ENOUGH * num_parts
+
+
+def _count_known(mark: str, texts: list[str], taxonomy: Taxonomy) -> int:
+    return sum(taxonomy.knows(tag) for text in texts for tag in _parts(text, mark))
+
+
+def _parts(text: str, mark: str) -> list[str]:
+    return [part.strip() for part in text.split(mark) if part.strip()]
