@@ -32,7 +32,8 @@ _ITEM = re.compile(
     |(?P<bare>[^\s,'"‘“\[\](){}][^,"\[\](){}]*+))\s*+""",
     re.DOTALL | re.VERBOSE,
 )
-_NUMBER = re.compile(r"[-+]?[\d._]+(?:e[-+]?\d+)?", re.IGNORECASE)
+_PREFIXED = re.compile(r"[A-Za-z]{1,2}['\"]")
+_NUMBER = re.compile(r"[-+*/.\d_ej]*\d[-+*/.\d_ej]*", re.IGNORECASE)
 
 
 class TagParseError(ValueError):
@@ -49,8 +50,8 @@ def parse_list(text: str) -> list:
     Raises:
         TagParseError: the text is no such list, is cut short, or holds numbers or code.
     """
-    if text.startswith("[") and "{" in text:
-        return _parse_objects(text)
+    if text.startswith("[") and "{" in text and (objects := _parse_objects(text)) is not None:
+        return objects
     try:
         check_tokens(text)
         return parse_literal(text)
@@ -168,20 +169,20 @@ def _item(match: re.Match[str], text: str) -> str | None:
         return None
     if _NUMBER.fullmatch(bare):
         raise TagParseError(f"a number where a tag is expected: {excerpt(bare)}")
+    if not any(map(str.isalpha, bare)) or _PREFIXED.match(bare):
+        raise _NotItems  # an expression
     if text[0] == "{" and re.search(r":\s", bare):
         raise _NotItems  # a struct
     return bare
 
 
-def _parse_objects(text: str) -> list:
-    """Parses a JSON list with objects among its items; NaN stands for a missing one."""
+def _parse_objects(text: str) -> list | None:
+    """Parses a JSON list with objects among its items; returns None for any other text."""
     try:
         value = json.loads(text)
     except _ERRORS:
-        raise TagParseError(f"not a list of quoted tags: {excerpt(text)}") from None
-    if not isinstance(value, list):
-        raise TagParseError(f"expected a list of tags, found {type_name(value)}")
-    return value
+        return None
+    return value if any(isinstance(item, dict) for item in value) else None
 
 
 def _literal_eval(text: str) -> object:

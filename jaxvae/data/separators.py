@@ -44,10 +44,8 @@ def find_separator(cells: Iterable[object], taxonomy: Taxonomy | None, where: st
     holders = {mark: [text for text in texts if mark in text] for mark in (COMMA, *CANDIDATES)}
     would_do = [mark for mark in holders if _explains(mark, holders[mark], texts, taxonomy)]
     if COMMA in would_do:  # tags between commas may hold other marks, such as "funk / soul"
-        would_do = [mark for mark in would_do if len(holders[mark]) > len(holders[COMMA])] or [
-            COMMA
-        ]
-        would_do = would_do if would_do == [COMMA] else [COMMA, *would_do]
+        commoner = [mark for mark in would_do if len(holders[mark]) > len(holders[COMMA])]
+        would_do = [COMMA, *commoner]
     if taxonomy is not None and len(would_do) > 1:
         known = {mark: _count_known(mark, texts, taxonomy) for mark in would_do}
         would_do = [mark for mark in would_do if known[mark] == max(known.values())]

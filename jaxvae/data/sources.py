@@ -161,6 +161,10 @@ def _is_file(name: str) -> bool:
 def _open_file(name: str, fields: SourceFields) -> Table:
     if is_reference(name):
         return _open_function(name)
+    if not name:
+        raise InputError(
+            "dataset_name is empty; name a file, a folder of Parquet files or a hub id"
+        )
     if _URL.match(name):
         raise InputError(
             f"--config.data.dataset_name={name[:80]}: a URL is not read; download the file and "

@@ -20,7 +20,8 @@ __all__ = ["MAX_CELL", "TagParseError", "parse_cell", "parse_tags"]
 MAX_CELL = 65_536
 MISSING = frozenset(("", "nan", "none", "null", NO_TAG))
 
-_ROUND = re.compile(r"\([^()]*\)")
+# A remark in a tag, such as "rock (live)", rather than a call of a function.
+_ROUND = re.compile(r"(?<!\S)\([^()'\"]*\)(?=[\s,;|/]|\Z)")
 _BRACKET = re.compile(r"[\[\](){}]")
 # Characters that may occur in a tag but have a meaning in a list's notation.
 _SPECIAL = re.compile(r"[\[\](){}\"']")
@@ -129,9 +130,12 @@ def _parse_text(text: str, taxonomy: Taxonomy | None, separator: str) -> list:
     if text[0] != "[":
         return tags
     try:
-        return _parse_notation(text, taxonomy, separator)  # a list, before a tag that begins so
+        listed = _parse_notation(text, taxonomy, separator)
     except TagParseError:
         return tags
+    # A list comes before a tag that begins like one, unless its own tags are unknown.
+    known = all(isinstance(tag, str) and taxonomy.knows(tag) for tag in listed)
+    return listed if known else tags
 
 
 def _parse_notation(text: str, taxonomy: Taxonomy | None, separator: str) -> list:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxvae.data.readers.json_values import json_values
-from jaxvae.data.readers.tables import read_column
 from jaxvae.errors import InputError
+from tests.helpers.tables import read_column
 
 ROWS = [{"id": n, "tags": [["dark"], ["rock", "jazz"]][n % 2]} for n in range(60)]
 TAGS = [row["tags"] for row in ROWS]
@@ -62,21 +62,16 @@ def test_values_come_one_by_one_with_their_lines(tmp_path_factory, written):
 @pytest.mark.parametrize(
     ("value", "shape", "way"),
     [
-        (
-            {"data": ROWS[:3]},
-            "an object whose 'data' is a list of 3 objects;",
-            "under 'data' alone",
-        ),
-        ({"version": 1, "n": [], "rows": ROWS}, "whose 'rows' is a list of 60 objects;", "'rows'"),
+        ({"n": ROWS, "rows": ROWS}, "an object of 2 lists ('n', 'rows');", "each member"),
         ({"data": {"rows": ROWS}}, "an object whose 'data' is an object of 1 list ('rows');", ""),
-        ({"a": ["x"], "b": ["y"], "c": []}, "an object of 3 lists ('a', 'b', ...);", "each member"),
+        ({"a": ["x"], "b": [3], "c": []}, "an object of 3 lists ('a', 'b', ...);", "each member"),
         ({"a": {"tags": ["x"]}, "b": {}}, "an object of 2 objects ('a', 'b');", "each member"),
         (
             {"id": {"0": 7}, "tags": {"0": ["x"], "1": ["y"]}},
             "an object whose 'tags' is an object of 2 lists ('0', '1');",
             "orient='records'",
         ),
-        ({"tags": [["x"], ["y"]]}, "an object whose 'tags' is a list of 2 lists;", "records"),
+        ({"tags": [["x"], ["y"]], "n": [1]}, "whose 'tags' is a list of 2 lists;", "records"),
         ([["x"], ["y", "z"]], "item 0: a list of 1 text;", "make it an object"),
         (["x", "y"], "item 0: text;", "make it an object"),
         ("x", "line 1: text;", "make it an object"),

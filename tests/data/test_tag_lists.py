@@ -113,7 +113,9 @@ def test_a_known_tag_that_looks_like_another_thing_is_that_tag(tag):
     assert tag_parser.parse_tags("null") == []
 
 
-@pytest.mark.parametrize("cell", ["[live], jazz", "(live) folk", "['folk' 'world']", "folk (uk"])
+@pytest.mark.parametrize(
+    "cell", ["[live], jazz", "folk(live)", "['folk' 'world', 'jazz']", "folk (uk"]
+)
 def test_brackets_of_no_known_tag_stay_refused(cell):
     with pytest.raises(tag_parser.TagParseError):
         tag_parser.parse_tags(cell, TAXONOMY)

@@ -60,7 +60,7 @@ def _of_list(path: Path, column: str, items: list, kind: str) -> Table:
 
 def _of_object(path: Path, column: str, whole: dict[str, Any]) -> Table:
     """Opens a file that is one object, which is not itself a row."""
-    if _are_columns_by_row(whole):
+    if _are_columns_by_row(whole, column):
         columns = {name: list(cells.values()) for name, cells in whole.items()}
         return _of_columns(path, columns, "JSON, an object of columns")
     if _are_columns_of_lists(whole):
@@ -75,9 +75,11 @@ def _of_object(path: Path, column: str, whole: dict[str, Any]) -> Table:
     raise InputError(f"{path}: {_unread(whole, column)}")
 
 
-def _are_columns_by_row(whole: dict[str, Any]) -> bool:
+def _are_columns_by_row(whole: dict[str, Any], column: str) -> bool:
     """Tests for `{"tags": {"0": …, "1": …}, …}`, which pandas' `to_json` writes."""
-    first = next(iter(whole.values()))
+    first = next(iter(whole.values()), None)
+    if not isinstance(first, dict) or (len(first) < 2 and column not in whole):
+        return False
     return all(
         isinstance(cells, dict) and cells and list(cells) == list(first) for cells in whole.values()
     )
