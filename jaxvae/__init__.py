@@ -8,7 +8,7 @@ Importing this package is cheap: each module is imported when it is first used.
 import sys
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "load", "load_many", "train_and_evaluate"]
+__all__ = ["InputError", "TagVAE", "fit", "load", "load_many", "train_and_evaluate"]
 
 if sys.platform == "win32":  # locks, signals and flushed files are as POSIX has them
     _LINE = "jaxvae runs on Linux and macOS; on Windows, in WSL (Windows Subsystem for Linux)"
@@ -27,6 +27,14 @@ def __getattr__(name: str):
         from jaxvae.train.trainer import train_and_evaluate
 
         return train_and_evaluate
+    if name == "fit":
+        from jaxvae.estimators.fit import fit
+
+        return fit
+    if name == "TagVAE":
+        from jaxvae.estimators.tag_vae import TagVAE
+
+        return TagVAE
     if name == "InputError":
         from jaxvae.errors import InputError
 

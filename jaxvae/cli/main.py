@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from jaxvae import __version__
-from jaxvae.cli import evaluate, export, generate, search, sweeps, train
+from jaxvae.cli import evaluate, export, generate, search, sweeps, taxonomy, train
 from jaxvae.cli.quiet import quiet_libraries
 from jaxvae.config import parsing
 from jaxvae.config.paths import user_path
@@ -142,6 +142,7 @@ def _dispatch(arguments: list[str]) -> int:
     export.add_to(commands)
     search.add_to(commands)
     sweeps.add_to(commands)
+    taxonomy.add_to(commands)
 
     options, rest = parser.parse_known_args(arguments)
     if rest and not getattr(options, "takes_config", False):

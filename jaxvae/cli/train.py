@@ -1,6 +1,5 @@
 """The command that trains: `launch.py`, and `jaxvae train` of an installed package."""
 
-import datetime
 import os
 import shlex
 import shutil
@@ -90,7 +89,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     if not alone:
         launcher.follow_supervisor()
         signals.debounce(_FORWARDED_SECONDS)
-    workdir = user_path(values.workdir) if values.workdir else _new_workdir()
+    workdir = user_path(values.workdir) if values.workdir else run_files.new_workdir()
     folder = run_path(values.workdir or workdir)  # the typed text, since a Path spoils a URL
     if alone:  # before the slow import of JAX
         lock.check_not_held(folder)
@@ -134,14 +133,6 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("num_processes", -1, "processes of the job", flag_values=values)
     flags.DEFINE_integer("process_id", -1, "this one's number, from 0", flag_values=values)
     flags.DEFINE_bool("print_config", False, "print the config and exit", flag_values=values)
-
-
-def _new_workdir() -> Path:
-    """`outputs/vae_training/<date and time>`, with a suffix if it is taken."""
-    root = Path("outputs") / "vae_training"
-    name = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    suffixes = ("", *(f"-{number}" for number in range(2, 1000)))
-    return next(root / (name + s) for s in suffixes if not (root / (name + s)).exists())
 
 
 def _how_to_resume(command: Sequence[str], workdir: Path) -> str:

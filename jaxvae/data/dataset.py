@@ -6,7 +6,7 @@ Every dropped row is counted: rows read = kept + without a known tag + unreadabl
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -59,6 +59,7 @@ class Dataset:
         fingerprint: SHA-256 (hexadecimal) of the rows and the taxonomy's digest.
         source: a description of the rows' origin, for people.
         taxonomy: the V tags that the columns stand for.
+        vocabulary: the counts that the taxonomy was made of, if it was made of these rows.
         generator: the corpus that drew the rows, whose likelihood no model beats on average; None
             if the generator is unknown.
     """
@@ -70,11 +71,24 @@ class Dataset:
     fingerprint: str
     source: str
     taxonomy: Taxonomy
+    vocabulary: Vocabulary | None = None
     generator: Corpus | None = None
 
 
+class InMemory(NamedTuple):
+    """Rows in memory, in place of those that a config names.
+
+    Attributes:
+        table: the rows.
+        taxonomy: the meaning of their columns; None takes what the config names.
+    """
+
+    table: Table
+    taxonomy: Taxonomy | None = None
+
+
 def load_from_config(
-    config: ConfigDict, *, own_taxonomy: Path | None = None, table: Table | None = None
+    config: ConfigDict, *, own_taxonomy: Path | None = None, rows: InMemory | None = None
 ) -> Dataset:
     """Loads the data of a config.
 
@@ -82,14 +96,16 @@ def load_from_config(
         config: every field of `configs/base.py`.
         own_taxonomy: the taxonomy file of the run that is resumed; where the taxonomy is made of
             the data, the run's own counts, if there is one.
-        table: rows in memory, in place of `data.dataset_name`.
+        rows: rows in memory, or None.
 
     Raises:
         InputError: as in `load_dataset`.
     """
     data = config.data
     taxonomy: Taxonomy | FromData
-    if data.taxonomy_path == FROM_DATA:
+    if rows is not None and rows.taxonomy is not None:
+        taxonomy = rows.taxonomy
+    elif data.taxonomy_path == FROM_DATA:
         made = own_taxonomy if own_taxonomy is not None and own_taxonomy.is_file() else None
         taxonomy = FromData(data.min_tag_rows, Taxonomy.load(made) if made else None)
     else:
@@ -101,8 +117,8 @@ def load_from_config(
         *("split_seed", "max_unreadable_fraction"),
     )
     arguments: dict[str, Any] = {name: data[name] for name in names}
-    if table is not None:
-        arguments["dataset_name"] = table
+    if rows is not None:
+        arguments["dataset_name"] = rows.table
     return load_dataset(taxonomy=taxonomy, **arguments)
 
 
@@ -183,6 +199,7 @@ def load_dataset(
         "split_by": split_by,
         "seed": split_seed,
     }
+    vocabulary = None
     if isinstance(taxonomy, Taxonomy):
         known = _KnownTags(source, taxonomy, max_unreadable_fraction)
         rows, report = known.rows, known.report
@@ -191,7 +208,8 @@ def load_dataset(
     else:
         counted = _CountedTags(source, taxonomy, splitting, max_unreadable_fraction)
         rows, report, splits = counted.rows, counted.report, counted.splits
-        source_row, taxonomy = counted.source_row, counted.vocabulary.taxonomy
+        source_row, vocabulary = counted.source_row, counted.vocabulary
+        taxonomy = vocabulary.taxonomy
     groups = group_rows(rows)
     duplicates = count_duplicates(groups, splits)
     distinct = int(groups.max()) + 1
@@ -206,8 +224,17 @@ def load_dataset(
     report["source"] = source.where
     report["read_as"] = source.read_as
     report["fingerprint"] = fingerprint = fingerprint_rows(rows, taxonomy)
-    generator = known_generator(dataset_name, taxonomy)
-    return Dataset(rows, source_row, splits, report, fingerprint, source.where, taxonomy, generator)
+    return Dataset(
+        rows=rows,
+        source_row=source_row,
+        splits=splits,
+        report=report,
+        fingerprint=fingerprint,
+        source=source.where,
+        taxonomy=taxonomy,
+        vocabulary=vocabulary,
+        generator=known_generator(dataset_name, taxonomy),
+    )
 
 
 def known_generator(dataset_name: object, taxonomy: Taxonomy) -> Corpus | None:

@@ -147,7 +147,8 @@ def make_tag_lookup(taxonomy: Taxonomy) -> Callable[[str], int]:
     Args:
         taxonomy: the known tags.
     """
-    column_of = {tag: column for column, tag in enumerate(taxonomy.tags)}
+    column_of = {normalize(alias): column for alias, column in taxonomy.aliases}
+    column_of |= {tag: column for column, tag in enumerate(taxonomy.tags)}
     as_written = dict(column_of)
 
     def column(tag: str) -> int:

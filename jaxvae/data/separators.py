@@ -5,10 +5,11 @@ at least half of them into known tags. Without a taxonomy, a separator explains 
 that it makes come again in other rows.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable
 
-from jaxvae.data.tag_parser import MISSING
+from jaxvae.data.tag_parser import MISSING, TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
 
@@ -32,17 +33,20 @@ def find_separator(cells: Iterable[object], taxonomy: Taxonomy | None, where: st
     """Returns what stands between the tags of a column: the comma, unless another one explains it.
 
     Args:
-        cells: the column's first cells; those that are no text, or text in a list's notation, have
-            no say.
+        cells: the column's first cells.
         taxonomy: the known tags; None if they are not known.
         where: the source, for messages.
 
     Raises:
         InputError: two separators would do.
     """
-    texts = [text for cell in cells if isinstance(cell, str) and (text := _plain(cell))]
+    texts, listed_tags = _sorted_out(cells)
     holders = {mark: [text for text in texts if mark in text] for mark in (COMMA, *CANDIDATES)}
-    would_do = [mark for mark in holders if _explains(mark, holders[mark], texts, taxonomy)]
+    would_do = []
+    for mark, holding in holders.items():
+        alone = {normalize(text) for text in texts if mark not in text} | listed_tags
+        if _explains(mark, holding, alone, taxonomy):
+            would_do.append(mark)
     if COMMA in would_do:  # tags between commas may hold other marks, such as "funk / soul"
         commoner = [mark for mark in would_do if len(holders[mark]) > len(holders[COMMA])]
         would_do = [COMMA, *commoner]
@@ -69,14 +73,22 @@ def unescape(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def _plain(cell: str) -> str:
-    text = cell.strip()
-    if text.casefold() in MISSING or text[0] in "[{\"'" or "\0" in text:
-        return ""
-    return text
+def _sorted_out(cells: Iterable[object]) -> tuple[list[str], set[str]]:
+    """Returns the texts in no list's notation, and the normalised tags of the other cells."""
+    texts: list[str] = []
+    listed: set[str] = set()
+    for cell in cells:
+        text = cell.strip() if isinstance(cell, str) else ""
+        if isinstance(cell, str) and text[:1] not in ("[", "{", '"', "'"):
+            if text.casefold() not in MISSING and "\0" not in text:
+                texts.append(text)
+            continue
+        with contextlib.suppress(TagParseError):
+            listed |= {normalize(tag) for tag in parse_tags(cell)}
+    return texts, listed
 
 
-def _explains(mark: str, holders: list[str], texts: list[str], taxonomy: Taxonomy | None) -> bool:
+def _explains(mark: str, holders: list[str], alone: set[str], taxonomy: Taxonomy | None) -> bool:
     """Tests whether a separator cuts the texts that hold it into known, or recurring, tags."""
     if not holders or (mark == "#" and not all(text.startswith("#") for text in holders)):
         return False
@@ -86,7 +98,6 @@ def _explains(mark: str, holders: list[str], texts: list[str], taxonomy: Taxonom
         known = sum(map(taxonomy.knows, (tag for row in rows for tag in row)))
         # A tag such as "funk / soul" is known as a whole, and its parts are not.
         return known >= _ENOUGH * num_parts and known > sum(map(taxonomy.knows, holders))
-    alone = {normalize(text) for text in texts if mark not in text}
     companies: dict[str, set[frozenset[str]]] = {}
     num_rows = Counter(tag for row in rows for tag in set(row))
     for row in rows:

@@ -1,12 +1,14 @@
 """The vocabulary: ordered tags in named concepts, and the mapping from tags to column numbers.
 
-A taxonomy file is JSON, ``{concept: [tag, ...]}``. The order of the file is the order of the
-columns, so two files with the same tags in another order are different vocabularies: their digests
-differ, and a model trained with one must not be read with the other.
+A taxonomy file is JSON, ``{concept: [tag, ...]}``, or with other names of its tags
+``{"concepts": {concept: [tag, ...]}, "aliases": {other name: tag}}``. The order of the file is the
+order of the columns, so two files with the same tags in another order are different vocabularies:
+their digests differ, and a model trained with one must not be read with the other.
 
 Tags are compared in the form that `normalize` returns, and displayed as the file spells them.
 """
 
+import dataclasses
 import difflib
 import functools
 import hashlib
@@ -28,6 +30,7 @@ SHIPPED = Path(__file__).with_name("taxonomy.json")
 MAX_FILE_BYTES = 64 * 2**20
 # A wrong file can hold a "tag" of megabytes, too long for a message and for difflib.
 MAX_QUOTED = 80
+_CONCEPTS, _ALIASES = "concepts", "aliases"
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 
@@ -65,6 +68,7 @@ class Taxonomy:
             space are dropped.
         source: the taxonomy's origin, for messages and run records.
         merged: tags, as written, that repeat an earlier tag of their concept and were left out.
+        aliases: pairs of another name, as written, and the column of its tag.
     """
 
     tags: tuple[str, ...]
@@ -72,13 +76,14 @@ class Taxonomy:
     spellings: tuple[str, ...] = field(compare=False)
     source: str = field(default="memory", compare=False)
     merged: tuple[str, ...] = field(default=(), compare=False)
+    aliases: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> "Taxonomy":
         """Reads a taxonomy file, or for None the one that is shipped with the package.
 
         Args:
-            path: a UTF-8 JSON file, ``{concept: [tag, ...]}``, of at most 64 MiB.
+            path: a UTF-8 JSON file of at most 64 MiB, in one of the two forms.
 
         Raises:
             InputError: the file cannot be read, or is not a valid taxonomy; the message is one line
@@ -90,10 +95,11 @@ class Taxonomy:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Iterable[str]], *, source: str) -> "Taxonomy":
-        """Validates ``{concept: [tag, ...]}`` and numbers its tags in order.
+        """Validates a taxonomy in one of its two forms, and numbers its tags in order.
 
         Args:
-            mapping: concepts in order, each a list or tuple of at least one tag.
+            mapping: concepts in order, each a list or tuple of at least one tag; or an object of
+                "concepts" and "aliases".
             source: the mapping's origin, for messages.
 
         Raises:
@@ -102,6 +108,8 @@ class Taxonomy:
         if not isinstance(mapping, Mapping):
             kind = type_name(mapping)
             raise InputError(f"{source}: expected an object {{concept: [tags]}}, found {kind}")
+        if isinstance(mapping.get(_CONCEPTS), Mapping):
+            return cls._from_sections(mapping, source)
         if not mapping:
             raise InputError(f"{source}: the taxonomy is empty; it needs at least one concept")
         owner: dict[str, str] = {}
@@ -137,6 +145,43 @@ class Taxonomy:
             merged=tuple(merged),
         )
 
+    @classmethod
+    def _from_sections(cls, mapping: Mapping[str, Any], source: str) -> "Taxonomy":
+        unknown = [key for key in mapping if key not in (_CONCEPTS, _ALIASES)]
+        if unknown:
+            raise InputError(
+                f"{source}: unknown section {_quote(str(unknown[0]))} beside 'concepts'; known is "
+                f"'aliases'"
+            )
+        taxonomy = cls.from_mapping(mapping[_CONCEPTS], source=source)
+        listed = mapping.get(_ALIASES, {})
+        if not isinstance(listed, Mapping):
+            raise InputError(
+                f"{source}: 'aliases' must be an object {{other name: tag}}, found "
+                f"{type_name(listed)}"
+            )
+        owner: dict[str, int] = {}
+        for alias, tag in listed.items():
+            where = f"{source}: alias {_quote(str(alias))}"
+            name = _checked_tag(alias, where)
+            column = taxonomy._find(tag)
+            if column is None:
+                near = suggest(taxonomy.nearest(tag))
+                raise InputError(f"{where} stands for {_quote(tag)}, which is no tag{near}")
+            if name in taxonomy._column_of:
+                raise InputError(f"{where} is itself a tag; leave out one of the two")
+            if owner.setdefault(name, column) != column:
+                raise InputError(f"{where} stands for two tags, in two spellings")
+        pairs = tuple((alias, taxonomy._column_of[normalize(tag)]) for alias, tag in listed.items())
+        return dataclasses.replace(taxonomy, aliases=pairs)
+
+    def to_file(self) -> dict[str, Any]:
+        """Returns the contents of a taxonomy file: `to_mapping`, or two sections with aliases."""
+        if not self.aliases:
+            return self.to_mapping()
+        aliases = {alias: self.spellings[column] for alias, column in self.aliases}
+        return {_CONCEPTS: self.to_mapping(), _ALIASES: aliases}
+
     def to_mapping(self) -> dict[str, list[str]]:
         """Returns ``{concept: [tag, ...]}`` in the taxonomy's spellings.
 
@@ -160,13 +205,16 @@ class Taxonomy:
 
     @functools.cached_property
     def _column_of(self) -> dict[str, int]:
+        others = {name: v for alias, v in self.aliases for name in (alias, normalize(alias))}
         vocabularies = (self.spellings, self.tags)
-        return {tag: column for vocabulary in vocabularies for column, tag in enumerate(vocabulary)}
+        own = {tag: column for vocabulary in vocabularies for column, tag in enumerate(vocabulary)}
+        return others | own
 
     def most(self, separator: str) -> int:
         """Returns the greatest number of a separator, such as a comma, in one tag."""
         if separator not in self._most:
-            counts = (tag.count(normalize(separator) or separator) for tag in self.tags)
+            names = (*self.tags, *(normalize(alias) for alias, _ in self.aliases))
+            counts = (name.count(normalize(separator) or separator) for name in names)
             self._most[separator] = max(counts, default=0)
         return self._most[separator]
 

@@ -38,11 +38,13 @@ class Vocabulary:
         taxonomy: the tags that are kept, by concept; in a concept the commonest first.
         column_of: [T] int64, the column of each tag of the data, -1 if it is left out.
         left_out: (tag, training rows) of the tags left out, the commonest first.
+        kept: likewise of the tags of the taxonomy.
     """
 
     taxonomy: Taxonomy
     column_of: np.ndarray
     left_out: list[tuple[str, int]]
+    kept: list[tuple[str, int]]
 
 
 def make_vocabulary(
@@ -86,10 +88,14 @@ def make_vocabulary(
     column_of = np.fromiter(
         (taxonomy.column(tag) if taxonomy.knows(tag) else -1 for tag in tags), np.int64, len(tags)
     )
-    left_out = [
-        (spellings[number], int(num_rows[number])) for number in order if column_of[number] < 0
-    ]
-    return Vocabulary(taxonomy, column_of, left_out)
+    counts = [(spellings[number], int(num_rows[number])) for number in order]
+    is_kept = [column_of[number] >= 0 for number in order]
+    return Vocabulary(
+        taxonomy,
+        column_of,
+        left_out=[count for count, kept in zip(counts, is_kept, strict=True) if not kept],
+        kept=[count for count, kept in zip(counts, is_kept, strict=True) if kept],
+    )
 
 
 def _by_concept(
@@ -99,11 +105,13 @@ def _by_concept(
         names = _prefixes([spellings[number] for number in kept])
     else:
         names = [concepts[number] for number in kept]
-    # Concepts are compared like tags, and shown as the first tag has them.
+    # Concepts are compared like tags, in the order in which the data have them.
     shown: dict[str, str] = {}
-    mapping: dict[str, list[str]] = {}
+    for _, name in sorted(zip(kept, names, strict=True)):
+        shown.setdefault(normalize(name), name)
+    mapping: dict[str, list[str]] = {name: [] for name in shown.values()}
     for number, name in zip(kept, names, strict=True):
-        mapping.setdefault(shown.setdefault(normalize(name), name), []).append(spellings[number])
+        mapping[shown[normalize(name)]].append(spellings[number])
     return Taxonomy.from_mapping(mapping, source=f"the tags of {source}")
 
 

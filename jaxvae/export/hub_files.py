@@ -51,7 +51,7 @@ def write_model_files(
     write_safetensors(
         folder / WEIGHTS, model_files.to_state_dict(network.params, network.batch_stats)
     )
-    write_json(folder / TAXONOMY, taxonomy.to_mapping())
+    write_json(folder / TAXONOMY, taxonomy.to_file())
     content = {
         "library_name": "jaxvae",
         "format": _FORMAT,
@@ -203,7 +203,8 @@ def read_taxonomy(folder: Path, content: dict[str, Any], name: str) -> Taxonomy:
     taxonomy = Taxonomy.load(folder / TAXONOMY)
     if taxonomy.digest != content.get("taxonomy_digest"):
         raise InputError(f"{name}: {TAXONOMY} is not the one the model was trained with")
-    for text in (*taxonomy.spellings, *(concept for concept, _ in taxonomy.concepts)):
+    names = (name for pairs in (taxonomy.concepts, taxonomy.aliases) for name, _ in pairs)
+    for text in (*taxonomy.spellings, *names):
         if not _is_plain(text):
             raise InputError(f"{name}: {TAXONOMY}: {text[:80]!r} holds control characters")
     return taxonomy

@@ -64,6 +64,8 @@ def write_sidecar(path: Path, *, taxonomy: Taxonomy, config: dict) -> None:
         "taxonomy_digest": taxonomy.digest,
         "config": config,
     }
+    if taxonomy.aliases:
+        meaning["aliases"] = taxonomy.to_file()["aliases"]
     write_json(path, meaning)
 
 
@@ -105,7 +107,8 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
     if taxonomy_path is not None:
         taxonomy = Taxonomy.load(taxonomy_path)
     elif "taxonomy" in beside:
-        taxonomy = Taxonomy.from_mapping(beside["taxonomy"], source=str(sidecar))
+        sections = {"concepts": beside["taxonomy"], "aliases": beside.get("aliases", {})}
+        taxonomy = Taxonomy.from_mapping(sections, source=str(sidecar))
     else:
         raise InputError(
             f"{path}: which tags are its columns? There is no {sidecar.name} beside it; make it a "

@@ -139,7 +139,7 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
         raise InputError(f"--output {output}: can't be made: {error.strerror}") from error
     facts = {"checkpoint": "imported", "taxonomy_digest": taxonomy.digest}
     try:
-        write_json(folder / run_files.TAXONOMY, taxonomy.to_mapping())
+        write_json(folder / run_files.TAXONOMY, taxonomy.to_file())
         write_json(folder / run_files.ENVIRONMENT, environment(", ".join(map(str, jax.devices()))))
         write_json(folder / run_files.SUMMARY, {"config": config, "imported_from": path.name})
         save_params(folder / run_files.FINAL, params, batch_stats, facts)

@@ -294,7 +294,7 @@ def write_start(
     (folder / manifest.NAME).unlink(missing_ok=True)  # a finished run that is extended
     atomic_files.write_json(folder / run_files.OVERRIDES, overrides)
     atomic_files.write_json(folder / run_files.ENVIRONMENT, environment.environment(devices))
-    atomic_files.write_json(folder / run_files.TAXONOMY, taxonomy.to_mapping())
+    atomic_files.write_json(folder / run_files.TAXONOMY, taxonomy.to_file())
     atomic_files.write_json(folder / run_files.DATA_REPORT, dataset.report)
     write_rows(folder, dataset)
     for extension in extensions:

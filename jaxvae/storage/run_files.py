@@ -1,5 +1,8 @@
 """Names of the files and folders of a run."""
 
+import datetime
+from pathlib import Path
+
 CONFIG = "config.json"
 OVERRIDES = "overrides.json"
 ENVIRONMENT = "environment.json"
@@ -27,3 +30,11 @@ SEALED = (
     *(SAMPLES, MODEL, SAFETENSORS, MODEL_MEANING),
 )
 """Files that a run writes itself and its manifest lists; commands add others later."""
+
+
+def new_workdir() -> Path:
+    """Returns `outputs/vae_training/<date and time>`, with a suffix if it is taken."""
+    root = Path("outputs") / "vae_training"
+    name = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    suffixes = ("", *(f"-{number}" for number in range(2, 1000)))
+    return next(root / (name + s) for s in suffixes if not (root / (name + s)).exists())

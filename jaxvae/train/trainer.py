@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 from jaxvae.config import schema, validation
 from jaxvae.config.extensions import Extension
 from jaxvae.config.paths import run_path, user_path
-from jaxvae.data.dataset import Dataset, load_from_config
-from jaxvae.data.readers.tables import Table
+from jaxvae.data.dataset import Dataset, InMemory, load_from_config
 from jaxvae.data.summary import format_report
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.inference.verify import verify
@@ -42,7 +41,8 @@ def train_and_evaluate(
     overrides: dict[str, Any] | None = None,
     hooks: Sequence[Hook] = (),
     models_dir: str | Path = "models",
-    table: Table | None = None,
+    rows: InMemory | None = None,
+    silent: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Trains, evaluates, samples and exports a model; an unfinished run in `workdir` resumes.
 
@@ -55,7 +55,8 @@ def train_and_evaluate(
       hooks: each is called once an epoch with (epoch, that epoch's metrics, state). The state's
         arrays are only valid during the call: the next epoch reuses their memory.
       models_dir: where the copies named after `config.model_name` go.
-      table: rows in memory, in place of those that `config.data.dataset_name` names.
+      rows: rows in memory, in place of those that `config.data.dataset_name` names.
+      silent: print nothing.
 
     Returns:
       The final metrics, nested as in `metrics.json`; {} in a process that is not the first.
@@ -73,7 +74,9 @@ def train_and_evaluate(
     compilation_cache.enable_compilation_cache()
     devices.configure_platform(accelerator=trainer.accelerator, deterministic=trainer.deterministic)
     with contextlib.ExitStack() as opened:
-        session = _Session(config, run_path(workdir), overrides or {}, opened, table)
+        session = _Session(
+            config, run_path(workdir), overrides or {}, opened, rows=rows, silent=silent
+        )
         inputs = session.prepare()
         if session.is_finished():
             return session.report_finished()
@@ -128,7 +131,8 @@ class _Session:
       folder: the run's folder.
       overrides: values that the user typed on the command line.
       held: closes, at the end, everything that the session opens.
-      table: rows in memory, or None.
+      rows: rows in memory, or None.
+      silent: print nothing.
     """
 
     def __init__(
@@ -137,12 +141,14 @@ class _Session:
         folder: Path,
         overrides: dict[str, Any],
         held: contextlib.ExitStack,
-        table: Table | None = None,
+        *,
+        rows: InMemory | None,
+        silent: bool,
     ):
         self.config, self.folder, self.overrides = config, folder, overrides
         self.plain = json.loads(config.to_json())
         self.fields = dict(schema.flatten(self.plain))
-        self._held, self._table = held, table
+        self._held, self._rows = held, rows
         # jax.distributed itself handles a scheduler's SIGTERM, since all hosts must agree.
         distributed = jax.distributed.is_initialized()
         ignore = (signal.SIGTERM,) if distributed else ()
@@ -156,7 +162,7 @@ class _Session:
         self._callbacks: list[Extension] = []
         self._objective: Extension | None = None
         self.terminal = display.Terminal(
-            progress_bar=config.trainer.enable_progress_bar, silent=not self.is_primary
+            progress_bar=config.trainer.enable_progress_bar, silent=silent or not self.is_primary
         )
 
     def prepare(self) -> _Inputs:
@@ -181,7 +187,7 @@ class _Session:
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
             )
             dataset = load_from_config(
-                config, own_taxonomy=self.folder / run_files.TAXONOMY, table=self._table
+                config, own_taxonomy=self.folder / run_files.TAXONOMY, rows=self._rows
             )
             taxonomy = dataset.taxonomy
             check_vocabulary(mesh, num_tags=taxonomy.num_tags)

@@ -1,0 +1,1 @@
+"""Training on rows in memory: `jaxvae.fit`, and `jaxvae.TagVAE` for scikit-learn's pipelines."""
