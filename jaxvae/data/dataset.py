@@ -397,7 +397,7 @@ def _describe_vocabulary(
 def _counts(collected: CollectedRows, *, num_kept: int) -> dict[str, Any]:
     """Returns the report's part about the rows read; its hints may be added to."""
     hints = []
-    if num_kept > 1 and int(collected.lengths.max()) == 1:
+    if num_kept > 1 and collected.most_tags == 1:
         hints.append(
             "every row has one tag: if the file has a row for each tag of an item, say which "
             "column names the item, --config.data.group_by=COLUMN"

@@ -32,7 +32,7 @@ _ITEM = re.compile(
     |(?P<bare>[^\s,'"‘“\[\](){}][^,"\[\](){}]*+))\s*+""",
     re.DOTALL | re.VERBOSE,
 )
-_PREFIXED = re.compile(r"[A-Za-z]{1,2}['\"]")
+_PREFIXED = re.compile(r"[bfru]{1,2}(['\"]).*\1\s*", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"[-+*/.\d_ej]*\d[-+*/.\d_ej]*", re.IGNORECASE)
 
 
@@ -169,7 +169,7 @@ def _item(match: re.Match[str], text: str) -> str | None:
         return None
     if _NUMBER.fullmatch(bare):
         raise TagParseError(f"a number where a tag is expected: {excerpt(bare)}")
-    if not any(map(str.isalpha, bare)) or _PREFIXED.match(bare):
+    if not any(map(str.isalpha, bare)) or _PREFIXED.fullmatch(bare):
         raise _NotItems  # an expression
     if text[0] == "{" and re.search(r":\s", bare):
         raise _NotItems  # a struct

@@ -29,6 +29,7 @@ class CollectedRows:
         unreadable: the first of the unreadable rows.
         unknown: counts of the spellings without a number.
         num_known: tags that have a number, repeats counted.
+        most_tags: tags of the row with the most, known or not.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class CollectedRows:
         self.unknown: Counter[str] = Counter()
         self.unreadable: list[dict] = []
         self.num_read = self.num_unreadable = self.num_gaps = self.num_known = 0
+        self.most_tags = 0
         for block in blocks:
             columns, lengths, unknown = encoding.encode_block(block, column_of, num_tags or _MANY)
             self.unknown.update(unknown)
@@ -63,6 +65,7 @@ class CollectedRows:
             self.num_unreadable += len(block.unreadable)
             self.num_gaps += block.num_gaps
             self.num_known += len(block.word) - unknown.total()
+            self.most_tags = max(self.most_tags, int(np.bincount(block.row).max(initial=0)))
         self.columns, self.lengths = flat.array(), counts.array()
         self.source_row = positions.array()
         self.split = split.array() if len(split.array()) else None

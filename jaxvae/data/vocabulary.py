@@ -121,6 +121,8 @@ def _prefixes(spellings: list[str]) -> list[str]:
         names = [
             before.strip() if before.strip() and after.strip() else "" for before, _, after in found
         ]
-        if sum(map(bool, names)) >= _ALMOST_ALL * len(names) and 2 * len(set(names)) <= len(names):
+        distinct = {normalize(name) for name in names}
+        almost_all = sum(map(bool, names)) >= _ALMOST_ALL * len(names)
+        if almost_all and 2 * len(distinct) <= len(names):
             return [name or ALL for name in names]
     return [ALL] * len(spellings)

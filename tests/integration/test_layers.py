@@ -44,12 +44,14 @@ def test_slow_libraries_are_imported_where_they_are_used(path):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add(str(node.module).partition(".")[0])
-    assert not names & LAZY
+    # The estimator's base class is scikit-learn's, and nothing else imports its module.
+    allowed = {"sklearn"} if path == "jaxvae/estimators/tag_vae.py" else set()
+    assert not names & LAZY - allowed
 
 
 def test_a_package_says_what_lives_in_it_and_imports_nothing():
     packages = sorted(path for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE)
-    assert len(packages) == 15
+    assert len(packages) == 17
     for path in packages:
         body = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(body[0], ast.Expr), path

@@ -31,6 +31,7 @@ def read_table(table: Table, fields: TableFields, taxonomy: Taxonomy | None) -> 
     layout = fields.layout
     if layout == "auto":
         layout = _recognise(table, fields)
+    _refuse_unused(fields, layout)
     if layout == "long":
         return _read_long(table, fields)
     if layout == "one_hot":
@@ -61,6 +62,29 @@ def _recognise(table: Table, fields: TableFields) -> str:
     if len(found) >= max(_LEAST_INDICATORS, _ALMOST_ALL * len(table.names)):
         return "one_hot"
     return "column"  # whose column is missing
+
+
+def _refuse_unused(fields: TableFields, layout: str) -> None:
+    """Refuses what is given and would do nothing."""
+    of_long = ("group_by", "weight_column", "min_weight")
+    unused = {
+        "long": ("separator",),
+        "column": of_long,
+        "trailing": ("separator", *of_long),
+        "one_hot": ("separator", *of_long),
+    }[layout]
+    for name in unused:
+        if value := getattr(fields, name):
+            raise InputError(
+                f"--config.data.{name}={value}: does nothing where the layout is "
+                f"{layout!r}; leave it out, or set --config.data.layout"
+                + "=long and --config.data.group_by" * (name in of_long[1:])
+            )
+    if fields.weight_column and not fields.min_weight:
+        raise InputError(
+            f"--config.data.weight_column={fields.weight_column}: does nothing without "
+            f"--config.data.min_weight"
+        )
 
 
 def _tag_column(table: Table, fields: TableFields) -> str:

@@ -1,0 +1,67 @@
+"""Which separator a column has: certain, or asked."""
+
+import pytest
+
+from jaxvae.data.separators import find_separator
+from jaxvae.data.tag_parser import parse_tags
+from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.errors import InputError
+
+TAXONOMY = Taxonomy.from_mapping(
+    {"all": ["rock", "jazz", "upright bass", "Funk / Soul", "Folk, World"]}, source="test"
+)
+JOINED = {
+    "|": ["rock|jazz", "jazz|upright bass", "rock"],
+    ";": ["rock; jazz", "jazz ;upright bass", "rock"],
+    "/": ["rock / jazz", "jazz/upright bass", "rock"],
+    "\n": ["rock\njazz", "jazz\nupright bass", "rock"],
+    "#": ["#rock #jazz", "#jazz #upright bass", "#rock"],
+    "，": ["rock，jazz", "jazz，upright bass", "rock"],
+    "、": ["rock、jazz", "jazz、upright bass", "rock"],
+    "،": ["rock، jazz", "jazz، upright bass", "rock"],
+    ",": ["rock, jazz", "jazz,upright bass", "rock"],
+}
+
+
+@pytest.mark.parametrize("taxonomy", [TAXONOMY, None])
+@pytest.mark.parametrize("mark", JOINED)
+def test_the_separator_that_explains_the_cells_is_found_and_cuts_them(mark, taxonomy):
+    assert find_separator(JOINED[mark], taxonomy, "clips.csv") == mark
+    cells = [[tag.strip() for tag in parse_tags(cell, taxonomy, mark)] for cell in JOINED[mark]]
+    assert cells == [["rock", "jazz"], ["jazz", "upright bass"], ["rock"]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "taxonomy", "found"),
+    [
+        (["Funk / Soul", "rock", "Funk / Soul, jazz"], TAXONOMY, ","),
+        (["Funk / Soul", "rock", "Funk / Soul"], None, ","),  # the two are always together
+        (["Funk / Soul, jazz", "rock, jazz", "Soul, rock"], None, ","),
+        (["rock", "jazz"], None, ","),
+        ([["rock"], ["jazz|rock"]], None, ","),
+        (["['rock', 'jazz']", "rock|jazz", "rock|jazz"], None, "|"),  # known from a list
+        (["a|b", "c|d"], None, ","),  # nothing comes again
+        ([], None, ","),
+        ([None, 3, "nan", ""], TAXONOMY, ","),
+        (["x|y", "z|w"], TAXONOMY, ","),  # no known tag either way
+        (["see C#", "rock #jazz"], TAXONOMY, ","),
+        (["rock|Folk, World", "jazz|rock"], TAXONOMY, "|"),
+    ],
+)
+def test_other_marks_are_part_of_a_tag(cells, taxonomy, found):
+    assert find_separator(cells, taxonomy, "clips.csv") == found
+
+
+@pytest.mark.parametrize(
+    ("cells", "taxonomy"),
+    [
+        (["rock|jazz;dub", "rock|jazz;dub", "jazz;dub", "rock|jazz", "dub"], None),
+        (["rock|jazz", "jazz|rock", "rock;jazz", "jazz;rock"], TAXONOMY),
+    ],
+)
+def test_two_that_would_do_are_asked_for(cells, taxonomy):
+    with pytest.raises(InputError) as caught:
+        find_separator(cells, taxonomy, "clips.csv, column tags")
+    message = str(caught.value)
+    assert message.startswith("clips.csv, column tags: tags may be separated by '|' or ';'")
+    assert "--config.data.separator=" in message
