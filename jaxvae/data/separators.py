@@ -40,7 +40,11 @@ def find_separator(cells: Iterable[object], taxonomy: Taxonomy | None, where: st
     Raises:
         InputError: two separators would do.
     """
-    texts, listed_tags = _sorted_out(cells)
+    cells = list(cells)
+    texts = [text for cell in cells if isinstance(cell, str) and (text := _plain(cell))]
+    if not texts:
+        return COMMA
+    listed_tags = set() if taxonomy is not None else _listed_tags(cells)
     holders = {mark: [text for text in texts if mark in text] for mark in (COMMA, *CANDIDATES)}
     would_do = []
     for mark, holding in holders.items():
@@ -73,19 +77,21 @@ def unescape(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def _sorted_out(cells: Iterable[object]) -> tuple[list[str], set[str]]:
-    """Returns the texts in no list's notation, and the normalised tags of the other cells."""
-    texts: list[str] = []
+def _plain(cell: str) -> str:
+    """Returns a cell's text, "" if it is in a list's notation or holds no tag."""
+    text = cell.strip()
+    is_list = text[:1] in ("[", "{", '"', "'")
+    return "" if is_list or text.casefold() in MISSING or "\0" in text else text
+
+
+def _listed_tags(cells: Iterable[object]) -> set[str]:
+    """Returns the normalised tags of the cells that are lists."""
     listed: set[str] = set()
     for cell in cells:
-        text = cell.strip() if isinstance(cell, str) else ""
-        if isinstance(cell, str) and text[:1] not in ("[", "{", '"', "'"):
-            if text.casefold() not in MISSING and "\0" not in text:
-                texts.append(text)
-            continue
-        with contextlib.suppress(TagParseError):
-            listed |= {normalize(tag) for tag in parse_tags(cell)}
-    return texts, listed
+        if not isinstance(cell, str) or not _plain(cell):
+            with contextlib.suppress(TagParseError):
+                listed |= {normalize(tag) for tag in parse_tags(cell)}
+    return listed
 
 
 def _explains(mark: str, holders: list[str], alone: set[str], taxonomy: Taxonomy | None) -> bool:

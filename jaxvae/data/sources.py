@@ -19,7 +19,7 @@ from jaxvae.data.layouts.options import Reading, TableFields
 from jaxvae.data.layouts.recognise import read_table
 from jaxvae.data.readers import containers
 from jaxvae.data.readers.hub_dataset import open_hub
-from jaxvae.data.readers.tables import SUFFIXES, Rows, Table, check_column, open_table
+from jaxvae.data.readers.tables import SUFFIXES, Rows, Table, check_columns, open_table
 from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
@@ -203,8 +203,7 @@ def _open_function(reference: str) -> Table:
     names = list(first) if isinstance(first, dict) else ["tags"]
 
     def rows(columns: Sequence[str]) -> Rows:
-        for column in columns:
-            check_column(column, names, reference)
+        check_columns(columns, names, reference)
         if isinstance(first, dict):
             return ((None, [row.get(column) for column in columns]) for _, row in values())
         return ((None, [row] * len(columns)) for _, row in values())

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxvae.data.encoding import BLOCK, TagBlock
 from jaxvae.data.layouts.options import Reading
-from jaxvae.data.readers.tables import Table, check_column
+from jaxvae.data.readers.tables import Table, check_columns, list_names
 from jaxvae.data.splits import SplitWords
 from jaxvae.data.tag_parser import MAX_CELL, MISSING
 from jaxvae.errors import InputError, type_name
@@ -51,12 +51,11 @@ def read_long(
             raise InputError(
                 f"{table.where}: --config.data.min_weight={min_weight} needs the column of "
                 f"weights: --config.data.weight_column=NAME, one of "
-                f"{', '.join(map(repr, table.names))}"
+                f"{list_names(table.names)}"
             )
         weight_column = named[0]
     columns = [group_by, column, *([weight_column] * weighted), *filter(None, [split_column])]
-    for name in columns:
-        check_column(name, table.names, table.where)
+    check_columns(columns, table.names, table.where)
     least = f", of weight {min_weight:g} or more in {weight_column}" * weighted
     read_as = f"a row for each tag, in column {column}, of the items in {group_by}{least}"
     return Reading(

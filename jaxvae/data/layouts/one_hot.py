@@ -1,6 +1,7 @@
 """Reads tables with a column of 0 and 1 for each tag, as MagnaTagATune and scikit-learn have."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from jaxvae.data.encoding import BLOCK, TagBlock
 from jaxvae.data.layouts.options import Reading
 from jaxvae.data.readers import containers
-from jaxvae.data.readers.tables import Table, check_column
+from jaxvae.data.readers.tables import Table, check_columns
 from jaxvae.data.splits import SplitWords
 from jaxvae.errors import InputError
 
@@ -35,8 +36,7 @@ def read_one_hot(table: Table, columns: Sequence[str], *, split_column: str) -> 
     Raises:
         InputError: a column is missing, or a value is neither 0 nor 1.
     """
-    for column in [*columns, *filter(None, [split_column])]:
-        check_column(column, table.names, table.where)
+    check_columns([*columns, *filter(None, [split_column])], table.names, table.where)
     others = [name for name in table.names if name not in {*columns, split_column}]
     left_out = ""
     if others:
@@ -55,7 +55,7 @@ def indicator_columns(table: Table, *, share: float = _MOSTLY) -> list[str]:
     """
     if table.indicators is not None:
         return table.indicators
-    names = [name for name in table.names if table.names.count(name) == 1 and name]
+    names = [name for name, count in Counter(table.names).items() if count == 1 and name]
     counts = np.zeros(len(names), np.int64)
     num_rows = 0
     with contextlib.closing(table.rows(names)) as rows:  # type: ignore[type-var]
@@ -67,7 +67,7 @@ def indicator_columns(table: Table, *, share: float = _MOSTLY) -> list[str]:
                 columns = [part.column(number).to_pylist() for number in range(len(names))]
                 cells = [list(row) for row in zip(*columns, strict=True)]
             for row in cells:
-                counts += [_is_indicator(cell) for cell in row]
+                counts += np.fromiter(map(_is_indicator, row), np.int64, len(names))
             num_rows += len(cells)
             if num_rows >= PEEKED:
                 break

@@ -2,11 +2,12 @@
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 
 from jaxvae.data.layouts import columns, long_table, one_hot, trailing
 from jaxvae.data.layouts.options import DEFAULT_COLUMN, Reading, TableFields
-from jaxvae.data.readers.tables import Table, check_column
+from jaxvae.data.readers.tables import Table, check_columns, list_names
 from jaxvae.data.separators import unescape
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
@@ -78,7 +79,8 @@ def _refuse_unused(fields: TableFields, layout: str) -> None:
             raise InputError(
                 f"--config.data.{name}={value}: does nothing where the layout is "
                 f"{layout!r}; leave it out, or set --config.data.layout"
-                + "=long and --config.data.group_by" * (name in of_long[1:])
+                + "=long and --config.data.group_by"
+                * (name in of_long[1:])
             )
     if fields.weight_column and not fields.min_weight:
         raise InputError(
@@ -108,14 +110,13 @@ def _named_columns(table: Table, fields: TableFields) -> list[str]:
     listed = [name.strip() for name in fields.aspect_column.split(",") if name.strip()]
     if len(listed) < 2 or not any(name in table.names for name in listed):
         try:
-            check_column(fields.aspect_column, table.names, table.where)
+            check_columns([fields.aspect_column], table.names, table.where)
         except InputError as error:
             raise InputError(f"{error}{_other_layouts(table)}") from None
         return [fields.aspect_column]
-    for name in listed:
-        check_column(name, table.names, table.where)
-        if listed.count(name) > 1:
-            raise InputError(f"--config.data.aspect_column: {name!r} is given twice")
+    check_columns(listed, table.names, table.where)
+    if repeated := [name for name, count in Counter(listed).items() if count > 1]:
+        raise InputError(f"--config.data.aspect_column: {repeated[0]!r} is given twice")
     return listed
 
 
@@ -134,7 +135,7 @@ def _read_long(table: Table, fields: TableFields) -> Reading:
         raise InputError(
             f"{table.where}: --config.data.layout=long needs the column that says which rows "
             f"belong together: --config.data.group_by=NAME, one of "
-            f"{', '.join(map(repr, table.names[:20]))}"
+            f"{list_names(table.names)}"
         )
     column = _tag_column(table, fields)
     others = [name for name in table.names if name not in (fields.group_by, fields.split_column)]
@@ -158,7 +159,7 @@ def _read_one_hot(table: Table, fields: TableFields) -> Reading:
         chosen = [name.strip() for name in fields.aspect_column.split(",") if name.strip()]
     if not chosen:
         raise InputError(
-            f"{table.where}: no column of 0 and 1 among {', '.join(map(repr, table.names[:20]))}; "
+            f"{table.where}: no column of 0 and 1 among {list_names(table.names)}; "
             f"leave out --config.data.layout=one_hot"
         )
     return one_hot.read_one_hot(table, chosen, split_column=fields.split_column)

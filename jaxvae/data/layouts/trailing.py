@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxvae.data.encoding import BLOCK, TagBlock
 from jaxvae.data.layouts.options import Reading
-from jaxvae.data.readers.tables import Table, check_column
+from jaxvae.data.readers.tables import Table, check_columns
 from jaxvae.data.splits import SplitWords
 from jaxvae.errors import InputError
 
@@ -28,14 +28,14 @@ def read_trailing(table: Table, column: str, *, split_column: str) -> Reading:
             f"{table.where}: --config.data.layout=trailing is for separated text (CSV, TSV), not "
             f"for {table.kind}"
         )
-    check_column(column, table.names, table.where)
+    check_columns([column], table.names, table.where)
     if table.names[-1] != column:
         raise InputError(
             f"{table.where}: column {column!r} is not the last one, which is {table.names[-1]!r}; "
             f"tags in trailing columns begin in the last named one"
         )
     if split_column:
-        check_column(split_column, table.names, table.where)
+        check_columns([split_column], table.names, table.where)
     return Reading(
         _blocks(table, len(table.names) - 1, split_column),
         f"the fields from column {column} on, a tag each",

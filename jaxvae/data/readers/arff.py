@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jaxvae.data.readers import containers
-from jaxvae.data.readers.tables import Rows, Table, check_column
+from jaxvae.data.readers.tables import Rows, Table, check_columns
 from jaxvae.errors import InputError
 
 _ATTRIBUTE = re.compile(
@@ -43,9 +43,9 @@ def open_arff(path: Path, wanted: Sequence[str]) -> Table:
         raise InputError(f"{path}: no @data; the file is cut short, or no ARFF file")
 
     def rows(columns: Sequence[str]) -> Rows:
-        for column in columns:
-            check_column(column, names, str(path))
-        indices = [names.index(column) for column in columns]
+        check_columns(columns, names, str(path))
+        index_of = {name: index for index, name in enumerate(names)}
+        indices = [index_of[column] for column in columns]
         for line, text in _data(path):
             record = _record(path, line, text, len(names))
             yield line, [record.get(index, "0") for index in indices]

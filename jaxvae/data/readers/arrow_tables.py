@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
-from jaxvae.data.readers.tables import Rows, Table, check_column
+from jaxvae.data.readers.tables import Rows, Table, check_columns
 from jaxvae.errors import InputError
 
 ARROW_BATCH = 65_536
@@ -23,8 +23,7 @@ def open_parquet(path: Path, wanted: Sequence[str]) -> Table:
         names = pyarrow.parquet.ParquetFile(raw).schema_arrow.names
 
     def rows(columns: Sequence[str]) -> Rows:
-        for column in columns:
-            check_column(column, names, str(path))
+        check_columns(columns, names, str(path))
         with (
             _reported(path, "Parquet"),
             path.open("rb") as raw,
@@ -87,8 +86,7 @@ def open_feather(path: Path, wanted: Sequence[str]) -> Table:
         names = next(opened).names
 
     def rows(columns: Sequence[str]) -> Rows:
-        for column in columns:
-            check_column(column, names, str(path))
+        check_columns(columns, names, str(path))
         with contextlib.closing(batches()) as opened, _reported(path, "Arrow"):
             next(opened)
             yield from checked_batches(opened, columns)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaxvae.data.readers import containers
 from jaxvae.data.readers.file_kinds import find_separator, wrong_header
-from jaxvae.data.readers.tables import Rows, Table, check_column
+from jaxvae.data.readers.tables import Rows, Table, check_columns
 from jaxvae.errors import InputError
 
 MAX_FIELD = 2**26
@@ -46,9 +46,9 @@ def open_delimited(path: Path, wanted: Sequence[str]) -> Table:
             yield from records
 
     def rows(columns: Sequence[str]) -> Rows:
-        for column in columns:
-            check_column(column, header, str(path))
-        indices = [header.index(column) for column in columns]
+        check_columns(columns, header, str(path))
+        index_of = {name: index for index, name in enumerate(header)}
+        indices = [index_of[column] for column in columns]
         width = len(header)
         for line, record in every_row():
             if len(record) != width:

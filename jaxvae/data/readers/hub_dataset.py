@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxvae.data.readers.arrow_tables import ARROW_BATCH, checked_batches
 from jaxvae.data.readers.hub_client import held_offline, quiet, unreachable
-from jaxvae.data.readers.tables import Rows, Table, check_column
+from jaxvae.data.readers.tables import Rows, Table, check_columns
 from jaxvae.errors import InputError, one_line
 
 WAYS_OUT = (
@@ -68,8 +68,7 @@ def of_dataset(table: Any, source: str) -> Table:
     """
 
     def rows(columns: Sequence[str]) -> Rows:
-        for column in columns:
-            check_column(column, table.column_names, source)
+        check_columns(columns, table.column_names, source)
         chosen = table.select_columns(list(columns)).with_format("arrow")
         batches = checked_batches(chosen.iter(batch_size=ARROW_BATCH), columns)
         return _named_classes(batches, [table.features[column] for column in columns])
@@ -88,8 +87,7 @@ def _open_stream(datasets, chosen: tuple[str, str | None], split: str, source: s
         names = table.column_names or list(next(iter(table), ()))
 
     def rows(columns: Sequence[str]) -> Rows:
-        for column in columns:
-            check_column(column, names, source)
+        check_columns(columns, names, source)
         with _streaming(datasets, chosen, split):
             try:  # Avoids the download of other columns, such as audio.
                 stream = datasets.load_dataset(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae.data.readers.json_values import describe_json, is_row, json_values, main_member
-from jaxvae.data.readers.tables import Rows, Table, check_column
+from jaxvae.data.readers.tables import Rows, Table, check_columns
 from jaxvae.errors import InputError
 
 _PEEKED = 1000
@@ -105,8 +105,7 @@ def _are_tags_by_row(whole: dict[str, Any]) -> bool:
 
 def _of_columns(path: Path, columns: dict[str, list], kind: str) -> Table:
     def rows(names: Sequence[str]) -> Rows:
-        for name in names:
-            check_column(name, list(columns), str(path))
+        check_columns(names, list(columns), str(path))
         chosen = [columns[name] for name in names]
         return ((None, list(cells)) for cells in zip(*chosen, strict=True))
 
@@ -131,8 +130,7 @@ def _of_records(
                 raise InputError(f"{path}, line {line}: {_unread(record, column)}")
             present |= dict.fromkeys(record)
             yield line, [record.get(name) for name in wanted]  # Writers omit null values.
-        for name in wanted:
-            check_column(name, list(present), str(path))
+        check_columns(wanted, list(present), str(path))
 
     return Table(str(path), list(names), rows, kind)
 

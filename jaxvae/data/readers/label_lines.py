@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxvae.data.readers import containers
-from jaxvae.data.readers.tables import Rows, Table, check_column
+from jaxvae.data.readers.tables import Rows, Table, check_columns
 from jaxvae.errors import InputError, one_line
 
 LABELS = "labels"
@@ -64,8 +64,7 @@ def open_extreme(path: Path, wanted: Sequence[str]) -> Table:
 
 def _table(path: Path, kind: str, read: Callable[[], list[list[str]]]) -> Table:
     def rows(columns: Sequence[str]) -> Rows:
-        for column in columns:
-            check_column(column, [LABELS], str(path))
+        check_columns(columns, [LABELS], str(path))
         return ((None, [labels] * len(columns)) for labels in read())
 
     return Table(str(path), [LABELS], rows, kind)
@@ -80,7 +79,7 @@ def _labels(path: Path, content: bytes) -> list[list[str]]:
         raise InputError(f"{path}: malformed lines of labels: {one_line(error)}") from error
     for number, row in enumerate(labels):
         for label in row:
-            if label != int(label):
+            if not float(label).is_integer():
                 raise InputError(
                     f"{path}, row {number} (counted from 0): label {label} is no "
                     f"whole number; labels are numbers between commas"

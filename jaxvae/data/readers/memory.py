@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvae.data.readers.tables import Rows, Table, check_column
+from jaxvae.data.readers.tables import Rows, Table, check_columns
 from jaxvae.errors import InputError
 
 WHERE = "rows in memory"
@@ -79,8 +79,7 @@ def _of_matrix(matrix: Any, names: Sequence[str] | None) -> Table:
     lists = pa.LargeListArray.from_arrays(pa.array(hot.indptr.astype(np.int64)), words)
 
     def rows(columns: Sequence[str]) -> Rows:
-        for column in columns:
-            check_column(column, [TAGS], WHERE)
+        check_columns(columns, [TAGS], WHERE)
         yield pa.RecordBatch.from_arrays([lists] * len(columns), names=list(columns))
 
     return Table(WHERE, [TAGS], rows, "")
@@ -97,8 +96,7 @@ def _of_frame(frame: Any) -> Table:
 
 def _of_columns(columns: dict[str, Sequence[Any]]) -> Table:
     def rows(wanted: Sequence[str]) -> Rows:
-        for column in wanted:
-            check_column(column, list(columns), WHERE)
+        check_columns(wanted, list(columns), WHERE)
         chosen = [columns[name] for name in wanted]
         return ((None, list(cells)) for cells in zip(*chosen, strict=True))
 

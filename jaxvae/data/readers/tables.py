@@ -8,6 +8,7 @@ is an error with the line's number: no row is skipped in silence.
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,6 +23,7 @@ Rows = Iterator[Any]
 """Rows of some columns, in order: pairs of a row's first line (None if the file has no lines) and
 its cells, or Arrow record batches of many rows."""
 
+_MOST_COMPARED = 10_000
 _READERS = {
     ".csv": "delimited:open_delimited",
     ".tsv": "delimited:open_delimited",
@@ -109,28 +111,36 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
     return _guarded(path, table)
 
 
-def check_column(column: str, present: list[str], where: str) -> None:
-    """Checks that a table has exactly one column of a name.
+def check_columns(columns: Sequence[str], present: Sequence[str], where: str) -> None:
+    """Checks that a table has exactly one column of each name.
 
     Args:
-        column: the wanted name.
+        columns: the wanted names.
         present: the table's column names.
         where: the table, for messages.
 
     Raises:
-        InputError: the column is missing or repeated; the message for a missing one lists the
+        InputError: a column is missing or repeated; the message for a missing one lists the
             table's columns, the nearest first.
     """
-    if present.count(column) > 1:
-        raise InputError(f"{where}: {present.count(column)} columns are called {column!r}")
-    if column in present:
+    counts = Counter(present)
+    column = next((column for column in columns if counts[column] != 1), None)
+    if column is None:
         return
-    names = [name[:80] for name in present]
-    near = difflib.get_close_matches(column, names, n=3)
+    shown = column[:80]
+    if counts[column] > 1:
+        raise InputError(f"{where}: {counts[column]} columns are called {shown!r}")
+    names = [name[:80] for name in present[:_MOST_COMPARED]]
+    near = difflib.get_close_matches(shown, names, n=3)
     ordered = near + [name for name in names if name not in near]
-    listing = ", ".join(map(repr, ordered[:20])) + ", ..." * (len(ordered) > 20)
-    message = f"{where}: no column {column!r}{did_you_mean(column, near)}"
-    raise InputError(f"{message}; aspect_column must be one of: {listing or 'none'}")
+    message = f"{where}: no column {shown!r}{did_you_mean(shown, near)}"
+    raise InputError(f"{message}; aspect_column must be one of: {list_names(ordered)}")
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Lists up to twenty column names on one line, long ones cut."""
+    listing = ", ".join(repr(name[:80]) for name in names[:20])
+    return (listing or "none") + ", ..." * (len(names) > 20)
 
 
 def _not_a_file(path: Path) -> str:

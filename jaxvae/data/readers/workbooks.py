@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxvae.data.readers.tables import Rows, Table, check_column
+from jaxvae.data.readers.tables import Rows, Table, check_columns
 from jaxvae.errors import InputError, one_line
 
 
@@ -27,8 +27,7 @@ def open_workbook(path: Path, wanted: Sequence[str]) -> Table:
         names.pop()
 
     def rows(columns: Sequence[str]) -> Rows:
-        for column in columns:
-            check_column(column, names, str(path))
+        check_columns(columns, names, str(path))
         indices = [names.index(column) for column in columns]
         numbered = _sheet_rows(path)
         next(numbered)
