@@ -54,10 +54,10 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     write_json(output, taxonomy.to_file())
     rows = dict(counts)
     sizes = ", ".join(f"{name} {len(columns)}" for name, columns in taxonomy.concepts)
-    print(f"{output}: {taxonomy.num_tags} tags in {len(taxonomy.concepts)} concepts ({sizes})")
+    print(f"{output}: {taxonomy.num_tags} tags; concepts: {sizes}")
     print(f"{len(vocabulary.left_out)} tags have fewer than {config.data.min_tag_rows} rows")
     if aliases:
-        print(f"{len(aliases)} likely variants are under aliases; delete those that are not:")
+        print(f"likely variants, under aliases: {len(aliases)}; delete those that are none:")
         for variant, tag in list(aliases.items())[:_SHOWN]:
             print(f"  {variant} ({rows[variant]:,}) -> {tag} ({rows[tag]:,})")
         if len(aliases) > _SHOWN:

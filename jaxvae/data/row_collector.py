@@ -9,7 +9,7 @@ from jaxvae.data import encoding
 from jaxvae.data.encoding import TagBlock
 from jaxvae.data.spill_array import SpillArray
 from jaxvae.data.summary import SHOWN, describe_unreadable
-from jaxvae.data.taxonomy import normalize
+from jaxvae.data.taxonomy import clean_spelling, normalize
 from jaxvae.errors import InputError
 
 _MANY = 2**32
@@ -126,11 +126,16 @@ class Spellings:
 
     def commonest(self) -> list[str]:
         """Returns the commonest spelling of each tag, by number; of equals the first that came."""
-        best: list[tuple[int, str]] = [(0, tag) for tag in self.tags]
+        cleaned: Counter[tuple[int, str]] = Counter()
         for spelling, number in self._as_written.items():
-            if number >= 0 and self._spelled[spelling] > best[number][0]:
-                best[number] = self._spelled[spelling], spelling
-        return [spelling for _, spelling in best]
+            if number >= 0:
+                shown = clean_spelling(spelling, self.tags[number])
+                cleaned[number, shown] += self._spelled[spelling]
+        best: list[tuple[int, str]] = [(-1, "")] * len(self.tags)
+        for (number, shown), count in cleaned.items():
+            if count > best[number][0]:
+                best[number] = count, shown
+        return [shown for _, shown in best]
 
     def concepts(self) -> list[str] | None:
         """Returns the concept in which each tag is commonest, by number; None if none is known."""

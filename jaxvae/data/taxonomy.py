@@ -129,7 +129,7 @@ class Taxonomy:
                 tag = _checked_tag(raw, f"{where}, tag {position}")
                 if tag not in owner:
                     owner[tag] = concept
-                    spellings[tag] = _spelling(raw, tag)
+                    spellings[tag] = clean_spelling(raw, tag)
                 elif owner[tag] == concept:
                     merged.append(raw)
                 else:
@@ -369,8 +369,13 @@ def _checked_tag(raw: object, where: str) -> str:
     return tag
 
 
-def _spelling(raw: str, tag: str) -> str:
-    """Returns a tag as it was written, on one line and without invisible characters."""
+def clean_spelling(raw: str, tag: str) -> str:
+    """Returns a tag as it was written, on one line and without invisible characters.
+
+    Args:
+        raw: the tag as written.
+        tag: the same, normalised.
+    """
     spelling = " ".join(_INVISIBLE.sub("", raw).split())
     # The spelling must normalise back to the tag; without joiners, some accents would compose.
     return spelling if normalize(spelling) == tag else tag

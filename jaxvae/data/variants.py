@@ -9,7 +9,7 @@ from jaxvae.data.taxonomy import normalize
 _LETTERS = re.compile(r"[\W_]+")
 _LEAST_LETTERS = 6
 """Shorter words that differ in one letter are rather two tags: `bass` and `brass`."""
-_MUCH_COMMONER = 10
+_MUCH_COMMONER = 5
 """How much commoner a tag must be than its misspelling."""
 
 

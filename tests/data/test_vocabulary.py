@@ -121,7 +121,7 @@ def test_concepts_by_prefix(tags, concepts):
 
 
 def test_the_commonest_spelling_is_shown(tmp_path):
-    rows = [["HIP HOP"]] * 3 + [["Hip Hop"]] * 60 + [["hip hop"]] * 30 + [["x"]] * 30
+    rows = [["HIP HOP"]] * 3 + [[" Hip  Hop"]] * 20 + [["Hip Hop"]] * 40 + [["hip hop"]] * 50 + [["x"]] * 30
     assert load(write_lines(tmp_path / "a.jsonl", rows)).taxonomy.spellings == ("Hip Hop", "x")
 
 
@@ -233,7 +233,7 @@ def test_variants():
         "electronics": 20,
         "electronic": 400,
         "electronicc": 39,
-        "electroni": 41,
+        "electroni": 81,
     }
     assert find_variants(counts.items()) == {
         "hip-hop": "hip hop",
@@ -254,8 +254,7 @@ def test_the_command_writes_a_taxonomy_for_editing(tmp_path, capsys):
     config = [f"--config={ROOT}/configs/small.py", f"--config.data.dataset_name={path}"]
     assert main.main(["taxonomy", *config, "--output", str(output)]) == 0
     printed = capsys.readouterr().out
-    assert "4 likely" not in printed
-    assert "2 likely variants are under aliases" in printed
+    assert "likely variants, under aliases: 2" in printed
     contents = json.loads(output.read_text())
     (main_tag,) = {"hip hop", "hip-hop"} & set(contents["concepts"]["tags"])
     other = ({"hip hop", "hip-hop"} - {main_tag}).pop()
