@@ -1,6 +1,8 @@
 """A variational autoencoder of tags as a scikit-learn transformer."""
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +74,19 @@ class TagVAE(TransformerMixin, BaseEstimator):
             overrides["seed"] = int(self.random_state)
         names = None
         if _are_lists(X):
-            num_rows = len(X)
+            num_rows = sum(map(bool, X))
         else:
             X = self._hot(X, reset=True)
-            num_rows = X.shape[0]
+            num_rows = int((np.diff(X.indptr) > 0).sum())  # a row without a tag is left out
             names = [str(name) for name in getattr(self, "feature_names_in_", range(X.shape[1]))]
         for name in ("data.val_fraction", "data.test_fraction"):  # at least one row of each
-            if num_rows < 20 and name not in overrides:
+            if 0 < num_rows < 20 and name not in overrides:
                 overrides[name] = 1.0 / num_rows
         folder = self.workdir
         if folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="jaxvae_")
-            folder = Path(self._folder.name, "run")
+            made = tempfile.mkdtemp(prefix="jaxvae_")
+            weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
+            folder = Path(made, "run")
         self.run_ = fit(
             X,
             config=self.config,

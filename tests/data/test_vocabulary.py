@@ -121,7 +121,13 @@ def test_concepts_by_prefix(tags, concepts):
 
 
 def test_the_commonest_spelling_is_shown(tmp_path):
-    rows = [["HIP HOP"]] * 3 + [[" Hip  Hop"]] * 20 + [["Hip Hop"]] * 40 + [["hip hop"]] * 50 + [["x"]] * 30
+    rows = (
+        [["HIP HOP"]] * 3
+        + [[" Hip  Hop"]] * 20
+        + [["Hip Hop"]] * 40
+        + [["hip hop"]] * 50
+        + [["x"]] * 30
+    )
     assert load(write_lines(tmp_path / "a.jsonl", rows)).taxonomy.spellings == ("Hip Hop", "x")
 
 

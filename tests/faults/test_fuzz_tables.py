@@ -21,14 +21,15 @@ from jaxvae.errors import InputError
 RUNS = 5_000
 MOST_SECONDS = 2.0
 CSV = (
-    "id,a_tags,b_tags,split\n" + "1,\"['rock', 'jazz']\",dark,train\n2,rock,,val\n3,rock,dark,test\n" * 4
+    "id,a_tags,b_tags,split\n"
+    + "1,\"['rock', 'jazz']\",dark,train\n2,rock,,val\n3,rock,dark,test\n" * 4
 )
 LONG = "item,tag,weight\n" + "".join(
     f"{n % 12},{'rock' if n % 3 else 'jazz'},{n}\n" for n in range(40)
 )
 HOT = "id,rock,jazz,dub,dark,calm\n" + "".join(f"{n + 2},0,1,{n % 2},0,1\n" for n in range(20))
 TRAILING = "id\tpath\tTAGS\n" + "1\ta\tgenre---rock\n2\tb\tgenre---rock\tmood---dark\n" * 8
-NOTATIONS = "tags\n" + "['a' 'b']\n\"{a,\"\"b c\"\"}\"\n\"[a, b]\"\na|b\na (b)\n" * 3
+NOTATIONS = "tags\n" + '[\'a\' \'b\']\n"{a,""b c""}"\n"[a, b]"\na|b\na (b)\n' * 3
 LINES = "\n".join(json.dumps({"tags": ["rock", {"name": "jazz"}, None]}) for _ in range(12))
 COLUMNS = json.dumps({"tags": {str(n): ["rock", "jazz"] for n in range(12)}}, indent=1)
 BY_ROW = json.dumps({f"track {n}": ["rock", "jazz"] for n in range(12)})
