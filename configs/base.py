@@ -20,6 +20,7 @@ def get_config(presets: str = "") -> ConfigDict:
     c.model_name = "vae"  # name of the copies under models/: letters, digits, '.', '_', '-'
 
     c.model = ConfigDict()
+    c.model.architecture = "mlp"  # encoder and decoder: "mlp" or my_models.py:Name
     c.model.latent_dim = 32  # width of the latent vector z
     c.model.hidden_dim = 128  # width of the hidden layer, encoder and decoder
     c.model.hidden_dims = ()  # widths of several, input inwards: 256,128; in place of hidden_dim
@@ -30,7 +31,7 @@ def get_config(presets: str = "") -> ConfigDict:
     c.model.hidden_dropout_p = 0.0  # dropout rate of the hidden layers in [0, 1)
     c.model.dropout_per_row = False  # draw each row's input dropout rate from 0 to 2 dropout_p
     c.model.decoder_bias = "random"  # how fc4.bias starts: "random", or the tags' "log_odds"
-    c.model.prior = "normal"  # p(z): "normal", or learned: "mixture", "vamp" or "flow"
+    c.model.prior = "normal"  # p(z): "normal", "mixture", "vamp", "flow" or my_priors.py:Name
     c.model.prior_components = 100  # Gaussians of a "mixture" or "vamp" prior
 
     c.data = ConfigDict()

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from jaxvae.cli.run_options import add_trust_option, load_run
 from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
 
@@ -25,12 +26,14 @@ def add_to(commands) -> None:
         help="pth, safetensors, onnx, stablehlo or torch_module (default: by the ending)",
     )
     _checkpoint(export)
+    add_trust_option(export)
     export.set_defaults(run=_export)
 
     import_ = commands.add_parser("import", help="turn a .pth or .safetensors into a run")
     import_.add_argument("file", help="a .pth or .safetensors of the model's architecture")
     import_.add_argument("--taxonomy", help="JSON {concept: [tags]}; default: the .json beside it")
     import_.add_argument("--output", required=True, help="folder to make")
+    add_trust_option(import_)
     import_.set_defaults(run=_import)
 
     push = commands.add_parser(
@@ -46,6 +49,7 @@ def add_to(commands) -> None:
     push.add_argument("--folder", help="write the repository's files here and contact nobody")
     push.add_argument("--license", metavar="ID", help="for the card, such as apache-2.0")
     _checkpoint(push)
+    add_trust_option(push)
     push.set_defaults(run=_push)
 
 
@@ -60,11 +64,10 @@ def _checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def _export(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.export.formats import check_place, format_of
-    from jaxvae.inference.load import load
 
     name = format_of(options.output, options.format)  # before the run is read
     check_place(user_path(options.output), name)
-    run = load(options.run_folder, checkpoint=options.checkpoint)
+    run = load_run(options)
     files, difference = run.export(options.output, format=name)
     print(
         f"{', '.join(map(str, files))}: the {run.facts.get('checkpoint')} checkpoint of "
@@ -76,7 +79,12 @@ def _export(options: argparse.Namespace, rest: list[str]) -> int:
 def _import(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.inference.load import import_model
 
-    run = import_model(options.file, taxonomy_path=options.taxonomy, output=options.output)
+    run = import_model(
+        options.file,
+        taxonomy_path=options.taxonomy,
+        output=options.output,
+        trust_code=options.trust_code,
+    )
     network = run.network
     units = " and ".join(map(str, network.hidden_dims))
     print(
@@ -88,14 +96,13 @@ def _import(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _push(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.export import hub_repo
-    from jaxvae.inference.load import load
     from jaxvae.reports import model_card, publish
 
     hub_repo.check_repository(options.repository)
     model_card.check_license(options.license)
     if options.folder and (options.private or options.revision):
         raise InputError("--folder writes here alone; --private and --revision are for the Hub")
-    run = load(options.run_folder, checkpoint=options.checkpoint)
+    run = load_run(options)
     if options.folder:
         names = publish.write_folder(
             run, user_path(options.folder), repository=options.repository, license=options.license

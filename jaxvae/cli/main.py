@@ -20,6 +20,7 @@ from jaxvae.config.paths import user_path
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import signals
 from jaxvae.runtime.escapes import escape_output
+from jaxvae.train.choices import CHOICES
 
 USAGE_ERROR = 2
 DAMAGED = 1
@@ -168,7 +169,7 @@ def _data(options: argparse.Namespace, rest: list[str]) -> int:
             "of the taxonomy, unknown tags with their nearest known ones, repeats across splits."
         )
         return 0 if rest else USAGE_ERROR
-    config, _, values = parsing.parse(["jaxvae", *rest], define=_define_data_flags)
+    config, _, values = parsing.parse(["jaxvae", *rest], define=_define_data_flags, choices=CHOICES)
 
     from jaxvae.data.dataset import load_from_config
     from jaxvae.data.summary import format_report

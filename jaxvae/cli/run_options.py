@@ -19,8 +19,18 @@ def add_command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="which parameters (best)"
     )
+    add_trust_option(parser)
     parser.set_defaults(run=run)
     return parser
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the permission to run code that a model from elsewhere carries."""
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="run the code of a prior or architecture that an exported or published model carries",
+    )
 
 
 def add_importance_options(parser: argparse.ArgumentParser) -> None:
@@ -48,14 +58,16 @@ def load_run(options: argparse.Namespace):
     """Loads the model named on the command line."""
     from jaxvae.inference.load import load
 
-    return load(options.run_folder, checkpoint=options.checkpoint)
+    return load(options.run_folder, checkpoint=options.checkpoint, trust_code=options.trust_code)
 
 
 def load_any(options: argparse.Namespace):
     """Loads a run, or all runs of a folder as an ensemble."""
     from jaxvae.inference.load import load_many
 
-    return load_many(options.run_folder) if options.checkpoint == "best" else load_run(options)
+    if options.checkpoint != "best":
+        return load_run(options)
+    return load_many(options.run_folder, trust_code=options.trust_code)
 
 
 def on_unknown(options: argparse.Namespace) -> str:

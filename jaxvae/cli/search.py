@@ -281,7 +281,7 @@ def _open_study(
     from jaxvae.sweeps.optuna_study import Study, sqlite_url
     from jaxvae.sweeps.search import is_higher_better
     from jaxvae.sweeps.study_terms import terms_of
-    from jaxvae.train import setup
+    from jaxvae.train.own_code import load_own_code
 
     maximise = is_higher_better(facts["metric"])
     study = Study(
@@ -294,10 +294,9 @@ def _open_study(
         seed=config.seed,
         begun=space is None,
     )
-    own_objective = setup.load_own_objective(config)
     terms = terms_of(
         config,
-        own_objective=own_objective.copy_name if own_objective else "",
+        own_code=load_own_code(config).copy_names,
         data=(trials.dataset.fingerprint, trials.dataset.source),
         taxonomy=(trials.taxonomy.digest, trials.taxonomy.num_tags),
         metric=facts["metric"],

@@ -15,6 +15,7 @@ from jaxvae.config import parsing
 from jaxvae.config.paths import run_path
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
+from jaxvae.train.choices import CHOICES
 
 AT_ONCE = 16
 
@@ -46,7 +47,9 @@ def parse(
 ) -> tuple[ConfigDict, dict[str, Any], Path]:
     """Returns the config, its overrides, and the folder to write."""
     at_least_one(options, "at_once")
-    config, overrides, _ = parsing.parse(["jaxvae", *rest], define=lambda values: None)
+    config, overrides, _ = parsing.parse(
+        ["jaxvae", *rest], define=lambda values: None, choices=CHOICES
+    )
     date_and_time = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = run_path(options.workdir or f"outputs/{name}/{date_and_time}")
     return config, overrides, folder
@@ -67,8 +70,10 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
     from jaxvae.runtime import compilation_cache, devices
     from jaxvae.storage import lock
     from jaxvae.sweeps.trials import TrialRunner, check_sweepable, share_devices
+    from jaxvae.train.own_code import load_own_code
 
     check_sweepable(config)
+    load_own_code(config)  # which is wrong, if it is, before rows are read
     lock.check_not_held(folder)
     at_second = "jaxvae: stopped at once; what was saved before stands"
     with (

@@ -50,17 +50,17 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     _check_last_seed(config, "--num", options.num)
     from jaxvae.storage import atomic_files, run_dir
     from jaxvae.sweeps import seeds
-    from jaxvae.train import setup
+    from jaxvae.train.own_code import load_own_code
 
-    own_objective = setup.load_own_objective(config)
+    own = load_own_code(config)
     for run_folder in sorted(folder.glob("seed_*")):
         for line in run_dir.keep_values_of_older_run(run_folder, config, typed=overrides):
             say(f"jaxvae: {line}")
         plain = json.loads(config.to_json())
         fields = dict(schema.flatten(plain)) | {"seed": int(run_folder.name.removeprefix("seed_"))}
         run_dir.check_same_settings(run_folder, fields)
-        if own_objective:
-            run_dir.check_same_extension(run_folder, own_objective)
+        for extension in own.files:
+            run_dir.check_same_extension(run_folder, extension)
     try:
         with prepared_trials(config, folder, min(options.at_once, options.num)) as (
             trials,

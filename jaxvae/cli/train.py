@@ -16,6 +16,7 @@ from jaxvae.config.paths import run_path, user_path
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import launcher, signals
 from jaxvae.storage import lock, run_files
+from jaxvae.train.choices import CHOICES
 
 USAGE_ERROR = 2
 TRAINING_FAILED = 1
@@ -74,7 +75,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     if any(argument in ("-version", "--version") for argument in arguments):
         print(f"jaxvae {__version__}")
         return 0
-    config, overrides, values = parsing.parse(argv, define=_define_flags)
+    config, overrides, values = parsing.parse(argv, define=_define_flags, choices=CHOICES)
     if values.print_config:
         print(config.to_json(indent=2))
         return 0

@@ -1,6 +1,8 @@
 """Code of a user's own that a config names as `file.py:name`."""
 
 import contextlib
+import functools
+import glob
 import hashlib
 import inspect
 import sys
@@ -48,19 +50,42 @@ def users_code(path: Path) -> Iterator[None]:
 
 
 class Extension(NamedTuple):
-    """A function of a user's file.
+    """A function or class of a user's file.
 
     Attributes:
+      field: the config's field that names it.
       reference: `file.py:name`, as the config has it.
       path: the file.
       source: the file's bytes, as they were run.
-      function: the function.
+      function: the function or class.
     """
 
+    field: str
     reference: str
     path: Path
     source: bytes
     function: Callable[..., Any]
+
+    def call(self, use: Callable[[], Any], *, failing: str) -> Any:
+        """Returns what `use` does with the function.
+
+        Args:
+          use: calls the function.
+          failing: says what it was called with, for the message.
+
+        Raises:
+          InputError: the user's code raised, or `use` did for what the code returned.
+        """
+        where = f"--config.{self.field}={self.reference}"
+        try:
+            with users_code(self.path):
+                return use()
+        except ExtensionFailed as error:
+            if isinstance(error.__cause__, InputError):
+                raise InputError(f"{where}: {error.__cause__}") from error.__cause__
+            raise InputError(
+                f"{where}{error.at_line}: it fails {failing}: {error.reason}"
+            ) from error.__cause__
 
     @property
     def copy_name(self) -> str:
@@ -81,15 +106,27 @@ def file_name(reference: str) -> str:
     return Path(reference.rpartition(":")[0]).name
 
 
+def find_copy(copies: Path, reference: str) -> Path | None:
+    """Returns a run's copy of a reference's file, None if there is none, or more than one."""
+    found = list(copies.glob(f"*_{glob.escape(file_name(reference))}"))
+    return found[0] if len(found) == 1 else None
+
+
 def load_extension(
-    reference: str, *, field: str, arguments: Sequence[str], copy: Path | None = None
+    reference: str,
+    *,
+    field: str,
+    arguments: Sequence[str] = (),
+    keywords: Sequence[str] = (),
+    copy: Path | None = None,
 ) -> Extension:
-    """Runs a user's file and returns its function of a name.
+    """Runs a user's file and returns its function or class of a name.
 
     Args:
       reference: `file.py:name`; the path is relative to the current folder.
       field: the field that names it, for messages.
       arguments: names of the positional arguments that the function is called with.
+      keywords: names of its keyword arguments.
       copy: a copy to run if the file is no longer there.
 
     Raises:
@@ -99,21 +136,37 @@ def load_extension(
     where = f"--config.{field}={reference}"
     if not is_reference(reference):
         raise InputError(f"{where}: must be a file and a name in it, such as my_code.py:name")
-    text, _, name = reference.rpartition(":")
-    path = user_path(text)
+    path = user_path(reference.rpartition(":")[0])
     if copy is not None and not path.exists():
         path = copy
     try:
         source = path.read_bytes()
     except OSError as error:
         raise InputError(f"{where}: {path} can't be read: {error.strerror or error}") from error
+    extension = run_source(reference, path, source, field=field)
+    _check_signature(extension.function, arguments, keywords, where)
+    return extension
+
+
+def run_source(reference: str, path: Path, source: bytes, *, field: str) -> Extension:
+    """Runs the content of a user's file and returns its function or class of a name.
+
+    Args:
+      reference: `file.py:name`.
+      path: the file, whose folder it may import from.
+      source: its content.
+      field: the field that names it, for messages.
+
+    Raises:
+      InputError: it can't be run, or lacks the name.
+    """
+    where, name = f"--config.{field}={reference}", reference.rpartition(":")[2]
     module = _run_file(path, source, where)
     function = getattr(module, name, None)
     if function is None:
         names = [known for known in vars(module) if not known.startswith("_")]
         raise InputError(f"{where}: {path} has no {name!r}{did_you_mean(name, names)}")
-    _check_signature(function, arguments, where)
-    return Extension(reference, path.resolve(), source, function)
+    return Extension(field, reference, path.resolve(), source, function)
 
 
 def _run_file(path: Path, source: bytes, where: str) -> Any:
@@ -141,14 +194,19 @@ def _run_file(path: Path, source: bytes, where: str) -> Any:
     return module
 
 
-def _check_signature(function: object, arguments: Sequence[str], where: str) -> None:
+def _check_signature(
+    function: object, arguments: Sequence[str], keywords: Sequence[str], where: str
+) -> None:
     if not callable(function):
         raise InputError(f"{where}: it is no function, but {type(function).__name__}")
     try:
-        inspect.signature(function).bind(*arguments)
+        if inspect.isclass(function):  # a metaclass may hide the class's own signature
+            function = functools.partial(function.__init__, None)
+        inspect.signature(function).bind(*arguments, **dict.fromkeys(keywords))
     except TypeError as error:
+        called = ", ".join([*arguments, *(f"{name}=" for name in keywords)])
         raise InputError(
-            f"{where}: it is called with ({', '.join(arguments)}), and that does not fit: {error}"
+            f"{where}: it is called with ({called}), and that does not fit: {error}"
         ) from error
     except ValueError:  # a built-in without a signature
         return

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from jaxvae.config import hints
 from jaxvae.config.paths import user_path
 from jaxvae.config.schema import RETIRED, flatten
-from jaxvae.config.validation import validate
+from jaxvae.config.validation import Choices, validate
 from jaxvae.errors import InputError, did_you_mean
 
 _NAMES = tuple(
@@ -82,13 +82,14 @@ def load_config(path_and_presets: str) -> ConfigDict:
 
 
 def parse(
-    argv: Sequence[str], *, define: Callable[[flags.FlagValues], None]
+    argv: Sequence[str], *, define: Callable[[flags.FlagValues], None], choices: Choices
 ) -> tuple[ConfigDict, dict[str, Any], flags.FlagValues]:
     """Parses `--config=FILE`, its overrides and the program's own flags.
 
     Args:
       argv: the arguments with the program's name first.
       define: function that adds the program's own flags to a FlagValues.
+      choices: the names that fields may choose from.
 
     Returns:
       (locked and checked config, the overrides as typed, the other flags' values).
@@ -122,7 +123,7 @@ def parse(
     if leftovers:
         raise InputError(hints.leftover(leftovers[0], fields, RETIRED))
     config = values["config"].value
-    validate(config)
+    validate(config, choices)
     return config, config_flags.get_override_values(values["config"]), values
 
 

@@ -261,7 +261,7 @@ def _corpus_of(run: Run):
 
 def _rate(network: TrainedModel, mean: np.ndarray, logvar: np.ndarray, seed: int) -> float:
     """Mean KL(q(z|x) || p(z)), by one draw per row if it has no closed form."""
-    if network.prior == "normal":
+    if network.model.has_exact_rate:
         return float(queries.kl_per_dimension(network, mean, logvar).sum(axis=1).mean())
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     z = mean + np.exp(0.5 * logvar) * noise

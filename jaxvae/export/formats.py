@@ -3,30 +3,98 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.export import model_files, onnx_graphs, stablehlo_modules
-from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.export.torch import module_source
-from jaxvae.models import trained
 from jaxvae.models.trained import TrainedModel
 from jaxvae.storage.atomic_files import name_file_in_errors, write_text
 
+
+class Meaning(NamedTuple):
+    """What a file says beside a model's arrays.
+
+    Attributes:
+      taxonomy: the meaning of the columns.
+      config: the run's config, JSON-able.
+      facts: the parameters' checkpoint and epoch.
+    """
+
+    taxonomy: Taxonomy
+    config: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def sidecar(self) -> dict[str, Any]:
+        """The arguments of a `.json` sidecar."""
+        return {"taxonomy": self.taxonomy, "config": self.config}
+
+
+def _write_pth(path: Path, network: TrainedModel, meaning: Meaning, probe: np.ndarray) -> float:
+    return model_files.write_model(path, network, probe=probe, **meaning.sidecar)
+
+
+def _write_safetensors(
+    path: Path, network: TrainedModel, meaning: Meaning, probe: np.ndarray
+) -> float:
+    return model_files.write_as_safetensors(path, network, probe=probe, **meaning.sidecar)
+
+
+def _write_onnx(path: Path, network: TrainedModel, meaning: Meaning, probe: np.ndarray) -> float:
+    stated = {key: str(value) for key, value in meaning.facts.items() if value is not None}
+    named = {"model_name": str(meaning.config.get("model_name", "vae")), **stated}
+    return onnx_graphs.write_onnx(
+        _parts(path), network, taxonomy=meaning.taxonomy, facts=named, probe=probe
+    )
+
+
+def _write_stablehlo(
+    path: Path, network: TrainedModel, meaning: Meaning, probe: np.ndarray
+) -> float:
+    difference = stablehlo_modules.write_stablehlo(_parts(path), network, probe=probe)
+    model_files.write_sidecar(path.with_suffix(".json"), **meaning.sidecar)
+    return difference
+
+
+def _write_torch_module(
+    path: Path, network: TrainedModel, meaning: Meaning, probe: np.ndarray
+) -> float:
+    name, tags = str(meaning.config.get("model_name", "vae")), meaning.taxonomy.spellings
+    text = module_source.module_source(network, name=name, tags=tags)
+    difference = _write_pth(path.with_suffix(".pth"), network, meaning, probe)
+    write_text(path.with_name(module_source.SOURCE), text)
+    return difference
+
+
+class Format(NamedTuple):
+    """A file format of a trained model.
+
+    Attributes:
+      suffix: of its file; "" for a format that is a folder.
+      write: writes (path, network, meaning, probe), and returns the largest difference between the
+        logits of what was written and the model's.
+      any_architecture: whether it can express an architecture of a user's own.
+    """
+
+    suffix: str
+    write: Callable[[Path, TrainedModel, Meaning, np.ndarray], float]
+    any_architecture: bool = False
+
+
 FORMATS = {
-    "pth": ".pth",
-    "safetensors": ".safetensors",
-    "onnx": ".onnx",
-    "stablehlo": ".stablehlo",
-    "torch_module": "",
+    "pth": Format(".pth", _write_pth),
+    "safetensors": Format(".safetensors", _write_safetensors, any_architecture=True),
+    "onnx": Format(".onnx", _write_onnx),
+    "stablehlo": Format(".stablehlo", _write_stablehlo, any_architecture=True),
+    "torch_module": Format("", _write_torch_module),
 }
-"""The suffix of each format's file; "" for a format that is a folder."""
 
 
 def format_of(output: str | Path, name: str | None) -> str:
@@ -41,11 +109,10 @@ def format_of(output: str | Path, name: str | None) -> str:
     """
     ending = Path(output).suffix
     if name is None:
-        match = next(
-            (kind for kind, suffix in FORMATS.items() if suffix and suffix == ending), None
-        )
+        suffixes = {kind: known.suffix for kind, known in FORMATS.items() if known.suffix}
+        match = next((kind for kind, suffix in suffixes.items() if suffix == ending), None)
         if match is None:
-            endings = ", ".join(suffix for suffix in FORMATS.values() if suffix)
+            endings = ", ".join(suffixes.values())
             raise InputError(
                 f"--output {output}: the name must end in {endings}; or give --format torch_module "
                 f"for a folder"
@@ -55,10 +122,10 @@ def format_of(output: str | Path, name: str | None) -> str:
         raise InputError(
             f"--format {name}: must be one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}"
         )
-    suffix = FORMATS[name]
+    suffix = FORMATS[name].suffix
     if suffix and ending != suffix:
         raise InputError(f"--output {output}: the name must end in {suffix} for --format {name}")
-    if not suffix and ending in FORMATS.values() and ending:
+    if not suffix and ending in {known.suffix for known in FORMATS.values()} - {""}:
         raise InputError(f"--output {output}: --format {name} is a folder; leave {ending} away")
     return name
 
@@ -67,9 +134,9 @@ def check_place(output: Path, format_name: str) -> None:
     """Raises InputError unless the output's parent folder exists and no file blocks the output."""
     if not output.parent.is_dir():
         what = "is no folder" if output.parent.exists() else "is not there; make it first"
-        kind = "file" if FORMATS[format_name] else "folder"
+        kind = "file" if FORMATS[format_name].suffix else "folder"
         raise InputError(f"--output {output}: the {kind}'s place {output.parent} {what}")
-    if not FORMATS[format_name] and output.is_file():
+    if not FORMATS[format_name].suffix and output.is_file():
         raise InputError(f"--output {output}: is a file, and --format {format_name} is a folder")
 
 
@@ -98,50 +165,28 @@ def write(
       (the files, the largest difference between their logits and the model's).
 
     Raises:
-      InputError: different files of these names exist, a package is missing, writing failed, or the
-        files do not hold the model. No new file is left behind then.
+      InputError: different files of these names exist, a package is missing, writing failed, the
+        format can't express the model, or the files do not hold it. No new file is left behind
+        then.
     """
     check_place(output, format_name)
-    folder, stem = (output.parent, output.stem) if FORMATS[format_name] else (output, "model")
+    kind = FORMATS[format_name]
+    if network.own_architecture and not kind.any_architecture:
+        able = " and ".join(name for name, other in FORMATS.items() if other.any_architecture)
+        raise InputError(
+            f"--format {format_name}: can't express --config.model.architecture="
+            f"{network.own_architecture}; {able} can"
+        )
+    folder, stem = (output.parent, output.stem) if kind.suffix else (output, "model")
     with name_file_in_errors(output), _stage(folder) as stage:
-        path = stage / (stem + (FORMATS[format_name] or ".pth"))
-        meaning: dict[str, Any] = {"taxonomy": taxonomy, "config": config}
-        if format_name == "safetensors":
-            difference = _write_safetensors(path, network, probe=probe, **meaning)
-        elif format_name == "onnx":
-            stated = {key: str(value) for key, value in facts.items() if value is not None}
-            named = {"model_name": str(config.get("model_name", "vae")), **stated}
-            difference = onnx_graphs.write_onnx(
-                _parts(path), network, taxonomy=taxonomy, facts=named, probe=probe
-            )
-        elif format_name == "stablehlo":
-            difference = stablehlo_modules.write_stablehlo(_parts(path), network, probe=probe)
-            model_files.write_sidecar(path.with_suffix(".json"), **meaning)
-        else:
-            arrays = (network.params, network.batch_stats)
-            difference = model_files.write_model(path, *arrays, probe=probe, **meaning)
-        if format_name == "torch_module":
-            name = str(config.get("model_name", "vae"))
-            text = module_source.module_source(network, name=name, tags=taxonomy.spellings)
-            write_text(stage / module_source.SOURCE, text)
+        path = stage / (stem + kind.suffix)
+        difference = kind.write(path, network, Meaning(taxonomy, config, facts), probe)
         return _move(stage, folder), difference
 
 
 def _parts(path: Path) -> dict[str, Path]:
     """Returns the files of a model's parts: `model.onnx` becomes `model.encoder.onnx` and so on."""
     return {name: path.with_suffix(f".{name}{path.suffix}") for name in onnx_graphs.PARTS}
-
-
-def _write_safetensors(
-    path: Path, network: TrainedModel, *, taxonomy: Taxonomy, config: dict, probe: np.ndarray
-) -> float:
-    tensors = model_files.to_state_dict(network.params, network.batch_stats)
-    write_safetensors(path, tensors)
-    model_files.write_sidecar(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
-    expected = trained.reconstruction_logits(network, probe)
-    return model_files.check_logits(
-        path, model_files.reference_logits(read_safetensors(path), probe), expected
-    )
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 Parameters are safetensors, config and taxonomy JSON: the files hold no code and no rows.
 """
 
+import collections
 import itertools
 import json
+import math
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,15 @@ from jaxvae.data.readers.tables import SUFFIXES
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, json_fault
 from jaxvae.export import model_files
+from jaxvae.export.own_classes import (
+    load_own_classes,
+    own_references,
+    sources_as_text,
+    sources_from_text,
+)
 from jaxvae.export.safetensors_io import MAX_READ, read_safetensors, write_safetensors
-from jaxvae.export.torch import pth
-from jaxvae.models import trained
+from jaxvae.models import priors, trained
+from jaxvae.models.choices import PRIORS
 from jaxvae.models.layer_names import is_valid_hidden_dims, resolve_hidden_dims
 from jaxvae.storage.atomic_files import write_json
 from jaxvae.storage.manifest import file_digest
@@ -48,9 +56,7 @@ def write_model_files(
     Raises:
       InputError: writing failed.
     """
-    write_safetensors(
-        folder / WEIGHTS, model_files.to_state_dict(network.params, network.batch_stats)
-    )
+    write_safetensors(folder / WEIGHTS, model_files.to_state_dict(network))
     write_json(folder / TAXONOMY, taxonomy.to_file())
     content = {
         "library_name": "jaxvae",
@@ -59,7 +65,8 @@ def write_model_files(
         "epoch": facts.get("epoch"),
         "taxonomy_digest": taxonomy.digest,
         "weights_sha256": file_digest(folder / WEIGHTS),
-        "config": {**without_paths(config), "model": {**config.get("model", {}), **sizes(network)}},
+        "config": without_paths({**config, "model": {**config.get("model", {}), **sizes(network)}}),
+        **sources_as_text(network.own),
     }
     write_json(folder / CONFIG, content)
 
@@ -74,8 +81,9 @@ def sizes(network: trained.TrainedModel) -> dict[str, Any]:
         "use_layer_norm": network.use_layer_norm,
         "prior": network.prior,
     }
-    if network.prior in ("mixture", "vamp"):
-        fields["prior_components"] = len(network.params["prior"]["logits"])
+    if not (network.own and network.own.prior):
+        axes = priors.axis_sizes(priors.prior_class(network.prior), network.params.get("prior", {}))
+        fields |= {"prior_components": axes["K"]} if "K" in axes else {}
     return fields
 
 
@@ -88,9 +96,14 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     if data.get("taxonomy_path"):
         data["taxonomy_path"] = Path(str(data["taxonomy_path"])).name
     without = {**config, "data": data} if data else dict(config)
-    for group, field in (("loss", "objective"), ("trainer", "callbacks")):
-        if value := config.get(group, {}).get(field):
-            without[group] = {**config[group], field: _without_folder(value)}
+    for group, field in (
+        ("loss", "objective"),
+        ("model", "prior"),
+        ("model", "architecture"),
+        ("trainer", "callbacks"),
+    ):
+        if value := without.get(group, {}).get(field):
+            without[group] = {**without[group], field: _without_folder(value)}
     return without
 
 
@@ -118,23 +131,32 @@ def is_published(folder: Path) -> bool:
 
 
 def read_model_files(
-    folder: Path, name: str
+    folder: Path, name: str, *, trust_code: bool = False
 ) -> tuple[trained.TrainedModel, Taxonomy, dict[str, Any], dict[str, Any]]:
     """Reads a published model; everything in the files is checked before it is used.
 
     Args:
       folder: the files' folder.
       name: the model's name in messages.
+      trust_code: whether code of a user's own that it carries may run.
 
     Returns:
       (network, taxonomy, the run's config, facts: its checkpoint and epoch).
 
     Raises:
-      InputError: a file is missing, damaged, too large, or does not fit the others.
+      InputError: a file is missing, damaged, too large, or does not fit the others; or the
+        model needs code that may not run.
     """
     content, config = read_config(folder, name)
     taxonomy = read_taxonomy(folder, content, name)
     path = folder / WEIGHTS
+    own = load_own_classes(
+        config["model"],
+        sources_from_text(content),
+        num_tags=taxonomy.num_tags,
+        origin=folder / CONFIG,
+        trusted=trust_code,
+    )
     shapes = {
         "fc1.weight": (_widths(config)[0], taxonomy.num_tags),
         "fc2_mu.weight": (config["model"]["latent_dim"], None),
@@ -142,10 +164,10 @@ def read_model_files(
     try:
         if path.is_file() and file_digest(path) != content.get("weights_sha256"):
             raise InputError(f"{path}: damaged: not what {CONFIG} was written with; remove it")
-        layers = pth.from_torch(read_safetensors(path, shapes=shapes))
+        tensors = read_safetensors(path, shapes={} if own and own.architecture else shapes)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    network = trained.rebuild_model(*model_files.from_layers(layers))
+    network = model_files.network_of_tensors(tensors, own, name)
     wrong = [key for key, size in sizes(network).items() if config["model"].get(key, size) != size]
     if wrong:
         raise InputError(f"{name}: {CONFIG} says another {', '.join(wrong)} than {WEIGHTS} has")
@@ -213,16 +235,19 @@ def read_taxonomy(folder: Path, content: dict[str, Any], name: str) -> Taxonomy:
 def largest_weights(config: dict[str, Any], num_tags: int) -> int:
     """Returns an upper bound, in bytes, of the size of `model.safetensors` for such a config."""
     model, widths = config["model"], _widths(config)
+    if own_references(model):
+        return MAX_READ
     latent = model["latent_dim"]
     products = num_tags * widths[0] + 2 * latent * widths[-1]
     products += sum(a * b for a, b in itertools.pairwise(widths))
     numbers = 2 * (products + num_tags + latent + 8 * sum(widths) + 8)
-    if model.get("prior") == "flow":
-        numbers += 16 * (3 * latent + 2) * 256
-    elif model.get("prior") in ("mixture", "vamp"):
-        components = model.get("prior_components")
-        components = components if type(components) is int and components > 0 else 1
-        numbers += components * (max(num_tags, 2 * latent) + 1)
+    components = model.get("prior_components")
+    components = components if type(components) is int and components > 0 else 1
+    # Other axes of a prior's arrays are of this size at most.
+    axes = collections.defaultdict(lambda: 256, K=components, V=num_tags, L=latent, D=2 * latent)
+    if model.get("prior") in PRIORS:
+        arrays = priors.prior_class(model["prior"]).arrays.values()
+        numbers += sum(math.prod(axes[letter] for letter in letters) for letters in arrays)
     return min(MAX_READ, 8 * numbers + 2**20)  # 8 bytes: the numbers may be float64.
 
 

@@ -1,18 +1,34 @@
 """Writes and reads a trained model as `.pth` or `.safetensors`, with a `.json` sidecar."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxvae.data.readers.file_kinds import stand_in
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, json_fault
+from jaxvae.export.own_classes import (
+    load_own_classes,
+    own_references,
+    rebuild,
+    sources_as_text,
+    sources_from_text,
+)
 from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.export.torch import pth
 from jaxvae.export.torch.state_dict import cut_wrappers
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers, num_hidden_layers
-from jaxvae.models.trained import rebuild_model, reconstruction_logits, untie_weights
+from jaxvae.models.trained import (
+    OwnClasses,
+    TrainedModel,
+    flatten_arrays,
+    rebuild_model,
+    reconstruction_logits,
+    untie_weights,
+)
 from jaxvae.storage.atomic_files import write_json
 
 _STATISTICS = ("mean", "var", "count")
@@ -21,23 +37,17 @@ _TOLERANCE = 1e-4
 
 
 def write_model(
-    path: Path,
-    params: dict,
-    batch_stats: dict,
-    *,
-    taxonomy: Taxonomy,
-    config: dict,
-    probe: np.ndarray,
+    path: Path, network: TrainedModel, *, taxonomy: Taxonomy, config: dict, probe: np.ndarray
 ) -> float:
     """Writes `path` (.pth), the same tensors as .safetensors, and the .json sidecar.
 
     The `.pth` is read back and its logits, computed by numpy from the file's own tensors, are
-    compared with the model's.
+    compared with the model's. A `.pth` can't express an architecture of a user's own; the
+    `.safetensors` is read back then.
 
     Args:
       path: ends in `.pth`; the other two files get the same stem with their own suffixes.
-      params: nested dictionary of arrays.
-      batch_stats: nested dictionary of arrays, `{}` without batch norm.
+      network: the model.
       taxonomy: the meaning of the columns.
       config: the run's config, JSON-able.
       probe: `[N, V]` multi-hot rows for the comparison.
@@ -48,21 +58,50 @@ def write_model(
     Raises:
       InputError: writing failed, or the file does not hold the model.
     """
-    tensors = to_state_dict(params, batch_stats)
+    tensors, other = to_state_dict(network), path.with_suffix(".safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
-    pth.write_pth(path, tensors)
-    write_safetensors(path.with_suffix(".safetensors"), tensors)
-    write_sidecar(path.with_suffix(".json"), taxonomy=taxonomy, config=config)
-    expected = reconstruction_logits(rebuild_model(params, batch_stats), probe)
-    return check_logits(path, reference_logits(pth.read_pth(path), probe), expected)
+    if not network.own_architecture:
+        pth.write_pth(path, tensors)
+    write_safetensors(other, tensors)
+    write_sidecar(path.with_suffix(".json"), taxonomy=taxonomy, config=config, own=network.own)
+    return _read_back(other if network.own_architecture else path, network, probe)
 
 
-def write_sidecar(path: Path, *, taxonomy: Taxonomy, config: dict) -> None:
-    """Writes the `.json` sidecar: the taxonomy of the columns, and the run's config."""
+def write_as_safetensors(
+    path: Path, network: TrainedModel, *, taxonomy: Taxonomy, config: dict, probe: np.ndarray
+) -> float:
+    """Writes a `.safetensors` and its sidecar, and reads it back: see `write_model`."""
+    write_safetensors(path, to_state_dict(network))
+    write_sidecar(path.with_suffix(".json"), taxonomy=taxonomy, config=config, own=network.own)
+    return _read_back(path, network, probe)
+
+
+def _read_back(path: Path, network: TrainedModel, probe: np.ndarray) -> float:
+    """Returns the largest difference between a file's logits and the model's: see `check_logits`.
+
+    Those of a file are computed by numpy, but for an architecture of a user's own.
+    """
+    tensors = _read_tensors(path)
+    if network.own_architecture:
+        found = reconstruction_logits(rebuild_model(tensors, {}, network.own), probe)
+    else:
+        found = reference_logits(tensors, probe)
+    return check_logits(path, found, reconstruction_logits(network, probe))
+
+
+def _read_tensors(path: Path) -> dict[str, np.ndarray]:
+    return read_safetensors(path) if path.suffix == ".safetensors" else pth.read_pth(path)
+
+
+def write_sidecar(
+    path: Path, *, taxonomy: Taxonomy, config: dict, own: OwnClasses | None = None
+) -> None:
+    """Writes the `.json` sidecar: the columns' taxonomy, the run's config, a user's own code."""
     meaning = {
         "taxonomy": taxonomy.to_mapping(),
         "taxonomy_digest": taxonomy.digest,
         "config": config,
+        **sources_as_text(own),
     }
     if taxonomy.aliases:
         meaning["aliases"] = taxonomy.to_file()["aliases"]
@@ -81,29 +120,30 @@ def check_logits(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
     return difference
 
 
-def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxonomy, dict]:
+def read_model(
+    path: Path, taxonomy_path: str | None, *, trust_code: bool = False
+) -> tuple[TrainedModel, Taxonomy, dict]:
     """Reads a `.pth` or `.safetensors` of this model's architecture, whichever program saved it.
 
     Args:
       path: the file.
       taxonomy_path: the taxonomy of the columns; None takes the `.json` sidecar's.
+      trust_code: whether code of a user's own that the sidecar carries may run.
 
     Returns:
-      (params, batch_stats, taxonomy, config of the sidecar or `{}`).
+      (network, taxonomy, config of the sidecar or `{}`).
 
     Raises:
-      InputError: the file is not such a model, or there is no taxonomy of its width.
+      InputError: the file is not such a model, there is no taxonomy of its width, or it needs code
+        that may not run.
     """
     if kind := stand_in(path):
         raise InputError(f"{path} is {kind}")
-    read = read_safetensors if path.suffix == ".safetensors" else pth.read_pth
-    tensors = cut_wrappers(read(path))
-    try:
-        layers = pth.from_torch(tensors)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    tensors = _read_tensors(path)
     sidecar = path.with_suffix(".json")
     beside = _read_sidecar(sidecar) if sidecar.exists() else {}
+    fields = _mapping(_mapping(beside, "config"), "model")
+    network = None if own_references(fields) else network_of_tensors(tensors, None, path)
     if taxonomy_path is not None:
         taxonomy = Taxonomy.load(taxonomy_path)
     elif "taxonomy" in beside:
@@ -114,21 +154,55 @@ def read_model(path: Path, taxonomy_path: str | None) -> tuple[dict, dict, Taxon
             f"{path}: which tags are its columns? There is no {sidecar.name} beside it; make it a "
             f"run with python -m jaxvae import {path} --taxonomy FILE.json --output RUN"
         )
-    width = layers["fc1"]["kernel"].shape[0]
-    if width != taxonomy.num_tags:
-        raise InputError(
-            f"{path} has {width} columns, {taxonomy.source} has {taxonomy.num_tags} tags; "
-            f"give the taxonomy it was trained with"
-        )
     same = beside.get("taxonomy_digest") == taxonomy.digest
+    if network is None:
+        own = load_own_classes(
+            fields,
+            sources_from_text(beside),
+            num_tags=taxonomy.num_tags,
+            origin=path,
+            trusted=trust_code,
+        )
+        network = network_of_tensors(tensors, own, path)
+    if network.num_tags != taxonomy.num_tags:
+        raise InputError(
+            f"{path} has {network.num_tags} columns, {taxonomy.source} has {taxonomy.num_tags} "
+            f"tags; give the taxonomy it was trained with"
+        )
     if not same and taxonomy_path is None:
         raise InputError(
             f"{sidecar}: its taxonomy is not the one it was written with (the digest differs); "
             f"give the right one by --taxonomy"
         )
-    config = beside.get("config") if same else {}
-    config = config if isinstance(config, dict) else {}
-    return *from_layers(layers), taxonomy, config
+    return network, taxonomy, _mapping(beside, "config") if same else {}
+
+
+def _mapping(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns an object inside one of JSON; {} if there is none."""
+    value = content.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def network_of_tensors(
+    tensors: dict[str, np.ndarray], own: OwnClasses | None, path: object
+) -> TrainedModel:
+    """Rebuilds a model from the tensors of an exported file.
+
+    Args:
+      tensors: arrays by name.
+      own: the classes of a user's own in it.
+      path: the file, for messages.
+
+    Raises:
+      InputError: they are not those of the model's classes.
+    """
+    if own and own.architecture:
+        return rebuild(tensors, {}, own, origin=path)
+    try:
+        layers = pth.from_torch(cut_wrappers(tensors), own_prior=bool(own))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return rebuild(*from_layers(layers), own, origin=path)
 
 
 def from_layers(layers: dict) -> tuple[dict, dict]:
@@ -153,9 +227,28 @@ def _read_sidecar(path: Path) -> dict:
     return beside if isinstance(beside, dict) else {}
 
 
-def to_state_dict(params: dict, batch_stats: dict) -> dict[str, np.ndarray]:
-    """Converts parameters to the names and the layout of the exported files."""
-    return pth.to_torch(_layers(untie_weights(params), batch_stats))
+def to_state_dict(network: TrainedModel) -> dict[str, np.ndarray]:
+    """Returns a model's arrays in the names and the layout of the exported files."""
+    return to_tensors(network.params, network.batch_stats, model=network.own and network.own.fields)
+
+
+def to_tensors(
+    params: dict, batch_stats: dict, *, model: Mapping[str, Any] | None = None
+) -> dict[str, np.ndarray]:
+    """Converts parameters to the names and the layout of the exported files.
+
+    An architecture of a user's own keeps its names and layout.
+
+    Args:
+      params: nested dictionary of arrays.
+      batch_stats: nested dictionary of arrays, `{}` without batch norm.
+      model: the config's `model`; None if all of it is the package's.
+    """
+    own = own_references(model or {})
+    if "architecture" in own:
+        flat = flatten_arrays(params) | flatten_arrays(batch_stats)
+        return {name: np.ascontiguousarray(array) for name, array in flat.items()}
+    return pth.to_torch(_layers(untie_weights(params), batch_stats), own_prior="prior" in own)
 
 
 def _layers(params: dict, batch_stats: dict) -> dict:
@@ -166,6 +259,14 @@ def _layers(params: dict, batch_stats: dict) -> dict:
         }
         for layer, arrays in params.items()
     }
+
+
+def inexpressible_prior(format_name: str, network: TrainedModel) -> InputError:
+    """Returns the error of a format whose writer can't express a prior of a user's own."""
+    return InputError(
+        f"--format {format_name}: can't express --config.model.prior={network.prior}, which is no "
+        f"jaxvae.models.priors.MixturePrior; pth and safetensors hold its arrays"
+    )
 
 
 def reference_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:

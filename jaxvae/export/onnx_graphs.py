@@ -15,6 +15,7 @@ from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.models import trained
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
+from jaxvae.models.priors import Flow, MixturePrior
 from jaxvae.models.trained import TrainedModel
 
 PARTS = ("encoder", "decoder", "prior")
@@ -59,7 +60,7 @@ def write_onnx(
         "taxonomy_digest": taxonomy.digest,
         **facts,
     }
-    tensors = model_files.to_state_dict(network.params, network.batch_stats)
+    tensors = model_files.to_state_dict(network)
     builders = {"encoder": _encoder, "decoder": _decoder, "prior": _prior}
     for name in PARTS:
         graph = _Graph(onnx)
@@ -175,12 +176,15 @@ def _through(graph: _Graph, tensors: dict, h: str, hidden: list[HiddenLayer]) ->
 
 def _prior(graph: _Graph, tensors: dict, network: TrainedModel) -> None:
     noise = graph.input("noise", network.latent_dim)
-    if network.prior == "normal":
+    prior = network.model.prior
+    if prior is None:
         graph.node("Identity", [noise], "z")
-    elif network.prior == "flow":
+    elif isinstance(prior, MixturePrior):
+        _mixture(graph, network, noise)
+    elif type(prior) is Flow:
         _flow(graph, tensors, noise)
     else:
-        _mixture(graph, network, noise)
+        raise model_files.inexpressible_prior("onnx", network)
     graph.output("z", network.latent_dim)
 
 

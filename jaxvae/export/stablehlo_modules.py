@@ -10,11 +10,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.models import trained
+from jaxvae.models.priors import Flow, MixturePrior
 from jaxvae.models.trained import TrainedModel
 
 PARTS = ("encoder", "decoder", "prior")
@@ -70,18 +70,21 @@ def _functions(network: TrainedModel) -> dict[str, tuple[Callable, list[tuple[in
     latent = (network.latent_dim,)
 
     def model():
-        return nnx.merge(network.graphdef, network.params, network.batch_stats)
+        return network.model
 
     functions: dict[str, tuple[Callable, list[tuple[int, ...]]]] = {
         "encoder": (lambda x: model().encode(x), [(network.num_tags,)]),
         "decoder": (lambda z: model().decode(z), [latent]),
     }
-    if network.prior == "normal":
+    prior = network.model.prior
+    if prior is None:
         functions["prior"] = (lambda noise: noise, [latent])
-    elif network.prior == "flow":
+    elif isinstance(prior, MixturePrior):
+        functions["prior"] = (_mixture(network), [latent, ()])
+    elif isinstance(prior, Flow):
         functions["prior"] = (lambda noise: model().prior.transform(noise), [latent])
     else:
-        functions["prior"] = (_mixture(network), [latent, ()])
+        raise model_files.inexpressible_prior("stablehlo", network)
     return functions
 
 

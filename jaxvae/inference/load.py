@@ -9,14 +9,13 @@ import jax
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.export import hub_files, model_files
+from jaxvae.export import hub_files, model_files, own_classes
 from jaxvae.export.hub_repo import fetch, is_address
 from jaxvae.inference.ensemble import Ensemble
 from jaxvae.inference.run import Run
-from jaxvae.models import trained
 from jaxvae.runtime import compilation_cache
 from jaxvae.storage import run_dir, run_files
-from jaxvae.storage.atomic_files import write_json
+from jaxvae.storage.atomic_files import atomic_write, write_json
 from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
 from jaxvae.storage.environment import environment
 
@@ -24,29 +23,38 @@ CHECKPOINTS = ("best", "last")
 EXPORTED = (".pth", ".safetensors")
 
 
-def load_many(path: str | Path | Sequence[str | Path]) -> Run | Ensemble:
+def load_many(
+    path: str | Path | Sequence[str | Path], *, trust_code: bool = False
+) -> Run | Ensemble:
     """Opens a run, or several as an ensemble.
 
     Args:
       path: a path as in `load`; a folder of runs, such as `jaxvae seeds` makes; or a list of paths.
+      trust_code: as in `load`.
 
     Raises:
       InputError: as in `load`; or the runs can't be mixed.
     """
     if isinstance(path, str | Path):
         if is_address(path):
-            return load(path)
+            return load(path, trust_code=trust_code)
         folder = user_path(path)
         within = sorted(entry.parent for entry in folder.glob("*/config.json"))
         if (folder / run_files.CONFIG).exists() or not within:
-            return load(folder)
+            return load(folder, trust_code=trust_code)
         paths: Sequence[str | Path] = within
     else:
         paths = path
-    return Ensemble(tuple(load(entry) for entry in paths))
+    return Ensemble(tuple(load(entry, trust_code=trust_code) for entry in paths))
 
 
-def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | None = None) -> Run:
+def load(
+    path: str | Path,
+    *,
+    checkpoint: str = "best",
+    taxonomy_path: str | None = None,
+    trust_code: bool = False,
+) -> Run:
     """Opens a finished run.
 
     Args:
@@ -55,22 +63,25 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
       checkpoint: "best", the exported parameters, with the lowest validation loss; or "last", the
         parameters at the end of training.
       taxonomy_path: the taxonomy of an exported file; None takes the `.json` beside it.
+      trust_code: whether code that an exported or published model carries may run, of a prior or
+        an architecture that is no part of this package.
 
     Raises:
       InputError: there is no run, or it is incomplete or has another taxonomy; or the Hub is
-        unreachable or has no such model.
+        unreachable or has no such model; or the model needs code that may not run.
     """
     compilation_cache.enable_compilation_cache()
     if is_address(path):
-        return _load_published(str(path), checkpoint, taxonomy_path)
+        return _load_published(str(path), checkpoint, taxonomy_path, trust_code)
     folder = user_path(path).resolve()
     if folder.suffix in EXPORTED and not folder.is_dir():
         _refuse_last(path, checkpoint)
-        params, batch_stats, taxonomy, config = model_files.read_model(folder, taxonomy_path)
-        network = trained.rebuild_model(params, batch_stats)
+        network, taxonomy, config = model_files.read_model(
+            folder, taxonomy_path, trust_code=trust_code
+        )
         return Run(folder, config, taxonomy, network, {"checkpoint": "exported"})
     if hub_files.is_published(folder):
-        return _load_published(path, checkpoint, taxonomy_path)
+        return _load_published(path, checkpoint, taxonomy_path, trust_code)
     _refuse_taxonomy(path, taxonomy_path)
     run_dir.check_is_run(user_path(path))  # Not resolved: the message shows the path as typed.
     if checkpoint not in CHECKPOINTS:
@@ -84,10 +95,20 @@ def load(path: str | Path, *, checkpoint: str = "best", taxonomy_path: str | Non
             raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
     else:
         params, batch_stats, facts = _last(folder, taxonomy)
-    return Run(folder, config, taxonomy, trained.rebuild_model(params, batch_stats), facts)
+    own = own_classes.load_own_classes(
+        config["model"],
+        own_classes.sources_of_run(folder / run_files.EXTENSIONS),
+        num_tags=taxonomy.num_tags,
+        origin=folder / run_files.EXTENSIONS,
+        trusted=True,  # the user trained it
+    )
+    network = own_classes.rebuild(params, batch_stats, own, origin=folder / run_files.EXTENSIONS)
+    return Run(folder, config, taxonomy, network, facts)
 
 
-def _load_published(path: str | Path, checkpoint: str, taxonomy_path: str | None) -> Run:
+def _load_published(
+    path: str | Path, checkpoint: str, taxonomy_path: str | None, trust_code: bool
+) -> Run:
     """Loads a published model from a folder or from the Hub."""
     _refuse_taxonomy(path, taxonomy_path)
     _refuse_last(path, checkpoint)
@@ -96,7 +117,9 @@ def _load_published(path: str | Path, checkpoint: str, taxonomy_path: str | None
     if is_address(path):
         folder, commit = fetch(str(path))
         origin = {"source": str(path), "commit": commit}
-    network, taxonomy, config, facts = hub_files.read_model_files(folder, str(path))
+    network, taxonomy, config, facts = hub_files.read_model_files(
+        folder, str(path), trust_code=trust_code
+    )
     return Run(folder, config, taxonomy, network, {**facts, **origin})
 
 
@@ -110,13 +133,16 @@ def _refuse_taxonomy(path: str | Path, taxonomy_path: str | None) -> None:
         raise InputError(f"{path} has its own taxonomy; --taxonomy is for an exported file")
 
 
-def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | Path) -> Run:
+def import_model(
+    path: str | Path, *, taxonomy_path: str | None, output: str | Path, trust_code: bool = False
+) -> Run:
     """Imports an exported file as a run, without rows, that other commands accept.
 
     Args:
       path: a `.pth` or `.safetensors` of the model's architecture.
       taxonomy_path: the taxonomy of its columns; None takes the `.json` beside it.
       output: the folder to create.
+      trust_code: as in `load`.
 
     Raises:
       InputError: the file is invalid, or the folder exists and is not empty.
@@ -126,8 +152,7 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
     path, folder = user_path(path), run_path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--output {output}: exists already; name a new folder")
-    params, batch_stats, taxonomy, config = model_files.read_model(path, taxonomy_path)
-    network = trained.rebuild_model(params, batch_stats)
+    network, taxonomy, config = model_files.read_model(path, taxonomy_path, trust_code=trust_code)
     config = {
         "model_name": path.stem,
         **config,
@@ -142,11 +167,16 @@ def import_model(path: str | Path, *, taxonomy_path: str | None, output: str | P
         write_json(folder / run_files.TAXONOMY, taxonomy.to_file())
         write_json(folder / run_files.ENVIRONMENT, environment(", ".join(map(str, jax.devices()))))
         write_json(folder / run_files.SUMMARY, {"config": config, "imported_from": path.name})
-        save_params(folder / run_files.FINAL, params, batch_stats, facts)
+        save_params(folder / run_files.FINAL, network.params, network.batch_stats, facts)
+        for name, source in (network.own.sources if network.own else {}).items():
+            with atomic_write(folder / run_files.EXTENSIONS / name) as file:
+                file.write(source)
         # The config is written last: a folder without one is not a run yet.
         write_json(folder / run_files.CONFIG, config)
         run = load(folder)
-        run.export(folder / run_files.MODEL)
+        run.export(
+            folder / (run_files.SAFETENSORS if network.own_architecture else run_files.MODEL)
+        )
         run_dir.seal(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # Lets the same command be run again.

@@ -89,7 +89,7 @@ def sample_prior(
       top_k: number of tags of a set, used only by "top_k".
       seed: seed of the samples.
     """
-    chunk = sample_batch_size(len(params["fc4"]["bias"]))
+    chunk = sample_batch_size(nnx.merge(graphdef, params, batch_stats).num_tags)
     draw = make_prior_draw(graphdef, chunk)
     key = jax.random.key(seed)
     max_draws = _MAX_DRAWS_PER_SAMPLE * max(num_samples, chunk)

@@ -1,4 +1,4 @@
-"""Layers with torch's defaults where results depend on them: initialisation and batch norm."""
+"""Layers with torch's defaults where results depend on them, and the inputs of the first one."""
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +117,30 @@ class BatchNorm(nnx.Module):
         self.var[...] = self.var[...] + var_step * (unbiased - self.var[...])
         self.count[...] = self.count[...] + (rows >= 1.0).astype(jnp.int32)
         return centred, var
+
+
+def multi_hot(columns: jax.Array, values: jax.Array, num_tags: int) -> jax.Array:
+    """Converts sparse rows to multi-hot vectors.
+
+    Args:
+      columns: `[B, K]` column numbers of the active tags, padded with `num_tags`.
+      values: `[B, K]` value of each entry: 1, or its dropout mask.
+      num_tags: V, the vocabulary's size.
+
+    Returns:
+      `[B, V]` in the dtype of `values`; padding entries are dropped.
+    """
+    # Comparisons, one column of the rows after the other: XLA fuses them into one loop, while a
+    # scatter runs element by element, and a sum over [B, K, V] materialises that array first.
+    tags = jnp.arange(num_tags, dtype=jnp.int32)
+
+    def add(hot: jax.Array, entry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        column, value = entry
+        hit = column.astype(jnp.int32)[:, None] == tags[None, :]
+        return hot + jnp.where(hit, value[:, None], jnp.zeros((), values.dtype)), None
+
+    start = jnp.zeros((columns.shape[0], num_tags), values.dtype)
+    return jax.lax.scan(add, start, (columns.T, values.T), unroll=min(columns.shape[1], 16))[0]
 
 
 def dropout_mask(uniform: jax.Array, rate: jax.Array) -> jax.Array:

@@ -1,26 +1,107 @@
 """Prior distributions p(z).
 
-The standard normal has no parameters and is None in `VAE`. The others are modules of flat arrays
-with three methods: the log density, draws, and the moments of each dimension.
+A prior is a module of flat arrays that says by itself what others need to know of it: its log
+density, its draws, the moments of each dimension, and the names and shapes of its arrays. N(0, I)
+has no arrays and is None in a model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxvae.models.choices import PRIORS, import_choice
 from jaxvae.models.distributions import full_precision_product, mixture_log_prob, normal_log_prob
 
-PRIORS = ("normal", "mixture", "vamp", "flow")
 _MOMENT_DRAWS = 4096
 
 Encode = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 """The encoder: multi-hot rows `[K, V]` to means and log-variances `[K, L]`."""
 
 
-class _Components(nnx.Module):
-    """Base class of priors that are mixtures of diagonal Gaussians."""
+class Prior(nnx.Module):
+    """Base class of priors. A subclass defines `__init__`, `log_prob` and `draw`.
+
+    It is made with these keyword arguments; those that it does not need are its `**unused`. Its
+    parameters are `nnx.Param` arrays of its own, not of modules inside.
+
+    Args:
+      latent_dim: L.
+      num_components: K, of `model.prior_components`.
+      pseudo_inputs: `[K, V]`, training rows if `from_rows`.
+      rngs: random stream of the initialisation.
+
+    Attributes:
+      arrays: the arrays by name, with a letter for the size of each axis: K, L, V or another.
+      title: a few words for the model card.
+      from_rows: whether it starts from training rows.
+      factorized: whether it is a Gaussian with independent dimensions, so that the KL has a closed
+        form for each of them.
+    """
+
+    arrays: ClassVar[Mapping[str, str]] = {}
+    title: ClassVar[str] = "a learned prior"
+    from_rows: ClassVar[bool] = False
+    factorized: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int,
+        num_components: int,
+        pseudo_inputs: jax.typing.ArrayLike,
+        rngs: nnx.Rngs,
+    ):
+        raise NotImplementedError
+
+    def log_prob(self, z: jax.Array, encode: Encode) -> jax.Array:
+        """Log density `[...]` at `[..., L]`, nats."""
+        raise NotImplementedError
+
+    def draw(self, key: jax.Array, num: int, encode: Encode) -> jax.Array:
+        """Draws `[num, L]`."""
+        raise NotImplementedError
+
+    def moments(self, encode: Encode) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance of each dimension, `[L]`, estimated by 4,096 draws with a fixed key."""
+        z = self.draw(jax.random.key(0), _MOMENT_DRAWS, encode)
+        return jnp.mean(z, axis=0), jnp.var(z, axis=0)
+
+
+class Normal(Prior):
+    """The standard normal N(0, I), which has no parameters.
+
+    Args:
+      latent_dim: L.
+    """
+
+    title = "a standard normal prior"
+    factorized = True
+
+    def __init__(self, *, latent_dim: int, **unused: Any):
+        self.latent_dim = latent_dim
+
+    def log_prob(self, z: jax.Array, encode: Encode) -> jax.Array:
+        """Log density `[...]` at `[..., L]`, nats."""
+        del encode
+        return normal_log_prob(z)
+
+    def draw(self, key: jax.Array, num: int, encode: Encode) -> jax.Array:
+        """Draws `[num, L]`."""
+        del encode
+        return jax.random.normal(key, (num, self.latent_dim))
+
+    def moments(self, encode: Encode) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance of each dimension, `[L]`."""
+        del encode
+        width = self.latent_dim
+        return jnp.zeros((width,), jnp.float32), jnp.ones((width,), jnp.float32)
+
+
+class MixturePrior(Prior):
+    """Base class of mixtures of diagonal Gaussians. A subclass defines `components` alone."""
 
     def components(self, encode: Encode) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]`."""
@@ -46,7 +127,7 @@ class _Components(nnx.Module):
         return centre, jnp.sum(weight * spread, axis=0)
 
 
-class Mixture(_Components):
+class Mixture(MixturePrior):
     """A learned mixture of diagonal Gaussians.
 
     Args:
@@ -55,7 +136,10 @@ class Mixture(_Components):
       rngs: random stream of the initial means.
     """
 
-    def __init__(self, *, latent_dim: int, num_components: int, rngs: nnx.Rngs):
+    arrays: ClassVar = {"means": "KL", "logvars": "KL", "logits": "K"}
+    title = "a learned mixture of Gaussians as prior"
+
+    def __init__(self, *, latent_dim: int, num_components: int, rngs: nnx.Rngs, **unused: Any):
         shape = (num_components, latent_dim)
         self.means = nnx.Param(jax.random.normal(rngs.params(), shape))
         self.logvars = nnx.Param(jnp.full(shape, -0.5, jnp.float32))
@@ -66,14 +150,18 @@ class Mixture(_Components):
         return self.means[...], self.logvars[...], jax.nn.log_softmax(self.logits[...])
 
 
-class Vamp(_Components):
+class Vamp(MixturePrior):
     """The VampPrior (Tomczak & Welling 2018): the weighted posteriors of learned pseudo-inputs.
 
     Args:
       pseudo_inputs: `[K, V]` initial values, such as training rows; they are clipped to [0, 1].
     """
 
-    def __init__(self, *, pseudo_inputs: jax.typing.ArrayLike):
+    arrays: ClassVar = {"pseudo_inputs": "KV", "logits": "K"}
+    title = "a VampPrior"
+    from_rows = True
+
+    def __init__(self, *, pseudo_inputs: jax.typing.ArrayLike, **unused: Any):
         start = jnp.asarray(pseudo_inputs, jnp.float32)
         self.pseudo_inputs = nnx.Param(start)
         self.logits = nnx.Param(jnp.zeros((len(start),), jnp.float32))
@@ -84,7 +172,7 @@ class Vamp(_Components):
         return mean, logvar, jax.nn.log_softmax(self.logits[...])
 
 
-class Flow(nnx.Module):
+class Flow(Prior):
     """Affine coupling layers on N(0, I) (RealNVP, Dinh et al. 2017).
 
     Each layer rescales and shifts every other dimension by a small network of the remaining ones.
@@ -97,8 +185,23 @@ class Flow(nnx.Module):
       rngs: random stream of their initialisation.
     """
 
+    # S layers, W hidden units, D = 2 L outputs.
+    arrays: ClassVar = {
+        "hidden": "SLW",
+        "hidden_bias": "SW",
+        "shift_and_scale": "SWD",
+        "shift_and_scale_bias": "SD",
+    }
+    title = "a learned flow as prior"
+
     def __init__(
-        self, *, latent_dim: int, num_layers: int = 4, hidden_dim: int = 64, rngs: nnx.Rngs
+        self,
+        *,
+        latent_dim: int,
+        num_layers: int = 4,
+        hidden_dim: int = 64,
+        rngs: nnx.Rngs,
+        **unused: Any,
     ):
         first = jax.random.uniform(
             rngs.params(), (num_layers, latent_dim, hidden_dim), minval=-1.0, maxval=1.0
@@ -145,23 +248,22 @@ class Flow(nnx.Module):
             z = z * jnp.exp(log_scale) + shift
         return z
 
-    def moments(self, encode: Encode) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance of each dimension, `[L]`, estimated by 4,096 draws with a fixed key."""
-        z = self.draw(jax.random.key(0), _MOMENT_DRAWS, encode)
-        return jnp.mean(z, axis=0), jnp.var(z, axis=0)
+
+def prior_class(name: str) -> type[Prior]:
+    """Returns the class of a name in `choices.PRIORS`."""
+    return import_choice(PRIORS[name])
 
 
-def make_prior(
-    name: str,
-    *,
-    latent_dim: int,
-    num_components: int,
-    pseudo_inputs: jax.typing.ArrayLike,
-    rngs: nnx.Rngs,
-) -> Mixture | Vamp | Flow | None:
-    """Makes the prior of a name in `PRIORS`; None is the standard normal."""
-    if name == "mixture":
-        return Mixture(latent_dim=latent_dim, num_components=num_components, rngs=rngs)
-    if name == "vamp":
-        return Vamp(pseudo_inputs=pseudo_inputs)
-    return Flow(latent_dim=latent_dim, rngs=rngs) if name == "flow" else None
+def most_alike(arrays: Iterable[str]) -> str:
+    """Returns the name of the package's prior that has most of these arrays."""
+    names = set(arrays)
+    return max(PRIORS, key=lambda prior: len(names & prior_class(prior).arrays.keys()))
+
+
+def axis_sizes(prior: type[Prior], arrays: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the size of each axis of a prior's arrays, by its letter in `Prior.arrays`."""
+    return {
+        letter: size
+        for name, letters in prior.arrays.items()
+        for letter, size in zip(letters, arrays[name].shape, strict=True)
+    }

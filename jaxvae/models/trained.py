@@ -1,21 +1,54 @@
 """A trained model: its graph, its arrays, its prior."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxvae.errors import InputError
+from jaxvae.models.architecture import Architecture
 from jaxvae.models.layer_names import encoder_layers, num_hidden_layers
+from jaxvae.models.priors import MixturePrior, Prior, axis_sizes, most_alike, prior_class
 from jaxvae.models.vae import VAE
+
+
+class OwnClasses(NamedTuple):
+    """Classes of a user's own that a model is made of.
+
+    Attributes:
+      fields: the config's `model`.
+      num_tags: V.
+      prior: the prior's class; None if it is the package's.
+      architecture: the architecture's class; None if it is the package's.
+      sources: the files that define them, by the name of a run's copy.
+    """
+
+    fields: Mapping[str, Any]
+    num_tags: int
+    prior: type[Prior] | None
+    architecture: type[Architecture] | None
+    sources: Mapping[str, bytes]
 
 
 class TrainedModel(NamedTuple):
     """A model without its training state: static graph and arrays, computing in float32.
 
     Weights that were tied in training are two arrays here, as in every exported file.
+
+    Attributes:
+      graphdef: the static graph.
+      params: its parameters.
+      batch_stats: its running statistics.
+      num_tags: V.
+      latent_dim: L.
+      hidden_dims: widths of the hidden layers, from the input inwards.
+      use_batch_norm: whether it has batch norm.
+      use_layer_norm: whether it has layer norm.
+      prior: the prior's name in a config.
+      own: the classes of a user's own in it.
     """
 
     graphdef: nnx.GraphDef
@@ -27,16 +60,45 @@ class TrainedModel(NamedTuple):
     use_batch_norm: bool
     use_layer_norm: bool
     prior: str
+    own: OwnClasses | None = None
+
+    @property
+    def model(self) -> Architecture:
+        """The module, with its arrays."""
+        return nnx.merge(self.graphdef, self.params, self.batch_stats)
+
+    @property
+    def own_architecture(self) -> str:
+        """The architecture's name in a config if it is a user's own, else ""."""
+        return self.own.fields["architecture"] if self.own and self.own.architecture else ""
 
 
-def rebuild_model(params: dict, batch_stats: dict) -> TrainedModel:
-    """Rebuilds a model from nested dictionaries of arrays; their shapes give its sizes."""
+def rebuild_model(params: dict, batch_stats: dict, own: OwnClasses | None = None) -> TrainedModel:
+    """Rebuilds a model from nested dictionaries of arrays.
+
+    Args:
+      params: its parameters; their shapes give the sizes of the package's architecture.
+      batch_stats: its running statistics.
+      own: the classes of a user's own in it.
+
+    Raises:
+      InputError: the arrays are not those of the user's own classes.
+    """
+    if own and own.architecture:
+        return _rebuild_own(params, batch_stats, own)
     params = untie_weights(params)
     depth, num_tags = num_hidden_layers(params), len(params["fc1"]["kernel"])
     hidden_dims = tuple(params[layer.linear]["kernel"].shape[1] for layer in encoder_layers(depth))
     latent_dim = params["fc3"]["kernel"].shape[0]
     use_batch_norm, use_layer_norm = "bn1" in params, "ln1" in params
-    prior = infer_prior(params.get("prior", {}))
+    arrays = params.get("prior", {})
+    if own and own.prior:
+        name, prior = own.fields["prior"], own.prior
+        num_components = own.fields.get("prior_components", 1)
+    else:
+        name = most_alike(arrays)
+        prior = prior_class(name)
+        num_components = axis_sizes(prior, arrays).get("K", 1)
     model = nnx.eval_shape(
         lambda: VAE(
             num_tags=num_tags,
@@ -46,16 +108,92 @@ def rebuild_model(params: dict, batch_stats: dict) -> TrainedModel:
             use_batch_norm=use_batch_norm,
             use_layer_norm=use_layer_norm,
             prior=prior,
-            num_components=len(params["prior"]["logits"]) if prior in ("mixture", "vamp") else 1,
+            num_components=num_components,
             rngs=nnx.Rngs(0),
         )
     )
-    graphdef = nnx.graphdef(model)
+    if own:
+        _check_arrays(model, params, batch_stats)
     params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
-    sizes = (num_tags, latent_dim, hidden_dims)
     return TrainedModel(
-        graphdef, params, batch_stats, *sizes, use_batch_norm, use_layer_norm, prior
+        nnx.graphdef(model),
+        params,
+        batch_stats,
+        num_tags,
+        latent_dim,
+        hidden_dims,
+        use_batch_norm,
+        use_layer_norm,
+        name,
+        own,
     )
+
+
+def model_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of an architecture that a config's `model` gives, but its prior."""
+    names = ("latent_dim", "hidden_dim", "use_batch_norm", "use_layer_norm", "tied_weights")
+    return {
+        **{name: fields[name] for name in names},
+        "hidden_dims": tuple(fields["hidden_dims"]),
+        "num_components": fields["prior_components"],
+    }
+
+
+def _rebuild_own(params: dict, batch_stats: dict, own: OwnClasses) -> TrainedModel:
+    """Rebuilds a model whose architecture is a user's own."""
+    assert own.architecture is not None
+    make, fields = own.architecture, own.fields
+    prior = own.prior or prior_class(fields["prior"])
+    arguments = model_arguments(fields)
+    model = nnx.eval_shape(
+        lambda: make(**arguments, num_tags=own.num_tags, prior=prior, rngs=nnx.Rngs(0))
+    )
+    params, batch_stats = _check_arrays(model, params, batch_stats)
+    return TrainedModel(
+        nnx.graphdef(model),
+        params,
+        batch_stats,
+        own.num_tags,
+        fields["latent_dim"],
+        arguments["hidden_dims"] or (fields["hidden_dim"],),
+        fields["use_batch_norm"],
+        fields["use_layer_norm"],
+        fields["prior"],
+        own,
+    )
+
+
+def _check_arrays(model: nnx.Module, params: dict, batch_stats: dict) -> tuple[dict, dict]:
+    """Returns arrays in the structure of a model's variables.
+
+    Raises:
+      InputError: one is missing, unknown, or of another shape.
+    """
+    arrays = flatten_arrays(params) | flatten_arrays(batch_stats)
+    expected = [nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat)]
+    shapes = {name: leaf.shape for tree in expected for name, leaf in flatten_arrays(tree).items()}
+    found = {name: array.shape for name, array in arrays.items()}
+    for name in sorted({*shapes, *found}):
+        if shapes.get(name) != found.get(name):
+            raise InputError(
+                f"array {name} has shape {found.get(name, 'none')}, and {type(model).__name__} of "
+                f"this config makes {shapes.get(name, 'none')}"
+            )
+
+    def of(path: Any, leaf: Any) -> jax.Array:
+        return jnp.asarray(arrays[_dotted(path)])
+
+    first, second = (jax.tree_util.tree_map_with_path(of, tree) for tree in expected)
+    return first, second
+
+
+def flatten_arrays(tree: Any) -> dict[str, Any]:
+    """Flattens nested dictionaries of arrays to {dotted path: array}."""
+    return {_dotted(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _dotted(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def untie_weights(params: dict) -> dict:
@@ -63,12 +201,6 @@ def untie_weights(params: dict) -> dict:
     if "kernel" in params["fc4"]:
         return params
     return {**params, "fc4": {"kernel": params["fc1"]["kernel"].T, **params["fc4"]}}
-
-
-def infer_prior(arrays: Iterable[str]) -> str:
-    """Infers a model's prior from the names of the prior's parameters."""
-    marks = {"means": "mixture", "pseudo_inputs": "vamp", "hidden": "flow"}
-    return next((prior for name, prior in marks.items() if name in arrays), "normal")
 
 
 def reconstruction_logits(network: TrainedModel, x: np.ndarray) -> np.ndarray:
@@ -82,11 +214,12 @@ def reconstruction_logits(network: TrainedModel, x: np.ndarray) -> np.ndarray:
 
 
 def prior_components(network: TrainedModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]` of a "mixture" or "vamp" prior.
+    """Means `[K, L]`, log-variances `[K, L]` and log weights `[K]` of a `MixturePrior`.
 
     A trained VampPrior is an ordinary mixture.
     """
-    model = nnx.merge(network.graphdef, network.params, network.batch_stats)
+    model = network.model
+    assert isinstance(model.prior, MixturePrior)
     mean, logvar, log_weight = map(np.asarray, model.prior.components(model.encode))
     return mean, logvar, log_weight
 

@@ -12,40 +12,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxvae.models import distributions, layers, priors
+from jaxvae.models import layers
+from jaxvae.models.architecture import Architecture
 from jaxvae.models.layer_names import (
     HiddenLayer,
     decoder_layers,
     encoder_layers,
     resolve_hidden_dims,
 )
+from jaxvae.models.layers import multi_hot as multi_hot
+from jaxvae.models.priors import Prior
 
 SPARSE_LOOKUP_MIN_TAGS = 1024
 """Vocabulary size from which rows are looked up in tables instead of multiplied as multi-hots."""
-
-
-def multi_hot(columns: jax.Array, values: jax.Array, num_tags: int) -> jax.Array:
-    """Converts sparse rows to multi-hot vectors.
-
-    Args:
-      columns: `[B, K]` column numbers of the active tags, padded with `num_tags`.
-      values: `[B, K]` value of each entry: 1, or its dropout mask.
-      num_tags: V, the vocabulary's size.
-
-    Returns:
-      `[B, V]` in the dtype of `values`; padding entries are dropped.
-    """
-    # Comparisons, one column of the rows after the other: XLA fuses them into one loop, while a
-    # scatter runs element by element, and a sum over [B, K, V] materialises that array first.
-    tags = jnp.arange(num_tags, dtype=jnp.int32)
-
-    def add(hot: jax.Array, entry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        column, value = entry
-        hit = column.astype(jnp.int32)[:, None] == tags[None, :]
-        return hot + jnp.where(hit, value[:, None], jnp.zeros((), values.dtype)), None
-
-    start = jnp.zeros((columns.shape[0], num_tags), values.dtype)
-    return jax.lax.scan(add, start, (columns.T, values.T), unroll=min(columns.shape[1], 16))[0]
 
 
 def reparameterize(mean: jax.Array, logvar: jax.Array, noise: jax.Array) -> jax.Array:
@@ -53,7 +32,7 @@ def reparameterize(mean: jax.Array, logvar: jax.Array, noise: jax.Array) -> jax.
     return mean + jnp.exp(0.5 * logvar) * noise
 
 
-class VAE(nnx.Module):
+class VAE(Architecture):
     """A VAE over multi-hot tag rows with hidden layers each way (Kingma & Welling 2014).
 
     Encoder: `relu(fc1)`, optional batch norm, then the heads `fc2_mu` and `fc2_logvar`. Decoder:
@@ -68,7 +47,7 @@ class VAE(nnx.Module):
       use_batch_norm: adds `bn1` and `bn2` after the ReLUs.
       use_layer_norm: adds `ln1` and `ln2` before them (Ba et al. 2016).
       tied_weights: makes `fc4` share the transposed kernel of `fc1`; its bias is its own.
-      prior: "normal", N(0, I); "mixture", "vamp" or "flow": see `priors`.
+      prior: a name in `choices.PRIORS`, or a class.
       num_components: K, components of the mixture, or of the VampPrior without `pseudo_inputs`.
       pseudo_inputs: `[K, V]` initial pseudo-inputs of the VampPrior.
       decoder_bias: `[V]`, initial value of `fc4.bias`, such as the tags' log-odds.
@@ -92,7 +71,7 @@ class VAE(nnx.Module):
         use_batch_norm: bool = False,
         use_layer_norm: bool = False,
         tied_weights: bool = False,
-        prior: str = "normal",
+        prior: str | type[Prior] = "normal",
         num_components: int = 1,
         pseudo_inputs: jax.typing.ArrayLike | None = None,
         decoder_bias: jax.typing.ArrayLike | None = None,
@@ -127,11 +106,10 @@ class VAE(nnx.Module):
             batch_norm = layers.BatchNorm(width) if use_batch_norm else None
             setattr(self, hidden.batch_norm, batch_norm)
 
-        if pseudo_inputs is None:
-            pseudo_inputs = jnp.zeros((num_components, num_tags), jnp.float32)
-        self.prior = priors.make_prior(
-            prior,
+        super().__init__(
+            num_tags=num_tags,
             latent_dim=latent_dim,
+            prior=prior,
             num_components=num_components,
             pseudo_inputs=pseudo_inputs,
             rngs=rngs,
@@ -145,18 +123,7 @@ class VAE(nnx.Module):
         train: bool = False,
         keep: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns the approximate posterior q(z|x) of multi-hot rows.
-
-        Args:
-          x: `[B, V]` multi-hot rows (dropout, if any, already applied).
-          mask: `[B]`, rows included in batch statistics; None means all.
-          train: whether batch norm uses this batch's statistics and updates the running ones.
-          keep: `[B, H]` dropout masks of all hidden layers, concatenated along the last axis; None
-            disables dropout.
-
-        Returns:
-          (mean, logvar), each `[B, L]` float32.
-        """
+        """Returns the mean and log-variance of q(z|x), each `[B, L]`, of multi-hot rows."""
         return self._heads(self.fc1(x), mask, train, keep)
 
     def encode_rows(
@@ -171,21 +138,13 @@ class VAE(nnx.Module):
         """Returns the approximate posterior of sparse rows, like `encode` of their multi-hots.
 
         For a wide vocabulary, the cost of the first layer depends on the tags in a row, not on V.
-
-        Args:
-          columns: `[B, K]` column numbers, padded with V.
-          values: `[B, K]` float32 value of each entry; None means 1.
-          mask: as in `encode`.
-          train: as in `encode`.
-          keep: as in `encode`.
         """
-        if values is None:
-            values = jnp.ones(columns.shape, jnp.float32)
         kernel, bias = self.fc1.kernel[...], self.fc1.bias
         assert bias is not None
         if len(kernel) < SPARSE_LOOKUP_MIN_TAGS:
-            x = multi_hot(columns, values, len(kernel))
-            return self.encode(x, mask=mask, train=train, keep=keep)
+            return super().encode_rows(columns, values, mask=mask, train=train, keep=keep)
+        if values is None:
+            values = jnp.ones(columns.shape, jnp.float32)
         dtype = self.fc1.dtype
         # A padding entry is out of range: it reads zeros, and its gradient is dropped.
         embeddings = (
@@ -224,25 +183,6 @@ class VAE(nnx.Module):
                 h, getattr(self, layer_norm), getattr(self, batch_norm), mask, train, layer_mask
             )
         return h
-
-    def log_prior(self, z: jax.Array) -> jax.Array:
-        """Log p(z) `[...]` of latent vectors `[..., L]`, nats."""
-        if self.prior is None:
-            return distributions.normal_log_prob(z)
-        return self.prior.log_prob(z, self.encode)
-
-    def draw_prior(self, key: jax.Array, num: int) -> jax.Array:
-        """Draws `[num, L]` from p(z)."""
-        if self.prior is None:
-            return jax.random.normal(key, (num, self.fc3.in_features))
-        return self.prior.draw(key, num, self.encode)
-
-    def prior_moments(self) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance of each dimension under p(z), `[L]`."""
-        if self.prior is None:
-            width = self.fc3.in_features
-            return jnp.zeros((width,), jnp.float32), jnp.ones((width,), jnp.float32)
-        return self.prior.moments(self.encode)
 
 
 def _hidden_block(h: jax.Array, layer_norm, batch_norm, mask, train: bool, keep) -> jax.Array:

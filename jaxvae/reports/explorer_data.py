@@ -8,9 +8,11 @@ import itertools
 
 import numpy as np
 
+from jaxvae.errors import InputError
 from jaxvae.inference import queries
 from jaxvae.models import trained
 from jaxvae.models.layer_names import decoder_layers, encoder_layers
+from jaxvae.models.priors import Flow, MixturePrior
 from jaxvae.models.trained import TrainedModel
 
 _BANK = 8192
@@ -42,7 +44,15 @@ def encode_float32(array: np.ndarray) -> dict:
 
 
 def network_data(network: TrainedModel) -> dict:
-    """Returns the layers by name, the names of the hidden layers in order, and the sizes."""
+    """Returns the layers by name, the names of the hidden layers in order, and the sizes.
+
+    Raises:
+      InputError: the page can't compute the architecture, which is a user's own.
+    """
+    if network.own_architecture:
+        raise InputError(
+            f"the page can't compute --config.model.architecture={network.own_architecture}"
+        )
     params = _numpy(network.params)
     stats = _numpy(network.batch_stats)
     depth = len(network.hidden_dims)
@@ -78,10 +88,15 @@ def network_data(network: TrainedModel) -> dict:
 
 
 def prior_data(network: TrainedModel) -> dict:
-    """Returns the prior's parameters, from which the page computes log p(z)."""
-    if network.prior == "normal":
+    """Returns the prior's parameters, from which the page computes log p(z).
+
+    Raises:
+      InputError: the page can't compute the prior, which is a user's own.
+    """
+    prior = network.model.prior
+    if prior is None:
         return {"kind": "normal"}
-    if network.prior == "flow":
+    if type(prior) is Flow:
         arrays = _numpy(network.params["prior"])
         return {
             "kind": "flow",
@@ -89,6 +104,11 @@ def prior_data(network: TrainedModel) -> dict:
             "width": arrays["hidden"].shape[2],
             **{name: encode_float16(array)[0] for name, array in arrays.items()},
         }
+    if not isinstance(prior, MixturePrior):
+        raise InputError(
+            f"the page can't compute --config.model.prior={network.prior}, which is no "
+            f"jaxvae.models.priors.MixturePrior"
+        )
     mean, logvar, log_weight = trained.prior_components(network)  # not a VampPrior's rows
     return {
         "kind": "mixture",

@@ -36,6 +36,8 @@ def make_card(
     repository: str,
     config: dict[str, Any],
     sizes: dict[str, Any],
+    prior: str,
+    carries_code: bool,
     concepts: dict[str, int],
     facts: dict[str, Any],
     judged: dict[str, Any] | None,
@@ -50,6 +52,8 @@ def make_card(
       repository: "user/name".
       config: the run's config, without paths.
       sizes: the network's sizes, as in a config's `model`.
+      prior: the prior in a few words.
+      carries_code: whether the model needs code of its author's own, which it carries.
       concepts: number of tags of each concept.
       facts: checkpoint and epoch of the parameters.
       judged: the result of `evaluate_run.evaluate_run`; None if the run was not evaluated.
@@ -62,8 +66,8 @@ def make_card(
     sections = [
         f"---\n{_metadata(name, config, judged, license)}\n---\n",
         f"# {_escape(name)}\n",
-        _what(sizes, concepts, facts),
-        _use(repository),
+        _what(sizes, prior, concepts, facts) + _files(carries_code),
+        _use(repository, carries_code),
         _results(judged),
         *(f"## {title}\n\n![{title}]({file})\n" for file, title in pictures.items()),
         "## Samples\n\n" + "\n".join(f"- {_escape(', '.join(tags))}" for tags in samples) + "\n",
@@ -113,14 +117,10 @@ def _source(config: dict[str, Any]) -> str:
     return str(config.get("data", {}).get("dataset_name") or "unknown")
 
 
-def _what(sizes: dict[str, Any], concepts: dict[str, int], facts: dict[str, Any]) -> str:
+def _what(
+    sizes: dict[str, Any], prior: str, concepts: dict[str, int], facts: dict[str, Any]
+) -> str:
     norms = [text for text in ("batch", "layer") if sizes[f"use_{text}_norm"]]
-    prior = {
-        "normal": "a standard normal prior",
-        "mixture": "a learned mixture of Gaussians as prior",
-        "vamp": "a VampPrior",
-        "flow": "a learned flow as prior",
-    }[sizes["prior"]]
     units = " and ".join(map(str, sizes["hidden_dims"] or [sizes["hidden_dim"]]))
     listed = ", ".join(f"{_escape(concept)} ({count})" for concept, count in concepts.items())
     epoch = "" if facts.get("epoch") is None else f", of epoch {facts['epoch']}"
@@ -129,17 +129,30 @@ def _what(sizes: dict[str, Any], concepts: dict[str, int], facts: dict[str, Any]
         f"{sizes['latent_dim']} latent dimensions, {units} hidden units"
         f"{''.join(f', {norm} norm' for norm in norms)}, {prior}. The parameters are those of the "
         f"{facts.get('checkpoint')} checkpoint{epoch}.\n\n"
-        f"It is made by jaxvae. Its files are parameters as safetensors, config and taxonomy as "
-        f"JSON; loading them runs no code of this repository.\n"
     )
 
 
-def _use(repository: str) -> str:
+def _files(carries_code: bool) -> str:
+    code = (
+        "its prior or architecture is its author's own code, under `extensions` in config.json, "
+        "which runs only with `trust_code=True`: read it first"
+        if carries_code
+        else "loading them runs no code of this repository"
+    )
+    return (
+        f"It is made by jaxvae. Its files are parameters as safetensors, config and taxonomy as "
+        f"JSON; {code}.\n"
+    )
+
+
+def _use(repository: str, carries_code: bool) -> str:
+    trust = ", trust_code=True" if carries_code else ""
     return (
         "## Use\n\n"
         "```python\n"
         "import jaxvae\n\n"
-        f'model = jaxvae.load("hf://{repository}")  # @revision pins a branch, tag or commit\n'
+        f'model = jaxvae.load("hf://{repository}"{trust})  '
+        "# @revision pins a branch, tag or commit\n"
         "model.sample(5)\n"
         "model.complete(present=[model.taxonomy.tags[0]], num=3).sets\n"
         "model.encode([[model.taxonomy.tags[0]]])  # posterior means\n"

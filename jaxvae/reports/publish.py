@@ -81,6 +81,8 @@ def _write(run: Run, folder: Path, repository: str, license: str | None) -> None
         repository=repository,
         config=hub_files.without_paths(run.config),
         sizes=hub_files.sizes(run.network),
+        prior=run.network.model.prior_title,
+        carries_code=run.network.own is not None,
         concepts={name: len(columns) for name, columns in run.taxonomy.concepts},
         facts=run.facts,
         judged=judged,

@@ -154,7 +154,7 @@ class Sharding:
         over_tags = _TAG_AXIS_SPECS if self.mesh.shape["model"] > 1 else {}
 
         def one(path: tuple, _: Any) -> NamedSharding:
-            names = [getattr(key, "key", "") for key in path[-2:]]
+            names = [str(getattr(key, "key", "")) for key in path[-2:]]
             return NamedSharding(self.mesh, over_tags.get("/".join(names), P()))
 
         return jax.tree_util.tree_map_with_path(one, tree)

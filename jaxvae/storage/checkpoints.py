@@ -84,13 +84,16 @@ def _like(tree, flat: dict[str, np.ndarray]):
     return jax.tree_util.tree_unflatten(treedef, leaves)
 
 
-def _nested(flat: dict[str, np.ndarray], prefix: str) -> dict[str, dict]:
-    """Returns `{layer: {name: array}}` of the arrays whose dotted path begins with `prefix`."""
-    tree: dict[str, dict] = {}
+def _nested(flat: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    """Nests the arrays whose dotted path begins with `prefix`, a dictionary for each dot."""
+    tree: dict[str, Any] = {}
     for path, array in flat.items():
         if path.startswith(prefix):
-            layer, name = path.removeprefix(prefix).split(".")
-            tree.setdefault(layer, {})[name] = np.asarray(array)
+            *groups, name = path.removeprefix(prefix).split(".")
+            node = tree
+            for group in groups:
+                node = node.setdefault(group, {})
+            node[name] = np.asarray(array)
     return tree
 
 
@@ -390,8 +393,4 @@ def load_params(folder: Path) -> tuple[dict, dict, dict]:
         ):
             flat = checkpointer.restore(named / "arrays", targets)
         _verify(flat, leaves, str(folder))
-    tree: dict[str, dict] = {"params": {}, "batch_stats": {}}
-    for name, value in flat.items():
-        group, layer, leaf = name.split(".")
-        tree[group].setdefault(layer, {})[leaf] = np.asarray(value)
-    return tree["params"], tree["batch_stats"], facts
+    return _nested(flat, "params."), _nested(flat, "batch_stats."), facts

@@ -1,5 +1,6 @@
 """A run's folder: its files, its config, and checks that a command may resume it."""
 
+import glob
 import json
 import os
 from collections.abc import Collection, Sequence
@@ -298,6 +299,11 @@ def write_start(
     atomic_files.write_json(folder / run_files.DATA_REPORT, dataset.report)
     write_rows(folder, dataset)
     for extension in extensions:
+        if extension.field != "trainer.callbacks":  # a run is of one content of each other file
+            for copy in (folder / run_files.EXTENSIONS).glob(
+                f"*_{glob.escape(extension.path.name)}"
+            ):
+                copy.unlink()
         with atomic_files.atomic_write(folder / run_files.EXTENSIONS / extension.copy_name) as file:
             file.write(extension.source)
     # The config is last, since it marks the folder as a run's.

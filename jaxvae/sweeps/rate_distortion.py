@@ -90,7 +90,7 @@ def train_rate_distortion(
     def end(member: Member, trees: dict[str, Any]) -> None:
         weight, seed = member.name
         if not member.failed:
-            measures[weight].append(validation_measures(member, trials.likelihood(trees)))
+            measures[weight].append(validation_measures(member, trials.likelihood(member, trees)))
         ended(weight, seed, member)
 
     trials.train(

@@ -145,7 +145,7 @@ class _TrialLoop:
         elif member.pruned:
             self._study.prune(number, facts)
         else:
-            measures = validation_measures(member, self._trials.likelihood(trees))
+            measures = validation_measures(member, self._trials.likelihood(member, trees))
             value = measures[self._metric]
             if not math.isfinite(value):
                 self._study.fail(number, f"{self._metric} is not finite")

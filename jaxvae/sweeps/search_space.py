@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from jaxvae.config import parsing, schema, validation
 from jaxvae.errors import InputError, StudyLost, did_you_mean
+from jaxvae.train.choices import CHOICES
 
 NOT_SEARCHED = (
     *("data", "inference", "logger", "model_name", "trainer.accelerator", "trainer.devices"),
@@ -160,7 +161,7 @@ def load_space(path: str | Path) -> Callable[[ConfigDict, Draw], Space]:
         space = Space(path, config, draw)
         try:
             get_space(space)
-            validation.validate(config)
+            validation.validate(config, CHOICES)
         except InputError as error:
             if str(error).startswith("--space"):
                 raise

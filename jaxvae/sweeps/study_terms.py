@@ -5,6 +5,7 @@ and each process that joins or resumes compares its own with them.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -33,7 +34,7 @@ def terms_of(
     maximise: bool,
     space: str,
     always_drawn: set[str],
-    own_objective: str = "",
+    own_code: Mapping[str, str],
 ) -> dict[str, Any]:
     """Returns a process's terms, as JSON keeps them.
 
@@ -45,7 +46,7 @@ def terms_of(
       maximise: whether more of the metric is better.
       space: the text of the space file.
       always_drawn: fields that every trial draws, so that the config's own value has no part.
-      own_objective: identifies the content of an objective's file, where it is a user's own.
+      own_code: identifies the content of a user's own files, by the field that names each.
     """
     fields = {
         name: value
@@ -53,8 +54,9 @@ def terms_of(
         if name not in always_drawn
         and not any(name == field or name.startswith(field + ".") for field in ELSEWHERE)
     }
-    if own_objective:
-        fields["loss.objective"] = f"{fields['loss.objective']} ({own_objective})"
+    for name, content in own_code.items():
+        if name in fields:
+            fields[name] = f"{fields[name]} ({content})"
     terms = {
         "data": {"fingerprint": data[0], "source": data[1]},
         "taxonomy": {"digest": taxonomy[0], "num_tags": taxonomy[1]},

@@ -29,6 +29,7 @@ from jaxvae.sweeps.population import Population
 from jaxvae.train import hyperparams, setup
 from jaxvae.train.finalize import FittedRun, finalize_run
 from jaxvae.train.loggers import display, metrics_log, trackers
+from jaxvae.train.own_code import load_own_code
 
 TRACED_FIELDS = (
     *("seed", "model_name", "model.dropout_p", "model.decoder_bias"),
@@ -113,10 +114,7 @@ class TrialRunner:
         shape = program_key(config)
         if shape not in self._shapes:
             model = setup.build_model(
-                config,
-                self.taxonomy,
-                len(self._train),
-                own_objective=setup.load_own_objective(config),
+                config, self.taxonomy, len(self._train), own=load_own_code(config)
             )
             self._shapes[shape] = config, model
         model = self._shapes[shape][1]
@@ -163,9 +161,10 @@ class TrialRunner:
             bound_rows=bound_rows,
         )
 
-    def likelihood(self, trees: dict[str, Any]) -> likelihood.RowLikelihood:
+    def likelihood(self, member: Member, trees: dict[str, Any]) -> likelihood.RowLikelihood:
         """Importance-weighted likelihood of the validation rows by a member's best parameters."""
-        network = trained.rebuild_model(trees["best"]["params"], trees["best"]["batch_stats"])
+        best, own = trees["best"], self._shapes[member.shape][1].own_classes
+        network = trained.rebuild_model(best["params"], best["batch_stats"], own)
         return likelihood.row_likelihood(
             network, self._val, num_importance_samples=LIKELIHOOD_DRAWS, seed=0
         )
@@ -202,7 +201,7 @@ class TrialRunner:
                 devices=devices.describe_devices(self.mesh.devices.flatten()),
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
-                extensions=[*filter(None, [model.own_objective])],
+                extensions=model.own.files,
             )
             log = metrics_log.MetricsLog(
                 folder, tensorboard="tensorboard" in config.logger.name, finished=0

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxvae.evaluation import streaming_metrics
-from jaxvae.models.vae import multi_hot
+from jaxvae.models.layers import multi_hot
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import rng
 from jaxvae.train.forward import forward

@@ -17,6 +17,7 @@ from jaxvae.evaluation import split_metrics, tag_sets
 from jaxvae.evaluation.streaming_metrics import SplitMetrics
 from jaxvae.export import model_files
 from jaxvae.inference import sampling
+from jaxvae.models.trained import rebuild_model
 from jaxvae.runtime import sharding
 from jaxvae.storage import atomic_files, epoch_metrics, run_dir, run_files
 from jaxvae.storage.checkpoints import save_params
@@ -206,8 +207,7 @@ def _export(folder: Path, fitted: FittedRun) -> float:
     probe = fitted.split_rows("test")[:_PROBE_ROWS]
     return model_files.write_model(
         folder / run_files.MODEL,
-        fitted.params,
-        fitted.batch_stats,
+        rebuild_model(fitted.params, fitted.batch_stats, fitted.model.own_classes),
         taxonomy=fitted.taxonomy,
         config=fitted.config.to_dict(),
         probe=encoding.to_multi_hot(probe, fitted.taxonomy.num_tags),
@@ -296,8 +296,12 @@ def _copy(folder: Path, models_dir: Path, name: str) -> str:
         run_files.METRICS: models_dir / "metrics" / f"{name}_metrics.json",
         run_files.SUMMARY: models_dir / "metrics" / f"{name}_summary.json",
     }
-    replaced = copies[run_files.MODEL].exists()
+    replaced = copies[run_files.SAFETENSORS].exists()
     for source, target in copies.items():
+        if not (folder / source).exists():  # model.pth, which can't express every architecture
+            target.unlink(missing_ok=True)  # of an older run, whose config is replaced
+            continue
         with (folder / source).open("rb") as file, atomic_files.atomic_write(target) as copy:
             shutil.copyfileobj(file, copy)
-    return f"{copies[run_files.MODEL]}" + (" (replaced an older one)" if replaced else "")
+    written = next(target for target in copies.values() if target.exists())
+    return f"{written}" + (" (replaced an older one)" if replaced else "")

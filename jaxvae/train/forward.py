@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxvae.models import distributions
-from jaxvae.models.vae import SPARSE_LOOKUP_MIN_TAGS, VAE, multi_hot, reparameterize
+from jaxvae.models.architecture import Architecture
+from jaxvae.models.layers import multi_hot
+from jaxvae.models.vae import SPARSE_LOOKUP_MIN_TAGS, reparameterize
 from jaxvae.train import objectives
 from jaxvae.train.objectives import LossTerms, Objective
 
 
 def forward(
-    model: VAE,
+    model: Architecture,
     columns: jax.Array,
     *,
     objective: Objective,
@@ -54,7 +56,7 @@ def forward(
     centre, variance = model.prior_moments()
     kl = distributions.kl_to_moment_matched_prior(mean, logvar, centre, variance)
     rate = jnp.sum(kl, axis=-1)
-    if model.prior is not None:  # no closed form
+    if not model.has_exact_rate:
         rate = jnp.mean(log_posterior - log_prior, axis=0)
     return LossTerms(
         reconstruction=_reconstruction(logits, columns, objective).reshape(draws, size),

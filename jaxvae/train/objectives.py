@@ -3,15 +3,14 @@
 Terms are sums over tags or per latent dimension, unweighted. The module knows no model class.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxvae.config.extensions import Extension, ExtensionFailed, load_extension, users_code
-from jaxvae.errors import InputError
+from jaxvae.models.choices import import_choice
+from jaxvae.train.choices import KL_SCHEDULES, OBJECTIVES
 
 
 class LossWeights(NamedTuple):
@@ -36,11 +35,11 @@ class Objective(NamedTuple):
     """Static options of the loss: changing one recompiles.
 
     Attributes:
-      name: a key of `OBJECTIVES`, or `file.py:name`.
+      name: a key of `choices.OBJECTIVES`, or `file.py:name`.
       num_draws: D, draws of z for each row.
-      schedule: one of `KL_SCHEDULES`.
+      schedule: one of `choices.KL_SCHEDULES`.
       use_binary_cross_entropy: Bernoulli likelihood, else squared error.
-      own: the function of an objective that is a user's own; None takes `OBJECTIVES[name]`.
+      own: the function of an objective that is a user's own; None takes the one of `name`.
     """
 
     name: str = "elbo"
@@ -52,7 +51,7 @@ class Objective(NamedTuple):
     @property
     def loss(self) -> "LossFunction":
         """The function of (terms, weights, N) that gives the loss of each row."""
-        return self.own or OBJECTIVES[self.name]
+        return self.own or import_choice(OBJECTIVES[self.name])
 
 
 ELBO = Objective()
@@ -140,85 +139,7 @@ _PAIRED = 128
 """Rows that are paired with all rows of a batch at a time."""
 
 LossFunction = Callable[[LossTerms, LossWeights, int], jax.Array]
-OBJECTIVES: dict[str, LossFunction] = {
-    "elbo": elbo,
-    "free_bits": free_bits,
-    "capacity": capacity,
-    "tcvae": tcvae,
-    "iw": importance_weighted,
-}
 """Functions of (terms, weights, N rows of the training split) to the loss of each example `[B]`."""
-
-
-def load_objective(
-    reference: str,
-    *,
-    own_weights: Collection[str],
-    sizes: Collection[tuple[int, int]],
-    copy: Path | None = None,
-) -> Extension:
-    """Loads a user's objective, and checks that it returns a loss for each row.
-
-    Args:
-      reference: `file.py:name` of a function of (terms, weights, number of training rows).
-      own_weights: names that it finds in `weights.own`.
-      sizes: pairs of B and L that it is tried with.
-      copy: a copy of the file to run if the file is no longer there.
-
-    Raises:
-      InputError: the file can't be run, or the function fails, or returns another shape.
-    """
-    extension = load_extension(
-        reference, field="loss.objective", arguments=("terms", "weights", "num_rows"), copy=copy
-    )
-    scalar: Any = jax.ShapeDtypeStruct((), jnp.float32)
-    weights = LossWeights(scalar, scalar, scalar, scalar, dict.fromkeys(own_weights, scalar))
-    for rows, latent_dim in sizes:
-        _try_objective(extension, weights, rows=rows, latent_dim=latent_dim)
-    return extension
-
-
-def _try_objective(
-    extension: Extension, weights: LossWeights, *, rows: int, latent_dim: int
-) -> None:
-    """Raises InputError unless an objective returns a loss for each of some rows."""
-    where = f"--config.loss.objective={extension.reference}"
-    try:
-        with users_code(extension.path):
-            loss = jax.eval_shape(
-                lambda terms, weights: extension.function(terms, weights, 100),
-                _example(rows, latent_dim),
-                weights,
-            )
-    except ExtensionFailed as error:
-        raise InputError(
-            f"{where}{error.at_line}: it fails on a batch of {rows} rows: {error.reason}"
-        ) from error.__cause__
-    if getattr(loss, "shape", None) != (rows,) or loss.dtype != jnp.float32:
-        returned = f"{loss.dtype}{list(loss.shape)}" if hasattr(loss, "shape") else repr(loss)
-        raise InputError(
-            f"{where}: of {rows} rows it returns {returned}, and must return a loss for each, "
-            f"float32[{rows}]"
-        )
-
-
-def _example(rows: int, latent: int) -> LossTerms:
-    """Shapes of the terms of a batch, with one draw for each row."""
-
-    def array(*shape: int, dtype: Any = jnp.float32) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    return LossTerms(
-        reconstruction=array(1, rows),
-        rate=array(rows),
-        kl=array(rows, latent),
-        log_prior=array(1, rows),
-        log_posterior=array(1, rows),
-        z=array(1, rows, latent),
-        mean=array(rows, latent),
-        logvar=array(rows, latent),
-        mask=array(rows, dtype=bool),
-    )
 
 
 def _reconstruction(terms: LossTerms, weights: LossWeights) -> jax.Array:
@@ -297,7 +218,27 @@ def _doubly_backward(_, gradients):
 doubly_reparameterized.defvjp(_doubly_forward, _doubly_backward)
 
 
-KL_SCHEDULES = ("constant", "linear", "cosine", "cyclical")
+def constant(progress: jax.Array, cycles: jax.Array) -> jax.Array:
+    """No warm-up: 1 throughout."""
+    del cycles
+    return jnp.ones_like(progress)
+
+
+def linear(progress: jax.Array, cycles: jax.Array) -> jax.Array:
+    """A straight line from 0 to 1."""
+    del cycles
+    return progress
+
+
+def cosine(progress: jax.Array, cycles: jax.Array) -> jax.Array:
+    """Half a cosine from 0 to 1."""
+    del cycles
+    return 0.5 * (1.0 - jnp.cos(jnp.pi * progress))
+
+
+def cyclical(progress: jax.Array, cycles: jax.Array) -> jax.Array:
+    """A rise from 0 to 1 in the first half of each cycle, level in the second (Fu et al. 2019)."""
+    return jnp.minimum(1.0, 2.0 * jnp.mod(progress * cycles, 1.0))
 
 
 def kl_annealing(
@@ -306,20 +247,13 @@ def kl_annealing(
     """Share in [0, 1] of a weight's final value at a step; 1 from `warmup_steps` on.
 
     Args:
-      name: "constant", 1 throughout; "linear"; "cosine"; "cyclical", `cycles` times up from 0 in
-        the first half of a cycle and level in the second (Fu et al. 2019).
+      name: a key of `choices.KL_SCHEDULES`.
       step: scalar.
       warmup_steps: float scalar.
       cycles: float scalar.
     """
     progress = step.astype(jnp.float32) / jnp.maximum(warmup_steps, 1e-9)
-    if name == "constant":
-        return jnp.ones((), jnp.float32)
-    rising = jnp.minimum(progress, 1.0)
-    if name == "cosine":
-        rising = 0.5 * (1.0 - jnp.cos(jnp.pi * rising))
-    elif name == "cyclical":
-        rising = jnp.minimum(1.0, 2.0 * jnp.mod(progress * cycles, 1.0))
+    rising = import_choice(KL_SCHEDULES[name])(jnp.minimum(progress, 1.0), cycles)
     return jnp.where(progress < 1.0, rising, 1.0)
 
 

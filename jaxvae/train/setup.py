@@ -5,7 +5,6 @@ Only this module, `hyperparams`, `trainer` and `finalize` take config objects in
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,20 +14,23 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxvae.config import monitor
-from jaxvae.config.extensions import Extension, file_name, is_reference
+from jaxvae.config.extensions import Extension
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation import split_metrics
 from jaxvae.inference import likelihood
+from jaxvae.models.architecture import Architecture
 from jaxvae.models.layer_names import resolve_hidden_dims
-from jaxvae.models.vae import VAE
+from jaxvae.models.priors import Prior
+from jaxvae.models.trained import OwnClasses, model_arguments
 from jaxvae.runtime import devices
 from jaxvae.runtime.row_stream import RowStream
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import eval_epoch, hyperparams, loop, rng, train_epoch
-from jaxvae.train.objectives import Objective, load_objective
+from jaxvae.train.objectives import Objective
+from jaxvae.train.own_code import PACKAGES, OwnCode
 from jaxvae.train.train_state import TrainState, make_init_fn
 
 
@@ -40,21 +42,19 @@ class ModelSetup(NamedTuple):
       initial: makes a fresh state from (config, training rows `[N, K]`); the config may differ
         from the one that the model was built from in its numbers alone.
       objective: what is minimised.
-      own_objective: its file, where it is a user's own.
+      own: what the config names of a user's own.
+      own_classes: those classes that a trained model is rebuilt from.
     """
 
     graphdef: nnx.GraphDef
     initial: Callable[[ConfigDict, np.ndarray], TrainState]
     objective: Objective
-    own_objective: Extension | None = None
+    own: OwnCode = PACKAGES
+    own_classes: OwnClasses | None = None
 
 
 def build_model(
-    config: ConfigDict,
-    taxonomy: Taxonomy,
-    num_rows: int,
-    *,
-    own_objective: Extension | None = None,
+    config: ConfigDict, taxonomy: Taxonomy, num_rows: int, *, own: OwnCode = PACKAGES
 ) -> ModelSetup:
     """Builds the model of a config and its initialiser.
 
@@ -62,20 +62,16 @@ def build_model(
       config: every field of `configs/base.py`.
       taxonomy: what the columns mean.
       num_rows: N, training rows.
-      own_objective: the config's objective where it is a user's own (`load_own_objective`).
+      own: what the config names of a user's own (`load_own_code`).
     """
     num_tags = taxonomy.num_tags
-    inputs = _inputs(config, num_tags, np.full((num_rows, 1), num_tags))
+    prior = own.prior_class(config)
+    inputs = _inputs(config, prior, num_tags, np.full((num_rows, 1), num_tags))
     graphdef, make = _make_init_inputs(
+        own.architecture_class(config),
         num_tags=num_tags,
-        latent_dim=config.model.latent_dim,
-        hidden_dim=config.model.hidden_dim,
-        hidden_dims=tuple(config.model.hidden_dims),
-        use_batch_norm=config.model.use_batch_norm,
-        use_layer_norm=config.model.use_layer_norm,
-        tied_weights=config.model.tied_weights,
-        prior=config.model.prior,
-        num_components=config.model.prior_components,
+        prior=prior,
+        **model_arguments(config.model),
         compute_dtype=jnp.bfloat16 if config.trainer.precision == "bf16" else jnp.float32,
         inputs=tuple((name, array.shape) for name, array in inputs.items()),
         average=config.trainer.ema_decay > 0.0,
@@ -83,27 +79,33 @@ def build_model(
     )
 
     def initial(config: ConfigDict, rows: np.ndarray) -> TrainState:
-        return make(config.seed, _inputs(config, num_tags, rows))
+        return make(config.seed, _inputs(config, prior, num_tags, rows))
 
-    objective = objective_from_config(config, own_objective)
-    return ModelSetup(graphdef, initial, objective, own_objective)
+    objective = objective_from_config(config, own.objective)
+    return ModelSetup(graphdef, initial, objective, own, own.classes(config, num_tags))
 
 
 @functools.lru_cache(maxsize=8)
 def _make_init_inputs(
-    *, inputs: tuple[tuple[str, tuple[int, ...]], ...], average: bool, decoupled: bool, **arguments
+    architecture: type[Architecture],
+    *,
+    inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    average: bool,
+    decoupled: bool,
+    **arguments,
 ) -> tuple[nnx.GraphDef, Callable[..., TrainState]]:
     """Compiles the initialiser of a model: see `make_init_fn`.
 
     Args:
+      architecture: the model's class.
       inputs: names and shapes of the data-dependent initial values.
       average: whether an average of the parameters is kept.
       decoupled: whether weight decay stands apart from Adam.
-      **arguments: arguments of `VAE`.
+      **arguments: arguments of the class.
     """
 
-    def build(rngs: nnx.Rngs, inputs: dict[str, Any]) -> VAE:
-        return VAE(
+    def build(rngs: nnx.Rngs, inputs: dict[str, Any]) -> Architecture:
+        return architecture(
             **arguments,
             pseudo_inputs=inputs.get("pseudo_inputs"),
             decoder_bias=inputs.get("log_odds"),
@@ -114,46 +116,20 @@ def _make_init_inputs(
     return make_init_fn(build, shapes, average=average, decoupled=decoupled)
 
 
-def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Data-dependent initial values: log-odds of the tags, and pseudo-inputs of the VampPrior."""
+def _inputs(
+    config: ConfigDict, prior: type[Prior], num_tags: int, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Data-dependent initial values: log-odds of the tags, and rows that the prior starts from."""
     inputs = {}
     if config.model.decoder_bias == "log_odds":
         present = encoding.tag_counts(rows, num_tags) + 0.5
         log_odds = np.log(present) - np.log(len(rows) + 1.0 - present)
         inputs["log_odds"] = log_odds.astype(np.float32)
-    if config.model.prior == "vamp":
+    if prior.from_rows:
         order = np.random.default_rng(config.seed).permutation(len(rows))
         pseudo_rows = rows[np.resize(order, config.model.prior_components)]
         inputs["pseudo_inputs"] = encoding.to_multi_hot(pseudo_rows, num_tags).astype(np.float32)
     return inputs
-
-
-def load_own_objective(config: ConfigDict, copies: Path | None = None) -> Extension | None:
-    """Loads a config's objective if it is a user's own, else returns None.
-
-    Args:
-      config: every field of `configs/base.py`.
-      copies: a run's `extensions/`; its copy is taken if the file is no longer there.
-
-    Raises:
-      InputError: the file can't be run, or the function is no objective.
-    """
-    reference = config.loss.objective
-    if not is_reference(reference):
-        return None
-    for callback in config.trainer.callbacks:
-        if file_name(callback) == file_name(reference):
-            raise InputError(
-                f"--config.trainer.callbacks={callback}: the objective's file has the same name; "
-                f"put callbacks, which may change when a run is resumed, in a file of another name"
-            )
-    kept = sorted(copies.glob(f"*_{file_name(reference)}")) if copies else []
-    return load_objective(
-        reference,
-        own_weights=hyperparams.own_loss_weights(config),
-        sizes=[(rows, config.model.latent_dim) for rows in (5, config.data.batch_size)],
-        copy=kept[0] if len(kept) == 1 else None,
-    )
 
 
 def objective_from_config(config: ConfigDict, own: Extension | None = None) -> Objective:

@@ -24,10 +24,12 @@ from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir, run_files
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import describe_damage
 from jaxvae.train import hyperparams, loop, setup
+from jaxvae.train.choices import CHOICES
 from jaxvae.train.finalize import FittedRun, finalize_run
 from jaxvae.train.loggers import display, trackers
 from jaxvae.train.loggers.callbacks import Callback, CallbackFailed, load_callbacks
 from jaxvae.train.loop import Hook, TrainingFailed
+from jaxvae.train.own_code import OwnCode, load_own_code
 from jaxvae.train.progress import RunProgress
 from jaxvae.train.train_state import TrainState
 
@@ -68,7 +70,7 @@ def train_and_evaluate(
       CallbackFailed: a function of `trainer.callbacks` raised; its epoch is saved.
       Interrupted: SIGINT or SIGTERM was received; in training, its epoch was saved first.
     """
-    validation.validate(config)
+    validation.validate(config, CHOICES)
     trainer = config.trainer
     models_dir = user_path(models_dir).resolve()  # now, since a callback may change the folder
     compilation_cache.enable_compilation_cache()
@@ -160,7 +162,7 @@ class _Session:
         self.is_primary = multihost.is_primary()
         self.check_held: Callable[[], None] = _nothing
         self._callbacks: list[Extension] = []
-        self._objective: Extension | None = None
+        self._own = OwnCode()
         self.terminal = display.Terminal(
             progress_bar=config.trainer.enable_progress_bar, silent=silent or not self.is_primary
         )
@@ -175,14 +177,14 @@ class _Session:
         config, trainer = self.config, self.config.trainer
         with multihost.raise_together():
             self._callbacks = load_callbacks(trainer.callbacks)
-            self._objective = setup.load_own_objective(config, self.folder / run_files.EXTENSIONS)
+            self._own = load_own_code(config, self.folder / run_files.EXTENSIONS)
             if self.is_primary:
                 trackers.check_installed(config.logger.name)
                 with self.requests.defer():  # so that the folder is either locked or removed
                     self.check_held = self._lock.enter_context(lock.acquire_run_lock(self.folder))
                 run_dir.check_same_settings(self.folder, self.fields)
-                if self._objective:
-                    run_dir.check_same_extension(self.folder, self._objective)
+                for extension in self._own.files:
+                    run_dir.check_same_extension(self.folder, extension)
             mesh = devices.make_mesh(
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
             )
@@ -194,7 +196,7 @@ class _Session:
             if self.is_primary:
                 run_dir.check_same_data(self.folder, taxonomy, dataset)
         shared = _what_all_must_share(self.plain, taxonomy, dataset)
-        shared["objective"] = self._objective.copy_name if self._objective else ""
+        shared["code of your own"] = json.dumps(self._own.copy_names)
         multihost.check_equal(shared)
         return _Inputs(Sharding(mesh), taxonomy, dataset)
 
@@ -219,9 +221,7 @@ class _Session:
         """Builds the model, a fresh state, and the compiled programs."""
         config, dataset = self.config, inputs.dataset
         train_split = dataset.splits["train"]
-        model = setup.build_model(
-            config, inputs.taxonomy, len(train_split), own_objective=self._objective
-        )
+        model = setup.build_model(config, inputs.taxonomy, len(train_split), own=self._own)
         state = model.initial(config, dataset.rows[train_split])
         context = setup.build_train_context(
             config, model, inputs.taxonomy, dataset, inputs.sharding
@@ -261,7 +261,7 @@ class _Session:
                 devices=described,
                 taxonomy=taxonomy,
                 dataset=dataset,
-                extensions=[*self._callbacks, *filter(None, [self._objective])],
+                extensions=[*self._callbacks, *self._own.files],
             )
 
     def fit(

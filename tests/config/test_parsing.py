@@ -12,6 +12,7 @@ from jaxvae.cli import main
 from jaxvae.config import parsing, schema, validation
 from jaxvae.config.monitor import MODES
 from jaxvae.errors import InputError
+from jaxvae.train.choices import CHOICES
 from tests.conftest import ROOT
 from tests.helpers.configs import CONFIGS, MEDIUM, parse, refusal
 
@@ -92,7 +93,7 @@ def test_the_tuned_preset_leaves_the_architecture():
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        ({"objective": "free_bits", "prior": "vamp"}, ["free_bits", "prior=vamp", "capacity"]),
+        ({"prior": "vmap"}, ["model.prior=vmap", "'vamp'", "my_priors.py:Name"]),
         ({"objective": "iw", "num_importance_samples": 1}, ["num_importance_samples=1", "2"]),
         ({"objective": "iw", "use_binary_cross_entropy": False}, ["iw", "likelihood"]),
         ({"kld_schedule": "cosine", "kld_warmup": 250.0}, ["kld_warmup=250.0", "fewer than"]),
@@ -103,10 +104,10 @@ def test_choices_that_do_not_go_together_are_refused(overrides, parts):
     for name, value in overrides.items():
         config["model" if name == "prior" else "loss"][name] = value
     with pytest.raises(InputError) as caught:
-        validation.validate(config)
+        validation.validate(config, CHOICES)
     assert all(part in str(caught.value) for part in parts)
     validate_control = config_of(MEDIUM)
-    validation.validate(validate_control)
+    validation.validate(validate_control, CHOICES)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +129,12 @@ def test_a_monitor_that_can_not_choose_is_refused(overrides, parts):
     for name, value in overrides.items():
         config["trainer" if name.startswith("monitor") else "loss"][name] = value
     with pytest.raises(InputError) as caught:
-        validation.validate(config)
+        validation.validate(config, CHOICES)
     assert all(part in str(caught.value) for part in parts), caught.value
     for name, mode in MODES.items():  # the control
         control = config_of(MEDIUM)
         control.trainer.monitor, control.trainer.monitor_mode = name, mode
-        validation.validate(control)
+        validation.validate(control, CHOICES)
 
 
 @pytest.mark.parametrize(

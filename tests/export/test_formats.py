@@ -49,7 +49,7 @@ def test_each_format_is_these_files(asked, tmp_path):
 def test_safetensors_alone_hold_the_model(architecture, tmp_path):
     run = make_run(*architecture, tmp_path)
     run.export(tmp_path / "m.safetensors")
-    expected = to_state_dict(run.network.params, run.network.batch_stats)
+    expected = to_state_dict(run.network)
     found = load_file(tmp_path / "m.safetensors")
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -138,10 +138,8 @@ def test_a_file_that_does_not_hold_the_model_gets_no_name(tmp_path, monkeypatch)
     run = make_run("normal", False, False, tmp_path)
     whole = formats.model_files.to_state_dict
 
-    def wrong(params, batch_stats):
-        return {
-            name: array * np.float32(1.01) for name, array in whole(params, batch_stats).items()
-        }
+    def wrong(network):
+        return {name: array * np.float32(1.01) for name, array in whole(network).items()}
 
     monkeypatch.setattr(formats.model_files, "to_state_dict", wrong)
     for output in ("m.pth", "m.safetensors"):

@@ -124,8 +124,10 @@ def test_import_makes_a_run_of_it(tmp_path, capsys, name):
 def test_safetensors_lose_their_prefixes_too(tmp_path):
     save_file(torch.nn.DataParallel(Module()).state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "tags.json").write_text(json.dumps(TAGS))
-    params, *_ = model_files.read_model(tmp_path / "model.safetensors", str(tmp_path / "tags.json"))
-    assert (params["fc1"]["kernel"] == plain()["fc1.weight"].numpy().T).all()
+    network, *_ = model_files.read_model(
+        tmp_path / "model.safetensors", str(tmp_path / "tags.json")
+    )
+    assert (network.params["fc1"]["kernel"] == plain()["fc1.weight"].numpy().T).all()
 
 
 @pytest.fixture

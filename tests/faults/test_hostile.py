@@ -18,6 +18,7 @@ from jaxvae.data.dataset import load_dataset
 from jaxvae.data.tag_parser import TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
+from jaxvae.train.choices import CHOICES
 from tests.conftest import ROOT
 from tests.helpers.data_reports import check_sums
 
@@ -181,7 +182,9 @@ def test_hostile_settings(watch):
     value = st.one_of(text, st.integers().map(str), st.floats().map(str), plain.map(str))
 
     def parse(arguments):
-        return parsing.parse(["launch.py", base, *arguments], define=lambda flags: None)
+        return parsing.parse(
+            ["launch.py", base, *arguments], define=lambda flags: None, choices=CHOICES
+        )
 
     @many
     @hypothesis.given(st.lists(st.tuples(name, value), min_size=1, max_size=3))

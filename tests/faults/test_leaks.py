@@ -70,6 +70,7 @@ LONG = """
 import json, os, sys
 from pathlib import Path
 from jaxvae.config import parsing
+from jaxvae.train.choices import CHOICES
 from jaxvae.train.trainer import train_and_evaluate
 
 page = os.sysconf("SC_PAGE_SIZE")
@@ -80,7 +81,7 @@ def watch(epoch, line, state):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         seen.append((epoch, pages * page, len(os.listdir("/proc/self/fd"))))
 
-config = parsing.parse(sys.argv, define=lambda flags: None)[0]
+config = parsing.parse(sys.argv, define=lambda flags: None, choices=CHOICES)[0]
 train_and_evaluate(config, "run", hooks=[watch])
 print(json.dumps(seen))
 """

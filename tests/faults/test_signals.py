@@ -112,10 +112,11 @@ import sys
 import jax
 from jaxvae.config import parsing
 from jaxvae.runtime.signals import Interrupted
+from jaxvae.train.choices import CHOICES
 from jaxvae.train.trainer import train_and_evaluate
 
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", num_processes=1, process_id=0)
-config = parsing.parse(sys.argv[1:], define=lambda flags: None)[0]
+config = parsing.parse(sys.argv[1:], define=lambda flags: None, choices=CHOICES)[0]
 try:
     train_and_evaluate(config, "run")
 except Interrupted as stopped:

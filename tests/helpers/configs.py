@@ -5,6 +5,7 @@ from absl import flags
 
 from jaxvae.config import parsing
 from jaxvae.errors import InputError
+from jaxvae.train.choices import CHOICES
 from tests.conftest import ROOT
 
 CONFIGS = sorted(
@@ -20,7 +21,7 @@ def parse(*arguments):
         flags.DEFINE_string("workdir", "", "", flag_values=values)
         flags.DEFINE_bool("print_config", False, "", flag_values=values)
 
-    return parsing.parse(["launch.py", *arguments], define=define)
+    return parsing.parse(["launch.py", *arguments], define=define, choices=CHOICES)
 
 
 def refusal(*arguments) -> str:

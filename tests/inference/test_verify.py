@@ -10,6 +10,7 @@ from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.inference import load
+from jaxvae.models import trained
 from jaxvae.storage import manifest, run_dir, run_files
 from jaxvae.storage.atomic_files import read_json, write_json
 from jaxvae.storage.checkpoints import load_params, save_params
@@ -163,7 +164,8 @@ def with_another_export(folder, *, spared):
         "config": run.config,
         "probe": np.eye(run.taxonomy.num_tags)[:2],
     }
-    model_files.write_model(folder / "model.pth", params, batch_stats, **options)
+    network = trained.rebuild_model(params, batch_stats)
+    model_files.write_model(folder / "model.pth", network, **options)
     (folder / spared).write_bytes(kept)
 
 

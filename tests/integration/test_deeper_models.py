@@ -121,7 +121,7 @@ def test_each_hidden_layer_has_its_part_of_the_dropout():
 
 def test_the_table_of_names_knows_further_layers(tmp_path):
     network = make_run("mixture", True, True, tmp_path, hidden_dims=(9, 6)).network
-    tensors = to_state_dict(network.params, network.batch_stats)
+    tensors = to_state_dict(network)
     shapes = {name: array.shape for name, array in tensors.items() if array.ndim == 2}
     assert list(shapes) == [
         *("fc1.weight", "fc1_2.weight", "fc2_mu.weight", "fc2_logvar.weight"),

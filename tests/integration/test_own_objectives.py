@@ -189,7 +189,10 @@ def test_a_search_is_of_one_objective_and_writes_its_numbers(clips, capsys):
             "c.loss.objective = 'own.py:leave'",
             "own.py:leave, line 28: it fails on a batch of 5 rows",
         ),
-        ("c.trainer.callbacks = ('own.py:call',)", "the objective's file has the same name"),
+        (
+            "c.trainer.callbacks = ('own.py:call',)",
+            "the file of --config.loss.objective has the same name",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_config_is_one_line(clips, capsys, change, says):

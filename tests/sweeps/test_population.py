@@ -143,7 +143,7 @@ def test_shapes_train_side_by_side(data):
     assert [each["fc3"]["kernel"].shape for each in params] == [(4, 16), (5, 8)]
     assert params[1]["fc1_2"]["kernel"].shape == (16, 8)
     assert ["kernel" in each["fc4"] for each in params] == [True, False]
-    assert several.likelihood(trees[1]).log_likelihood.shape == (len(data[1].splits["val"]),)
+    assert several.likelihood(*done[1]).log_likelihood.shape == (len(data[1].splits["val"]),)
     assert done[1][0].lines[-1]["train/loss"] < done[1][0].lines[0]["train/loss"]
 
 

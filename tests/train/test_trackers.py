@@ -11,6 +11,7 @@ from jaxvae.errors import InputError
 from jaxvae.inference.load import load
 from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.storage.saved_rows import load_saved_rows
+from jaxvae.train.choices import CHOICES
 from jaxvae.train.loggers import trackers
 from jaxvae.train.loggers.trackers import run_name
 from tests.helpers.configs import MEDIUM, refusal
@@ -197,7 +198,7 @@ def test_wrong_options_are_refused(argument, part):
 @pytest.mark.parametrize("typed", ["wandb,mlflow", "('wandb', 'mlflow')"])
 def test_names_can_be_typed_without_quotes(typed):
     argv = ["launch.py", MEDIUM, f"--config.logger.name={typed}"]
-    config, _, _ = parsing.parse(argv, define=lambda flags: None)
+    config, _, _ = parsing.parse(argv, define=lambda flags: None, choices=CHOICES)
     assert config.logger.name == ("wandb", "mlflow")
 
 

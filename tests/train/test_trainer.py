@@ -125,6 +125,7 @@ def test_rows_and_splits_are_kept(clips):
 EFFECTS = {
     "seed": (1, "training"),
     "model_name": ("mine", "copies"),
+    "model.architecture": ("own.py:Deep", "own test"),
     "model.latent_dim": (3, "training"),
     "model.hidden_dim": (9, "training"),
     "model.hidden_dims": ((8, 4), "training"),

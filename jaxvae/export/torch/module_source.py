@@ -5,6 +5,8 @@ Only the parts that the model has are written, to keep the file easy to read.
 
 from collections.abc import Sequence
 
+from jaxvae.errors import InputError
+from jaxvae.models import priors
 from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
 from jaxvae.models.trained import TrainedModel
 
@@ -58,33 +60,32 @@ _COMPONENTS = '''
         return mean[at] + torch.exp(0.5 * logvar[at]) * noise
 '''
 
-_PRIORS = {
-    "normal": "",
-    "mixture": '''
+_PRIORS: dict[type, str] = {
+    priors.Mixture: '''
 
 class Mixture(nn.Module):
     """A mixture of diagonal Gaussians."""
 
     def __init__(self):
         super().__init__()
-        self.means = nn.Parameter(torch.zeros({components}, LATENT_DIM))
-        self.logvars = nn.Parameter(torch.zeros({components}, LATENT_DIM))
-        self.logits = nn.Parameter(torch.zeros({components}))
+        self.means = nn.Parameter(torch.zeros({K}, LATENT_DIM))
+        self.logvars = nn.Parameter(torch.zeros({K}, LATENT_DIM))
+        self.logits = nn.Parameter(torch.zeros({K}))
 
     def components(self, encode):
         """Means and log-variances [K, L], log weights [K]."""
         return self.means, self.logvars, self.logits.log_softmax(dim=0)
 '''
     + _COMPONENTS,
-    "vamp": '''
+    priors.Vamp: '''
 
 class Vamp(nn.Module):
     """A VampPrior: the posteriors of learned pseudo-rows, weighted."""
 
     def __init__(self):
         super().__init__()
-        self.pseudo_inputs = nn.Parameter(torch.zeros({components}, NUM_TAGS))
-        self.logits = nn.Parameter(torch.zeros({components}))
+        self.pseudo_inputs = nn.Parameter(torch.zeros({K}, NUM_TAGS))
+        self.logits = nn.Parameter(torch.zeros({K}))
 
     def components(self, encode):
         """Means and log-variances [K, L], log weights [K]."""
@@ -92,14 +93,14 @@ class Vamp(nn.Module):
         return mean, logvar, self.logits.log_softmax(dim=0)
 '''
     + _COMPONENTS,
-    "flow": '''
+    priors.Flow: '''
 
 class Flow(nn.Module):
     """Affine coupling layers on N(0, I) (RealNVP)."""
 
     def __init__(self):
         super().__init__()
-        layers, width = {layers}, {width}
+        layers, width = {S}, {W}
         self.hidden = nn.Parameter(torch.zeros(layers, LATENT_DIM, width))
         self.hidden_bias = nn.Parameter(torch.zeros(layers, width))
         self.shift_and_scale = nn.Parameter(torch.zeros(layers, width, 2 * LATENT_DIM))
@@ -205,13 +206,19 @@ def module_source(network: TrainedModel, *, name: str, tags: Sequence[str]) -> s
       network: the model.
       name: its name, for the first line.
       tags: the tags of its columns; one is used in the example.
+
+    Raises:
+      InputError: the prior is a user's own.
     """
-    sizes = {}
-    if network.prior == "flow":
-        layers, _, width = network.params["prior"]["hidden"].shape
-        sizes = {"layers": layers, "width": width}
-    elif network.prior != "normal":
-        sizes = {"components": len(network.params["prior"]["logits"])}
+    prior, learned = network.model.prior, ""
+    if prior is not None:
+        if type(prior) not in _PRIORS:
+            raise InputError(
+                f"--format torch_module: can't express --config.model.prior={network.prior}; pth "
+                f"and safetensors hold its arrays"
+            )
+        sizes = priors.axis_sizes(type(prior), network.params["prior"])
+        learned = _PRIORS[type(prior)].format(**sizes)
     title = f"{_plain(name)}: a variational autoencoder over {network.num_tags} tags."
     head = _HEAD.format(
         title=title,
@@ -223,7 +230,7 @@ def module_source(network: TrainedModel, *, name: str, tags: Sequence[str]) -> s
         ),
         latent_dim=network.latent_dim,
     )
-    learned, depth = network.prior != "normal", len(network.hidden_dims)
+    depth = len(network.hidden_dims)
     *further, decoded = _through(network, decoder_layers(depth), "z")
     model = _MODEL.format(
         layers=_layers(network),
@@ -235,7 +242,7 @@ def module_source(network: TrainedModel, *, name: str, tags: Sequence[str]) -> s
         weights=WEIGHTS,
         meaning=MEANING,
     )
-    return head + _PRIORS[network.prior].format(**sizes) + model
+    return head + learned + model
 
 
 def _widths(network: TrainedModel) -> list[str]:
@@ -262,7 +269,7 @@ def _layers(network: TrainedModel) -> str:
         "fc2_logvar": f"nn.Linear({widths[-1]}, LATENT_DIM)",
         **hidden(decoder_layers(len(widths)), "LATENT_DIM", widths[::-1]),
         "fc4": "nn.Linear(HIDDEN_DIM, NUM_TAGS)",
-        "prior": f"{network.prior.capitalize()}()",
+        "prior": f"{type(network.model.prior).__name__}()",
     }
     return "".join(
         f"        self.{name} = {layer}\n"

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.models.layer_names import decoder_layers, encoder_layers, num_hidden_layers
+from jaxvae.models.priors import most_alike, prior_class
 
 _LINEAR = {"kernel": "weight", "bias": "bias"}
 _NORM = {
@@ -20,19 +21,6 @@ _NORM = {
     "count": "num_batches_tracked",
 }
 _LAYER_NORM = {"scale": "weight", "bias": "bias"}
-# The priors' arrays have the same names and layout in torch. Sizes are those of layers, K
-# components, and for a flow S layers, W hidden units and D = 2 L outputs.
-PRIORS = {
-    "normal": {},
-    "mixture": {"means": "KL", "logvars": "KL", "logits": "K"},
-    "vamp": {"pseudo_inputs": "KV", "logits": "K"},
-    "flow": {
-        "hidden": "SLW",
-        "hidden_bias": "SW",
-        "shift_and_scale": "SWD",
-        "shift_and_scale_bias": "SD",
-    },
-}
 
 # Prefixes that wrappers add to a module's names, and words that they add anywhere in names.
 _WRAPPERS = ("model.", "module.", "vae.", "net.", "_module.", "_forward_module.")
@@ -64,14 +52,19 @@ def _layers(depth: int) -> dict[str, tuple[str, ...]]:
     }
 
 
-def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def to_torch(
+    params: Mapping[str, Mapping[str, np.ndarray]], *, own_prior: bool = False
+) -> dict[str, np.ndarray]:
     """Converts parameters to the torch module's state dict, in its order.
+
+    A prior's arrays have the same names and layout in torch.
 
     Args:
         params: layers `fc1 fc2_mu fc2_logvar fc3 fc4`, each with `kernel` [in, out] and `bias`
             [out]; with batch norm also `bn1 bn2`, each with `scale bias mean var` [H] and `count`;
             with layer norm `ln1 ln2`, each with `scale bias` [H]; with a learned prior `prior`;
             with several hidden layers also theirs, as `layer_names` names them.
+        own_prior: whether the prior is a user's own, which has any arrays.
 
     Returns:
         Contiguous float32 arrays under torch's names; the counts are int64 scalars.
@@ -80,7 +73,7 @@ def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.nda
         InputError: layers or arrays are missing or unknown.
     """
     present = [f"{layer}.{name}" for layer, arrays in params.items() for name in arrays]
-    shapes, table = _table(present)
+    shapes, table = _table(present, own_prior)
     expected = [f"{layer}.{name}" for layer, name, _ in table]
     _check_names(present, expected, shapes, "the parameter dictionary")
     tensors = {}
@@ -91,11 +84,14 @@ def to_torch(params: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.nda
     return tensors
 
 
-def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+def from_torch(
+    tensors: Mapping[str, np.ndarray], *, own_prior: bool = False
+) -> dict[str, dict[str, np.ndarray]]:
     """Converts a torch module's state dict to layers; the inverse of `to_torch`.
 
     Args:
         tensors: arrays under torch's names, in any order; floats of any width.
+        own_prior: whether the prior is a user's own, which has any arrays.
 
     Returns:
         Layers as `to_torch` takes them: contiguous float32 arrays, counts as int64 scalars.
@@ -104,7 +100,8 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndar
         InputError: tensors are missing or unknown, their sizes do not fit together, or a value is
             not finite as float32.
     """
-    shapes, table = _table(tensors)
+    shapes, table = _table(tensors, own_prior)
+    prior = prior_class(most_alike(name for layer, name, _ in table if layer == "prior"))
     _check_names(tensors, [torch_name for _, _, torch_name in table], shapes, "the state dict")
     sizes: dict[str, tuple[int, str]] = {}
     layers: dict[str, dict[str, np.ndarray]] = {}
@@ -116,10 +113,11 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndar
                 raise InputError(f"{torch_name} is no count: {array.dtype} {array}")
             array = array.astype(np.int64)
         else:
-            dims = shapes[layer] if name == "kernel" else shapes[layer][:1]
-            if layer == "prior":
-                dims = tuple(next(arrays[name] for arrays in PRIORS.values() if name in arrays))
-            _check_sizes(torch_name, array, dims, sizes)
+            if layer != "prior":
+                dims = shapes[layer] if name == "kernel" else shapes[layer][:1]
+                _check_sizes(torch_name, array, dims, sizes)
+            elif not own_prior:
+                _check_sizes(torch_name, array, tuple(prior.arrays[name]), sizes)
             array = _finite_float32(torch_name, array)
         layers.setdefault(layer, {})[name] = np.array(_turned(layer, array), order="C")
     return layers
@@ -171,7 +169,7 @@ def _turned(layer: str, array: np.ndarray) -> np.ndarray:
 
 
 def _table(
-    present: Iterable[str],
+    present: Iterable[str], own_prior: bool
 ) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str, str]]]:
     """Returns each layer's shape, and (layer, our name, torch's full name) for each array.
 
@@ -180,16 +178,9 @@ def _table(
     """
     present = set(present)
     shapes = _layers(num_hidden_layers({name.partition(".")[0] for name in present}))
-    prior = next(
-        (
-            arrays
-            for arrays in PRIORS.values()
-            if any(f"prior.{name}" in present for name in arrays)
-        ),
-        {},
-    )
-    if "prior.pseudo_inputs" in present:
-        prior = PRIORS["vamp"]
+    prior = sorted(name.partition(".")[2] for name in present if name.startswith("prior."))
+    if not own_prior:
+        prior = list(prior_class(most_alike(prior)).arrays)
     kinds = {
         "fc": _LINEAR,
         "bn": _NORM if any(name.startswith("bn") for name in present) else {},

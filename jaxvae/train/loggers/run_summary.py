@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from jaxvae.config.extensions import is_reference
 from jaxvae.config.monitor import Monitor
+from jaxvae.storage import run_files
 
 
 def summarize_run(
@@ -50,9 +52,11 @@ def summarize_run(
             f"{samples['inference/avg_tags_per_sample']:.2f} tags "
             f"each, {samples['inference/empty_sets']} empty: samples.json"
         )
-    rows["export"] = (
-        f"model.pth, read back: logits differ by at most {summary['largest_logit_difference']:.1e}"
-    )
+    is_own = is_reference(summary["config"]["model"]["architecture"])
+    exported = f"{run_files.SAFETENSORS if is_own else run_files.MODEL}, read back: logits differ"
+    rows["export"] = f"{exported} by at most {summary['largest_logit_difference']:.1e}"
+    if is_own:
+        rows["export"] += f"; {run_files.MODEL} can't express an architecture of your own"
     rows["run folder"] = str(folder)
     if copies:
         rows["copies"] = copies
