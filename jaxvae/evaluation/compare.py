@@ -8,7 +8,12 @@ from typing import Any
 
 from jaxvae.config import schema
 from jaxvae.errors import InputError
-from jaxvae.evaluation.saved_evaluation import evaluation_path
+from jaxvae.evaluation.saved_evaluation import (
+    evaluation_path,
+    parameters_digest,
+    read_evaluation,
+)
+from jaxvae.export.safetensors_io import read_safetensors
 from jaxvae.storage import manifest, run_dir, run_files
 from jaxvae.storage.atomic_files import read_json
 
@@ -64,7 +69,7 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
             json.dumps(settings, sort_keys=True),
             {"fields": settings, "runs": [], "tests": [], "first": {}, "repeats": {}},
         )
-        model = folder / run_files.MODEL
+        model = folder / run_files.SAFETENSORS
         digest = manifest.file_digest(model) if model.exists() else str(folder)
         first = group["first"].setdefault((fields.get("seed"), digest), str(folder))
         if first != str(folder):
@@ -123,17 +128,14 @@ def comparison_table(groups: list[dict[str, Any]]) -> str:
 
 def _kept_likelihood(folder: Path) -> float | None:
     """Returns the saved `nll_iw` on the test split, if it is of the run's exported parameters."""
-    path = evaluation_path(folder, "test")
-    if not path.is_file():
+    if not evaluation_path(folder, "test").is_file():
         return None
-    saved = read_json(path)
+    exported = parameters_digest(read_safetensors(folder / run_files.SAFETENSORS))
+    saved = read_evaluation(folder, "test", parameters=exported)
+    if saved is None:
+        return None
     draws = saved.get("num_importance_samples")
-    if not isinstance(draws, int) or draws < MIN_DRAWS:
-        return None
-    exported = ("best", read_json(folder / run_files.SUMMARY).get("best_epoch"))
-    return (
-        saved.get("nll_iw") if (saved.get("checkpoint"), saved.get("epoch")) == exported else None
-    )
+    return saved.get("nll_iw") if isinstance(draws, int) and draws >= MIN_DRAWS else None
 
 
 def _is_number(value: Any) -> bool:

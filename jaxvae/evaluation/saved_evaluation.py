@@ -1,16 +1,16 @@
 """Finds a saved evaluation in a run's folder, if it is of the same parameters and settings."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxvae import __version__
 from jaxvae.errors import InputError
+from jaxvae.export.model_files import to_state_dict
 from jaxvae.inference.run import Run
-from jaxvae.models.trained import TrainedModel
 from jaxvae.storage.atomic_files import read_json, to_json, write_json
 
 
@@ -34,7 +34,7 @@ def question(run: Run, *, split: str, num_importance_samples: int, seed: int) ->
         "seed": seed,
         "checkpoint": run.facts.get("checkpoint"),
         "epoch": run.facts.get("epoch"),
-        "parameters": _digest(run.network),
+        "parameters": parameters_digest(to_state_dict(run.network)),
         "version": __version__,
     }
 
@@ -44,8 +44,6 @@ def saved_evaluation(
 ) -> dict[str, Any] | None:
     """Returns the saved evaluation of these parameters and settings, None if there is none.
 
-    A damaged or unreadable one counts as missing, since it can be computed again.
-
     Args:
         run: as in `question`.
         split: as in `question`.
@@ -53,13 +51,27 @@ def saved_evaluation(
         seed: as in `question`.
     """
     current = question(run, split=split, num_importance_samples=num_importance_samples, seed=seed)
+    saved = read_evaluation(run.folder, split, parameters=current["parameters"])
+    same = saved is not None and all(saved.get(name) == value for name, value in current.items())
+    return saved if same else None
+
+
+def read_evaluation(folder: Path, split: str, *, parameters: str) -> dict[str, Any] | None:
+    """Returns the saved evaluation of some parameters, None if there is none.
+
+    A damaged or unreadable one counts as missing, since it can be computed again.
+
+    Args:
+        folder: the run's folder.
+        split: "train", "val" or "test".
+        parameters: their digest.
+    """
     try:
-        saved = read_json(evaluation_path(run.folder, split))
+        saved = read_json(evaluation_path(folder, split))
     except InputError:
         return None
     is_whole = saved.pop("checksum", None) == _checksum(saved)
-    same = all(name in saved and saved[name] == value for name, value in current.items())
-    return saved if is_whole and same else None
+    return saved if is_whole and saved.get("parameters") == parameters else None
 
 
 def save_evaluation(folder: Path, split: str, evaluation: dict[str, Any]) -> None:
@@ -77,12 +89,11 @@ def _checksum(evaluation: dict[str, Any]) -> str:
     return hashlib.sha256(to_json(evaluation).encode()).hexdigest()
 
 
-def _digest(network: TrainedModel) -> str:
-    """Returns the SHA-256 (hexadecimal) of a model's arrays."""
+def parameters_digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256 (hexadecimal) of a model's arrays, as its exported files have them."""
     digest = hashlib.sha256()
-    leaves, _ = jax.tree_util.tree_flatten_with_path((network.params, network.batch_stats))
-    for path, leaf in leaves:
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype.str}".encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {array.shape} {array.dtype.str}".encode())
         digest.update(array.data)
     return digest.hexdigest()

@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae.errors import InputError
-from jaxvae.evaluation.saved_evaluation import evaluation_path
-from jaxvae.export import hub_files, hub_repo
+from jaxvae.evaluation.saved_evaluation import (
+    evaluation_path,
+    parameters_digest,
+    read_evaluation,
+)
+from jaxvae.export import hub_files, hub_repo, model_files
 from jaxvae.inference.run import Run
 from jaxvae.reports import figures, model_card
 from jaxvae.storage import run_files
@@ -100,13 +104,10 @@ def judged_of(run: Run) -> dict[str, Any] | None:
     Raises:
       InputError: a file of the evaluation is damaged.
     """
+    parameters = parameters_digest(model_files.to_state_dict(run.network))
     for split in ("test", "val"):
-        path = evaluation_path(run.folder, split)
-        if path.is_file():
-            judged = model_card.check_judged(read_json(path), path)
-            same = [judged.get(key) == run.facts.get(key) for key in ("checkpoint", "epoch")]
-            if all(same):
-                return judged
+        if judged := read_evaluation(run.folder, split, parameters=parameters):
+            return model_card.check_judged(judged, evaluation_path(run.folder, split))
     return None
 
 

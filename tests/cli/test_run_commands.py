@@ -20,6 +20,8 @@ from jaxvae.data.dataset import fingerprint_rows
 from jaxvae.errors import InputError
 from jaxvae.evaluation import baseline_fitting, evaluate_run, sample_quality, saved_evaluation
 from jaxvae.evaluation.baseline_fitting import fit_baselines, load_baselines
+from jaxvae.export.model_files import to_state_dict
+from jaxvae.export.safetensors_io import write_safetensors
 from jaxvae.storage import atomic_files
 from jaxvae.storage.epoch_metrics import read_epochs
 from tests.conftest import ROOT
@@ -229,22 +231,22 @@ def test_compare_groups_seeds(capsys, folder, tmp_path):
 
 
 def test_compare_takes_only_a_likelihood_of_the_exported_parameters(capsys, folder, tmp_path):
-    for name in ("config.json", "metrics.json", "summary.json"):
+    for name in ("config.json", "metrics.json", "model.safetensors"):
         shutil.copy(folder / name, tmp_path / name)
-    epoch = json.loads((folder / "summary.json").read_text())["best_epoch"]
+    best = saved_evaluation.parameters_digest(to_state_dict(jaxvae.load(folder).network))
 
     def shown(**kept):
-        (tmp_path / "evaluation_test.json").write_text(json.dumps({"nll_iw": 12.5, **kept}))
+        saved_evaluation.save_evaluation(tmp_path, "test", {"nll_iw": 12.5, **kept})
         groups = json.loads(shell(capsys, "compare", tmp_path, "--json"))
         return groups[0]["measures"]["nll_iw"]["mean"]
 
     def draws(number):
-        return shown(checkpoint="best", epoch=epoch, num_importance_samples=number)
+        return shown(parameters=best, num_importance_samples=number)
 
     assert draws(1000) == draws(5000) == 12.5
     assert draws(1) is None
-    assert shown(checkpoint="last", epoch=epoch, num_importance_samples=1000) is None
-    assert shown(checkpoint="best", epoch=epoch + 1, num_importance_samples=1000) is None
+    assert shown(parameters=best[::-1], num_importance_samples=1000) is None
+    assert shown(num_importance_samples=1000) is None
 
 
 @pytest.mark.parametrize(
@@ -337,7 +339,7 @@ def test_compare_counts_a_run_that_was_copied_once(capsys, folder, tmp_path):
     again = shutil.copytree(folder, tmp_path / "again")
     other = shutil.copytree(folder, tmp_path / "other")
     (other / "SHA256SUMS").unlink()
-    (other / "model.pth").write_bytes(b"other parameters")
+    write_safetensors(other / "model.safetensors", {"other": np.zeros(1, np.float32)})
     (group,) = json.loads(shell(capsys, "compare", folder, again, other, "--json"))
     assert group["runs"] == [str(folder), str(other)]
     assert group["repeats"] == {str(again): str(folder)}

@@ -14,6 +14,8 @@ import yaml
 
 import jaxvae
 from jaxvae.errors import InputError
+from jaxvae.evaluation.saved_evaluation import parameters_digest, save_evaluation
+from jaxvae.export.model_files import to_state_dict
 from jaxvae.reports import publish
 from tests.conftest import ROOT, XLA_FLAGS
 from tests.helpers.documents import python_block
@@ -127,13 +129,16 @@ FILES = {
 }
 
 
+def digest_of(run):
+    return parameters_digest(to_state_dict(run.network))
+
+
 @pytest.fixture(scope="module")
 def judged_folder(folder, run, tmp_path_factory):
     """The run with an evaluation beside it, as `evaluate` leaves one, and a source on this disk."""
     copy = tmp_path_factory.mktemp("judged") / "a"
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("evaluation_*"))
-    judged = {**JUDGED, "epoch": run.facts["epoch"]}
-    (copy / "evaluation_test.json").write_text(json.dumps(judged))
+    save_evaluation(copy, "test", {**JUDGED, "parameters": digest_of(run)})
     return copy
 
 
@@ -406,9 +411,7 @@ def test_the_library_reads_the_card(published):
 def test_an_evaluation_of_other_parameters_is_not_shown(judged_folder, run, tmp_path):
     copy = tmp_path / "a"
     shutil.copytree(judged_folder, copy)
-    (copy / "evaluation_test.json").write_text(
-        json.dumps({**JUDGED, "epoch": run.facts["epoch"] + 1})
-    )
+    save_evaluation(copy, "test", {**JUDGED, "parameters": digest_of(run)[::-1]})
     names = publish.write_folder(
         jaxvae.load(copy), tmp_path / "out", repository="someone/tags", license=None
     )
