@@ -14,7 +14,7 @@ from jaxvae.cli.quiet import quiet_libraries
 from jaxvae.config import parsing, schema
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.errors import CommandEnded, InputError
-from jaxvae.runtime import launcher, signals
+from jaxvae.runtime import job_launcher, signals
 from jaxvae.storage import lock, run_files
 from jaxvae.train.choices import CHOICES
 
@@ -82,19 +82,19 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     flagged = {
         name: getattr(values, name) for name in ("coordinator", "num_processes", "process_id")
     }
-    launcher.check_flags(**flagged)
-    is_distributed = values.coordinator or launcher.in_a_cluster(os.environ)
+    job_launcher.check_flags(**flagged)
+    is_distributed = values.coordinator or job_launcher.in_a_cluster(os.environ)
     alone = not is_distributed or values.num_processes == 1
-    if not alone and not launcher.is_supervised():
-        return launcher.supervise([*program, *arguments])
+    if not alone and not job_launcher.is_supervised():
+        return job_launcher.supervise([*program, *arguments])
     if not alone:
-        launcher.follow_supervisor()
+        job_launcher.follow_supervisor()
         signals.debounce(_FORWARDED_SECONDS)
     workdir = user_path(values.workdir) if values.workdir else run_files.new_workdir()
     folder = run_path(values.workdir or workdir)  # the typed text, since a Path spoils a URL
     if alone:  # before the slow import of JAX
         lock.check_not_held(folder)
-    if alone and values.num_processes != 1 and launcher.is_indexed_pod(os.environ):
+    if alone and values.num_processes != 1 and job_launcher.is_indexed_pod(os.environ):
         print(
             "jaxvae: this pod of a Kubernetes job trains by itself; pip install 'jax[k8s]', or "
             "--coordinator, joins it to the others",
@@ -115,9 +115,9 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
                 train_and_evaluate(config, workdir, overrides=overrides)
         except (CallbackFailed, TrainingFailed) as error:
             raise CommandEnded(
-                error, TRAINING_FAILED if alone else launcher.EXIT_REASON_PRINTED
+                error, TRAINING_FAILED if alone else job_launcher.EXIT_REASON_PRINTED
             ) from error
-        except launcher.PeerLost as error:  # `supervise` prints the explanation
+        except job_launcher.PeerLost as error:  # `supervise` prints the explanation
             raise CommandEnded(error.reason, TRAINING_FAILED) from error
         except signals.Interrupted as error:
             how = _how_to_resume([*program, *arguments], workdir)

@@ -19,7 +19,7 @@ from jaxvae.inference import completion, queries, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
 from jaxvae.models import trained
-from jaxvae.reports.run_figures import Plots
+from jaxvae.reports.run_plots import Plots
 from jaxvae.storage.saved_rows import SavedRows, load_saved_rows
 
 TagSets = Sequence[Iterable[str]] | np.ndarray

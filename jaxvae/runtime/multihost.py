@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from jaxvae.errors import InputError
-from jaxvae.runtime import launcher
-from jaxvae.runtime.launcher import PeerLost
+from jaxvae.runtime import job_launcher
+from jaxvae.runtime.job_launcher import PeerLost
 
 JOIN_SECONDS = 120
 HEARTBEAT_SECONDS = 30
@@ -44,14 +44,14 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
     if num_processes == 1:
         return
     arguments: dict[str, Any] = {}
-    scheduled = launcher.scheduled(os.environ)
+    scheduled = job_launcher.scheduled(os.environ)
     if coordinator:
         arguments = {
             "coordinator_address": coordinator,
             "num_processes": num_processes,
             "process_id": process_id,
         }
-        _say_waiting(launcher.Scheduled("", num_processes, process_id, coordinator))
+        _say_waiting(job_launcher.Scheduled("", num_processes, process_id, coordinator))
         if process_id:
             _reach(coordinator)
         else:
@@ -65,7 +65,7 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
     import jax
 
     try:
-        with launcher.holding_errors():
+        with job_launcher.holding_errors():
             _while_listening(
                 lambda: jax.distributed.initialize(
                     **arguments,
@@ -74,11 +74,11 @@ def join(*, coordinator: str = "", num_processes: int = -1, process_id: int = -1
                 )
             )
     except Exception as error:  # Includes errors of a scheduler's client.
-        raise InputError(launcher.not_together(error)) from error
+        raise InputError(job_launcher.not_together(error)) from error
 
 
-def _say_waiting(scheduled: launcher.Scheduled) -> None:
-    line = launcher.waiting_line(scheduled, seconds=JOIN_SECONDS)
+def _say_waiting(scheduled: job_launcher.Scheduled) -> None:
+    line = job_launcher.waiting_line(scheduled, seconds=JOIN_SECONDS)
     print(f"jaxvae: {line}", file=sys.stderr, flush=True)
 
 

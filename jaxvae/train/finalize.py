@@ -21,11 +21,12 @@ from jaxvae.models.trained import rebuild_model
 from jaxvae.runtime import sharding
 from jaxvae.storage import atomic_files, epoch_metrics, run_dir, run_files
 from jaxvae.storage.checkpoints import save_params
-from jaxvae.train import eval_epoch, setup
+from jaxvae.train import setup
 from jaxvae.train.loggers import display, tensorboard_events, tensorboard_projector, trackers
 from jaxvae.train.loggers.run_summary import summarize_run
 from jaxvae.train.objectives import LossWeights
 from jaxvae.train.progress import RunProgress
+from jaxvae.train.steps import eval_epoch
 
 _PROBE_ROWS = 256
 

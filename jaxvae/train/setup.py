@@ -28,9 +28,10 @@ from jaxvae.models.trained import OwnClasses, model_arguments
 from jaxvae.runtime import devices
 from jaxvae.runtime.row_stream import RowStream
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train import eval_epoch, hyperparams, loop, rng, train_epoch
+from jaxvae.train import hyperparams, loop
 from jaxvae.train.objectives import Objective
 from jaxvae.train.own_code import PACKAGES, OwnCode
+from jaxvae.train.steps import eval_epoch, rng, train_epoch
 from jaxvae.train.train_state import TrainState, make_init_fn
 
 

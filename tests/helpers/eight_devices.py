@@ -19,10 +19,10 @@ import numpy as np
 from jaxvae.models.vae import VAE
 from jaxvae.runtime import devices
 from jaxvae.runtime.sharding import Sharding, append_empty_rows
-from jaxvae.train.eval_epoch import make_eval_pass
 from jaxvae.train.hyperparams import make_hyperparams
 from jaxvae.train.objectives import LossWeights
-from jaxvae.train.train_epoch import make_train_epoch
+from jaxvae.train.steps.eval_epoch import make_eval_pass
+from jaxvae.train.steps.train_epoch import make_train_epoch
 from jaxvae.train.train_state import create_train_state
 
 MESHES = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (2, 2), (4, 2), (2, 4)]

@@ -9,7 +9,7 @@ from jaxvae.data import encoding
 from jaxvae.inference import completion, queries
 from jaxvae.inference.likelihood import log_prob_empty, make_likelihood_bound, row_likelihood
 from jaxvae.inference.sampling import sample_prior
-from jaxvae.train.rng import bound_noise
+from jaxvae.train.steps.rng import bound_noise
 from tests.helpers.exact_likelihood import TAGS, all_sets, exact, network
 
 LEARNED = {

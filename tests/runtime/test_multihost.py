@@ -8,7 +8,7 @@ import pytest
 
 from jaxvae.cli import main
 from jaxvae.errors import InputError
-from jaxvae.runtime import launcher, multihost
+from jaxvae.runtime import job_launcher, multihost
 from tests.conftest import ROOT
 from tests.helpers.ports import free_port
 
@@ -52,15 +52,15 @@ def test_a_port_that_is_taken():
 def test_flags_that_name_no_job(flags, message):
     names = ("coordinator", "num_processes", "process_id")
     with pytest.raises(InputError, match=message) as error:
-        launcher.check_flags(**dict(zip(names, flags, strict=True)))
+        job_launcher.check_flags(**dict(zip(names, flags, strict=True)))
     assert "\n" not in str(error.value)
 
 
 def test_flags_that_do():
-    launcher.check_flags(coordinator="", num_processes=-1, process_id=-1)
-    launcher.check_flags(coordinator="", num_processes=1, process_id=-1)
-    launcher.check_flags(coordinator="host:7777", num_processes=2, process_id=1)
-    launcher.check_flags(coordinator="[::1]:7777", num_processes=1, process_id=0)
+    job_launcher.check_flags(coordinator="", num_processes=-1, process_id=-1)
+    job_launcher.check_flags(coordinator="", num_processes=1, process_id=-1)
+    job_launcher.check_flags(coordinator="host:7777", num_processes=2, process_id=1)
+    job_launcher.check_flags(coordinator="[::1]:7777", num_processes=1, process_id=0)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_flags_that_do():
     ],
 )
 def test_a_scheduler_is_recognised(environment, expected):
-    assert launcher.in_a_cluster(environment) is expected
+    assert job_launcher.in_a_cluster(environment) is expected
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_scheduler_is_recognised(environment, expected):
 )
 def test_who_waits_says_for_how_many_and_where(environment, line):
     first, rest = line.split(" .* ")
-    text = launcher.waiting_line(launcher.scheduled(environment), seconds=120)
+    text = job_launcher.waiting_line(job_launcher.scheduled(environment), seconds=120)
     assert text.startswith(first)
     assert f"{rest} at most 120 s; --num_processes=1" in text
 
@@ -144,13 +144,13 @@ POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"}
 def test_kubernetes_is_recognised_as_jax_does(monkeypatch, installed):
     spec = importlib.util.find_spec("json") if installed else None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    assert launcher.in_a_cluster(POD) is installed
-    assert not launcher.in_a_cluster({"JOB_COMPLETION_INDEX": "2"})
-    assert not launcher.in_a_cluster(
+    assert job_launcher.in_a_cluster(POD) is installed
+    assert not job_launcher.in_a_cluster({"JOB_COMPLETION_INDEX": "2"})
+    assert not job_launcher.in_a_cluster(
         {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     )  # JAX has no number there
     if installed:
-        line = launcher.waiting_line(launcher.scheduled(POD), seconds=120)
+        line = job_launcher.waiting_line(job_launcher.scheduled(POD), seconds=120)
         assert line.startswith("process 2 of a job (Kubernetes says so) waits for the others,")
 
 
@@ -200,7 +200,7 @@ def test_words_of_xla_while_joining_are_held_back(tmp_path, capfd, end, code, sa
     )
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        assert launcher.supervise([str(program)]) == code
+        assert job_launcher.supervise([str(program)]) == code
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)
@@ -230,7 +230,7 @@ LOST = "jaxvae: another process of this job has ended (or did not come in time);
     [
         ("sys.exit(0)", 0, ""),
         ("sys.exit(2)", 2, ""),
-        (f"os._exit({launcher.EXIT_REASON_PRINTED})", 1, ""),
+        (f"os._exit({job_launcher.EXIT_REASON_PRINTED})", 1, ""),
         ("os._exit(1)", 1, LOST),
         ("os.abort()", 1, LOST),
         ("os.kill(os.getpid(), signal.SIGKILL)", 137, "jaxvae: ended by SIGKILL"),
@@ -245,7 +245,7 @@ def test_how_a_supervised_program_ended_is_said_last(end, code, said, tmp_path, 
     )
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        assert launcher.supervise([str(program)]) == code
+        assert job_launcher.supervise([str(program)]) == code
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)

@@ -21,7 +21,7 @@ from jaxvae.inference.load import load
 from jaxvae.runtime import signals
 from jaxvae.storage import lock, manifest, run_dir
 from jaxvae.storage.epoch_metrics import read_epochs
-from jaxvae.train import train_epoch
+from jaxvae.train.steps import train_epoch
 from jaxvae.train.trainer import TrainingFailed, train_and_evaluate
 from tests.conftest import ROOT
 from tests.helpers.configs import CONFIGS
@@ -616,7 +616,7 @@ def test_a_step_that_is_not_finite_after_a_saved_epoch_says_so(clips, monkeypatc
 
         return third_fails
 
-    monkeypatch.setattr("jaxvae.train.train_epoch.make_train_epoch", poisoned)
+    monkeypatch.setattr("jaxvae.train.steps.train_epoch.make_train_epoch", poisoned)
     with pytest.raises(TrainingFailed, match=r"epoch 3, step .*best parameters \(epoch \d\)"):
         run(clips, trainer__max_epochs=6, trainer__checkpoint_every_seconds=0.0)
     assert all(np.isfinite(array).all() for array in jax.tree.leaves(load_last(clips / "run")))

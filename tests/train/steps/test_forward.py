@@ -8,8 +8,8 @@ from scipy import stats
 
 from jaxvae.models.vae import VAE, multi_hot
 from jaxvae.train import objectives
-from jaxvae.train.forward import forward
 from jaxvae.train.objectives import Objective
+from jaxvae.train.steps.forward import forward
 
 TAGS, LATENT, ROWS, DRAWS = 5, 2, 3, 4
 # Tag numbers padded with TAGS.

@@ -8,10 +8,11 @@ from flax import nnx
 
 from jaxvae.evaluation.streaming_metrics import Losses
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train import objectives, rng
-from jaxvae.train.forward import forward
+from jaxvae.train import objectives
 from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.objectives import ELBO, LossWeights, Objective
+from jaxvae.train.steps import rng
+from jaxvae.train.steps.forward import forward
 from jaxvae.train.train_state import TrainState, apply_gradients
 
 

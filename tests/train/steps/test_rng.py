@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from jaxvae.train import rng
+from jaxvae.train.steps import rng
 
 KEY = jax.random.key(0)
 

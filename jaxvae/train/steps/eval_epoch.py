@@ -10,10 +10,10 @@ from flax import nnx
 from jaxvae.evaluation import streaming_metrics
 from jaxvae.models.layers import multi_hot
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train import rng
-from jaxvae.train.forward import forward
 from jaxvae.train.objectives import ELBO, Objective
 from jaxvae.train.progress import steps_per_epoch
+from jaxvae.train.steps import rng
+from jaxvae.train.steps.forward import forward
 
 
 def eval_batch_size(num_rows: int, num_tags: int) -> int:

@@ -14,12 +14,12 @@ from flax import nnx
 
 from jaxvae.evaluation import streaming_metrics
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train import rng
 from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.objectives import ELBO, Objective
 from jaxvae.train.progress import steps_per_epoch
+from jaxvae.train.steps import rng
+from jaxvae.train.steps.train_step import Batch, StepOptions, random_layout, train_step
 from jaxvae.train.train_state import TrainState
-from jaxvae.train.train_step import Batch, StepOptions, random_layout, train_step
 
 _WASTE = 1 / 16
 """Share of an epoch that may be padding; beyond it the last batch is compiled at its own size."""

@@ -1,0 +1,1 @@
+"""One step of training, one epoch of training or evaluation, compiled: batches, noise, losses."""
