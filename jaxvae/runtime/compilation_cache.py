@@ -13,8 +13,8 @@ import jax
 
 from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
+from jaxvae.runtime import xla_flags
 
-_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
 MAX_AGE = 30 * 24 * 3600.0
 """Seconds after which a cached program is deleted, so that the folder does not grow forever."""
 
@@ -28,7 +28,7 @@ def enable_compilation_cache() -> None:
 
     Call it before JAX looks for devices.
     """
-    _choose_kernels_without_trials()
+    xla_flags.choose_kernels_without_trials()
     settings = jax.config.values
     if not settings["jax_enable_compilation_cache"]:
         return
@@ -53,18 +53,6 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # JAX's default is a second, but the many small programs of a start add up.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def _choose_kernels_without_trials() -> None:
-    """Disables XLA's autotuning of GPU kernels, unless the user has set it.
-
-    Autotuning times several kernels for every product and takes the fastest, which varies: a run
-    that resumes without its cached programs would end with other bits. The trials take longer than
-    everything else in a start, and products of this size gain nothing from them.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if any(map(os.path.exists, _GPU_DRIVERS)) and "xla_gpu_autotune_level" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
 
 
 def _machine() -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxvae.errors import InputError, one_line
+from jaxvae.runtime import xla_flags
 
 
 def configure_platform(*, accelerator: str, deterministic: bool) -> None:
@@ -15,11 +16,10 @@ def configure_platform(*, accelerator: str, deterministic: bool) -> None:
 
     Args:
       accelerator: "auto", "cpu", "gpu" or "tpu"; with "cpu" JAX looks for no other device.
-      deterministic: excludes GPU kernels whose results vary between runs (other devices' never do).
+      deterministic: excludes GPU kernels whose results vary between runs.
     """
-    flags, deterministic_ops = os.environ.get("XLA_FLAGS", ""), "--xla_gpu_deterministic_ops=true"
-    if deterministic and deterministic_ops not in flags.split():
-        os.environ["XLA_FLAGS"] = f"{flags} {deterministic_ops}".strip()
+    if deterministic:
+        xla_flags.refuse_varying_kernels()
     if accelerator == "cpu":
         # Otherwise a run that won't use the GPU would wait for its start-up and take its memory.
         jax.config.update("jax_platforms", "cpu")

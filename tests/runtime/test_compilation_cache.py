@@ -5,7 +5,7 @@ import os
 import jax
 import pytest
 
-from jaxvae.runtime import compilation_cache
+from jaxvae.runtime import compilation_cache, xla_flags
 
 SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -88,7 +88,7 @@ def test_on_a_gpu_no_kernel_is_chosen_by_the_clock(
 ):
     (tmp_path / "driver").touch()
     driver = tmp_path / ("driver" if there else "none")
-    monkeypatch.setattr(compilation_cache, "_GPU_DRIVERS", (str(driver),))
+    monkeypatch.setattr(xla_flags, "_GPU_DRIVERS", (str(driver),))
     monkeypatch.setenv("XLA_FLAGS", flags)
     compilation_cache.enable_compilation_cache()
     assert os.environ["XLA_FLAGS"] == after

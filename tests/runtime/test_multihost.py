@@ -195,8 +195,8 @@ def test_a_scheduler_that_refuses_is_one_line(monkeypatch):
 def test_words_of_xla_while_joining_are_held_back(tmp_path, capfd, end, code, said):
     program = tmp_path / "program.py"
     program.write_text(
-        f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom jaxvae.runtime import launcher\n"
-        f"with launcher.holding_errors():\n    {end}\n"
+        f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom jaxvae.runtime import job_launcher\n"
+        f"with job_launcher.holding_errors():\n    {end}\n"
     )
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:

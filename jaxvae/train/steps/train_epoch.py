@@ -4,9 +4,7 @@ The call returns sums of the losses to the host.
 """
 
 import functools
-import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,27 +14,10 @@ from jaxvae.evaluation import streaming_metrics
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.objectives import ELBO, Objective
-from jaxvae.train.progress import steps_per_epoch
 from jaxvae.train.steps import rng
-from jaxvae.train.steps.train_step import Batch, StepOptions, random_layout, train_step
+from jaxvae.train.steps.batches import Batch, EpochPlan, epoch_permutation, gather_batches
+from jaxvae.train.steps.train_step import StepOptions, random_layout, train_step
 from jaxvae.train.train_state import TrainState
-
-_WASTE = 1 / 16
-"""Share of an epoch that may be padding; beyond it the last batch is compiled at its own size."""
-_DRAWN = 1 << 15
-"""Random numbers drawn at a time, for as many steps as they suffice."""
-
-
-def _last_batch(num_rows: int, batch_size: int, accumulate: int) -> int:
-    """Rows of the last batch if it is to be compiled at its own size, else 0.
-
-    At its own size it costs a second compilation of the step, and saves the work on its padding.
-    The rows and their noise are the same either way.
-    """
-    remainder = num_rows % batch_size
-    padded = steps_per_epoch(num_rows, batch_size) * batch_size
-    worth_it = accumulate == 1 and batch_size - remainder > _WASTE * padded
-    return remainder if worth_it else 0
 
 
 @functools.lru_cache(maxsize=8)
@@ -89,49 +70,12 @@ def make_train_epoch(
         decoupled=decoupled,
         sharding=sharding,
     )
-    plan = _EpochPlan.of(num_rows=num_rows, batch_size=batch_size, accumulate=accumulate)
+    plan = EpochPlan.of(num_rows=num_rows, batch_size=batch_size, accumulate=accumulate)
 
     def train_epoch(state: TrainState, hyperparams: Hyperparams, rows: jax.Array):
         return _run_epoch(state, hyperparams, rows, options=options, plan=plan, shuffle=shuffle)
 
     return jax.jit(train_epoch, donate_argnums=0)
-
-
-class _EpochPlan(NamedTuple):
-    """The batches of an epoch.
-
-    Attributes:
-      num_rows: N, rows of the epoch.
-      steps: optimizer steps.
-      whole: steps whose batch has the full shape.
-      in_whole: rows of these steps, padding included.
-      last: rows of a last batch that is compiled at its own size, else 0.
-      step_shape: (accumulate, batch size).
-    """
-
-    num_rows: int
-    steps: int
-    whole: int
-    in_whole: int
-    last: int
-    step_shape: tuple[int, int]
-
-    @classmethod
-    def of(cls, *, num_rows: int, batch_size: int, accumulate: int) -> "_EpochPlan":
-        steps = steps_per_epoch(num_rows, batch_size, accumulate)
-        last = _last_batch(num_rows, batch_size, accumulate)
-        num_whole = steps - 1 if last else steps
-        in_whole = num_whole * accumulate * batch_size
-        return cls(num_rows, steps, num_whole, in_whole, last, (accumulate, batch_size))
-
-    def chunks(self, width: int) -> tuple[int, int]:
-        """Returns (steps of a chunk, number of chunks), for W random numbers per row.
-
-        A chunk is the steps whose random numbers are drawn at a time.
-        """
-        max_steps = max(1, _DRAWN // math.prod((*self.step_shape, width)))
-        num_chunks = -(-self.whole // max_steps)
-        return -(-self.whole // num_chunks) if self.whole else 0, num_chunks
 
 
 def _run_epoch(
@@ -140,13 +84,13 @@ def _run_epoch(
     rows: jax.Array,
     *,
     options: StepOptions,
-    plan: "_EpochPlan",
+    plan: EpochPlan,
     shuffle: bool,
 ) -> tuple[TrainState, streaming_metrics.Losses]:
     """Shuffles the rows and takes one step for each batch of them."""
     width = sum(random_layout(options, rows.shape[-1]))
     start = state.step
-    order = rng.epoch_permutation(
+    order = epoch_permutation(
         state.key,
         start // plan.steps,
         num_rows=plan.num_rows,
@@ -157,8 +101,8 @@ def _run_epoch(
     def draw_batches(steps: jax.Array, row_numbers: jax.Array) -> Batch:
         """Returns the batches of some steps, `[S, A, B, ...]`, empty beyond `max_steps`."""
         uniforms = rng.step_uniforms(state.key, steps, (*row_numbers.shape[1:], width))
-        is_taken = steps < hyperparams.max_steps
-        return _gather(rows, row_numbers, uniforms, is_taken, plan.num_rows, options.sharding)
+        taken = steps < hyperparams.max_steps
+        return gather_batches(rows, row_numbers, uniforms, taken, plan.num_rows, options.sharding)
 
     def advance(number: jax.Array | int, carry: tuple, batches: Batch) -> tuple:
         state, total = carry
@@ -189,36 +133,3 @@ def _run_epoch(
         carry = advance(0, carry, last_batch)
     state, total = carry
     return state, options.sharding.whole(total) if options.sharding else total
-
-
-def _gather(
-    rows: jax.Array,
-    row_numbers: jax.Array,
-    uniforms: jax.Array,
-    taken: jax.Array,
-    num_rows: int,
-    sharding: Sharding | None,
-) -> Batch:
-    """Gathers the batches of S steps, sharded over the devices.
-
-    Args:
-      rows: `[N + 1, K]` or longer, the epoch's rows and an empty one.
-      row_numbers: `[S, A, B]`.
-      uniforms: `[S, A, B, W]`.
-      taken: `[S]`; a step that is not taken has no rows.
-      num_rows: N.
-      sharding: how arrays lie on several devices.
-    """
-    if sharding is not None:
-        padding = sharding.padded(row_numbers.shape[-1]) - row_numbers.shape[-1]
-        row_numbers = _pad(row_numbers, -1, padding, num_rows)
-        uniforms = sharding.split(_pad(uniforms, -2, padding, 0.0))
-    columns = sharding.take(rows, row_numbers) if sharding else rows[row_numbers]
-    mask = (row_numbers < num_rows) & taken[:, None, None]
-    return Batch(mask, jnp.sum(mask.astype(jnp.float32), axis=(1, 2)), columns, uniforms)
-
-
-def _pad(array: jax.Array, axis: int, behind: int, value: float) -> jax.Array:
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, behind)
-    return jnp.pad(array, widths, constant_values=value)

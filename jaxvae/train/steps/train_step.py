@@ -12,6 +12,7 @@ from jaxvae.train import objectives
 from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.objectives import ELBO, LossWeights, Objective
 from jaxvae.train.steps import rng
+from jaxvae.train.steps.batches import Batch
 from jaxvae.train.steps.forward import forward
 from jaxvae.train.train_state import TrainState, apply_gradients
 
@@ -38,22 +39,6 @@ class StepOptions(NamedTuple):
     hidden_dropout: int = 0
     decoupled: bool = False
     sharding: Sharding | None = None
-
-
-class Batch(NamedTuple):
-    """Rows of one optimizer step, as A micro-batches of B rows.
-
-    Attributes:
-      mask: `[A, B]`, which rows are real.
-      num_rows: `[]` float32, how many rows are real.
-      columns: `[A, B, K]` column numbers, padded with V.
-      uniforms: `[A, B, W]` random numbers on (-1, 1), as `random_layout` uses them.
-    """
-
-    mask: jax.Array
-    num_rows: jax.Array
-    columns: jax.Array
-    uniforms: jax.Array
 
 
 def random_layout(options: StepOptions, entries: int) -> rng.RandomLayout:

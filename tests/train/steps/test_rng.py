@@ -7,12 +7,13 @@ import pytest
 from scipy.stats import kstest
 
 from jaxvae.train.steps import rng
+from jaxvae.train.steps.batches import epoch_permutation
 
 KEY = jax.random.key(0)
 
 
 def order_of(key, epoch, num_rows=40, length=40, shuffle=True):
-    return rng.epoch_permutation(
+    return epoch_permutation(
         key, jnp.int32(epoch), num_rows=num_rows, length=length, shuffle=shuffle
     )
 

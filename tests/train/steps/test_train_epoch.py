@@ -13,8 +13,9 @@ from jaxvae.models.layers import dropout_mask
 from jaxvae.models.vae import multi_hot, reparameterize
 from jaxvae.train.hyperparams import make_hyperparams
 from jaxvae.train.progress import steps_per_epoch
+from jaxvae.train.steps.batches import _last_batch
 from jaxvae.train.steps.eval_epoch import make_eval_pass
-from jaxvae.train.steps.train_epoch import _last_batch, make_train_epoch
+from jaxvae.train.steps.train_epoch import make_train_epoch
 from jaxvae.train.train_state import apply_gradients
 from tests.helpers.random_rows import LATENT, LONGEST, ROWS, TAGS, build, random_rows
 from tests.helpers.random_rows import with_empty_row as padded
@@ -156,7 +157,7 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
 @pytest.mark.parametrize("waste", [1.0, 0.0])
 def test_padding_changes_nothing(monkeypatch, waste):
     """40 rows in one batch of 40, or of 64 with 24 masked rows, or one of 64 that is cut to 40."""
-    monkeypatch.setattr("jaxvae.train.steps.train_epoch._WASTE", waste)
+    monkeypatch.setattr("jaxvae.train.steps.batches._WASTE", waste)
     rows, _ = random_rows()
     graphdef, state = build(True)
     options = hyperparams(dropout_p=0.0)
@@ -174,7 +175,7 @@ def test_steps_without_rows_change_nothing(monkeypatch):
     graphdef, state = build(True)
     batch = 8
     one, a = trainer(graphdef, batch_size=batch)(fresh(state), hyperparams(), padded(rows))
-    monkeypatch.setattr("jaxvae.train.steps.train_epoch._DRAWN", 2 * batch * (LONGEST + LATENT))
+    monkeypatch.setattr("jaxvae.train.steps.batches._DRAWN", 2 * batch * (LONGEST + LATENT))
     three, b = trainer(graphdef, batch_size=batch)(fresh(state), hyperparams(), padded(rows))
     assert int(three.step) == int(one.step) == 5
     assert_close(three.params, one.params)
