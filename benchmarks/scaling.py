@@ -194,7 +194,7 @@ def population_epoch(part: Problem, members: int) -> Epoch:
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * members), state)
     weights = jnp.linspace(0.5, 2.0, members)
     many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, members), numbers)
-    many = many._replace(loss_weights=many.loss_weights._replace(kld=weights))
+    many = many._replace(loss=many.loss._replace(kld_weight=weights))
     step = jax.jit(jax.vmap(train, in_axes=(0, 0, None)))
 
     def epoch() -> None:

@@ -111,7 +111,7 @@ class Population:
         results = self._validate(
             variables["params"],
             variables["batch_stats"],
-            hyperparams.loss_weights,
+            hyperparams.loss,
             state.key,
             self._val_rows,
             due,

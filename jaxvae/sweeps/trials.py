@@ -33,15 +33,13 @@ from jaxvae.train.own_code import load_own_code
 
 TRACED_FIELDS = (
     *("seed", "model_name", "model.dropout_p", "model.decoder_bias"),
-    *("loss.bce_weight", "loss.kld_weight", "loss.kld_warmup", "loss.kld_cycles"),
-    *("loss.free_bits", "loss.capacity"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.gradient_clip_val"),
     *("trainer.optimizer.lr", "trainer.optimizer.betas", "trainer.optimizer.weight_decay"),
     *("trainer.lr_scheduler", "trainer.check_val_every_n_epoch"),
     *("trainer.early_stopping_patience", "trainer.early_stopping_min_delta"),
     *("trainer.checkpoint_every_seconds", "trainer.enable_progress_bar", "inference", "logger"),
 )
-"""Fields that members of one program may differ in; any other difference is another shape."""
+"""Fields that members of one program may differ in, beside the numbers of their losses."""
 _ON_OR_OFF = ("model.hidden_dropout_p", "trainer.ema_decay")
 """Fields that may differ, too, but whether they are 0 is part of the shape."""
 METRICS = (
@@ -59,10 +57,13 @@ LIKELIHOOD_DRAWS = 200
 
 def program_key(config: ConfigDict) -> str:
     """Returns the shape of a config; configs of equal shape share a compiled program."""
+    losses = {f"loss.{name}" for name in hyperparams.loss_numbers(config)}
+    losses -= {"loss.num_importance_samples"}  # a number of draws is a size of arrays
     fields = {
         name: bool(value) if name in _ON_OR_OFF else value
         for name, value in schema.flatten(config)
-        if not any(name == field or name.startswith(field + ".") for field in TRACED_FIELDS)
+        if name not in losses
+        and not any(name == field or name.startswith(field + ".") for field in TRACED_FIELDS)
     }
     return json.dumps(fields, sort_keys=True)
 
@@ -223,7 +224,7 @@ class TrialRunner:
                 params=trees["best"]["params"],
                 batch_stats=trees["best"]["batch_stats"],
                 progress=member.progress,
-                weights=member.hyperparams.loss_weights,
+                weights=member.hyperparams.loss,
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
             )

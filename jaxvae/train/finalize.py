@@ -166,7 +166,9 @@ def _evaluate_splits(folder: Path, fitted: FittedRun) -> _Evaluation:
         stages=stages,
         test_sets=test_sets,
         test_kl=test_total.latent.kl_per_dimension(),
-        collapse=split_metrics.collapse_message(information, kld_weight=float(fitted.weights.kld)),
+        collapse=split_metrics.collapse_message(
+            information, kld_weight=float(fitted.weights.kld_weight)
+        ),
         train_rows=train_rows,
         train_mean=train_mean,
     )

@@ -1,7 +1,6 @@
 """Derives step counts and hyperparameters from a config."""
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -12,13 +11,11 @@ from ml_collections import ConfigDict
 from jaxvae.config.monitor import Monitor
 from jaxvae.errors import InputError
 from jaxvae.train import progress
-from jaxvae.train.objectives import LossWeights
+from jaxvae.train.objectives import LossWeights, make_loss_weights
 from jaxvae.train.progress import RunPlan
 
-_LOSS_FIELDS = {
-    *("bce_weight", "kld_weight", "use_binary_cross_entropy", "objective", "kld_schedule"),
-    *("kld_warmup", "kld_cycles", "free_bits", "capacity", "num_importance_samples"),
-}
+_LOSS = {"bce_weight": 1.0, "kld_weight": 1.0, "kld_cycles": 1.0}
+"""Numbers that every loss has, where a caller names none."""
 
 
 class Hyperparams(NamedTuple):
@@ -40,9 +37,8 @@ class Hyperparams(NamedTuple):
     hidden_dropout_p: jax.Array
     ema_decay: jax.Array
     kld_warmup_steps: jax.Array
-    kld_cycles: jax.Array
     max_steps: jax.Array
-    loss_weights: LossWeights
+    loss: LossWeights
 
 
 def make_hyperparams(
@@ -58,14 +54,9 @@ def make_hyperparams(
     dropout_p: float = 0.0,
     hidden_dropout_p: float = 0.0,
     ema_decay: float = 0.0,
-    bce_weight: float = 1.0,
-    kld_weight: float = 1.0,
     kld_warmup_steps: float = 0.0,
-    kld_cycles: float = 1.0,
-    free_bits: float = 0.0,
-    capacity: float = 0.0,
     max_steps: int = 0,
-    own_weights: Mapping[str, float] | None = None,
+    **loss: float,
 ) -> Hyperparams:
     """Collects the tunable numbers of a run.
 
@@ -82,14 +73,9 @@ def make_hyperparams(
       dropout_p: input dropout rate in [0, 1).
       hidden_dropout_p: dropout rate of the hidden layers.
       ema_decay: decay per step of the parameters' moving average.
-      bce_weight: weight of the reconstruction term.
-      kld_weight: weight of the KL term (beta) after its warm-up.
-      kld_warmup_steps: steps of its warm-up.
-      kld_cycles: cycles of a cyclical warm-up.
-      free_bits: nats of KL per latent dimension that are not penalised.
-      capacity: nats that the rate is held at.
+      kld_warmup_steps: steps of the warm-up of the KL's weight.
       max_steps: maximum number of optimizer steps, which may end an epoch early; 0: unlimited.
-      own_weights: further numbers of a loss, by name.
+      **loss: numbers of the config's `loss`, by their fields' names.
     """
 
     def number(value: float) -> jax.Array:
@@ -108,15 +94,8 @@ def make_hyperparams(
         hidden_dropout_p=number(hidden_dropout_p),
         ema_decay=number(ema_decay),
         kld_warmup_steps=number(kld_warmup_steps),
-        kld_cycles=number(kld_cycles),
         max_steps=jnp.asarray(max_steps or np.iinfo(np.int32).max, jnp.int32),
-        loss_weights=LossWeights(
-            bce=number(bce_weight),
-            kld=number(kld_weight),
-            free_bits=number(free_bits),
-            capacity=number(capacity),
-            own={name: number(value) for name, value in (own_weights or {}).items()},
-        ),
+        loss=make_loss_weights({name: number(value) for name, value in (_LOSS | loss).items()}),
     )
 
 
@@ -169,22 +148,13 @@ def _warmup_steps(config: ConfigDict, steps: int) -> float:
     return warmup * (_total_steps(config, steps) if warmup < 1.0 else steps)
 
 
-def own_loss_weights(config: ConfigDict) -> dict[str, float]:
-    """Returns the numbers of a config's `loss` that are not the package's, by name.
-
-    A config file of a user's own may add some for an objective of its own.
-
-    Raises:
-      InputError: one is no float.
-    """
-    own = {name: value for name, value in config.loss.items() if name not in _LOSS_FIELDS}
-    for name, value in own.items():
-        if not isinstance(value, float):
-            raise InputError(
-                f"--config.loss.{name}={value}: a number of an objective's own must be a float, "
-                f"such as 1.0"
-            )
-    return own
+def loss_numbers(config: ConfigDict) -> dict[str, float]:
+    """Returns the numbers of a config's `loss`, those that a user's config file adds included."""
+    return {
+        name: value
+        for name, value in config.loss.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) -> Hyperparams:
@@ -198,7 +168,7 @@ def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) 
     Raises:
       InputError: `trainer.max_steps` ends the run before a warm-up ends.
     """
-    trainer, loss = config.trainer, config.loss
+    trainer = config.trainer
     total_steps = _total_steps(config, steps)
     warmup_steps = round(trainer.lr_scheduler.warmup_epochs * steps)
     kld_warmup_steps = _warmup_steps(config, steps)
@@ -224,12 +194,7 @@ def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) 
         dropout_p=config.model.dropout_p,
         hidden_dropout_p=config.model.hidden_dropout_p,
         ema_decay=trainer.ema_decay,
-        bce_weight=loss.bce_weight,
-        kld_weight=loss.kld_weight,
         kld_warmup_steps=kld_warmup_steps,
-        kld_cycles=loss.kld_cycles,
-        free_bits=loss.free_bits,
-        capacity=loss.capacity,
         max_steps=trainer.max_steps,
-        own_weights=own_loss_weights(config),
+        **loss_numbers(config),
     )

@@ -281,7 +281,7 @@ def _validate(
     total, mean, _ = programs.validate(
         judged["params"],
         judged["batch_stats"],
-        programs.hyperparams.loss_weights,
+        programs.hyperparams.loss,
         np.float32(0.5),
         state.key,
         programs.val_rows,

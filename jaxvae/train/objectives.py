@@ -3,8 +3,10 @@
 Terms are sums over tags or per latent dimension, unweighted. The module knows no model class.
 """
 
+import collections
+import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,23 +14,22 @@ import jax.numpy as jnp
 from jaxvae.models.choices import import_choice
 from jaxvae.train.choices import KL_SCHEDULES, OBJECTIVES
 
+LossWeights = Any
+"""The numbers of a config's `loss` by their fields' names, such as `weights.kld_weight`.
 
-class LossWeights(NamedTuple):
-    """Weights of the terms of a loss: float32 scalars, traced, so that none is a constant.
+A named tuple of float32 scalars, traced, so that none is a constant of a program. A config file of
+a user's own may add some.
+"""
 
-    Attributes:
-      bce: weight of the reconstruction.
-      kld: weight of the KL.
-      free_bits: nats of KL per latent dimension that are not penalised.
-      capacity: nats that the rate is held at.
-      own: further numbers of the config's `loss`, by name, for objectives of a user's own.
-    """
 
-    bce: jax.Array
-    kld: jax.Array
-    free_bits: jax.Array
-    capacity: jax.Array
-    own: Mapping[str, jax.Array] = {}
+@functools.lru_cache(maxsize=64)
+def _named_tuple(names: tuple[str, ...]) -> type:
+    return collections.namedtuple("LossWeights", names)
+
+
+def make_loss_weights(numbers: Mapping[str, Any]) -> LossWeights:
+    """Collects the numbers of a config's `loss`, by their fields' names."""
+    return _named_tuple(tuple(sorted(numbers)))(**numbers)
 
 
 class Objective(NamedTuple):
@@ -88,7 +89,7 @@ class LossTerms(NamedTuple):
 def elbo(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
     """The negative beta-ELBO of each example, `[B]` (Higgins et al. 2017)."""
     del num_rows
-    return _reconstruction(terms, weights) + weights.kld * terms.rate
+    return _reconstruction(terms, weights) + weights.kld_weight * terms.rate
 
 
 def free_bits(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
@@ -100,7 +101,7 @@ def free_bits(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Arra
     del num_rows
     batch = jnp.sum(jnp.where(terms.mask[:, None], terms.kl, 0.0), axis=0) / _rows(terms.mask)
     cost = jnp.sum(jnp.maximum(batch, weights.free_bits))
-    return _reconstruction(terms, weights) + weights.kld * cost
+    return _reconstruction(terms, weights) + weights.kld_weight * cost
 
 
 def capacity(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
@@ -108,7 +109,7 @@ def capacity(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array
     del num_rows
     batch = jnp.sum(jnp.where(terms.mask, terms.rate, 0.0)) / _rows(terms.mask)
     cost = jnp.abs(batch - weights.capacity)
-    return _reconstruction(terms, weights) + weights.kld * cost
+    return _reconstruction(terms, weights) + weights.kld_weight * cost
 
 
 def tcvae(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
@@ -118,7 +119,7 @@ def tcvae(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
     margins are estimated from the batch.
     """
     correlation = total_correlation(terms.z[0], terms.mean, terms.logvar, terms.mask, num_rows)
-    return _reconstruction(terms, weights) + terms.rate + (weights.kld - 1.0) * correlation
+    return _reconstruction(terms, weights) + terms.rate + (weights.kld_weight - 1.0) * correlation
 
 
 def importance_weighted(terms: LossTerms, weights: LossWeights, num_rows: int) -> jax.Array:
@@ -128,8 +129,8 @@ def importance_weighted(terms: LossTerms, weights: LossWeights, num_rows: int) -
     has no score-function term, whose noise grows with D.
     """
     del num_rows
-    log_weight = -weights.bce * terms.reconstruction
-    log_weight = log_weight + weights.kld * (terms.log_prior - terms.log_posterior)
+    log_weight = -weights.bce_weight * terms.reconstruction
+    log_weight = log_weight + weights.kld_weight * (terms.log_prior - terms.log_posterior)
     if terms.log_weight_tap is not None:
         log_weight = log_weight + terms.log_weight_tap
     return jnp.log(float(len(log_weight))) - jax.nn.logsumexp(log_weight, axis=0)
@@ -143,7 +144,7 @@ LossFunction = Callable[[LossTerms, LossWeights, int], jax.Array]
 
 
 def _reconstruction(terms: LossTerms, weights: LossWeights) -> jax.Array:
-    return weights.bce * jnp.mean(terms.reconstruction, axis=0)
+    return weights.bce_weight * jnp.mean(terms.reconstruction, axis=0)
 
 
 def _rows(mask: jax.Array) -> jax.Array:
@@ -258,10 +259,10 @@ def kl_annealing(
 
 
 def anneal_weights(weights: LossWeights, share: jax.Array, objective: str) -> LossWeights:
-    """Scales `kld`, or `capacity` if the objective is "capacity", by `share`."""
+    """Scales `kld_weight`, or `capacity` if the objective is "capacity", by `share`."""
     if objective == "capacity":
         return weights._replace(capacity=weights.capacity * share)
-    return weights._replace(kld=weights.kld * share)
+    return weights._replace(kld_weight=weights.kld_weight * share)
 
 
 def masked_mean(values: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Array:

@@ -24,7 +24,7 @@ from jaxvae.models.choices import ARCHITECTURES, import_choice
 from jaxvae.models.priors import Prior, prior_class
 from jaxvae.models.trained import OwnClasses, model_arguments
 from jaxvae.train import hyperparams
-from jaxvae.train.objectives import LossTerms, LossWeights
+from jaxvae.train.objectives import LossTerms, make_loss_weights
 
 _PRIOR_ARGUMENTS = ("latent_dim", "num_components", "pseudo_inputs", "rngs")
 _ARCHITECTURE_ARGUMENTS = (
@@ -135,8 +135,7 @@ def load_own_code(config: ConfigDict, copies: Path | None = None) -> OwnCode:
 def _try_objective(objective: Extension, config: ConfigDict) -> None:
     """Raises InputError unless an objective returns a loss for each of some rows."""
     scalar: Any = jax.ShapeDtypeStruct((), jnp.float32)
-    own = dict.fromkeys(hyperparams.own_loss_weights(config), scalar)
-    weights = LossWeights(scalar, scalar, scalar, scalar, own)
+    weights = make_loss_weights(dict.fromkeys(hyperparams.loss_numbers(config), scalar))
     for rows in (5, config.data.batch_size):
         terms = _example(rows, config.model.latent_dim)
 

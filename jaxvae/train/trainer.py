@@ -94,7 +94,7 @@ def train_and_evaluate(
                 params=best["params"],
                 batch_stats=best["batch_stats"],
                 progress=progress,
-                weights=context.hyperparams.loss_weights,
+                weights=context.hyperparams.loss,
                 taxonomy=inputs.taxonomy,
                 dataset=inputs.dataset,
             )

@@ -20,7 +20,6 @@ from jaxvae.models.vae import VAE
 from jaxvae.runtime import devices
 from jaxvae.runtime.sharding import Sharding, append_empty_rows
 from jaxvae.train.hyperparams import make_hyperparams
-from jaxvae.train.objectives import LossWeights
 from jaxvae.train.steps.eval_epoch import make_eval_pass
 from jaxvae.train.steps.train_epoch import make_train_epoch
 from jaxvae.train.train_state import create_train_state
@@ -106,7 +105,7 @@ def trained(case: dict, data: int, model: int) -> tuple[dict, dict]:
         history.append({"count": float(sums.count), **sums.compute()})
 
     judge = make_eval_pass(graphdef, **shape, batch_size=100, sharding=several)
-    weights = LossWeights(*map(jnp.float32, (1.0, 1.0, 0.0, 0.0)))
+    weights = make_hyperparams(learning_rate=1.0).loss
     total, mean, _ = judge(
         state.params, state.batch_stats, weights, jnp.float32(0.5), state.key, placed
     )

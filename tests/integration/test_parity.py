@@ -108,7 +108,7 @@ def test_gradients_of_every_parameter(pair, torch, bce):
     graphdef, state, twin = pair
     rows, hot = random_rows()
     noise = np.random.default_rng(2).normal(size=(ROWS, LATENT)).astype(np.float32)
-    weights = make_hyperparams(learning_rate=1.0, kld_weight=2.0).loss_weights
+    weights = make_hyperparams(learning_rate=1.0, kld_weight=2.0).loss
 
     def loss(params):
         terms = forward(

@@ -17,8 +17,10 @@ D, B, L = 1, 4, 3
 
 
 def weights(**changes):
-    values = {"bce": 1.0, "kld": 1.0, "free_bits": 0.0, "capacity": 0.0} | changes
-    return objectives.LossWeights(**{name: jnp.float32(value) for name, value in values.items()})
+    values = {"bce_weight": 1.0, "kld_weight": 1.0, "free_bits": 0.0, "capacity": 0.0} | changes
+    return objectives.make_loss_weights(
+        {name: jnp.float32(value) for name, value in values.items()}
+    )
 
 
 def terms(draws=D, seed=0, mask=None, **changes):
@@ -44,7 +46,7 @@ def terms(draws=D, seed=0, mask=None, **changes):
 
 def test_the_elbo_weighs_its_terms():
     given = terms(reconstruction=np.asarray([[10.0, 6.0]]), rate=np.asarray([3.0, 1.0]))
-    loss = objectives.elbo(given, weights(bce=0.5, kld=4.0), 10)
+    loss = objectives.elbo(given, weights(bce_weight=0.5, kld_weight=4.0), 10)
     np.testing.assert_allclose(loss, [17.0, 7.0])
 
 
@@ -55,7 +57,7 @@ def test_free_bits_by_hand():
         kl=np.asarray([[0.1, 1.0], [0.3, 2.0]]),
         mask=[True, True],
     )
-    loss = objectives.free_bits(given, weights(kld=4.0, free_bits=0.5), 10)
+    loss = objectives.free_bits(given, weights(kld_weight=4.0, free_bits=0.5), 10)
     np.testing.assert_allclose(loss, [10.0 + 4.0 * 2.0, 6.0 + 4.0 * 2.0], rtol=1e-6)
     padded = given._replace(mask=np.asarray([True, False]))
     alone = objectives.free_bits(padded, weights(free_bits=0.5), 10)
@@ -76,7 +78,7 @@ def test_nothing_pulls_a_dimension_under_its_floor():
 @pytest.mark.parametrize(("rate", "cost"), [(3.0, 5.0), (8.0, 0.0), (10.5, 2.5)])
 def test_capacity_by_hand(rate, cost):
     given = terms(reconstruction=np.full((1, B), 7.0), rate=np.full(B, rate, np.float32))
-    loss = objectives.capacity(given, weights(kld=20.0, capacity=8.0), 10)
+    loss = objectives.capacity(given, weights(kld_weight=20.0, capacity=8.0), 10)
     np.testing.assert_allclose(loss, np.full(B, 7.0 + 20.0 * cost), rtol=1e-6)
 
 
@@ -138,7 +140,7 @@ def test_tcvae_with_a_weight_of_one_is_the_elbo():
     )
     correlation = objectives.total_correlation(given.z[0], given.mean, given.logvar, given.mask, 9)
     np.testing.assert_allclose(
-        objectives.tcvae(given, weights(kld=4.0), 9) - objectives.elbo(given, weights(), 9),
+        objectives.tcvae(given, weights(kld_weight=4.0), 9) - objectives.elbo(given, weights(), 9),
         3.0 * correlation,
         rtol=1e-4,
         atol=1e-5,
@@ -217,10 +219,14 @@ def test_schedules_by_hand(name, shares):
 
 
 def test_it_is_the_capacity_that_rises_where_there_is_one():
-    half = objectives.anneal_weights(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "capacity")
-    assert (float(half.kld), float(half.capacity)) == (4.0, 4.0)
-    half = objectives.anneal_weights(weights(kld=4.0, capacity=8.0), jnp.float32(0.5), "elbo")
-    assert (float(half.kld), float(half.capacity)) == (2.0, 8.0)
+    half = objectives.anneal_weights(
+        weights(kld_weight=4.0, capacity=8.0), jnp.float32(0.5), "capacity"
+    )
+    assert (float(half.kld_weight), float(half.capacity)) == (4.0, 4.0)
+    half = objectives.anneal_weights(
+        weights(kld_weight=4.0, capacity=8.0), jnp.float32(0.5), "elbo"
+    )
+    assert (float(half.kld_weight), float(half.capacity)) == (2.0, 8.0)
 
 
 def test_a_batch_of_padding_alone_has_a_gradient():
@@ -228,7 +234,9 @@ def test_a_batch_of_padding_alone_has_a_gradient():
     slope = jax.grad(
         lambda mean, mask: objectives.masked_mean(
             objectives.tcvae(
-                objectives.LossTerms(**terms(mean=mean, mask=mask)._asdict()), weights(kld=4.0), 100
+                objectives.LossTerms(**terms(mean=mean, mask=mask)._asdict()),
+                weights(kld_weight=4.0),
+                100,
             ),
             mask,
             jnp.float32(4.0),

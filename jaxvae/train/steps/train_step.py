@@ -125,9 +125,9 @@ def train_step(
 def _weights_at(step: jax.Array, hyperparams: Hyperparams, objective: Objective) -> LossWeights:
     """Returns the weights of the loss terms at a step, by the KL's annealing."""
     share = objectives.kl_annealing(
-        objective.schedule, step, hyperparams.kld_warmup_steps, hyperparams.kld_cycles
+        objective.schedule, step, hyperparams.kld_warmup_steps, hyperparams.loss.kld_cycles
     )
-    return objectives.anneal_weights(hyperparams.loss_weights, share, objective.name)
+    return objectives.anneal_weights(hyperparams.loss, share, objective.name)
 
 
 def _batch_loss(

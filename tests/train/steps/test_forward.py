@@ -14,11 +14,8 @@ from jaxvae.train.steps.forward import forward
 TAGS, LATENT, ROWS, DRAWS = 5, 2, 3, 4
 # Tag numbers padded with TAGS.
 COLUMNS = jnp.asarray([[0, 2, TAGS], [1, 3, 4], [2, TAGS, TAGS]], jnp.uint8)
-WEIGHTS = objectives.LossWeights(
-    bce=jnp.float32(1.0),
-    kld=jnp.float32(1.0),
-    free_bits=jnp.float32(0.0),
-    capacity=jnp.float32(0.0),
+WEIGHTS = objectives.make_loss_weights(
+    {"bce_weight": jnp.float32(1.0), "kld_weight": jnp.float32(1.0)}
 )
 
 

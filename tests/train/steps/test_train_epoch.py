@@ -97,7 +97,7 @@ def test_a_wide_vocabulary_trains_alike(monkeypatch):
             latent_dim=LATENT,
             batch_size=16,
         )
-        weights = hyperparams().loss_weights
+        weights = hyperparams().loss
         total = validate(state.params, {}, weights, np.float32(0.5), state.key, rows)
         found.append((state.params, sums.loss, total))
     make_eval_pass.cache_clear()
@@ -290,7 +290,7 @@ def evaluated(graphdef, state, rows, batch_size):
         latent_dim=LATENT,
         batch_size=batch_size,
     )
-    weights = hyperparams(kld_weight=2.0).loss_weights
+    weights = hyperparams(kld_weight=2.0).loss
     threshold = np.float32(0.5)
     return jax.device_get(
         eval_pass(
