@@ -54,7 +54,7 @@ def add_to(commands) -> None:
 
 def _search(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.sweeps import study_dir
-    from jaxvae.sweeps.optuna_study import load_optuna
+    from jaxvae.sweeps.optuna_storage import load_optuna
     from jaxvae.sweeps.search_space import load_space
 
     load_optuna()  # raises before slow work if Optuna is missing
@@ -278,7 +278,8 @@ def _open_study(
 ):
     """Opens the study in its storage, checks its terms, and writes the folder's files."""
     from jaxvae.sweeps import study_dir
-    from jaxvae.sweeps.optuna_study import Study, sqlite_url
+    from jaxvae.sweeps.optuna_storage import sqlite_url
+    from jaxvae.sweeps.optuna_study import Study
     from jaxvae.sweeps.search import is_higher_better
     from jaxvae.sweeps.study_terms import terms_of
     from jaxvae.train.own_code import load_own_code

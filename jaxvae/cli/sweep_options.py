@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import datetime
 import shlex
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from jaxvae.config import parsing
 from jaxvae.config.paths import run_path
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
+from jaxvae.storage import run_files
 from jaxvae.train.choices import CHOICES
 
 AT_ONCE = 16
@@ -50,9 +50,7 @@ def parse(
     config, overrides, _ = parsing.parse(
         ["jaxvae", *rest], define=lambda values: None, choices=CHOICES
     )
-    date_and_time = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder = run_path(options.workdir or f"outputs/{name}/{date_and_time}")
-    return config, overrides, folder
+    return config, overrides, run_path(options.workdir or run_files.new_workdir(name))
 
 
 def at_least_one(options: argparse.Namespace, *names: str) -> None:

@@ -18,6 +18,7 @@ from jaxvae.cli.sweep_options import (
 from jaxvae.config import schema
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
+from jaxvae.storage import same_run
 
 
 def add_to(commands) -> None:
@@ -48,19 +49,19 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     at_least_one(options, "num")
     config, overrides, folder = parse(options, rest, "seeds")
     _check_last_seed(config, "--num", options.num)
-    from jaxvae.storage import atomic_files, run_dir
+    from jaxvae.storage import atomic_files
     from jaxvae.sweeps import seeds
     from jaxvae.train.own_code import load_own_code
 
     own = load_own_code(config)
     for run_folder in sorted(folder.glob("seed_*")):
-        for line in run_dir.keep_values_of_older_run(run_folder, config, typed=overrides):
+        for line in same_run.keep_values_of_older_run(run_folder, config, typed=overrides):
             say(f"jaxvae: {line}")
         plain = json.loads(config.to_json())
         fields = dict(schema.flatten(plain)) | {"seed": int(run_folder.name.removeprefix("seed_"))}
-        run_dir.check_same_settings(run_folder, fields)
+        same_run.check_same_settings(run_folder, fields)
         for extension in own.files:
-            run_dir.check_same_extension(run_folder, extension)
+            same_run.check_same_extension(run_folder, extension)
     try:
         with prepared_trials(config, folder, min(options.at_once, options.num)) as (
             trials,

@@ -15,7 +15,7 @@ from jaxvae.config import parsing, schema
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import job_launcher, signals
-from jaxvae.storage import lock, run_files
+from jaxvae.storage import lock, run_files, same_run
 from jaxvae.train.choices import CHOICES
 
 USAGE_ERROR = 2
@@ -104,10 +104,9 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     at_once = "jaxvae: stopped at once; what was saved before stands"
     with signals.exit_at_second_signal(at_once):
         from jaxvae.runtime import multihost
-        from jaxvae.storage import run_dir
         from jaxvae.train.trainer import CallbackFailed, TrainingFailed, train_and_evaluate
 
-        for line in run_dir.keep_values_of_older_run(folder, config, typed=overrides):
+        for line in same_run.keep_values_of_older_run(folder, config, typed=overrides):
             print(f"jaxvae: {line}", file=sys.stderr)
         try:
             multihost.join(**flagged)

@@ -1,8 +1,6 @@
 """Compares several runs in one table: mean and spread over the seeds of a config."""
 
 import json
-import math
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from jaxvae.evaluation.saved_evaluation import (
     parameters_digest,
     read_evaluation,
 )
+from jaxvae.evaluation.spread import is_number, spread
 from jaxvae.export.safetensors_io import read_safetensors
 from jaxvae.storage import manifest, run_dir, run_files
 from jaxvae.storage.atomic_files import read_json
@@ -138,18 +137,10 @@ def _kept_likelihood(folder: Path) -> float | None:
     return saved.get("nll_iw") if isinstance(draws, int) and draws >= MIN_DRAWS else None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _spread(of, tests: list[dict]) -> dict[str, Any]:
     try:
         values = [of(test) for test in tests]
     except (KeyError, TypeError):
         values = []
-    values = [value for value in values if _is_number(value) and math.isfinite(value)]
-    return {
-        "mean": statistics.fmean(values) if values else None,
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "values": values,
-    }
+    values = [value for value in values if is_number(value)]
+    return {**spread(values), "values": values}

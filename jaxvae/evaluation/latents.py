@@ -75,9 +75,30 @@ def two_dimensions(mean: np.ndarray) -> tuple[np.ndarray, str]:
         import umap
 
         return umap.UMAP(random_state=0, n_jobs=1).fit_transform(mean), "UMAP"
-    centred = mean - mean.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    points = np.zeros((len(mean), 2))
-    projected = centred @ axes[:2].T
-    points[:, : projected.shape[1]] = projected
-    return points, "PCA"
+    centre, axes, _ = principal_axes(mean)
+    return (mean - centre) @ axes.T, "PCA"
+
+
+def principal_axes(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Two principal axes of posterior means.
+
+    Args:
+      mean: `[N, L]`.
+
+    Returns:
+      (the centre `[L]`, the axes `[2, L]`, zeros for one that there is not, their share of the
+      variance).
+    """
+    width = mean.shape[1]
+    centre = mean.mean(axis=0, dtype=np.float64)
+    covariance = np.cov(mean - centre, rowvar=False, ddof=0).reshape(width, width)
+    values, vectors = np.linalg.eigh(covariance)
+    axes = np.zeros((2, width))
+    largest = vectors[:, np.argsort(-values, kind="stable")[:2]].T
+    axes[: len(largest)] = largest
+    # The sign of an axis is arbitrary; a fixed one keeps a map from being mirrored.
+    turn = np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])
+    axes *= np.where(turn == 0.0, 1.0, turn)[:, None]
+    share = values.clip(0.0)
+    total = float(share.sum())
+    return centre, axes, float(np.sort(share)[-2:].sum()) / total if total > 0.0 else 0.0

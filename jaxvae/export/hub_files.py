@@ -5,7 +5,6 @@ Parameters are safetensors, config and taxonomy JSON: the files hold no code and
 
 import collections
 import itertools
-import json
 import math
 import unicodedata
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from jaxvae.config.extensions import is_reference
 from jaxvae.data.readers.tables import SUFFIXES
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.errors import InputError, json_fault
+from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.export.own_classes import (
     load_own_classes,
@@ -26,7 +25,7 @@ from jaxvae.export.safetensors_io import MAX_READ, read_safetensors, write_safet
 from jaxvae.models import priors, trained
 from jaxvae.models.choices import PRIORS
 from jaxvae.models.layer_names import is_valid_hidden_dims, resolve_hidden_dims
-from jaxvae.storage.atomic_files import write_json
+from jaxvae.storage.atomic_files import read_json, write_json
 from jaxvae.storage.manifest import file_digest
 
 CONFIG, TAXONOMY, WEIGHTS = "config.json", "taxonomy.json", "model.safetensors"
@@ -125,7 +124,7 @@ def is_local(dataset_name: str) -> bool:
 def is_published(folder: Path) -> bool:
     """Tests whether a folder holds a published model, rather than a run."""
     try:
-        return _read_json(folder / CONFIG).get("library_name") == "jaxvae"
+        return read_json(folder / CONFIG, most_bytes=LIMITS[CONFIG]).get("library_name") == "jaxvae"
     except InputError:
         return False
 
@@ -180,7 +179,7 @@ def read_config(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]
     Raises:
       InputError: the file is missing, damaged, or not a published model's.
     """
-    content = _read_json(folder / CONFIG)
+    content = read_json(folder / CONFIG, most_bytes=LIMITS[CONFIG])
     if content.get("library_name") != "jaxvae":
         raise InputError(f"{name}: not a jaxvae model (its {CONFIG} is another library's)")
     if content.get("format") != _FORMAT:
@@ -254,22 +253,6 @@ def largest_weights(config: dict[str, Any], num_tags: int) -> int:
 def _widths(config: dict[str, Any]) -> tuple[int, ...]:
     model = config["model"]
     return resolve_hidden_dims(model["hidden_dim"], model.get("hidden_dims", ()))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(LIMITS[CONFIG] + 1)
-        if len(text) > LIMITS[CONFIG]:
-            raise InputError(f"{path}: larger than {LIMITS[CONFIG] >> 20} MiB; not a config")
-        value = json.loads(text)
-    except InputError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: missing or not JSON: {json_fault(error)}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return value
 
 
 def _is_plain(text: str) -> bool:

@@ -1,6 +1,5 @@
 """Writes and reads a trained model as `.pth` or `.safetensors`, with a `.json` sidecar."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from jaxvae.data.readers.file_kinds import stand_in
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.errors import InputError, json_fault
+from jaxvae.errors import InputError
 from jaxvae.export.own_classes import (
     load_own_classes,
     own_references,
@@ -20,7 +19,13 @@ from jaxvae.export.own_classes import (
 from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.export.torch import pth
 from jaxvae.export.torch.state_dict import cut_wrappers
-from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers, num_hidden_layers
+from jaxvae.models.layer_names import (
+    NORM_EPSILON,
+    HiddenLayer,
+    decoder_layers,
+    encoder_layers,
+    num_hidden_layers,
+)
 from jaxvae.models.trained import (
     OwnClasses,
     TrainedModel,
@@ -29,7 +34,7 @@ from jaxvae.models.trained import (
     reconstruction_logits,
     untie_weights,
 )
-from jaxvae.storage.atomic_files import write_json
+from jaxvae.storage.atomic_files import read_json, write_json
 
 _STATISTICS = ("mean", "var", "count")
 _TOLERANCE = 1e-4
@@ -217,14 +222,11 @@ def from_layers(layers: dict) -> tuple[dict, dict]:
     return params, batch_stats
 
 
-def _read_sidecar(path: Path) -> dict:
+def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
-        beside = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not readable as JSON: {json_fault(error)}; or give --taxonomy"
-        ) from error
-    return beside if isinstance(beside, dict) else {}
+        return read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; or give --taxonomy") from error
 
 
 def to_state_dict(network: TrainedModel) -> dict[str, np.ndarray]:
@@ -279,13 +281,13 @@ def reference_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarra
         if f"{name}.weight" not in tensors:
             return h
         h = h - h.mean(axis=1, keepdims=True)
-        h = h / np.sqrt(np.square(h).mean(axis=1, keepdims=True) + 1e-5)
+        h = h / np.sqrt(np.square(h).mean(axis=1, keepdims=True) + NORM_EPSILON)
         return h * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
 
     def norm(name, h):
         if f"{name}.weight" not in tensors:
             return h
-        scale = tensors[f"{name}.weight"] / np.sqrt(tensors[f"{name}.running_var"] + 1e-5)
+        scale = tensors[f"{name}.weight"] / np.sqrt(tensors[f"{name}.running_var"] + NORM_EPSILON)
         return (h - tensors[f"{name}.running_mean"]) * scale + tensors[f"{name}.bias"]
 
     def through(hidden: list[HiddenLayer], h):

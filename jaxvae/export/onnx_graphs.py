@@ -14,7 +14,7 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
 from jaxvae.models import trained
-from jaxvae.models.layer_names import HiddenLayer, decoder_layers, encoder_layers
+from jaxvae.models.layer_names import NORM_EPSILON, HiddenLayer, decoder_layers, encoder_layers
 from jaxvae.models.priors import Flow, MixturePrior
 from jaxvae.models.trained import TrainedModel
 
@@ -23,7 +23,6 @@ _OPSET = 17
 """The first opset with layer normalisation; every recent runtime reads it."""
 _IR_VERSION = 8
 _MAX_BYTES = 2**31 - 2**20
-_EPSILON = 1e-5
 
 
 def write_onnx(
@@ -163,14 +162,14 @@ def _through(graph: _Graph, tensors: dict, h: str, hidden: list[HiddenLayer]) ->
             names = [f"{layer_norm}.{kind}" for kind in ("weight", "bias")]
             weights = [graph.weight(name, tensors[name]) for name in names]
             h = graph.node(
-                "LayerNormalization", [h, *weights], layer_norm, axis=-1, epsilon=_EPSILON
+                "LayerNormalization", [h, *weights], layer_norm, axis=-1, epsilon=NORM_EPSILON
             )
         h = graph.node("Relu", [h], layer_norm.replace("ln", "relu"))
         if f"{batch_norm}.weight" in tensors:
             kinds = ("weight", "bias", "running_mean", "running_var")
             names = [f"{batch_norm}.{kind}" for kind in kinds]
             weights = [graph.weight(name, tensors[name]) for name in names]
-            h = graph.node("BatchNormalization", [h, *weights], batch_norm, epsilon=_EPSILON)
+            h = graph.node("BatchNormalization", [h, *weights], batch_norm, epsilon=NORM_EPSILON)
     return h
 
 

@@ -15,7 +15,8 @@ from jaxvae.config.paths import user_path
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference.arguments import check_count, check_seed
-from jaxvae.inference.run import Completed, Run, TagSets, complete_tags
+from jaxvae.inference.complete_tags import Completed, complete_tags
+from jaxvae.inference.run import Run, TagSets
 from jaxvae.inference.sampling import Samples
 
 

@@ -16,8 +16,9 @@ from jaxvae.inference.run import Run
 from jaxvae.runtime import compilation_cache
 from jaxvae.storage import run_dir, run_files
 from jaxvae.storage.atomic_files import atomic_write, write_json
-from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
+from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.environment import environment
+from jaxvae.storage.final_params import load_params, save_params
 
 CHECKPOINTS = ("best", "last")
 EXPORTED = (".pth", ".safetensors")

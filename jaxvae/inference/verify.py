@@ -16,8 +16,9 @@ from jaxvae.export.torch.pth import read_pth
 from jaxvae.runtime import devices
 from jaxvae.storage import manifest, run_dir, run_files
 from jaxvae.storage.atomic_files import read_json
-from jaxvae.storage.checkpoints import Checkpoints, load_params
+from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.epoch_metrics import read_epochs
+from jaxvae.storage.final_params import load_params
 from jaxvae.storage.saved_rows import load_saved_rows
 
 

@@ -7,6 +7,8 @@ With one hidden layer each way, names match the original model. Further layers a
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
+NORM_EPSILON = 1e-5
+"""What batch norm and layer norm add to a variance, as in torch."""
 MAX_HIDDEN_LAYERS = 8
 """Greatest number of hidden layers each way in a config."""
 

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxvae.models.layer_names import NORM_EPSILON
+
 FULL_PRECISION = jax.lax.Precision.HIGHEST
 """Full float32 precision of matrix products. By default GPUs use TF32 (three digits) and TPUs
 bfloat16 (two), so that likelihoods and exported files would depend on the device."""
@@ -77,7 +79,7 @@ class BatchNorm(nnx.Module):
     """
 
     momentum = 0.1
-    epsilon = 1e-5
+    epsilon = NORM_EPSILON
 
     def __init__(self, features: int):
         self.scale = nnx.Param(jnp.ones((features,), jnp.float32))

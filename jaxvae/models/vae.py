@@ -15,6 +15,7 @@ from flax import nnx
 from jaxvae.models import layers
 from jaxvae.models.architecture import Architecture
 from jaxvae.models.layer_names import (
+    NORM_EPSILON,
     HiddenLayer,
     decoder_layers,
     encoder_layers,
@@ -101,7 +102,9 @@ class VAE(Architecture):
 
         for hidden in (*encoder, *decoder):
             width = sizes[hidden.linear][1]
-            layer_norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs) if use_layer_norm else None
+            layer_norm = (
+                nnx.LayerNorm(width, epsilon=NORM_EPSILON, rngs=rngs) if use_layer_norm else None
+            )
             setattr(self, hidden.layer_norm, layer_norm)
             batch_norm = layers.BatchNorm(width) if use_batch_norm else None
             setattr(self, hidden.batch_norm, batch_norm)

@@ -8,7 +8,6 @@ import html
 import json
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxvae.config.paths import user_path
@@ -19,7 +18,6 @@ from jaxvae.evaluation import latents, split_metrics
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
-from jaxvae.models.distributions import kl_to_moment_matched_prior
 from jaxvae.reports import explorer_data
 from jaxvae.storage import run_files
 from jaxvae.storage.atomic_files import write_text
@@ -94,8 +92,7 @@ def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
     network = run.network
     mean, logvar = mean[: len(rows)], logvar[: len(rows)]
     centre, deviation = queries.prior_moments(network)
-    arrays = map(jnp.asarray, (mean, logvar, centre, np.square(deviation)))
-    kl = np.asarray(kl_to_moment_matched_prior(*arrays)).mean(axis=0)
+    kl = queries.kl_per_dimension(network, mean, logvar).mean(axis=0)
     named = latents.name_dimensions(
         network,
         mean,
@@ -120,24 +117,13 @@ def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
 
 def _map(rows: np.ndarray, mean: np.ndarray, num_tags: int, of: str) -> dict:
     """Two principal axes of posterior means `[N, L]`, and the positions of some rows on them."""
-    centre = mean.mean(axis=0, dtype=np.float64)
-    values, vectors = np.linalg.eigh(np.cov(mean - centre, rowvar=False, ddof=0).reshape(
-        mean.shape[1], mean.shape[1]
-    ))  # fmt: skip
-    axes = np.zeros((2, mean.shape[1]))
-    largest = vectors[:, np.argsort(-values, kind="stable")[:2]].T
-    axes[: len(largest)] = largest
-    # The sign of an axis is arbitrary; a fixed one keeps the map from being mirrored.
-    turn = np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])
-    axes *= np.where(turn == 0.0, 1.0, turn)[:, None]
+    centre, axes, explained = latents.principal_axes(mean)
     positions = np.linspace(0, len(rows) - 1, min(MAP_POINTS, len(rows))).astype(int)
     points = (mean[positions] - centre) @ axes.T
-    share = values.clip(0.0)
-    total = float(share.sum())
     return {
         "of": of,
         "total": len(rows),
-        "explained": round(float(np.sort(share)[-2:].sum()) / total, 4) if total > 0.0 else 0.0,
+        "explained": round(explained, 4),
         "centre": explorer_data.encode_float32(centre),
         "axes": explorer_data.encode_float32(axes),
         "points": explorer_data.encode_float16(points)[0],

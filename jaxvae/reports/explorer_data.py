@@ -11,7 +11,7 @@ import numpy as np
 from jaxvae.errors import InputError
 from jaxvae.inference import queries
 from jaxvae.models import trained
-from jaxvae.models.layer_names import decoder_layers, encoder_layers
+from jaxvae.models.layer_names import NORM_EPSILON, decoder_layers, encoder_layers
 from jaxvae.models.priors import Flow, MixturePrior
 from jaxvae.models.trained import TrainedModel
 
@@ -19,7 +19,6 @@ _BANK = 8192
 _BANK_BYTES = 2**20
 _BANK_LOGITS = 2**22
 _LARGEST_HALF = 2.0**14
-_BATCH_NORM_EPSILON = 1e-5
 
 
 def encode_float16(array: np.ndarray) -> tuple[dict, np.ndarray]:
@@ -68,7 +67,7 @@ def network_data(network: TrainedModel) -> dict:
         kernel, bias = params[name]["kernel"], params[name]["bias"]
         norm = norms.get(name)
         if norm in params:
-            factor = params[norm]["scale"] / np.sqrt(stats[norm]["var"] + _BATCH_NORM_EPSILON)
+            factor = params[norm]["scale"] / np.sqrt(stats[norm]["var"] + NORM_EPSILON)
             bias = bias + (params[norm]["bias"] - stats[norm]["mean"] * factor) @ kernel
             kernel = factor[:, None] * kernel
         layers[name] = {"kernel": encode_float16(kernel)[0], "bias": encode_float32(bias)}

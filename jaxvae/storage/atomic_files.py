@@ -66,11 +66,24 @@ def to_json(value: Any) -> str:
     return json.dumps(finite_json(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; InputError names the file that is missing or broken."""
+def read_json(path: Path, *, most_bytes: int | None = None) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+      path: the file.
+      most_bytes: the largest size to read; None is any.
+
+    Raises:
+      InputError: the file is missing, broken or larger; the message names it.
+    """
     try:
         with open_regular(path) as file:
-            value = json.loads(file.read().decode())
+            text = file.read() if most_bytes is None else file.read(most_bytes + 1)
+            if most_bytes is not None and len(text) > most_bytes:
+                raise InputError(f"{path}: larger than {most_bytes >> 20} MiB")
+            value = json.loads(text.decode())
+    except InputError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         refuse_unreadable(path, error)
         raise InputError(f"{path}: missing or not JSON: {json_fault(error)}") from error

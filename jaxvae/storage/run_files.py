@@ -32,9 +32,9 @@ SEALED = (
 """Files that a run writes itself and its manifest lists; commands add others later."""
 
 
-def new_workdir() -> Path:
-    """Returns `outputs/vae_training/<date and time>`, with a suffix if it is taken."""
-    root = Path("outputs") / "vae_training"
+def new_workdir(kind: str = "vae_training") -> Path:
+    """Returns `outputs/<kind>/<date and time>`, with a suffix if it is taken."""
+    root = Path("outputs") / kind
     name = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     suffixes = ("", *(f"-{number}" for number in range(2, 1000)))
     return next(root / (name + s) for s in suffixes if not (root / (name + s)).exists())

@@ -5,14 +5,12 @@ The module is independent of configs and models: fields are drawn by name, and v
 
 import contextlib
 import json
-import re
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxvae.errors import InputError, StudyLost, one_line
+from jaxvae.sweeps.optuna_storage import first_cause, load_optuna, open_storage, storage_name
 from jaxvae.sweeps.search_space import Dimension, Draw
 
 SAMPLERS = ("tpe", "random", "qmc")
@@ -20,8 +18,6 @@ PRUNERS = ("median", "hyperband", "none")
 _STARTUP_TRIALS = 10
 _MEASURES, _DRAWN, _WORKER, _REASON = "measures", "drawn", "worker", "reason"
 _TERMS = "terms"
-_OPEN_AGAIN = 20
-_OPEN_AGAIN_SECONDS = 0.1
 
 
 class TrialResult(NamedTuple):
@@ -72,9 +68,9 @@ class Study:
         begun: bool = False,
     ):
         self._optuna = optuna = load_optuna()
-        self._worker, self._place = worker, _place(storage)
+        self._worker, self._place = worker, storage_name(storage)
         try:
-            self._storage = _open(optuna, storage)
+            self._storage = open_storage(optuna, storage)
             if begun and name not in {
                 study.study_name for study in self._storage.get_all_studies()
             }:
@@ -93,7 +89,7 @@ class Study:
             raise
         except Exception as error:  # from any database driver
             raise InputError(
-                f"{self._place}: can't be opened: {one_line(_first_cause(error))}"
+                f"{self._place}: can't be opened: {one_line(first_cause(error))}"
             ) from error
         # A resumed sampler must not repeat its first draws.
         num_trials = len(self._study.get_trials(deepcopy=False))
@@ -115,7 +111,7 @@ class Study:
         try:
             yield
         except broken as error:
-            raise StudyLost(f"{self._place}: {one_line(_first_cause(error))}") from error
+            raise StudyLost(f"{self._place}: {one_line(first_cause(error))}") from error
 
     def terms(self) -> tuple[dict[str, Any] | None, bool]:
         """Returns (terms common to all trials, whether there is a trial); see `study_terms`.
@@ -289,59 +285,6 @@ def _label(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
-def load_optuna():
-    """Imports Optuna and silences its log.
-
-    Raises:
-      InputError: Optuna is not installed.
-    """
-    try:
-        import optuna
-    except ImportError as error:
-        raise InputError("search needs Optuna: pip install 'optuna>=4.0'") from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    return optuna
-
-
-def _place(storage: str) -> str:
-    """Name of a storage for messages: its file, or its URL without a password."""
-    if storage.startswith("sqlite:///"):
-        return storage.removeprefix("sqlite:///")
-    return "--storage=" + re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """Returns the root cause of an error, which drivers wrap in SQL statements and links."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _open(optuna, storage: str):
-    if not storage.startswith("journal:"):
-        return _open_database(optuna, storage)
-    path = storage.removeprefix("journal:").removeprefix("//")
-    backend = optuna.storages.journal.JournalFileBackend(path)
-    return optuna.storages.JournalStorage(backend)
-
-
-def _open_database(optuna, url: str):
-    from sqlalchemy.exc import DatabaseError, IntegrityError
-    from sqlalchemy.pool import NullPool
-
-    for tries_left in reversed(range(_OPEN_AGAIN)):
-        try:
-            # A new connection for each use, so that none is open when the command ends.
-            return optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
-        except DatabaseError as error:
-            # Another process is making the tables of a new database.
-            half_made = isinstance(error, IntegrityError) or "already exists" in str(error)
-            if not half_made or not tries_left:
-                raise
-            time.sleep(_OPEN_AGAIN_SECONDS)
-
-
 def _sampler(optuna, name: str, seed: int):
     makers: dict[str, Callable] = {
         # A running trial counts as a bad one, so that trials proposed together differ.
@@ -365,8 +308,3 @@ def _pruner(optuna, name: str):
         "none": optuna.pruners.NopPruner,
     }
     return makers[name]()
-
-
-def sqlite_url(path: Path) -> str:
-    """URL of the storage in one SQLite file."""
-    return f"sqlite:///{path}"

@@ -5,13 +5,13 @@ Takes config objects. After Alemi et al. (2018), "Fixing a broken ELBO".
 
 import math
 import re
-import statistics
 from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxvae.errors import InputError
+from jaxvae.evaluation.spread import spread
 from jaxvae.runtime import signals
 from jaxvae.sweeps.member_loop import Member, MemberCallbacks
 from jaxvae.sweeps.trials import TrialRunner, validation_measures
@@ -99,22 +99,14 @@ def train_rate_distortion(
         requests,
     )
     return [
-        {"kld_weight": weight, "seeds": len(values), **_summary(values)}
+        {
+            "kld_weight": weight,
+            "seeds": len(values),
+            **{name: spread([measured[name] for measured in values]) for name in values[0]},
+        }
         for weight, values in measures.items()
         if values
     ]
-
-
-def _summary(found: list[dict[str, float]]) -> dict[str, Any]:
-    return {
-        name: {
-            "mean": statistics.fmean(measures[name] for measures in found),
-            "sd": statistics.stdev(measures[name] for measures in found)
-            if len(found) > 1
-            else None,
-        }
-        for name in found[0]
-    }
 
 
 def recommend(points: list[dict[str, Any]]) -> dict[str, float | None]:

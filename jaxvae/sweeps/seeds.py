@@ -3,14 +3,13 @@
 Takes config objects.
 """
 
-import math
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxvae.evaluation.spread import is_number, spread
 from jaxvae.runtime import signals
 from jaxvae.storage import atomic_files, manifest, run_files
 from jaxvae.sweeps.member_loop import Member, MemberCallbacks
@@ -70,10 +69,10 @@ def train_seeds(
         requests,
     )
     paths = [path / run_files.METRICS for path in folders.values() if manifest.is_sealed(path)]
-    return spread([atomic_files.read_json(path) for path in paths])
+    return summarize([atomic_files.read_json(path) for path in paths])
 
 
-def spread(runs: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def summarize(runs: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """Mean and standard deviation of every number that all runs have.
 
     Args:
@@ -86,15 +85,6 @@ def spread(runs: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     for stage, metrics in (runs[0] if runs else {}).items():
         for name in metrics:
             values: list[Any] = [run.get(stage, {}).get(name) for run in runs]
-            if all(_is_number(value) for value in values):
-                summary.setdefault(stage, {})[name] = {
-                    "mean": statistics.fmean(values),
-                    "sd": statistics.stdev(values) if len(values) > 1 else None,
-                    "values": values,
-                }
+            if all(map(is_number, values)):
+                summary.setdefault(stage, {})[name] = {**spread(values), "values": values}
     return summary
-
-
-def _is_number(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from jaxvae.config import parsing, schema
 from jaxvae.errors import InputError
 from jaxvae.inference.verify import verify
-from jaxvae.storage import atomic_files, run_dir
+from jaxvae.storage import atomic_files, same_run
 from jaxvae.storage.manifest import file_digest
 
 STUDY, SPACE, DATABASE = "study.json", "space.py", "study.db"
@@ -82,7 +82,7 @@ def what_is_wrong(folder: Path, config: ConfigDict) -> str:
       config: the config that the run must have been trained with.
     """
     try:
-        recorded = run_dir.recorded_fields(folder)
+        recorded = same_run.recorded_fields(folder)
         wrong = verify(folder)[1]
     except InputError as error:
         return str(error)

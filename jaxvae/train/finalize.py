@@ -20,7 +20,7 @@ from jaxvae.inference import sampling
 from jaxvae.models.trained import rebuild_model
 from jaxvae.runtime import sharding
 from jaxvae.storage import atomic_files, epoch_metrics, run_dir, run_files
-from jaxvae.storage.checkpoints import save_params
+from jaxvae.storage.final_params import save_params
 from jaxvae.train import setup
 from jaxvae.train.loggers import display, tensorboard_events, tensorboard_projector, trackers
 from jaxvae.train.loggers.run_summary import summarize_run

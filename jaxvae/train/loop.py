@@ -4,12 +4,11 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxvae.config import monitor
@@ -17,21 +16,13 @@ from jaxvae.errors import InputError
 from jaxvae.evaluation import split_metrics
 from jaxvae.evaluation.streaming_metrics import Losses
 from jaxvae.runtime import devices, multihost, signals
-from jaxvae.runtime.sharding import put
-from jaxvae.storage import epoch_metrics, run_files
-from jaxvae.storage.checkpoints import Checkpoint, Checkpoints, set_aside_whole
 from jaxvae.train.hyperparams import Hyperparams
-from jaxvae.train.loggers import display, metrics_log
+from jaxvae.train.loggers import display
 from jaxvae.train.loggers.callbacks import CallbackFailed
-from jaxvae.train.loggers.trackers import TrackerGroup
 from jaxvae.train.progress import RunPlan, RunProgress
+from jaxvae.train.resume import TrainingFailed, copy_tree, describe_nonfinite, resume
+from jaxvae.train.run_outputs import Outputs
 from jaxvae.train.train_state import TrainState, eval_params
-
-Hook = Callable[[int, dict[str, Any], TrainState], None]
-
-
-class TrainingFailed(RuntimeError):
-    """Training can't go on: the message says when it stopped, why, and what to try."""
 
 
 @dataclasses.dataclass
@@ -85,7 +76,7 @@ def train(
       CallbackFailed: a callback raised; the epoch was saved.
       PeerLost: another process of the job ended.
     """
-    state, best, progress = _resume(state, outputs.checkpoints, folder, terminal)
+    state, best, progress = resume(state, outputs.checkpoints, folder, terminal)
     _check_steps(plan, progress, step=int(state.step), per_epoch=programs.steps, folder=folder)
     outputs.open_log(folder, terminal, finished=progress.epoch)
     saved_at, saved_epoch = time.monotonic(), progress.epoch
@@ -102,7 +93,7 @@ def train(
                     progress.fail(int(state.step), _losses(line, "val/"))
                     break
                 if progress.observe(line[plan.monitor.name], plan):
-                    best = _copy(eval_params(state))
+                    best = copy_tree(eval_params(state))
             failure = outputs.append(line, kl_per_dimension, state, progress_display)
             stop, due, failed = _agree_to_stop(
                 requests,
@@ -121,89 +112,13 @@ def train(
     if saved_epoch != progress.epoch:
         outputs.save(state, best, progress)
     if progress.nonfinite_step >= 0:
-        raise TrainingFailed(_nonfinite(progress, folder))
+        raise TrainingFailed(describe_nonfinite(progress, folder))
     if progress.stopped_early:
         terminal.say(
             f"Stopped early at epoch {progress.epoch}: {progress.stale_validations} validations "
             f"without a better {plan.monitor.name}"
         )
     return best, progress
-
-
-class Outputs:
-    """Writes epochs and checkpoints, in the first process alone.
-
-    Args:
-      gather: gathers a tree of arrays for writing.
-      checkpoints: checkpoints of the run's folder; None in every process but the first.
-      tracked: the run's trackers.
-      hooks: called after each epoch.
-      check_held: called before each write; raises if another process has taken over the folder.
-      tensorboard: whether to write TensorBoard's files beside metrics.jsonl.
-    """
-
-    def __init__(
-        self,
-        gather: Callable,
-        checkpoints: Checkpoints | None,
-        *,
-        tracked: TrackerGroup,
-        hooks: Sequence[Hook],
-        check_held: Callable[[], None],
-        tensorboard: bool,
-    ):
-        self.checkpoints = checkpoints
-        self._gather, self._tracked, self._tensorboard = gather, tracked, tensorboard
-        self._hooks, self._check_held = hooks, check_held
-        self._log: metrics_log.MetricsLog | None = None
-
-    def open_log(self, folder: Path, terminal: display.Terminal, *, finished: int) -> None:
-        """Opens the log of epochs, and adds to trackers the epochs that they lack."""
-        with multihost.raise_together():
-            if self.checkpoints is None:
-                return
-            self._log = metrics_log.MetricsLog(
-                folder, tensorboard=self._tensorboard, finished=finished
-            )
-            if self._log.note:
-                terminal.say(self._log.note)
-            self._tracked.catch_up(epoch_metrics.read_epochs(folder))
-
-    def append(
-        self,
-        line: dict[str, Any],
-        kl_per_dimension: list[float] | None,
-        state: TrainState,
-        progress_display: display.ProgressDisplay,
-    ) -> CallbackFailed | None:
-        """Writes and shows an epoch's line, and calls the hooks.
-
-        Returns:
-          The error of a callback that raised, after which the epoch is still to be saved.
-        """
-        if self._log is None:
-            return None
-        self._check_held()
-        self._log.append(line, kl_per_dimension)
-        self._tracked.append(line)
-        progress_display.show(line)
-        try:
-            for hook in self._hooks:
-                # Containers of its own: what it does to them is neither logged nor trained on.
-                hook(line["epoch"], dict(line), jax.tree.map(lambda leaf: leaf, state))
-        except CallbackFailed as error:
-            return error
-        return None
-
-    def save(self, state: TrainState, best: dict, progress: RunProgress) -> None:
-        """Saves a checkpoint after the log of its epochs was flushed to the disk."""
-        tree = self._gather({"state": state, "best": best})
-        if self.checkpoints is None or self._log is None:
-            return
-        self._check_held()
-        self._log.sync()
-        self._tracked.sync()
-        self.checkpoints.save(progress.epoch, tree, dataclasses.asdict(progress))
 
 
 def _check_steps(
@@ -296,87 +211,3 @@ def _validate(
     line |= {f"val/{name}": value for name, value in values.items()}
     line["seconds_eval"] = time.perf_counter() - started
     return total.latent.kl_per_dimension()
-
-
-@jax.jit
-def _copy(tree):
-    """Copies a tree, because the next epoch reuses the memory of the state."""
-    return jax.tree.map(jnp.copy, tree)
-
-
-def _resume(
-    state: TrainState,
-    checkpoints: Checkpoints | None,
-    folder: Path,
-    terminal: display.Terminal,
-) -> tuple[TrainState, dict, RunProgress]:
-    best = _copy(eval_params(state))
-    like = {"state": state, "best": best}
-    checkpoint = None
-    with multihost.raise_together():
-        if checkpoints is not None:
-            checkpoint, damaged = checkpoints.restore(like, set_aside=True)
-            for line in damaged:
-                terminal.say(line)
-    checkpoint = _shared(checkpoint, like)
-    if checkpoint is None:
-        if checkpoints is not None and epoch_metrics.has_epochs(folder):
-            if aside := set_aside_whole(checkpoints.folder):
-                raise InputError(
-                    f"{folder}: its epochs are in metrics.jsonl, but each checkpoint was set aside "
-                    f"as damaged ({', '.join(path.name for path in aside)}). To go on, put a whole "
-                    f"one back under its number; to train from the first epoch again, remove "
-                    f"{checkpoints.folder}"
-                )
-            terminal.say(
-                f"{folder / run_files.CHECKPOINTS}: no checkpoint, though metrics.jsonl has "
-                f"epochs; training starts from the first"
-            )
-        return state, best, RunProgress()
-    progress = RunProgress.from_facts(checkpoint.facts)
-    if progress.nonfinite_step >= 0:
-        raise TrainingFailed(_nonfinite(progress, folder))
-    terminal.say(f"Resuming after epoch {progress.epoch}")
-    tree = jax.tree.map(lambda new, old: put(new, old.sharding), checkpoint.tree, like)
-    return tree["state"], tree["best"], progress
-
-
-def _shared(found: Checkpoint | None, like: dict) -> Checkpoint | None:
-    """Sends the checkpoint that the first process restored to every process."""
-    if not multihost.is_multiprocess():
-        return found
-
-    def is_key(leaf) -> bool:
-        return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-    def raw(leaf) -> np.ndarray:
-        if found is not None:
-            return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-        shape = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
-        return np.zeros(shape.shape, shape.dtype)
-
-    facts, _ = multihost.broadcast_from_primary(found and found.facts, [])
-    if facts is None:
-        return None
-    tree = jax.tree.map(raw, found.tree if found else like)
-    _, leaves = multihost.broadcast_from_primary(None, jax.tree.leaves(tree))
-    tree = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    wrap = jax.random.wrap_key_data
-    return Checkpoint(
-        jax.tree.map(lambda leaf, old: wrap(leaf) if is_key(old) else leaf, tree, like), facts
-    )
-
-
-def _nonfinite(progress: RunProgress, folder: Path) -> str:
-    saved = (
-        f"the best parameters (epoch {progress.best_epoch}) are kept in "
-        f"{folder / run_files.CHECKPOINTS}"
-        if progress.best_epoch
-        else "no epoch was finished"
-    )
-    return (
-        f"the loss stopped being finite at epoch {progress.epoch + 1}, step "
-        f"{progress.nonfinite_step}: {progress.nonfinite_terms} overflowed; {saved}. Try a "
-        f"lower --config.trainer.optimizer.lr or --config.trainer.gradient_clip_val, in a new "
-        f"--workdir"
-    )

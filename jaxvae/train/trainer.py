@@ -20,17 +20,18 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.inference.verify import verify
 from jaxvae.runtime import compilation_cache, devices, multihost, signals
 from jaxvae.runtime.sharding import Sharding, check_vocabulary
-from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir, run_files
+from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir, run_files, same_run
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import describe_damage
-from jaxvae.train import hyperparams, loop, setup
+from jaxvae.train import hyperparams, loop, run_outputs, setup
 from jaxvae.train.choices import CHOICES
 from jaxvae.train.finalize import FittedRun, finalize_run
 from jaxvae.train.loggers import display, trackers
 from jaxvae.train.loggers.callbacks import Callback, CallbackFailed, load_callbacks
-from jaxvae.train.loop import Hook, TrainingFailed
 from jaxvae.train.own_code import OwnCode, load_own_code
 from jaxvae.train.progress import RunProgress
+from jaxvae.train.resume import TrainingFailed
+from jaxvae.train.run_outputs import Hook
 from jaxvae.train.train_state import TrainState
 
 __all__ = ["CallbackFailed", "Hook", "TrainingFailed", "train_and_evaluate"]
@@ -182,9 +183,9 @@ class _Session:
                 trackers.check_installed(config.logger.name)
                 with self.requests.defer():  # so that the folder is either locked or removed
                     self.check_held = self._lock.enter_context(lock.acquire_run_lock(self.folder))
-                run_dir.check_same_settings(self.folder, self.fields)
+                same_run.check_same_settings(self.folder, self.fields)
                 for extension in self._own.files:
-                    run_dir.check_same_extension(self.folder, extension)
+                    same_run.check_same_extension(self.folder, extension)
             mesh = devices.make_mesh(
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
             )
@@ -194,7 +195,7 @@ class _Session:
             taxonomy = dataset.taxonomy
             check_vocabulary(mesh, num_tags=taxonomy.num_tags)
             if self.is_primary:
-                run_dir.check_same_data(self.folder, taxonomy, dataset)
+                same_run.check_same_data(self.folder, taxonomy, dataset)
         shared = _what_all_must_share(self.plain, taxonomy, dataset)
         shared["code of your own"] = json.dumps(self._own.copy_names)
         multihost.check_equal(shared)
@@ -204,7 +205,7 @@ class _Session:
         """Returns whether the folder holds this very run, finished and whole."""
         is_intact = (
             self.is_primary
-            and run_dir.is_finished_run_of(self.folder, self.fields)
+            and same_run.is_finished_run_of(self.folder, self.fields)
             and not verify(self.folder)[1]
         )
         return multihost.broadcast_from_primary(is_intact, [])[0]
@@ -212,7 +213,7 @@ class _Session:
     def report_finished(self) -> dict[str, dict[str, Any]]:
         """Prints that the run is finished, and adds to trackers what they lack of it."""
         self.requests.clean = None
-        self.terminal.say(run_dir.finished_message(self.folder, self.fields))
+        self.terminal.say(same_run.finished_message(self.folder, self.fields))
         if not self.is_primary:
             return {}
         return _tell_trackers(self.folder, self.config, self.overrides, self.terminal)
@@ -288,7 +289,7 @@ class _Session:
                         self.folder / run_files.CHECKPOINTS, taxonomy_digest=digest
                     )
                     checkpoints = training.enter_context(opened)
-            outputs = loop.Outputs(
+            outputs = run_outputs.Outputs(
                 context.gather,
                 checkpoints,
                 tracked=tracked,

@@ -13,7 +13,7 @@ from jaxvae.inference import load
 from jaxvae.models import trained
 from jaxvae.storage import manifest, run_dir, run_files
 from jaxvae.storage.atomic_files import read_json, write_json
-from jaxvae.storage.checkpoints import load_params, save_params
+from jaxvae.storage.final_params import load_params, save_params
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 import jaxvae
 from jaxvae.cli import main
 from jaxvae.errors import InputError
-from jaxvae.storage import checkpoints
-from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
+from jaxvae.storage import array_files
+from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.epoch_metrics import read_epochs
+from jaxvae.storage.final_params import load_params, save_params
 from jaxvae.sweeps.optuna_study import TrialResult
 from jaxvae.sweeps.progress_table import TrialTable
 from jaxvae.train.loggers.display import PlainConsole, Terminal
@@ -111,7 +112,7 @@ def test_no_link_is_left_and_a_place_for_it_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "[a]"))
     with pytest.raises(InputError, match="set TMPDIR to a folder named by letters"):
         Checkpoints(tmp_path / "[a]" / "c", taxonomy_digest="tags")
-    assert checkpoints._PLAIN.fullmatch(str(tmp_path))
+    assert array_files._PLAIN.fullmatch(str(tmp_path))
 
 
 TYPED = ("[/old]", "[bold]x[/bold]", ":smile:", "[link=https://a.b]c[/link]", "a\\[b", "https://a")

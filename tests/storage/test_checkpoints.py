@@ -9,7 +9,8 @@ import pytest
 
 from jaxvae.errors import InputError
 from jaxvae.storage import manifest
-from jaxvae.storage.checkpoints import Checkpoints, load_params, save_params
+from jaxvae.storage.checkpoints import Checkpoints
+from jaxvae.storage.final_params import load_params, save_params
 from tests.helpers.states import equal, flip_a_bit, make_state, reopened
 
 # Orbax drops its coroutines unawaited when a file is damaged, which Python reports when they are

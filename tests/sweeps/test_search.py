@@ -21,11 +21,10 @@ from jaxvae.inference.likelihood import row_likelihood
 from jaxvae.inference.verify import verify
 from jaxvae.reports import sweep_figures
 from jaxvae.runtime import signals
-from jaxvae.sweeps import optuna_study as study_module
-from jaxvae.sweeps import rate_distortion
+from jaxvae.sweeps import optuna_storage, rate_distortion
 from jaxvae.sweeps.optuna_study import PRUNERS, SAMPLERS, Study, TrialResult
 from jaxvae.sweeps.search import config_file
-from jaxvae.sweeps.seeds import spread
+from jaxvae.sweeps.seeds import summarize
 from jaxvae.sweeps.study_terms import differences, in_a_line, terms_of
 from jaxvae.sweeps.trials import LIKELIHOOD_DRAWS, METRICS
 from tests.conftest import ROOT
@@ -271,7 +270,7 @@ def test_a_process_that_begins_while_another_does_does_not_overwrite_its_terms(
 @pytest.mark.parametrize("storage", STORAGES)
 def test_of_processes_that_begin_at_once_those_of_one_mind_go_on(tmp_path, monkeypatch, storage):
     storage = storage.format(tmp_path)
-    optuna.create_study(study_name="s", storage=study_module._open(optuna, storage))
+    optuna.create_study(study_name="s", storage=optuna_storage.open_storage(optuna, storage))
     together, terms = threading.Barrier(4), Study.terms
 
     def all_read_first(self):
@@ -617,11 +616,11 @@ def test_a_search_that_was_stopped_says_how_to_go_on(found, space, tmp_path, mon
 
 def test_the_spread_leaves_out_what_is_not_a_number():
     runs = [{"test": {"a": 1.0, "b": "x", "c": None}}, {"test": {"a": 3.0, "b": "y", "c": 1.0}}]
-    measure = spread(runs)
+    measure = summarize(runs)
     assert set(measure["test"]) == {"a"}
     assert measure["test"]["a"]["mean"] == 2.0
     assert measure["test"]["a"]["sd"] == pytest.approx(2**0.5)
-    assert spread(runs[:1])["test"]["a"]["sd"] is None
+    assert summarize(runs[:1])["test"]["a"]["sd"] is None
 
 
 def test_a_frontier_trades_rate_for_distortion(tmp_path, capsys):
