@@ -1,9 +1,8 @@
 """The commands that exchange models with other software: export, import and push."""
 
 import argparse
-import sys
 
-from jaxvae.cli.run_options import add_trust_option, load_run
+from jaxvae.cli.run_options import add_trust_option, load_run, say
 from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
 
@@ -103,6 +102,8 @@ def _push(options: argparse.Namespace, rest: list[str]) -> int:
     if options.folder and (options.private or options.revision):
         raise InputError("--folder writes here alone; --private and --revision are for the Hub")
     run = load_run(options)
+    if run.network.own:
+        say(f"config.json has the code of {', '.join(run.network.own.sources)}, as text")
     if options.folder:
         names = publish.write_folder(
             run, user_path(options.folder), repository=options.repository, license=options.license
@@ -118,8 +119,5 @@ def _push(options: argparse.Namespace, rest: list[str]) -> int:
         )
         print(f"hf://{options.repository}@{commit}")
     if publish.judged_of(run) is None:
-        print(
-            "jaxvae: the card has no results; python -m jaxvae evaluate RUN, and push again",
-            file=sys.stderr,
-        )
+        say("the card has no results; python -m jaxvae evaluate RUN, and push again")
     return 0

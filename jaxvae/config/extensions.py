@@ -90,7 +90,16 @@ class Extension(NamedTuple):
     @property
     def copy_name(self) -> str:
         """Name of the file's copy in a run: the beginning of its digest, and its own name."""
-        return f"{hashlib.sha256(self.source).hexdigest()[:16]}_{file_name(self.reference)}"
+        return f"{_digest(self.source)}_{file_name(self.reference)}"
+
+
+def is_copy_of(copy_name: str, source: bytes) -> bool:
+    """Returns whether a file of a copy's name has the content that the name says."""
+    return copy_name.partition("_")[0] == _digest(source)
+
+
+def _digest(source: bytes) -> str:
+    return hashlib.sha256(source).hexdigest()[:16]
 
 
 def is_reference(value: object) -> bool:
@@ -172,8 +181,7 @@ def run_source(reference: str, path: Path, source: bytes, *, field: str) -> Exte
 def _run_file(path: Path, source: bytes, where: str) -> Any:
     """Runs a file as a module of its own, once for each content."""
     path = path.resolve()
-    digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()[:16]
-    module_name = f"jaxvae_extension_{digest}"
+    module_name = f"jaxvae_extension_{_digest(str(path).encode() + bytes(1) + source)}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     module = types.ModuleType(module_name)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxvae.config import schema
 from jaxvae.errors import InputError
 from jaxvae.evaluation.saved_evaluation import (
     evaluation_path,
@@ -13,7 +12,7 @@ from jaxvae.evaluation.saved_evaluation import (
 )
 from jaxvae.evaluation.spread import is_number, spread
 from jaxvae.export.safetensors_io import read_safetensors
-from jaxvae.storage import manifest, run_dir, run_files
+from jaxvae.storage import manifest, run_dir, run_files, same_run
 from jaxvae.storage.atomic_files import read_json
 
 MIN_DRAWS = 1000
@@ -54,7 +53,8 @@ def compare_runs(folders: list[Path]) -> list[dict[str, Any]]:
             raise InputError(f"{folder}: no metrics.json; the run did not finish, or was imported")
         if manifest.is_sealed(folder):
             manifest.check(folder, [run_files.METRICS, run_files.SUMMARY])
-        fields = dict(schema.flatten(run_dir.read_config(folder)))
+        run_dir.read_config(folder)  # raises if it is damaged
+        fields = same_run.recorded_fields(folder)
         test = read_json(folder / run_files.METRICS).get("test", {})
         if not isinstance(test, dict):
             raise InputError(f"{folder / run_files.METRICS}: damaged: test is no object")

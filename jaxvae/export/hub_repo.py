@@ -11,6 +11,7 @@ from jaxvae.config.paths import user_path
 from jaxvae.data.readers.hub_client import held_offline, quiet, unreachable
 from jaxvae.errors import InputError, one_line
 from jaxvae.export import hub_files
+from jaxvae.export.own_classes import check_trusted
 
 PREFIX = "hf://"
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -45,18 +46,20 @@ def check_revision(revision: str) -> None:
         raise InputError(f"{revision[:100]!r}: not a branch, a tag or a commit")
 
 
-def fetch(address: str) -> tuple[Path, str]:
+def fetch(address: str, *, trust_code: bool = False) -> tuple[Path, str]:
     """Downloads a published model's files into the Hub's cache.
 
     Args:
       address: `hf://user/name`, optionally followed by `@` and a branch, tag or commit.
+      trust_code: whether code of a user's own that the model carries may run.
 
     Returns:
       (the files' folder, their commit).
 
     Raises:
       InputError: the address is invalid, the repository or revision does not exist or may not be
-        read, it is not a jaxvae model, or the Hub is unreachable and the files are not cached.
+        read, it is not a jaxvae model, it needs code that may not run, or the Hub is unreachable
+        and the files are not cached.
     """
     repository, separator, revision = address.removeprefix(PREFIX).partition("@")
     check_repository(repository)
@@ -67,7 +70,8 @@ def fetch(address: str) -> tuple[Path, str]:
     trouble = "HF_HUB_OFFLINE is set" if offline else unreachable(hub.constants.ENDPOINT)
     with quiet("huggingface_hub"), held_offline([hub.constants], bool(trouble)):
         try:
-            return _fetch(hub, repository, revision or "main", address, local=bool(trouble))
+            where = repository, revision or "main", address
+            return _fetch(hub, *where, local=bool(trouble), trust_code=trust_code)
         except InputError:
             raise
         except Exception as error:  # Includes exceptions of the library's HTTP client.
@@ -75,7 +79,9 @@ def fetch(address: str) -> tuple[Path, str]:
             raise InputError(f"cannot load {address}: {reason}") from error
 
 
-def _fetch(hub, repository: str, revision: str, address: str, *, local: bool) -> tuple[Path, str]:
+def _fetch(
+    hub, repository: str, revision: str, address: str, *, local: bool, trust_code: bool
+) -> tuple[Path, str]:
     limits = dict(hub_files.LIMITS)
     folder = Path()
     for name in hub_files.LIMITS:
@@ -98,6 +104,7 @@ def _fetch(hub, repository: str, revision: str, address: str, *, local: bool) ->
             raise InputError(f"cannot load {address}: the Hub names no commit")
         if name == hub_files.CONFIG:
             content, config = hub_files.read_config(folder, address)
+            check_trusted(config["model"], address, trusted=trust_code)
         elif name == hub_files.TAXONOMY:
             taxonomy = hub_files.read_taxonomy(folder, content, address)
             limits[hub_files.WEIGHTS] = hub_files.largest_weights(config, taxonomy.num_tags)

@@ -5,7 +5,6 @@ copy, which has the digest. A run's own copies are run as they are; those of a f
 only if the user says so.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from jaxvae.config.extensions import (
     ExtensionFailed,
     file_name,
+    is_copy_of,
     is_reference,
     run_source,
     users_code,
@@ -61,6 +61,23 @@ def sources_from_text(content: Mapping[str, Any]) -> dict[str, bytes]:
     return {name: text.encode() for name, text in texts.items() if isinstance(text, str)}
 
 
+def check_trusted(model: Mapping[str, Any], origin: object, *, trusted: bool) -> None:
+    """Raises InputError if a model needs code of a user's own, which may not run.
+
+    Args:
+      model: a config's `model`.
+      origin: the model's file or address.
+      trusted: whether its code may run.
+    """
+    references = own_references(model)
+    if references and not trusted:
+        named = ", ".join(f"model.{name}={reference}" for name, reference in references.items())
+        raise InputError(
+            f"{origin}: is made by code that it carries ({named}), which is not run unasked; read "
+            f"`extensions` in its JSON, then give --trust-code, in Python trust_code=True"
+        )
+
+
 def load_own_classes(
     model: Mapping[str, Any],
     sources: Mapping[str, bytes],
@@ -87,12 +104,7 @@ def load_own_classes(
     references = own_references(model)
     if not references:
         return None
-    named = ", ".join(f"model.{name}={reference}" for name, reference in references.items())
-    if not trusted:
-        raise InputError(
-            f"{origin}: is made by code that it carries ({named}), which is not run unasked; read "
-            f"`extensions` in its JSON, then give --trust-code, in Python trust_code=True"
-        )
+    check_trusted(model, origin, trusted=trusted)
     classes: dict[str, Any] = dict.fromkeys(FIELDS)
     used = {}
     for name, reference in references.items():
@@ -100,7 +112,7 @@ def load_own_classes(
         if len(copies) != 1:
             raise InputError(f"{origin}: has {len(copies)} files {file_name(reference)}, not one")
         source = sources[copies[0]]
-        if hashlib.sha256(source).hexdigest()[:16] != copies[0].partition("_")[0]:
+        if not is_copy_of(copies[0], source):
             raise InputError(f"{origin}: {copies[0]} is not what the model was trained with")
         path = origin / copies[0] if origin.is_dir() else origin.with_name(copies[0])
         extension = run_source(reference, path, source, field=f"model.{name}")

@@ -116,7 +116,7 @@ def _load_published(
     origin = {}
     folder = user_path(path).resolve()
     if is_address(path):
-        folder, commit = fetch(str(path))
+        folder, commit = fetch(str(path), trust_code=trust_code)
         origin = {"source": str(path), "commit": commit}
     network, taxonomy, config, facts = hub_files.read_model_files(
         folder, str(path), trust_code=trust_code

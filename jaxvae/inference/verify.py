@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxvae.config.extensions import is_copy_of
 from jaxvae.data.readers.regular_file import is_special_file, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.export import model_files
-from jaxvae.export.own_classes import own_references
+from jaxvae.export.own_classes import own_references, sources_of_run
 from jaxvae.export.safetensors_io import read_safetensors
 from jaxvae.export.torch.pth import read_pth
 from jaxvae.runtime import devices
@@ -77,6 +78,8 @@ def _checks(folder: Path) -> Iterator[tuple[str, Callable[[Path], Iterator[str]]
     elif read_json(folder / run_files.SUMMARY).get("imported_from") is None:
         yield "checkpoints: as the run left them", _no_checkpoints
     yield "parameters: as they were saved, and in the exports bit for bit", _parameters
+    if (folder / run_files.EXTENSIONS).exists():
+        yield "extensions: the code that was run", _extensions
     if (folder / run_files.ROWS).exists():
         yield "rows: those the model was trained on", _rows
         yield "metrics: every epoch once", _epochs
@@ -126,6 +129,12 @@ def _parameters(folder: Path) -> Iterator[str]:
                 yield f"{path} does not hold the parameters of {folder / run_files.FINAL}"
         except InputError as error:
             yield str(error)
+
+
+def _extensions(folder: Path) -> Iterator[str]:
+    for name, source in sources_of_run(folder / run_files.EXTENSIONS).items():
+        if not is_copy_of(name, source):
+            yield f"{folder / run_files.EXTENSIONS / name} is not what was run"
 
 
 def _same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from jaxvae.config import parsing, schema, validation
 from jaxvae.errors import InputError, StudyLost, did_you_mean
 from jaxvae.train.choices import CHOICES
+from jaxvae.train.own_code import load_own_code
 
 NOT_SEARCHED = (
     *("data", "inference", "logger", "model_name", "trainer.accelerator", "trainer.devices"),
@@ -162,6 +163,7 @@ def load_space(path: str | Path) -> Callable[[ConfigDict, Draw], Space]:
         try:
             get_space(space)
             validation.validate(config, CHOICES)
+            load_own_code(config)
         except InputError as error:
             if str(error).startswith("--space"):
                 raise

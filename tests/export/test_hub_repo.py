@@ -238,6 +238,9 @@ def opened(hub, pushed, published, home):
     longer = good["model.safetensors"] + bytes(2**21)
     hub.commit("someone/longer", {**good, "model.safetensors": longer})
     hub.breaks.add(hub.commit("someone/dead", {**good, "mine.txt": b"x"}))
+    own = json.loads(good["config.json"])
+    own["config"]["model"]["prior"] = "my_priors.py:Mine"
+    hub.commit("someone/code", {**good, "config.json": json.dumps(own).encode()})
     hub.commit("someone/lists", {**good, "config.json": b"[" * 100000})
     cases = {
         "dead": "hf://someone/dead",  # the first: the library sets itself up meanwhile, and talks
@@ -252,6 +255,7 @@ def opened(hub, pushed, published, home):
         "cut": "hf://someone/cut",
         "longer": "hf://someone/longer",
         "lists": "hf://someone/lists",
+        "code": "hf://someone/code",
         "address": "hf://someone",
         "escape": "hf://someone/tags@../../etc",
         "evaluate": ["evaluate", "hf://someone/tags"],
@@ -318,6 +322,7 @@ def test_the_commit_is_recorded(hub, opened, pushed, run):
         ("cut", ["damaged"]),
         ("longer", ["the size of model.safetensors", "at most"]),
         ("lists", ["config.json", "not JSON"]),
+        ("code", ["hf://someone/code", "model.prior=my_priors.py:Mine", "--trust-code"]),
         ("dead", ["cannot load hf://someone/dead"]),
         ("address", ["user/name"]),
         ("escape", ["not a branch, a tag or a commit"]),
@@ -339,6 +344,14 @@ def test_what_is_wrong_is_one_line(opened, name, needles):
     message = one_line_of(opened[name])
     for needle in needles:
         assert needle in message
+
+
+def test_a_model_whose_code_may_not_run_is_not_downloaded(hub, opened):
+    asked = {path.rpartition("/")[2] for _, path, _ in hub.requests if "someone/code" in path}
+    assert "config.json" in asked
+    assert "model.safetensors" not in asked
+    other = {path.rpartition("/")[2] for _, path, _ in hub.requests if "someone/tags" in path}
+    assert "model.safetensors" in other  # a control
 
 
 def test_the_documented_lines_run(hub, opened):

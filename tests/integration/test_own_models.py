@@ -187,6 +187,16 @@ def test_a_subclass_that_changes_nothing_trains_the_same_bits(clips):
     assert same(parameters(folder), parameters(clips / "builtin"))
 
 
+def test_a_changed_copy_is_noticed(trained, tmp_path):
+    folder = shutil.copytree(trained / "gaussian", tmp_path / "run")
+    assert verify(folder)[1] == []
+    (copy,) = (folder / "extensions").iterdir()
+    copy.write_text(OWN + "\n")
+    assert verify(folder)[1] == [f"{copy} is not what was run"]
+    with pytest.raises(InputError, match="is not what the model was trained with"):
+        jaxvae.load(folder)
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("gaussian", "m.pth"), ("gaussian", "m.safetensors"), ("deep", "m.safetensors")],

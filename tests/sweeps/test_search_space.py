@@ -106,3 +106,15 @@ def test_the_shipped_space_fits_the_shipped_configs():
         apply = load_space(ROOT / "configs" / "search" / "default.py")
         for draw in (least, greatest):
             apply(parsing.load_config(f"{ROOT}/configs/{name}.py"), draw)
+
+
+def test_an_objective_that_needs_another_prior_is_refused_with_the_trial(tmp_path):
+    apply = space(
+        tmp_path,
+        's.choice("loss.objective", "elbo", "free_bits")',
+        's.choice("model.prior", "normal", "vamp")',
+    )
+    with pytest.raises(InputError, match=r"a trial with .*vamp: .*free_bits needs a KL") as caught:
+        apply(config(), greatest)
+    assert str(caught.value).startswith("--space=")
+    assert apply(config(), least).drawn["model.prior"] == "normal"  # a control
