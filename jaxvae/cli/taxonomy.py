@@ -6,6 +6,7 @@ from typing import Any
 from jaxvae.config import parsing
 from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
+from jaxvae.train.choices import CHOICES
 
 _SHOWN = 20
 
@@ -25,7 +26,7 @@ def add_to(commands) -> None:
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
-    config, _, _ = parsing.parse(["jaxvae", *rest], define=lambda values: None)
+    config, _, _ = parsing.parse(["jaxvae", *rest], define=lambda values: None, choices=CHOICES)
 
     from jaxvae.data.dataset import load_from_config
     from jaxvae.data.taxonomy import Taxonomy

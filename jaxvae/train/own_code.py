@@ -16,7 +16,6 @@ from jaxvae.config.extensions import (
     load_extension,
 )
 from jaxvae.config.schema import flatten
-from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.models.architecture import Architecture
 from jaxvae.models.checks import check_architecture, check_prior
@@ -26,6 +25,8 @@ from jaxvae.models.trained import OwnClasses, model_arguments
 from jaxvae.train import hyperparams
 from jaxvae.train.objectives import LossTerms, make_loss_weights
 
+_ANY_TAGS = 23
+"""Tags that a model is tried with before the data, which may make their taxonomy, are read."""
 _PRIOR_ARGUMENTS = ("latent_dim", "num_components", "pseudo_inputs", "rngs")
 _ARCHITECTURE_ARGUMENTS = (
     *("num_tags", "latent_dim", "hidden_dim", "hidden_dims", "use_batch_norm", "use_layer_norm"),
@@ -122,7 +123,7 @@ def load_own_code(config: ConfigDict, copies: Path | None = None) -> OwnCode:
     if own.objective:
         _try_objective(own.objective, config)
     if own.prior or own.architecture:
-        _try_model(own, config)
+        try_model(own, config, num_tags=_ANY_TAGS)
     if config.loss.objective == "free_bits" and not own.prior_class(config).factorized:
         raise InputError(
             f"--config.loss.objective=free_bits needs a KL for each dimension, which --config."
@@ -170,9 +171,8 @@ def _example(rows: int, latent: int) -> LossTerms:
     )
 
 
-def _try_model(own: OwnCode, config: ConfigDict) -> None:
+def try_model(own: OwnCode, config: ConfigDict, *, num_tags: int) -> None:
     """Raises InputError unless a prior or an architecture of a user's own returns right shapes."""
-    num_tags = Taxonomy.load(config.data.taxonomy_path or None).num_tags
     sizes = {"latent_dim": config.model.latent_dim, "num_components": config.model.prior_components}
     if own.prior:
         prior = own.prior_class(config)

@@ -30,7 +30,7 @@ from jaxvae.runtime.row_stream import RowStream
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import hyperparams, loop
 from jaxvae.train.objectives import Objective
-from jaxvae.train.own_code import PACKAGES, OwnCode
+from jaxvae.train.own_code import PACKAGES, OwnCode, try_model
 from jaxvae.train.steps import eval_epoch, rng, train_epoch
 from jaxvae.train.train_state import TrainState, make_init_fn
 
@@ -66,6 +66,7 @@ def build_model(
       own: what the config names of a user's own (`load_own_code`).
     """
     num_tags = taxonomy.num_tags
+    try_model(own, config, num_tags=num_tags)
     prior = own.prior_class(config)
     inputs = _inputs(config, prior, num_tags, np.full((num_rows, 1), num_tags))
     graphdef, make = _make_init_inputs(

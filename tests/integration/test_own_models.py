@@ -73,6 +73,11 @@ class Narrow(Deep):
     def decode(self, z, **options):
         return super().decode(z, **options)[:, 1:]
 
+class Odd(Deep):
+    def decode(self, z, **options):
+        logits = super().decode(z, **options)
+        return logits if logits.shape[-1] % 2 else logits[:, 1:]
+
 class Random(Deep):
     def __init__(self, *, rngs, **options):
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
@@ -296,7 +301,7 @@ def test_a_command_is_told_to_trust(trained, tmp_path, capsys):
         ({"model__prior": "own.py:Wrong"}, "own.py:Wrong: its draw returns float32[2], not float3"),
         ({"model__prior": "own.py:Few"}, "pseudo_inputs=, rngs=), and that does not fit"),
         ({"model__prior": "own.py:Inside"}, "must have its arrays by itself"),
-        ({"model__prior": "own.py:Broken"}, "own.py:Broken, line 77: it fails with 12 tags"),
+        ({"model__prior": "own.py:Broken"}, "own.py:Broken, line 82: it fails with 23 tags"),
         ({"model__prior": "own.py:call"}, "and that does not fit"),
         ({"model__prior": "own.py:prior"}, "must be a subclass of jaxvae.models.priors.Prior"),
         ({"model__prior": "own.py:Gauss"}, "has no 'Gauss' (did you mean 'Gaussian'?)"),
@@ -304,7 +309,7 @@ def test_a_command_is_told_to_trust(trained, tmp_path, capsys):
         ({"model__prior": "gaussian"}, "or of your own, my_priors.py:Name"),
         (
             {"model__architecture": "own.py:Narrow"},
-            "own.py:Narrow: its decode returns float32[5, 11], not float32[5, 12]",
+            "own.py:Narrow: its decode returns float32[5, 22], not float32[5, 23]",
         ),
         ({"model__architecture": "own.py:Random"}, "and a run keeps nnx.Param and nnx.BatchStat"),
         ({"model__architecture": "own.py:Laplace"}, "must be a subclass of jaxvae.models.archi"),
@@ -330,6 +335,12 @@ def test_what_is_wrong_is_said_before_rows_are_read(clips, fields, says):
     assert not (clips / "run").exists()
     with pytest.raises(InputError, match=r"clips\.csv"):  # a control
         run(clips, **KINDS["gaussian"])
+
+
+def test_what_is_wrong_with_the_datas_tags_alone_is_one_line(clips):
+    with pytest.raises(InputError, match=r"own\.py:Odd: its decode returns float32\[5, 11\]"):
+        run(clips, model__architecture="own.py:Odd")
+    assert not (clips / "run" / "config.json").exists()
 
 
 def test_seeds_and_frontiers_train_them(clips, capsys):
