@@ -173,39 +173,6 @@ def _check_space(apply, config: ConfigDict) -> set[str]:
     return always
 
 
-def _hold_to_terms(study, terms: dict[str, Any], name: str, *, alone: bool) -> None:
-    """Stores the terms of a new study, or checks that this process has the study's terms.
-
-    Raises:
-      InputError: the terms differ; the message names the differences.
-    """
-    from jaxvae.sweeps.study_terms import differences, in_a_line
-
-    stored, begun = study.terms()
-    if stored is None:
-        maximise = terms["direction"] == "maximize"
-        if study.maximises != maximise:
-            raise InputError(
-                f"study {name!r} takes {'more' if study.maximises else 'less'} of its metric for "
-                f"better, and of --metric {terms['metric']} {'more' if maximise else 'less'} is; "
-                f"give its metric, or another --study"
-            )
-        stored = study.agree_on_terms(terms, alone=alone)
-        if begun and stored == terms:
-            say(
-                f"jaxvae: study {name!r} does not say of which data, config and metric its trials "
-                f"are; from now on it is of this process's: {terms['data']['source']}, "
-                f"{terms['metric']}"
-            )
-    defaults = parsing.load_config("configs/base.py")
-    if differing := differences(stored, terms, defaults):
-        raise InputError(
-            f"study {name!r} is of another {in_a_line(differing)}; its trials would not be "
-            f"comparable: give what it was begun with, or begin another (another --study, or a new "
-            f"--workdir)"
-        )
-
-
 def _run_search(
     config: ConfigDict,
     facts: dict[str, Any],
@@ -226,7 +193,7 @@ def _run_search(
     """
     from jaxvae.storage import atomic_files
     from jaxvae.sweeps.progress_table import trial_table
-    from jaxvae.sweeps.search import as_given, is_higher_better, search
+    from jaxvae.sweeps.search import as_given, is_higher_better, search, write_best_config
 
     metric, maximise = facts["metric"], is_higher_better(facts["metric"])
     with prepared_trials(config, folder, min(facts["at_once"], facts["trials"])) as (
@@ -253,7 +220,7 @@ def _run_search(
             run_folder = folder / f"trial_{best.number:04d}"
             _make_best_run(trials, apply, config, best, leading, run_folder, requests)
             test = atomic_files.read_json(run_folder / run_files.METRICS)["test"]
-            _write_best_config(folder, config, best, metric)
+            write_best_config(folder, config, best, metric)
     train_command = shlex.join(["python", "launch.py", f"--config={_relative(folder / 'best.py')}"])
     _write_page(study, facts, folder, command=train_command, test=test)
     if best is None:
@@ -281,7 +248,7 @@ def _open_study(
     from jaxvae.sweeps.optuna_storage import sqlite_url
     from jaxvae.sweeps.optuna_study import Study
     from jaxvae.sweeps.search import is_higher_better
-    from jaxvae.sweeps.study_terms import terms_of
+    from jaxvae.sweeps.study_terms import hold_to_terms, terms_of
     from jaxvae.train.own_code import load_own_code
 
     maximise = is_higher_better(facts["metric"])
@@ -306,7 +273,7 @@ def _open_study(
         always_drawn=always_drawn,
     )
     # The folder's lock also protects a database inside it.
-    _hold_to_terms(study, terms, facts["study"], alone=not facts["storage"])
+    hold_to_terms(study, terms, facts["study"], alone=not facts["storage"], say=say)
     if space is None:
         study_dir.write(folder, config, facts)
     else:
@@ -356,15 +323,6 @@ def _make_best_run(trials, apply, config: ConfigDict, best, leading, folder: Pat
         set_aside = study_dir.set_aside(folder)
         say(f"{folder}: {wrong}; kept as {set_aside.name}, and made anew")
     best_run(trials, apply, config, best, leading, folder, requests)
-
-
-def _write_best_config(folder: Path, config: ConfigDict, best, metric: str) -> None:
-    from jaxvae.storage.atomic_files import write_text
-    from jaxvae.sweeps.search import config_file
-
-    title = f"Trial {best.number} of a search: {metric} {best.value:.4f} on validation."
-    origin = parsing.load_config("configs/base.py")
-    write_text(folder / "best.py", config_file(config, origin, best, title))
 
 
 def _relative(path: Path) -> Path:

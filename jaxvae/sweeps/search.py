@@ -12,9 +12,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.config import schema
+from jaxvae.config import parsing, schema
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
+from jaxvae.storage import atomic_files
 from jaxvae.sweeps.member_loop import Member, MemberCallbacks
 from jaxvae.sweeps.optuna_study import Study, TrialResult
 from jaxvae.sweeps.search_space import Dimension, Draw, Space
@@ -236,3 +237,10 @@ def config_file(base: ConfigDict, origin: ConfigDict, best: TrialResult, title: 
             lines.append(f"    c.{name} = {text}")
     lines.append("    return base.with_presets(c, presets)")
     return "\n".join(lines) + "\n"
+
+
+def write_best_config(folder: Path, config: ConfigDict, best: TrialResult, metric: str) -> None:
+    """Writes `best.py`, a config file of the best trial, into a study's folder."""
+    title = f"Trial {best.number} of a search: {metric} {best.value:.4f} on validation."
+    origin = parsing.load_config("configs/base.py")
+    atomic_files.write_text(folder / "best.py", config_file(config, origin, best, title))

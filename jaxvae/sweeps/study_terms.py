@@ -5,12 +5,13 @@ and each process that joins or resumes compares its own with them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvae.config import schema
+from jaxvae.config import parsing, schema
+from jaxvae.errors import InputError
 
 ELSEWHERE = (
     # The rows themselves are compared, and the taxonomy; not the names of their files.
@@ -116,3 +117,43 @@ def _first_other_line(there: str, here: str) -> str:
         if stored != local:
             return f"line {number + 1}: {stored[:60]!r} there, {local[:60]!r} here"
     return "spaces or line ends differ"
+
+
+def hold_to_terms(
+    study: Any, terms: dict[str, Any], name: str, *, alone: bool, say: Callable[[str], None]
+) -> None:
+    """Stores the terms of a new study, or checks that this process has the study's terms.
+
+    Args:
+      study: the study (`optuna_study.Study`).
+      terms: this process's terms.
+      name: the study's name.
+      alone: whether no other process can begin the study now.
+      say: callback for a message.
+
+    Raises:
+      InputError: the terms differ; the message names the differences.
+    """
+    stored, begun = study.terms()
+    if stored is None:
+        maximise = terms["direction"] == "maximize"
+        if study.maximises != maximise:
+            raise InputError(
+                f"study {name!r} takes {'more' if study.maximises else 'less'} of its metric for "
+                f"better, and of --metric {terms['metric']} {'more' if maximise else 'less'} is; "
+                f"give its metric, or another --study"
+            )
+        stored = study.agree_on_terms(terms, alone=alone)
+        if begun and stored == terms:
+            say(
+                f"jaxvae: study {name!r} does not say of which data, config and metric its trials "
+                f"are; from now on it is of this process's: {terms['data']['source']}, "
+                f"{terms['metric']}"
+            )
+    defaults = parsing.load_config("configs/base.py")
+    if differing := differences(stored, terms, defaults):
+        raise InputError(
+            f"study {name!r} is of another {in_a_line(differing)}; its trials would not be "
+            f"comparable: give what it was begun with, or begin another (another --study, or a new "
+            f"--workdir)"
+        )

@@ -27,7 +27,8 @@ from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.sweeps.member_loop import Member, MemberCallbacks, train_members
 from jaxvae.sweeps.population import Population
 from jaxvae.train import hyperparams, setup
-from jaxvae.train.finalize import FittedRun, finalize_run
+from jaxvae.train.final_evaluation import FittedRun
+from jaxvae.train.finalize import finalize_run
 from jaxvae.train.loggers import display, metrics_log, trackers
 from jaxvae.train.own_code import load_own_code
 

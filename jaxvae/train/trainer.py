@@ -25,7 +25,8 @@ from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import describe_damage
 from jaxvae.train import hyperparams, loop, run_outputs, setup
 from jaxvae.train.choices import CHOICES
-from jaxvae.train.finalize import FittedRun, finalize_run
+from jaxvae.train.final_evaluation import FittedRun
+from jaxvae.train.finalize import finalize_run
 from jaxvae.train.loggers import display, trackers
 from jaxvae.train.loggers.callbacks import Callback, CallbackFailed, load_callbacks
 from jaxvae.train.own_code import OwnCode, load_own_code

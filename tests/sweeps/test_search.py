@@ -25,7 +25,7 @@ from jaxvae.sweeps import optuna_storage, rate_distortion
 from jaxvae.sweeps.optuna_study import PRUNERS, SAMPLERS, Study, TrialResult
 from jaxvae.sweeps.search import config_file
 from jaxvae.sweeps.seeds import summarize
-from jaxvae.sweeps.study_terms import differences, in_a_line, terms_of
+from jaxvae.sweeps.study_terms import differences, hold_to_terms, in_a_line, terms_of
 from jaxvae.sweeps.trials import LIKELIHOOD_DRAWS, METRICS
 from tests.conftest import ROOT
 from tests.helpers.studies import SMALL, SPACE, optuna, states, study_of
@@ -231,7 +231,7 @@ def begin(storage, worker, metric):
     study = Study(name="s", storage=storage, worker=worker, maximise=False, sampler="random",
                   pruner="none", seed=0)  # fmt: skip
     try:
-        search._hold_to_terms(study, terms, "s", alone=False)
+        hold_to_terms(study, terms, "s", alone=False, say=print)
     except InputError as error:
         return "study 's' is of another metric (" not in str(error)
     return True
