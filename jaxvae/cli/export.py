@@ -102,8 +102,8 @@ def _push(options: argparse.Namespace, rest: list[str]) -> int:
     if options.folder and (options.private or options.revision):
         raise InputError("--folder writes here alone; --private and --revision are for the Hub")
     run = load_run(options)
-    if run.network.own:
-        say(f"config.json has the code of {', '.join(run.network.own.sources)}, as text")
+    if run.network.user_classes:
+        say(f"config.json has the code of {', '.join(run.network.user_classes.sources)}, as text")
     if options.folder:
         names = publish.write_folder(
             run, user_path(options.folder), repository=options.repository, license=options.license

@@ -249,7 +249,7 @@ def _open_study(
     from jaxvae.sweeps.optuna_study import Study
     from jaxvae.sweeps.search import is_higher_better
     from jaxvae.sweeps.study_terms import hold_to_terms, terms_of
-    from jaxvae.train.own_code import load_own_code
+    from jaxvae.train.user_code import load_user_code
 
     maximise = is_higher_better(facts["metric"])
     study = Study(
@@ -264,7 +264,7 @@ def _open_study(
     )
     terms = terms_of(
         config,
-        own_code=load_own_code(config).copy_names,
+        user_code=load_user_code(config).copy_names,
         data=(trials.dataset.fingerprint, trials.dataset.source),
         taxonomy=(trials.taxonomy.digest, trials.taxonomy.num_tags),
         metric=facts["metric"],

@@ -68,10 +68,10 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
     from jaxvae.runtime import compilation_cache, devices
     from jaxvae.storage import lock
     from jaxvae.sweeps.trials import TrialRunner, check_sweepable, share_devices
-    from jaxvae.train.own_code import load_own_code
+    from jaxvae.train.user_code import load_user_code
 
     check_sweepable(config)
-    load_own_code(config)  # which is wrong, if it is, before rows are read
+    load_user_code(config)  # which is wrong, if it is, before rows are read
     lock.check_not_held(folder)
     at_second = "jaxvae: stopped at once; what was saved before stands"
     with (

@@ -51,16 +51,16 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     _check_last_seed(config, "--num", options.num)
     from jaxvae.storage import atomic_files
     from jaxvae.sweeps import seeds
-    from jaxvae.train.own_code import load_own_code
+    from jaxvae.train.user_code import load_user_code
 
-    own = load_own_code(config)
+    user_code = load_user_code(config)
     for run_folder in sorted(folder.glob("seed_*")):
         for line in same_run.keep_values_of_older_run(run_folder, config, typed=overrides):
             say(f"jaxvae: {line}")
         plain = json.loads(config.to_json())
         fields = dict(schema.flatten(plain)) | {"seed": int(run_folder.name.removeprefix("seed_"))}
         same_run.check_same_settings(run_folder, fields)
-        for extension in own.files:
+        for extension in user_code.files:
             same_run.check_same_extension(run_folder, extension)
     try:
         with prepared_trials(config, folder, min(options.at_once, options.num)) as (

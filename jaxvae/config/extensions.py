@@ -117,8 +117,8 @@ def file_name(reference: str) -> str:
 
 def find_copy(copies: Path, reference: str) -> Path | None:
     """Returns a run's copy of a reference's file, None if there is none, or more than one."""
-    found = list(copies.glob(f"*_{glob.escape(file_name(reference))}"))
-    return found[0] if len(found) == 1 else None
+    paths = list(copies.glob(f"*_{glob.escape(file_name(reference))}"))
+    return paths[0] if len(paths) == 1 else None
 
 
 def load_extension(

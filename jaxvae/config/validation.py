@@ -123,7 +123,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "inference.threshold": (lambda value: 0.0 < value < 1.0, "must be above 0 and below 1"),
     "inference.seed": _between(0, 2**32, "must be between 0 and 4294967295"),
 }
-OWN_CODE = {
+USER_CODE = {
     "loss.objective": "my_losses.py:name",
     "model.prior": "my_priors.py:Name",
     "model.architecture": "my_models.py:Name",
@@ -168,8 +168,8 @@ def check(config: ConfigDict, values: dict[str, Any], choices: Choices) -> None:
             )
         if holds is not None and not _holds(holds, value):
             raise InputError(f"--config.{name}={value}: {text}")
-    for name, known in choices.items():
-        _check_choice(name, values[name], known)
+    for name, options in choices.items():
+        _check_choice(name, values[name], options)
     if config.data.val_fraction + config.data.test_fraction >= 1.0:
         raise InputError(
             f"--config.data.val_fraction={config.data.val_fraction} and --config.data."
@@ -198,12 +198,13 @@ def check(config: ConfigDict, values: dict[str, Any], choices: Choices) -> None:
             )
 
 
-def _check_choice(name: str, value: Any, known: Collection[str]) -> None:
-    """Raises InputError unless a value is a known name, or a user's own code where that may be."""
-    if value in known or (name in OWN_CODE and is_reference(value)):
+def _check_choice(name: str, value: Any, options: Collection[str]) -> None:
+    """Raises InputError unless a value is an option, or a user's own code where that may be."""
+    if value in options or (name in USER_CODE and is_reference(value)):
         return
-    own = f", or of your own, {OWN_CODE[name]}" if name in OWN_CODE else ""
-    raise InputError(f"--config.{name}={value}: must be one of {', '.join(map(repr, known))}{own}")
+    example = f", or of your own, {USER_CODE[name]}" if name in USER_CODE else ""
+    listed = ", ".join(map(repr, options))
+    raise InputError(f"--config.{name}={value}: must be one of {listed}{example}")
 
 
 def _validate_objective(config: ConfigDict) -> None:

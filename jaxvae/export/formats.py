@@ -19,7 +19,7 @@ from jaxvae.storage.atomic_files import name_file_in_errors, write_text
 
 
 class Meaning(NamedTuple):
-    """What a file says beside a model's arrays.
+    """The texts of a file beside a model's arrays.
 
     Attributes:
       taxonomy: the meaning of the columns.
@@ -109,8 +109,8 @@ def format_of(output: str | Path, name: str | None) -> str:
     """
     ending = Path(output).suffix
     if name is None:
-        suffixes = {kind: known.suffix for kind, known in FORMATS.items() if known.suffix}
-        match = next((kind for kind, suffix in suffixes.items() if suffix == ending), None)
+        suffixes = {name: format.suffix for name, format in FORMATS.items() if format.suffix}
+        match = next((name for name, suffix in suffixes.items() if suffix == ending), None)
         if match is None:
             endings = ", ".join(suffixes.values())
             raise InputError(
@@ -125,7 +125,7 @@ def format_of(output: str | Path, name: str | None) -> str:
     suffix = FORMATS[name].suffix
     if suffix and ending != suffix:
         raise InputError(f"--output {output}: the name must end in {suffix} for --format {name}")
-    if not suffix and ending in {known.suffix for known in FORMATS.values()} - {""}:
+    if not suffix and ending in {format.suffix for format in FORMATS.values()} - {""}:
         raise InputError(f"--output {output}: --format {name} is a folder; leave {ending} away")
     return name
 
@@ -171,11 +171,11 @@ def write(
     """
     check_place(output, format_name)
     kind = FORMATS[format_name]
-    if network.own_architecture and not kind.any_architecture:
-        able = " and ".join(name for name, other in FORMATS.items() if other.any_architecture)
+    if network.user_architecture and not kind.any_architecture:
+        able = " and ".join(name for name, format in FORMATS.items() if format.any_architecture)
         raise InputError(
             f"--format {format_name}: can't express --config.model.architecture="
-            f"{network.own_architecture}; {able} can"
+            f"{network.user_architecture}; {able} can"
         )
     folder, stem = (output.parent, output.stem) if kind.suffix else (output, "model")
     with name_file_in_errors(output), _stage(folder) as stage:

@@ -15,13 +15,13 @@ from jaxvae.data.readers.tables import SUFFIXES
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
-from jaxvae.export.own_classes import (
-    load_own_classes,
-    own_references,
+from jaxvae.export.safetensors_io import MAX_READ, read_safetensors, write_safetensors
+from jaxvae.export.user_classes import (
+    load_user_classes,
     sources_as_text,
     sources_from_text,
+    user_references,
 )
-from jaxvae.export.safetensors_io import MAX_READ, read_safetensors, write_safetensors
 from jaxvae.models import priors, trained
 from jaxvae.models.choices import PRIORS
 from jaxvae.models.layer_names import is_valid_hidden_dims, resolve_hidden_dims
@@ -65,7 +65,7 @@ def write_model_files(
         "taxonomy_digest": taxonomy.digest,
         "weights_sha256": file_digest(folder / WEIGHTS),
         "config": without_paths({**config, "model": {**config.get("model", {}), **sizes(network)}}),
-        **sources_as_text(network.own),
+        **sources_as_text(network.user_classes),
     }
     write_json(folder / CONFIG, content)
 
@@ -80,7 +80,7 @@ def sizes(network: trained.TrainedModel) -> dict[str, Any]:
         "use_layer_norm": network.use_layer_norm,
         "prior": network.prior,
     }
-    if not (network.own and network.own.prior):
+    if not (network.user_classes and network.user_classes.prior):
         axes = priors.axis_sizes(priors.prior_class(network.prior), network.params.get("prior", {}))
         fields |= {"prior_components": axes["K"]} if "K" in axes else {}
     return fields
@@ -149,7 +149,7 @@ def read_model_files(
     content, config = read_config(folder, name)
     taxonomy = read_taxonomy(folder, content, name)
     path = folder / WEIGHTS
-    own = load_own_classes(
+    user_classes = load_user_classes(
         config["model"],
         sources_from_text(content),
         num_tags=taxonomy.num_tags,
@@ -163,10 +163,12 @@ def read_model_files(
     try:
         if path.is_file() and file_digest(path) != content.get("weights_sha256"):
             raise InputError(f"{path}: damaged: not what {CONFIG} was written with; remove it")
-        tensors = read_safetensors(path, shapes={} if own and own.architecture else shapes)
+        tensors = read_safetensors(
+            path, shapes={} if user_classes and user_classes.architecture else shapes
+        )
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    network = model_files.network_of_tensors(tensors, own, name)
+    network = model_files.network_of_tensors(tensors, user_classes, name)
     wrong = [key for key, size in sizes(network).items() if config["model"].get(key, size) != size]
     if wrong:
         raise InputError(f"{name}: {CONFIG} says another {', '.join(wrong)} than {WEIGHTS} has")
@@ -234,7 +236,7 @@ def read_taxonomy(folder: Path, content: dict[str, Any], name: str) -> Taxonomy:
 def largest_weights(config: dict[str, Any], num_tags: int) -> int:
     """Returns an upper bound, in bytes, of the size of `model.safetensors` for such a config."""
     model, widths = config["model"], _widths(config)
-    if own_references(model):
+    if user_references(model):
         return MAX_READ
     latent = model["latent_dim"]
     products = num_tags * widths[0] + 2 * latent * widths[-1]

@@ -11,7 +11,7 @@ from jaxvae.config.paths import user_path
 from jaxvae.data.readers.hub_client import held_offline, quiet, unreachable
 from jaxvae.errors import InputError, one_line
 from jaxvae.export import hub_files
-from jaxvae.export.own_classes import check_trusted
+from jaxvae.export.user_classes import check_trusted
 
 PREFIX = "hf://"
 _COMMIT = re.compile("[0-9a-f]{40}")

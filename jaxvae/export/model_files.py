@@ -9,16 +9,16 @@ import numpy as np
 from jaxvae.data.readers.file_kinds import stand_in
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.export.own_classes import (
-    load_own_classes,
-    own_references,
-    rebuild,
-    sources_as_text,
-    sources_from_text,
-)
 from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.export.torch import pth
 from jaxvae.export.torch.state_dict import cut_wrappers
+from jaxvae.export.user_classes import (
+    load_user_classes,
+    rebuild,
+    sources_as_text,
+    sources_from_text,
+    user_references,
+)
 from jaxvae.models.layer_names import (
     NORM_EPSILON,
     HiddenLayer,
@@ -27,8 +27,8 @@ from jaxvae.models.layer_names import (
     num_hidden_layers,
 )
 from jaxvae.models.trained import (
-    OwnClasses,
     TrainedModel,
+    UserClasses,
     flatten_arrays,
     rebuild_model,
     reconstruction_logits,
@@ -65,11 +65,16 @@ def write_model(
     """
     tensors, other = to_state_dict(network), path.with_suffix(".safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not network.own_architecture:
+    if not network.user_architecture:
         pth.write_pth(path, tensors)
     write_safetensors(other, tensors)
-    write_sidecar(path.with_suffix(".json"), taxonomy=taxonomy, config=config, own=network.own)
-    return _read_back(other if network.own_architecture else path, network, probe)
+    write_sidecar(
+        path.with_suffix(".json"),
+        taxonomy=taxonomy,
+        config=config,
+        user_classes=network.user_classes,
+    )
+    return _read_back(other if network.user_architecture else path, network, probe)
 
 
 def write_as_safetensors(
@@ -77,7 +82,12 @@ def write_as_safetensors(
 ) -> float:
     """Writes a `.safetensors` and its sidecar, and reads it back: see `write_model`."""
     write_safetensors(path, to_state_dict(network))
-    write_sidecar(path.with_suffix(".json"), taxonomy=taxonomy, config=config, own=network.own)
+    write_sidecar(
+        path.with_suffix(".json"),
+        taxonomy=taxonomy,
+        config=config,
+        user_classes=network.user_classes,
+    )
     return _read_back(path, network, probe)
 
 
@@ -87,8 +97,8 @@ def _read_back(path: Path, network: TrainedModel, probe: np.ndarray) -> float:
     Those of a file are computed by numpy, but for an architecture of a user's own.
     """
     tensors = _read_tensors(path)
-    if network.own_architecture:
-        found = reconstruction_logits(rebuild_model(tensors, {}, network.own), probe)
+    if network.user_architecture:
+        found = reconstruction_logits(rebuild_model(tensors, {}, network.user_classes), probe)
     else:
         found = reference_logits(tensors, probe)
     return check_logits(path, found, reconstruction_logits(network, probe))
@@ -99,14 +109,14 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_sidecar(
-    path: Path, *, taxonomy: Taxonomy, config: dict, own: OwnClasses | None = None
+    path: Path, *, taxonomy: Taxonomy, config: dict, user_classes: UserClasses | None = None
 ) -> None:
     """Writes the `.json` sidecar: the columns' taxonomy, the run's config, a user's own code."""
     meaning = {
         "taxonomy": taxonomy.to_mapping(),
         "taxonomy_digest": taxonomy.digest,
         "config": config,
-        **sources_as_text(own),
+        **sources_as_text(user_classes),
     }
     if taxonomy.aliases:
         meaning["aliases"] = taxonomy.to_file()["aliases"]
@@ -148,7 +158,7 @@ def read_model(
     sidecar = path.with_suffix(".json")
     beside = _read_sidecar(sidecar) if sidecar.exists() else {}
     fields = _mapping(_mapping(beside, "config"), "model")
-    network = None if own_references(fields) else network_of_tensors(tensors, None, path)
+    network = None if user_references(fields) else network_of_tensors(tensors, None, path)
     if taxonomy_path is not None:
         taxonomy = Taxonomy.load(taxonomy_path)
     elif "taxonomy" in beside:
@@ -161,14 +171,14 @@ def read_model(
         )
     same = beside.get("taxonomy_digest") == taxonomy.digest
     if network is None:
-        own = load_own_classes(
+        user_classes = load_user_classes(
             fields,
             sources_from_text(beside),
             num_tags=taxonomy.num_tags,
             origin=path,
             trusted=trust_code,
         )
-        network = network_of_tensors(tensors, own, path)
+        network = network_of_tensors(tensors, user_classes, path)
     if network.num_tags != taxonomy.num_tags:
         raise InputError(
             f"{path} has {network.num_tags} columns, {taxonomy.source} has {taxonomy.num_tags} "
@@ -189,25 +199,25 @@ def _mapping(content: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def network_of_tensors(
-    tensors: dict[str, np.ndarray], own: OwnClasses | None, path: object
+    tensors: dict[str, np.ndarray], user_classes: UserClasses | None, path: object
 ) -> TrainedModel:
     """Rebuilds a model from the tensors of an exported file.
 
     Args:
       tensors: arrays by name.
-      own: the classes of a user's own in it.
+      user_classes: the classes of a user's own in it.
       path: the file, for messages.
 
     Raises:
       InputError: they are not those of the model's classes.
     """
-    if own and own.architecture:
-        return rebuild(tensors, {}, own, origin=path)
+    if user_classes and user_classes.architecture:
+        return rebuild(tensors, {}, user_classes, origin=path)
     try:
-        layers = pth.from_torch(cut_wrappers(tensors), own_prior=bool(own))
+        layers = pth.from_torch(cut_wrappers(tensors), user_prior=bool(user_classes))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return rebuild(*from_layers(layers), own, origin=path)
+    return rebuild(*from_layers(layers), user_classes, origin=path)
 
 
 def from_layers(layers: dict) -> tuple[dict, dict]:
@@ -231,7 +241,11 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 def to_state_dict(network: TrainedModel) -> dict[str, np.ndarray]:
     """Returns a model's arrays in the names and the layout of the exported files."""
-    return to_tensors(network.params, network.batch_stats, model=network.own and network.own.fields)
+    return to_tensors(
+        network.params,
+        network.batch_stats,
+        model=network.user_classes and network.user_classes.fields,
+    )
 
 
 def to_tensors(
@@ -246,11 +260,13 @@ def to_tensors(
       batch_stats: nested dictionary of arrays, `{}` without batch norm.
       model: the config's `model`; None if all of it is the package's.
     """
-    own = own_references(model or {})
-    if "architecture" in own:
+    user_classes = user_references(model or {})
+    if "architecture" in user_classes:
         flat = flatten_arrays(params) | flatten_arrays(batch_stats)
         return {name: np.ascontiguousarray(array) for name, array in flat.items()}
-    return pth.to_torch(_layers(untie_weights(params), batch_stats), own_prior="prior" in own)
+    return pth.to_torch(
+        _layers(untie_weights(params), batch_stats), user_prior="prior" in user_classes
+    )
 
 
 def _layers(params: dict, batch_stats: dict) -> dict:

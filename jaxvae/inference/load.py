@@ -9,8 +9,9 @@ import jax
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.export import hub_files, model_files, own_classes
+from jaxvae.export import hub_files, model_files
 from jaxvae.export.hub_repo import fetch, is_address
+from jaxvae.export.user_classes import load_user_classes, rebuild, sources_of_run
 from jaxvae.inference.ensemble import Ensemble
 from jaxvae.inference.run import Run
 from jaxvae.runtime import compilation_cache
@@ -96,14 +97,14 @@ def load(
             raise InputError(f"{folder}: taxonomy.json is not the one the model was trained with")
     else:
         params, batch_stats, facts = _last(folder, taxonomy)
-    own = own_classes.load_own_classes(
+    user_classes = load_user_classes(
         config["model"],
-        own_classes.sources_of_run(folder / run_files.EXTENSIONS),
+        sources_of_run(folder / run_files.EXTENSIONS),
         num_tags=taxonomy.num_tags,
         origin=folder / run_files.EXTENSIONS,
         trusted=True,  # the user trained it
     )
-    network = own_classes.rebuild(params, batch_stats, own, origin=folder / run_files.EXTENSIONS)
+    network = rebuild(params, batch_stats, user_classes, origin=folder / run_files.EXTENSIONS)
     return Run(folder, config, taxonomy, network, facts)
 
 
@@ -169,14 +170,14 @@ def import_model(
         write_json(folder / run_files.ENVIRONMENT, environment(", ".join(map(str, jax.devices()))))
         write_json(folder / run_files.SUMMARY, {"config": config, "imported_from": path.name})
         save_params(folder / run_files.FINAL, network.params, network.batch_stats, facts)
-        for name, source in (network.own.sources if network.own else {}).items():
+        for name, source in (network.user_classes.sources if network.user_classes else {}).items():
             with atomic_write(folder / run_files.EXTENSIONS / name) as file:
                 file.write(source)
         # The config is written last: a folder without one is not a run yet.
         write_json(folder / run_files.CONFIG, config)
         run = load(folder)
         run.export(
-            folder / (run_files.SAFETENSORS if network.own_architecture else run_files.MODEL)
+            folder / (run_files.SAFETENSORS if network.user_architecture else run_files.MODEL)
         )
         run_dir.seal(folder)
     except BaseException:

@@ -11,9 +11,9 @@ from jaxvae.data.readers.regular_file import is_special_file, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable
 from jaxvae.export import model_files
-from jaxvae.export.own_classes import own_references, sources_of_run
 from jaxvae.export.safetensors_io import read_safetensors
 from jaxvae.export.torch.pth import read_pth
+from jaxvae.export.user_classes import sources_of_run, user_references
 from jaxvae.runtime import devices
 from jaxvae.storage import manifest, run_dir, run_files
 from jaxvae.storage.atomic_files import read_json
@@ -122,7 +122,7 @@ def _parameters(folder: Path) -> Iterator[str]:
         (folder / run_files.MODEL, read_pth),
         (folder / run_files.SAFETENSORS, read_safetensors),
     ):
-        if path.name == run_files.MODEL and "architecture" in own_references(model):
+        if path.name == run_files.MODEL and "architecture" in user_references(model):
             continue  # it can't express one
         try:
             if not _same(read(path), expected):

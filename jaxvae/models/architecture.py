@@ -1,4 +1,4 @@
-"""What every architecture has: an encoder and a decoder, which a subclass defines, and a prior."""
+"""The base of architectures: a prior, and the encoder and decoder that a subclass defines."""
 
 from typing import Any
 
@@ -42,10 +42,10 @@ class Architecture(nnx.Module):
         self.num_tags, self.latent_dim = num_tags, latent_dim
         if pseudo_inputs is None:
             pseudo_inputs = jnp.zeros((num_components, num_tags), jnp.float32)
-        made = prior_class(prior) if isinstance(prior, str) else prior
+        make_prior = prior_class(prior) if isinstance(prior, str) else prior
         self.prior: Prior | None = nnx.data(None)  # N(0, I) has no arrays
-        if made is not Normal:
-            self.prior = made(
+        if make_prior is not Normal:
+            self.prior = make_prior(
                 latent_dim=latent_dim,
                 num_components=num_components,
                 pseudo_inputs=pseudo_inputs,
@@ -110,7 +110,7 @@ class Architecture(nnx.Module):
 
     @property
     def has_exact_rate(self) -> bool:
-        """Whether the KL to the prior has a closed form, the sum of the dimensions' KL."""
+        """True if the KL to the prior has a closed form, the sum of the dimensions' KL."""
         return self._prior.factorized
 
     @property

@@ -32,20 +32,20 @@ def check_prior(prior: type[Prior], *, num_tags: int, latent_dim: int, num_compo
         return z, z
 
     def use(pseudo_inputs: jax.Array) -> dict[str, Any]:
-        made = prior(
+        module = prior(
             latent_dim=latent_dim,
             num_components=num_components,
             pseudo_inputs=pseudo_inputs,
             rngs=nnx.Rngs(0),
         )
-        _check_variables(made)
-        if any(isinstance(leaf, dict) for leaf in nnx.to_pure_dict(nnx.state(made)).values()):
+        _check_variables(module)
+        if any(isinstance(leaf, dict) for leaf in nnx.to_pure_dict(nnx.state(module)).values()):
             raise InputError("must have its arrays by itself, not in a module or list inside")
         z = jnp.zeros((2, rows, latent_dim), jnp.float32)
         return {
-            "log_prob": made.log_prob(z, encode),
-            "draw": made.draw(jax.random.key(0), rows, encode),
-            "moments": made.moments(encode),
+            "log_prob": module.log_prob(z, encode),
+            "draw": module.draw(jax.random.key(0), rows, encode),
+            "moments": module.moments(encode),
         }
 
     shape = (num_components, num_tags)
@@ -75,15 +75,15 @@ def check_architecture(
 
     def use(train: bool) -> Callable[[], dict[str, Any]]:
         def call() -> dict[str, Any]:
-            made = architecture(
+            module = architecture(
                 num_tags=num_tags, latent_dim=latent_dim, rngs=nnx.Rngs(0), **arguments
             )
-            _check_variables(made)
+            _check_variables(module)
             x, z = (jnp.zeros((_ROWS, width), jnp.float32) for width in (num_tags, latent_dim))
             mask = jnp.ones((_ROWS,), bool)
             return {
-                "encode": made.encode(x, mask=mask, train=train),
-                "decode": made.decode(z, mask=mask, train=train),
+                "encode": module.encode(x, mask=mask, train=train),
+                "decode": module.decode(z, mask=mask, train=train),
             }
 
         return call
@@ -113,8 +113,8 @@ def _check_shapes(what: str, returned: Any, expected: tuple) -> None:
     several = isinstance(expected[0], tuple)
     arrays = tuple(returned) if several and isinstance(returned, tuple | list) else (returned,)
     shapes = expected if several else (expected,)
-    found = [(getattr(a, "shape", None), str(getattr(a, "dtype", type(a)))) for a in arrays]
-    if found != [(shape, "float32") for shape in shapes]:
-        texts = [f"{dtype}{list(shape or ())}" for shape, dtype in found]
-        wanted = [f"float32{list(shape)}" for shape in shapes]
-        raise InputError(f"{what} returns {', '.join(texts)}, not {', '.join(wanted)}")
+    actual = [(getattr(a, "shape", None), str(getattr(a, "dtype", type(a)))) for a in arrays]
+    if actual != [(shape, "float32") for shape in shapes]:
+        texts = [f"{dtype}{list(shape or ())}" for shape, dtype in actual]
+        expected_texts = [f"float32{list(shape)}" for shape in shapes]
+        raise InputError(f"{what} returns {', '.join(texts)}, not {', '.join(expected_texts)}")

@@ -15,7 +15,7 @@ from jaxvae.models.priors import MixturePrior, Prior, axis_sizes, most_alike, pr
 from jaxvae.models.vae import VAE
 
 
-class OwnClasses(NamedTuple):
+class UserClasses(NamedTuple):
     """Classes of a user's own that a model is made of.
 
     Attributes:
@@ -48,7 +48,7 @@ class TrainedModel(NamedTuple):
       use_batch_norm: whether it has batch norm.
       use_layer_norm: whether it has layer norm.
       prior: the prior's name in a config.
-      own: the classes of a user's own in it.
+      user_classes: the classes of a user's own in it.
     """
 
     graphdef: nnx.GraphDef
@@ -60,7 +60,7 @@ class TrainedModel(NamedTuple):
     use_batch_norm: bool
     use_layer_norm: bool
     prior: str
-    own: OwnClasses | None = None
+    user_classes: UserClasses | None = None
 
     @property
     def model(self) -> Architecture:
@@ -68,33 +68,39 @@ class TrainedModel(NamedTuple):
         return nnx.merge(self.graphdef, self.params, self.batch_stats)
 
     @property
-    def own_architecture(self) -> str:
+    def user_architecture(self) -> str:
         """The architecture's name in a config if it is a user's own, else ""."""
-        return self.own.fields["architecture"] if self.own and self.own.architecture else ""
+        return (
+            self.user_classes.fields["architecture"]
+            if self.user_classes and self.user_classes.architecture
+            else ""
+        )
 
 
-def rebuild_model(params: dict, batch_stats: dict, own: OwnClasses | None = None) -> TrainedModel:
+def rebuild_model(
+    params: dict, batch_stats: dict, user_classes: UserClasses | None = None
+) -> TrainedModel:
     """Rebuilds a model from nested dictionaries of arrays.
 
     Args:
       params: its parameters; their shapes give the sizes of the package's architecture.
       batch_stats: its running statistics.
-      own: the classes of a user's own in it.
+      user_classes: the classes of a user's own in it.
 
     Raises:
       InputError: the arrays are not those of the user's own classes.
     """
-    if own and own.architecture:
-        return _rebuild_own(params, batch_stats, own)
+    if user_classes and user_classes.architecture:
+        return _rebuild_user_model(params, batch_stats, user_classes)
     params = untie_weights(params)
     depth, num_tags = num_hidden_layers(params), len(params["fc1"]["kernel"])
     hidden_dims = tuple(params[layer.linear]["kernel"].shape[1] for layer in encoder_layers(depth))
     latent_dim = params["fc3"]["kernel"].shape[0]
     use_batch_norm, use_layer_norm = "bn1" in params, "ln1" in params
     arrays = params.get("prior", {})
-    if own and own.prior:
-        name, prior = own.fields["prior"], own.prior
-        num_components = own.fields.get("prior_components", 1)
+    if user_classes and user_classes.prior:
+        name, prior = user_classes.fields["prior"], user_classes.prior
+        num_components = user_classes.fields.get("prior_components", 1)
     else:
         name = most_alike(arrays)
         prior = prior_class(name)
@@ -112,7 +118,7 @@ def rebuild_model(params: dict, batch_stats: dict, own: OwnClasses | None = None
             rngs=nnx.Rngs(0),
         )
     )
-    if own:
+    if user_classes:
         _check_arrays(model, params, batch_stats)
     params, batch_stats = jax.tree.map(jnp.asarray, (params, batch_stats))
     return TrainedModel(
@@ -125,7 +131,7 @@ def rebuild_model(params: dict, batch_stats: dict, own: OwnClasses | None = None
         use_batch_norm,
         use_layer_norm,
         name,
-        own,
+        user_classes,
     )
 
 
@@ -139,27 +145,27 @@ def model_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rebuild_own(params: dict, batch_stats: dict, own: OwnClasses) -> TrainedModel:
+def _rebuild_user_model(params: dict, batch_stats: dict, user_classes: UserClasses) -> TrainedModel:
     """Rebuilds a model whose architecture is a user's own."""
-    assert own.architecture is not None
-    make, fields = own.architecture, own.fields
-    prior = own.prior or prior_class(fields["prior"])
+    assert user_classes.architecture is not None
+    make, fields = user_classes.architecture, user_classes.fields
+    prior = user_classes.prior or prior_class(fields["prior"])
     arguments = model_arguments(fields)
     model = nnx.eval_shape(
-        lambda: make(**arguments, num_tags=own.num_tags, prior=prior, rngs=nnx.Rngs(0))
+        lambda: make(**arguments, num_tags=user_classes.num_tags, prior=prior, rngs=nnx.Rngs(0))
     )
     params, batch_stats = _check_arrays(model, params, batch_stats)
     return TrainedModel(
         nnx.graphdef(model),
         params,
         batch_stats,
-        own.num_tags,
+        user_classes.num_tags,
         fields["latent_dim"],
         arguments["hidden_dims"] or (fields["hidden_dim"],),
         fields["use_batch_norm"],
         fields["use_layer_norm"],
         fields["prior"],
-        own,
+        user_classes,
     )
 
 
@@ -172,11 +178,11 @@ def _check_arrays(model: nnx.Module, params: dict, batch_stats: dict) -> tuple[d
     arrays = flatten_arrays(params) | flatten_arrays(batch_stats)
     expected = [nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat)]
     shapes = {name: leaf.shape for tree in expected for name, leaf in flatten_arrays(tree).items()}
-    found = {name: array.shape for name, array in arrays.items()}
-    for name in sorted({*shapes, *found}):
-        if shapes.get(name) != found.get(name):
+    actual = {name: array.shape for name, array in arrays.items()}
+    for name in sorted({*shapes, *actual}):
+        if shapes.get(name) != actual.get(name):
             raise InputError(
-                f"array {name} has shape {found.get(name, 'none')}, and {type(model).__name__} of "
+                f"array {name} has shape {actual.get(name, 'none')}, and {type(model).__name__} of "
                 f"this config makes {shapes.get(name, 'none')}"
             )
 

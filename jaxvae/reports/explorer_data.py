@@ -48,9 +48,9 @@ def network_data(network: TrainedModel) -> dict:
     Raises:
       InputError: the page can't compute the architecture, which is a user's own.
     """
-    if network.own_architecture:
+    if network.user_architecture:
         raise InputError(
-            f"the page can't compute --config.model.architecture={network.own_architecture}"
+            f"the page can't compute --config.model.architecture={network.user_architecture}"
         )
     params = _numpy(network.params)
     stats = _numpy(network.batch_stats)

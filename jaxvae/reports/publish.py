@@ -86,7 +86,7 @@ def _write(run: Run, folder: Path, repository: str, license: str | None) -> None
         config=hub_files.without_paths(run.config),
         sizes=hub_files.sizes(run.network),
         prior=run.network.model.prior_title,
-        carries_code=run.network.own is not None,
+        carries_code=run.network.user_classes is not None,
         concepts={name: len(columns) for name, columns in run.taxonomy.concepts},
         facts=run.facts,
         judged=judged,

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from jaxvae.config import parsing, schema, validation
 from jaxvae.errors import InputError, StudyLost, did_you_mean
 from jaxvae.train.choices import CHOICES
-from jaxvae.train.own_code import load_own_code
+from jaxvae.train.user_code import load_user_code
 
 NOT_SEARCHED = (
     *("data", "inference", "logger", "model_name", "trainer.accelerator", "trainer.devices"),
@@ -163,7 +163,7 @@ def load_space(path: str | Path) -> Callable[[ConfigDict, Draw], Space]:
         try:
             get_space(space)
             validation.validate(config, CHOICES)
-            load_own_code(config)
+            load_user_code(config)
         except InputError as error:
             if str(error).startswith("--space"):
                 raise

@@ -35,7 +35,7 @@ def terms_of(
     maximise: bool,
     space: str,
     always_drawn: set[str],
-    own_code: Mapping[str, str],
+    user_code: Mapping[str, str],
 ) -> dict[str, Any]:
     """Returns a process's terms, as JSON keeps them.
 
@@ -47,7 +47,7 @@ def terms_of(
       maximise: whether more of the metric is better.
       space: the text of the space file.
       always_drawn: fields that every trial draws, so that the config's own value has no part.
-      own_code: identifies the content of a user's own files, by the field that names each.
+      user_code: identifies the content of a user's own files, by the field that names each.
     """
     fields = {
         name: value
@@ -55,7 +55,7 @@ def terms_of(
         if name not in always_drawn
         and not any(name == field or name.startswith(field + ".") for field in ELSEWHERE)
     }
-    for name, content in own_code.items():
+    for name, content in user_code.items():
         if name in fields:
             fields[name] = f"{fields[name]} ({content})"
     terms = {

@@ -30,7 +30,7 @@ from jaxvae.train import hyperparams, setup
 from jaxvae.train.final_evaluation import FittedRun
 from jaxvae.train.finalize import finalize_run
 from jaxvae.train.loggers import display, metrics_log, trackers
-from jaxvae.train.own_code import load_own_code
+from jaxvae.train.user_code import load_user_code
 
 TRACED_FIELDS = (
     *("seed", "model_name", "model.dropout_p", "model.decoder_bias"),
@@ -116,7 +116,7 @@ class TrialRunner:
         shape = program_key(config)
         if shape not in self._shapes:
             model = setup.build_model(
-                config, self.taxonomy, len(self._train), own=load_own_code(config)
+                config, self.taxonomy, len(self._train), user_code=load_user_code(config)
             )
             self._shapes[shape] = config, model
         model = self._shapes[shape][1]
@@ -165,8 +165,8 @@ class TrialRunner:
 
     def likelihood(self, member: Member, trees: dict[str, Any]) -> likelihood.RowLikelihood:
         """Importance-weighted likelihood of the validation rows by a member's best parameters."""
-        best, own = trees["best"], self._shapes[member.shape][1].own_classes
-        network = trained.rebuild_model(best["params"], best["batch_stats"], own)
+        best, user_code = trees["best"], self._shapes[member.shape][1].user_classes
+        network = trained.rebuild_model(best["params"], best["batch_stats"], user_code)
         return likelihood.row_likelihood(
             network, self._val, num_importance_samples=LIKELIHOOD_DRAWS, seed=0
         )
@@ -203,7 +203,7 @@ class TrialRunner:
                 devices=devices.describe_devices(self.mesh.devices.flatten()),
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
-                extensions=model.own.files,
+                extensions=model.user_code.files,
             )
             log = metrics_log.MetricsLog(
                 folder, tensorboard="tensorboard" in config.logger.name, finished=0

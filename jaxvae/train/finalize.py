@@ -79,7 +79,7 @@ def _export(folder: Path, fitted: FittedRun) -> float:
     probe = fitted.split_rows("test")[:_PROBE_ROWS]
     return model_files.write_model(
         folder / run_files.MODEL,
-        rebuild_model(fitted.params, fitted.batch_stats, fitted.model.own_classes),
+        rebuild_model(fitted.params, fitted.batch_stats, fitted.model.user_classes),
         taxonomy=fitted.taxonomy,
         config=fitted.config.to_dict(),
         probe=encoding.to_multi_hot(probe, fitted.taxonomy.num_tags),

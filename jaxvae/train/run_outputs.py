@@ -1,4 +1,4 @@
-"""What a run writes while it trains: epochs, checkpoints, trackers and hooks."""
+"""The outputs of a run in training: epochs, checkpoints, trackers and hooks."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -24,15 +24,15 @@ from jaxvae.inference import likelihood
 from jaxvae.models.architecture import Architecture
 from jaxvae.models.layer_names import resolve_hidden_dims
 from jaxvae.models.priors import Prior
-from jaxvae.models.trained import OwnClasses, model_arguments
+from jaxvae.models.trained import UserClasses, model_arguments
 from jaxvae.runtime import devices
 from jaxvae.runtime.row_stream import RowStream
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import hyperparams, loop
 from jaxvae.train.objectives import Objective
-from jaxvae.train.own_code import PACKAGES, OwnCode, try_model
 from jaxvae.train.steps import eval_epoch, rng, train_epoch
 from jaxvae.train.train_state import TrainState, make_init_fn
+from jaxvae.train.user_code import PACKAGES, UserCode, try_model
 
 
 class ModelSetup(NamedTuple):
@@ -43,19 +43,19 @@ class ModelSetup(NamedTuple):
       initial: makes a fresh state from (config, training rows `[N, K]`); the config may differ
         from the one that the model was built from in its numbers alone.
       objective: what is minimised.
-      own: what the config names of a user's own.
-      own_classes: those classes that a trained model is rebuilt from.
+      user_code: what the config names of a user's own.
+      user_classes: those classes that a trained model is rebuilt from.
     """
 
     graphdef: nnx.GraphDef
     initial: Callable[[ConfigDict, np.ndarray], TrainState]
     objective: Objective
-    own: OwnCode = PACKAGES
-    own_classes: OwnClasses | None = None
+    user_code: UserCode = PACKAGES
+    user_classes: UserClasses | None = None
 
 
 def build_model(
-    config: ConfigDict, taxonomy: Taxonomy, num_rows: int, *, own: OwnCode = PACKAGES
+    config: ConfigDict, taxonomy: Taxonomy, num_rows: int, *, user_code: UserCode = PACKAGES
 ) -> ModelSetup:
     """Builds the model of a config and its initialiser.
 
@@ -63,14 +63,14 @@ def build_model(
       config: every field of `configs/base.py`.
       taxonomy: what the columns mean.
       num_rows: N, training rows.
-      own: what the config names of a user's own (`load_own_code`).
+      user_code: what the config names of a user's own (`load_user_code`).
     """
     num_tags = taxonomy.num_tags
-    try_model(own, config, num_tags=num_tags)
-    prior = own.prior_class(config)
+    try_model(user_code, config, num_tags=num_tags)
+    prior = user_code.prior_class(config)
     inputs = _inputs(config, prior, num_tags, np.full((num_rows, 1), num_tags))
     graphdef, make = _make_init_inputs(
-        own.architecture_class(config),
+        user_code.architecture_class(config),
         num_tags=num_tags,
         prior=prior,
         **model_arguments(config.model),
@@ -83,8 +83,8 @@ def build_model(
     def initial(config: ConfigDict, rows: np.ndarray) -> TrainState:
         return make(config.seed, _inputs(config, prior, num_tags, rows))
 
-    objective = objective_from_config(config, own.objective)
-    return ModelSetup(graphdef, initial, objective, own, own.classes(config, num_tags))
+    objective = objective_from_config(config, user_code.objective)
+    return ModelSetup(graphdef, initial, objective, user_code, user_code.classes(config, num_tags))
 
 
 @functools.lru_cache(maxsize=8)
@@ -134,11 +134,11 @@ def _inputs(
     return inputs
 
 
-def objective_from_config(config: ConfigDict, own: Extension | None = None) -> Objective:
-    """Returns the objective of a config; `own` is its function where it is a user's own."""
+def objective_from_config(config: ConfigDict, extension: Extension | None = None) -> Objective:
+    """Returns the objective of a config; `extension` has the user's own."""
     loss = config.loss
     return Objective(
-        own=own.function if own else None,
+        own=extension.function if extension else None,
         name=loss.objective,
         num_draws=loss.num_importance_samples if loss.objective == "iw" else 1,
         schedule=loss.kld_schedule,

@@ -29,11 +29,11 @@ from jaxvae.train.final_evaluation import FittedRun
 from jaxvae.train.finalize import finalize_run
 from jaxvae.train.loggers import display, trackers
 from jaxvae.train.loggers.callbacks import Callback, CallbackFailed, load_callbacks
-from jaxvae.train.own_code import OwnCode, load_own_code
 from jaxvae.train.progress import RunProgress
 from jaxvae.train.resume import TrainingFailed
 from jaxvae.train.run_outputs import Hook
 from jaxvae.train.train_state import TrainState
+from jaxvae.train.user_code import UserCode, load_user_code
 
 __all__ = ["CallbackFailed", "Hook", "TrainingFailed", "train_and_evaluate"]
 
@@ -164,7 +164,7 @@ class _Session:
         self.is_primary = multihost.is_primary()
         self.check_held: Callable[[], None] = _nothing
         self._callbacks: list[Extension] = []
-        self._own = OwnCode()
+        self._user_code = UserCode()
         self.terminal = display.Terminal(
             progress_bar=config.trainer.enable_progress_bar, silent=silent or not self.is_primary
         )
@@ -179,13 +179,13 @@ class _Session:
         config, trainer = self.config, self.config.trainer
         with multihost.raise_together():
             self._callbacks = load_callbacks(trainer.callbacks)
-            self._own = load_own_code(config, self.folder / run_files.EXTENSIONS)
+            self._user_code = load_user_code(config, self.folder / run_files.EXTENSIONS)
             if self.is_primary:
                 trackers.check_installed(config.logger.name)
                 with self.requests.defer():  # so that the folder is either locked or removed
                     self.check_held = self._lock.enter_context(lock.acquire_run_lock(self.folder))
                 same_run.check_same_settings(self.folder, self.fields)
-                for extension in self._own.files:
+                for extension in self._user_code.files:
                     same_run.check_same_extension(self.folder, extension)
             mesh = devices.make_mesh(
                 accelerator=trainer.accelerator, num_devices=trainer.devices, **trainer.mesh
@@ -198,7 +198,7 @@ class _Session:
             if self.is_primary:
                 same_run.check_same_data(self.folder, taxonomy, dataset)
         shared = _what_all_must_share(self.plain, taxonomy, dataset)
-        shared["code of your own"] = json.dumps(self._own.copy_names)
+        shared["code of your own"] = json.dumps(self._user_code.copy_names)
         multihost.check_equal(shared)
         return _Inputs(Sharding(mesh), taxonomy, dataset)
 
@@ -223,7 +223,9 @@ class _Session:
         """Builds the model, a fresh state, and the compiled programs."""
         config, dataset = self.config, inputs.dataset
         train_split = dataset.splits["train"]
-        model = setup.build_model(config, inputs.taxonomy, len(train_split), own=self._own)
+        model = setup.build_model(
+            config, inputs.taxonomy, len(train_split), user_code=self._user_code
+        )
         state = model.initial(config, dataset.rows[train_split])
         context = setup.build_train_context(
             config, model, inputs.taxonomy, dataset, inputs.sharding
@@ -263,7 +265,7 @@ class _Session:
                 devices=described,
                 taxonomy=taxonomy,
                 dataset=dataset,
-                extensions=[*self._callbacks, *self._own.files],
+                extensions=[*self._callbacks, *self._user_code.files],
             )
 
     def fit(

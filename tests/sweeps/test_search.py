@@ -198,7 +198,7 @@ def test_other_rows_of_the_same_tags_are_other_data():
         own.update_from_flattened_dict(changed)
         return terms_of(
             own, data=(rows, "clips.csv"), taxonomy=(tags, 8), metric="val/loss", maximise=False,
-            space="x", always_drawn={"trainer.optimizer.lr"}, own_code={},
+            space="x", always_drawn={"trainer.optimizer.lr"}, user_code={},
         )  # fmt: skip
 
     def differing(*pair):
@@ -226,7 +226,7 @@ def begin(storage, worker, metric):
     config = parsing.load_config("configs/base.py")
     terms = terms_of(
         config, data=("aaaa", "clips.csv"), taxonomy=("dddd", 8), metric=metric, maximise=False,
-        space="x", always_drawn=set(), own_code={},
+        space="x", always_drawn=set(), user_code={},
     )  # fmt: skip
     study = Study(name="s", storage=storage, worker=worker, maximise=False, sampler="random",
                   pruner="none", seed=0)  # fmt: skip

@@ -53,7 +53,7 @@ def _layers(depth: int) -> dict[str, tuple[str, ...]]:
 
 
 def to_torch(
-    params: Mapping[str, Mapping[str, np.ndarray]], *, own_prior: bool = False
+    params: Mapping[str, Mapping[str, np.ndarray]], *, user_prior: bool = False
 ) -> dict[str, np.ndarray]:
     """Converts parameters to the torch module's state dict, in its order.
 
@@ -64,7 +64,7 @@ def to_torch(
             [out]; with batch norm also `bn1 bn2`, each with `scale bias mean var` [H] and `count`;
             with layer norm `ln1 ln2`, each with `scale bias` [H]; with a learned prior `prior`;
             with several hidden layers also theirs, as `layer_names` names them.
-        own_prior: whether the prior is a user's own, which has any arrays.
+        user_prior: whether the prior is a user's own, which has any arrays.
 
     Returns:
         Contiguous float32 arrays under torch's names; the counts are int64 scalars.
@@ -73,7 +73,7 @@ def to_torch(
         InputError: layers or arrays are missing or unknown.
     """
     present = [f"{layer}.{name}" for layer, arrays in params.items() for name in arrays]
-    shapes, table = _table(present, own_prior)
+    shapes, table = _table(present, user_prior)
     expected = [f"{layer}.{name}" for layer, name, _ in table]
     _check_names(present, expected, shapes, "the parameter dictionary")
     tensors = {}
@@ -85,13 +85,13 @@ def to_torch(
 
 
 def from_torch(
-    tensors: Mapping[str, np.ndarray], *, own_prior: bool = False
+    tensors: Mapping[str, np.ndarray], *, user_prior: bool = False
 ) -> dict[str, dict[str, np.ndarray]]:
     """Converts a torch module's state dict to layers; the inverse of `to_torch`.
 
     Args:
         tensors: arrays under torch's names, in any order; floats of any width.
-        own_prior: whether the prior is a user's own, which has any arrays.
+        user_prior: whether the prior is a user's own, which has any arrays.
 
     Returns:
         Layers as `to_torch` takes them: contiguous float32 arrays, counts as int64 scalars.
@@ -100,7 +100,7 @@ def from_torch(
         InputError: tensors are missing or unknown, their sizes do not fit together, or a value is
             not finite as float32.
     """
-    shapes, table = _table(tensors, own_prior)
+    shapes, table = _table(tensors, user_prior)
     prior = prior_class(most_alike(name for layer, name, _ in table if layer == "prior"))
     _check_names(tensors, [torch_name for _, _, torch_name in table], shapes, "the state dict")
     sizes: dict[str, tuple[int, str]] = {}
@@ -116,7 +116,7 @@ def from_torch(
             if layer != "prior":
                 dims = shapes[layer] if name == "kernel" else shapes[layer][:1]
                 _check_sizes(torch_name, array, dims, sizes)
-            elif not own_prior:
+            elif not user_prior:
                 _check_sizes(torch_name, array, tuple(prior.arrays[name]), sizes)
             array = _finite_float32(torch_name, array)
         layers.setdefault(layer, {})[name] = np.array(_turned(layer, array), order="C")
@@ -169,7 +169,7 @@ def _turned(layer: str, array: np.ndarray) -> np.ndarray:
 
 
 def _table(
-    present: Iterable[str], own_prior: bool
+    present: Iterable[str], user_prior: bool
 ) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str, str]]]:
     """Returns each layer's shape, and (layer, our name, torch's full name) for each array.
 
@@ -179,7 +179,7 @@ def _table(
     present = set(present)
     shapes = _layers(num_hidden_layers({name.partition(".")[0] for name in present}))
     prior = sorted(name.partition(".")[2] for name in present if name.startswith("prior."))
-    if not own_prior:
+    if not user_prior:
         prior = list(prior_class(most_alike(prior)).arrays)
     kinds = {
         "fc": _LINEAR,

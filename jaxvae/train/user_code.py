@@ -21,7 +21,7 @@ from jaxvae.models.architecture import Architecture
 from jaxvae.models.checks import check_architecture, check_prior
 from jaxvae.models.choices import ARCHITECTURES, import_choice
 from jaxvae.models.priors import Prior, prior_class
-from jaxvae.models.trained import OwnClasses, model_arguments
+from jaxvae.models.trained import UserClasses, model_arguments
 from jaxvae.train import hyperparams
 from jaxvae.train.objectives import LossTerms, make_loss_weights
 
@@ -35,7 +35,7 @@ _ARCHITECTURE_ARGUMENTS = (
 )
 
 
-class OwnCode(NamedTuple):
+class UserCode(NamedTuple):
     """A user's own functions and classes of one config; None where it names the package's.
 
     Attributes:
@@ -60,34 +60,42 @@ class OwnCode(NamedTuple):
 
     def prior_class(self, config: ConfigDict) -> type[Prior]:
         """Returns the class of a config's prior."""
-        own: Any = self.prior
-        return own.function if own else prior_class(config.model.prior)
+        extension: Any = self.prior
+        return extension.function if extension else prior_class(config.model.prior)
 
     def architecture_class(self, config: ConfigDict) -> type[Architecture]:
         """Returns the class of a config's architecture."""
-        own: Any = self.architecture
-        return own.function if own else import_choice(ARCHITECTURES[config.model.architecture])
+        extension: Any = self.architecture
+        return (
+            extension.function
+            if extension
+            else import_choice(ARCHITECTURES[config.model.architecture])
+        )
 
-    def classes(self, config: ConfigDict, num_tags: int) -> OwnClasses | None:
+    def classes(self, config: ConfigDict, num_tags: int) -> UserClasses | None:
         """Returns the classes that a trained model is made of, None if all are the package's."""
         prior: Any = self.prior
         architecture: Any = self.architecture
         if not prior and not architecture:
             return None
-        return OwnClasses(
+        return UserClasses(
             fields=config.model.to_dict(),
             num_tags=num_tags,
             prior=prior and prior.function,
             architecture=architecture and architecture.function,
-            sources={own.copy_name: own.source for own in (prior, architecture) if own},
+            sources={
+                extension.copy_name: extension.source
+                for extension in (prior, architecture)
+                if extension
+            },
         )
 
 
-PACKAGES = OwnCode()
+PACKAGES = UserCode()
 """All is the package's: nothing is a user's own."""
 
 
-def load_own_code(config: ConfigDict, copies: Path | None = None) -> OwnCode:
+def load_user_code(config: ConfigDict, copies: Path | None = None) -> UserCode:
     """Loads what a config names of a user's own, and tries each on a few rows without computing.
 
     Args:
@@ -115,22 +123,22 @@ def load_own_code(config: ConfigDict, copies: Path | None = None) -> OwnCode:
         copy = find_copy(copies, reference) if copies else None
         return load_extension(reference, **signature, field=field, copy=copy)
 
-    own = OwnCode(
+    user_code = UserCode(
         objective=load("loss.objective", arguments=("terms", "weights", "num_rows")),
         prior=load("model.prior", keywords=_PRIOR_ARGUMENTS),
         architecture=load("model.architecture", keywords=_ARCHITECTURE_ARGUMENTS),
     )
-    if own.objective:
-        _try_objective(own.objective, config)
-    if own.prior or own.architecture:
-        try_model(own, config, num_tags=_ANY_TAGS)
-    if config.loss.objective == "free_bits" and not own.prior_class(config).factorized:
+    if user_code.objective:
+        _try_objective(user_code.objective, config)
+    if user_code.prior or user_code.architecture:
+        try_model(user_code, config, num_tags=_ANY_TAGS)
+    if config.loss.objective == "free_bits" and not user_code.prior_class(config).factorized:
         raise InputError(
             f"--config.loss.objective=free_bits needs a KL for each dimension, which --config."
             f"model.prior={config.model.prior} does not have; take prior=normal, or "
             f"objective=capacity"
         )
-    return own
+    return user_code
 
 
 def _try_objective(objective: Extension, config: ConfigDict) -> None:
@@ -171,19 +179,19 @@ def _example(rows: int, latent: int) -> LossTerms:
     )
 
 
-def try_model(own: OwnCode, config: ConfigDict, *, num_tags: int) -> None:
+def try_model(user_code: UserCode, config: ConfigDict, *, num_tags: int) -> None:
     """Raises InputError unless a prior or an architecture of a user's own returns right shapes."""
     sizes = {"latent_dim": config.model.latent_dim, "num_components": config.model.prior_components}
-    if own.prior:
-        prior = own.prior_class(config)
-        own.prior.call(
+    if user_code.prior:
+        prior = user_code.prior_class(config)
+        user_code.prior.call(
             lambda: check_prior(prior, num_tags=num_tags, **sizes),
             failing=f"with {num_tags} tags and {config.model.latent_dim} latent dimensions",
         )
-    if own.architecture:
-        architecture = own.architecture_class(config)
-        arguments = model_arguments(config.model) | {"prior": own.prior_class(config)}
-        own.architecture.call(
+    if user_code.architecture:
+        architecture = user_code.architecture_class(config)
+        arguments = model_arguments(config.model) | {"prior": user_code.prior_class(config)}
+        user_code.architecture.call(
             lambda: check_architecture(architecture, num_tags=num_tags, **arguments),
             failing=f"with {num_tags} tags and {config.model.latent_dim} latent dimensions",
         )

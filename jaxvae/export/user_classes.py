@@ -18,13 +18,13 @@ from jaxvae.config.extensions import (
     users_code,
 )
 from jaxvae.errors import InputError
-from jaxvae.models.trained import OwnClasses, TrainedModel, rebuild_model
+from jaxvae.models.trained import TrainedModel, UserClasses, rebuild_model
 
 FIELDS = ("prior", "architecture")
 """Fields of a config's `model` that a user's own code may be chosen in."""
 
 
-def own_references(model: Mapping[str, Any]) -> dict[str, str]:
+def user_references(model: Mapping[str, Any]) -> dict[str, str]:
     """Returns those of `FIELDS` of a config's `model` that name a user's own code."""
     return {name: model[name] for name in FIELDS if is_reference(model.get(name))}
 
@@ -41,14 +41,18 @@ def sources_of_run(copies: Path) -> dict[str, bytes]:
         raise InputError(f"{error.filename}: can't be read: {error.strerror}") from error
 
 
-def sources_as_text(own: OwnClasses | None) -> dict[str, dict[str, str]]:
+def sources_as_text(user_classes: UserClasses | None) -> dict[str, dict[str, str]]:
     """Returns an entry of a JSON file with the sources of a model's own classes; {} for none.
 
     Raises:
       InputError: a source is not UTF-8.
     """
     try:
-        texts = {name: source.decode() for name, source in own.sources.items()} if own else {}
+        texts = (
+            {name: source.decode() for name, source in user_classes.sources.items()}
+            if user_classes
+            else {}
+        )
     except UnicodeDecodeError as error:
         raise InputError(f"a file of your own is not UTF-8 text: {error}") from error
     return {"extensions": texts} if texts else {}
@@ -69,7 +73,7 @@ def check_trusted(model: Mapping[str, Any], origin: object, *, trusted: bool) ->
       origin: the model's file or address.
       trusted: whether its code may run.
     """
-    references = own_references(model)
+    references = user_references(model)
     if references and not trusted:
         named = ", ".join(f"model.{name}={reference}" for name, reference in references.items())
         raise InputError(
@@ -78,14 +82,14 @@ def check_trusted(model: Mapping[str, Any], origin: object, *, trusted: bool) ->
         )
 
 
-def load_own_classes(
+def load_user_classes(
     model: Mapping[str, Any],
     sources: Mapping[str, bytes],
     *,
     num_tags: int,
     origin: Path,
     trusted: bool,
-) -> OwnClasses | None:
+) -> UserClasses | None:
     """Runs the code of a model's own classes.
 
     Args:
@@ -101,7 +105,7 @@ def load_own_classes(
     Raises:
       InputError: the code may not run, is missing or damaged, or can't be run.
     """
-    references = own_references(model)
+    references = user_references(model)
     if not references:
         return None
     check_trusted(model, origin, trusted=trusted)
@@ -118,22 +122,22 @@ def load_own_classes(
         extension = run_source(reference, path, source, field=f"model.{name}")
         classes[name] = extension.function
         used[copies[0]] = source
-    return OwnClasses(dict(model), num_tags, classes["prior"], classes["architecture"], used)
+    return UserClasses(dict(model), num_tags, classes["prior"], classes["architecture"], used)
 
 
 def rebuild(
-    params: dict, batch_stats: dict, own: OwnClasses | None, *, origin: object
+    params: dict, batch_stats: dict, user_classes: UserClasses | None, *, origin: object
 ) -> TrainedModel:
     """Rebuilds a model: see `rebuild_model`.
 
     Raises:
       InputError: the arrays are not those of a user's own classes, or their code fails.
     """
-    if own is None:
+    if user_classes is None:
         return rebuild_model(params, batch_stats)
     try:
         with users_code(Path(str(origin))):
-            return rebuild_model(params, batch_stats, own)
+            return rebuild_model(params, batch_stats, user_classes)
     except ExtensionFailed as error:
         reason = error.__cause__ if isinstance(error.__cause__, InputError) else error.reason
         raise InputError(f"{origin}: its own code does not fit: {reason}") from error.__cause__
