@@ -50,7 +50,7 @@ class Laplace(Prior):
 
 class Deep(Architecture):
     def __init__(self, *, num_tags, latent_dim, hidden_dim, rngs, **options):
-        self.inwards = nnx.List([
+        self.inwards = getattr(nnx, "List", list)([  # flax before 0.12 takes a list
             nnx.Linear(num_tags, hidden_dim, rngs=rngs),
             nnx.Linear(hidden_dim, 2 * latent_dim, rngs=rngs),
         ])
