@@ -18,7 +18,6 @@ from jaxvae.cli.sweep_options import (
 from jaxvae.config import schema
 from jaxvae.errors import InputError
 from jaxvae.runtime import signals
-from jaxvae.storage import same_run
 
 
 def add_to(commands) -> None:
@@ -49,7 +48,7 @@ def _seeds(options: argparse.Namespace, rest: list[str]) -> int:
     at_least_one(options, "num")
     config, overrides, folder = parse(options, rest, "seeds")
     _check_last_seed(config, "--num", options.num)
-    from jaxvae.storage import atomic_files
+    from jaxvae.storage import atomic_files, same_run
     from jaxvae.sweeps import seeds
     from jaxvae.train.user_code import load_user_code
 

@@ -15,7 +15,7 @@ from jaxvae.config import parsing, schema
 from jaxvae.config.paths import run_path, user_path
 from jaxvae.errors import CommandEnded, InputError
 from jaxvae.runtime import job_launcher, signals
-from jaxvae.storage import lock, run_files, same_run
+from jaxvae.storage import lock, run_files
 from jaxvae.train.choices import CHOICES
 
 USAGE_ERROR = 2
@@ -104,6 +104,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     at_once = "jaxvae: stopped at once; what was saved before stands"
     with signals.exit_at_second_signal(at_once):
         from jaxvae.runtime import multihost
+        from jaxvae.storage import same_run
         from jaxvae.train.trainer import CallbackFailed, TrainingFailed, train_and_evaluate
 
         for line in same_run.keep_values_of_older_run(folder, config, typed=overrides):
