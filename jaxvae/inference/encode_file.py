@@ -50,7 +50,7 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     Raises:
       InputError: the file can't be read, has no such column, or no row.
     """
-    column = column or run.config.get("data", {}).get("aspect_column", "aspect_list")
+    column = column or run.tag_column
     column_of = make_tag_lookup(run.taxonomy)
     num_tags = run.network.num_tags
     encoded = []

@@ -15,7 +15,7 @@ from jaxvae.data.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.export import formats
-from jaxvae.inference import completion, queries, sampling
+from jaxvae.inference import completion, queries, row_files, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
 from jaxvae.models import trained
@@ -220,6 +220,76 @@ class Run:
             seed=seed,
             on_unknown=on_unknown,
         )
+
+    def complete_file(
+        self,
+        source: str | Path,
+        output: str | Path,
+        *,
+        top: int = 10,
+        column: str | None = None,
+        draws: int | None = None,
+        seed: int = 0,
+    ) -> row_files.FileRows:
+        """Writes the likeliest missing tags of every row of a file, in bounded memory.
+
+        A row's tags are present, nothing is assumed of the others. The table has the columns `row`
+        (position in the file, from 0), `effective_draws`, `tags` and `probabilities`, both lists,
+        likeliest first. All rows share the draws; distrust a row with under 100 effective ones.
+
+        Args:
+          source: a file that training reads.
+          output: the table: `.csv` or `.jsonl`, numbers to six digits, or `.parquet`.
+          top: tags per row, fewer if the row lacks fewer.
+          column: the column of tags; None takes the one of training.
+          draws: draws from the prior; None takes 65,536, fewer for a vocabulary above 256 tags.
+          seed: seed of the draws.
+
+        Raises:
+          InputError: the file can't be read, has no such column or no known tag, or an argument is
+            wrong; nothing is written.
+        """
+        return row_files.complete_file(
+            [self.network],
+            self.taxonomy,
+            user_path(source),
+            user_path(output),
+            column=column or self.tag_column,
+            top=top,
+            draws=draws,
+            seed=seed,
+        )
+
+    def likelihood_file(
+        self,
+        source: str | Path,
+        output: str | Path,
+        *,
+        num_importance_samples: int = 100,
+        column: str | None = None,
+        seed: int = 0,
+    ) -> row_files.FileRows:
+        """Writes the log-likelihood of every row of a file, nats, in bounded memory.
+
+        The table has the columns `row` (position in the file, from 0), `known_tags` (their number),
+        `log_likelihood` (as in `log_likelihood`), `log_likelihood_nonempty` (given that the row has
+        a tag), `standard_error` and `effective_draws`. Arguments are those of `complete_file` and
+        `log_likelihood`.
+        """
+        return row_files.likelihood_file(
+            [self.network],
+            self.taxonomy,
+            user_path(source),
+            user_path(output),
+            column=column or self.tag_column,
+            num_importance_samples=num_importance_samples,
+            seed=seed,
+        )
+
+    @property
+    def tag_column(self) -> str:
+        """The column of tags that the model was trained on."""
+        return self.config.get("data", {}).get("aspect_column", "aspect_list")
 
     def to_rows(self, tag_sets: TagSets, *, on_unknown: str = "error") -> np.ndarray:
         """Converts tag sets to column numbers `[N, K]` padded with V."""

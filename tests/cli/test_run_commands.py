@@ -267,12 +267,46 @@ def test_compare_takes_only_a_likelihood_of_the_exported_parameters(capsys, fold
         (["traverse", "RUN", "--around", ",", "--dim", "3"], "no tag"),
         (["encode", "RUN", "--input", "no.csv", "--output", "x.npz"], "no.csv"),
         (["encode", "RUN", "--input", "no.csv", "--output", "x.txt"], ".parquet"),
+        (["likelihood", "RUN", "--input", "no.csv", "--output", "x.csv"], "no.csv"),
+        (["likelihood", "RUN", "--input", "no.csv", "--output", "x.npz"], ".jsonl"),
+        (["complete", "RUN", "--top", "3"], "--top goes with --input"),
+        (["complete", "RUN", "--input", "a.csv"], "--input needs --output"),
+        (
+            ["complete", "RUN", "--input", "a.csv", "--output", "x.csv", "--num", "3"],
+            "--num does not go with --input",
+        ),
+        (
+            ["complete", "RUN", "--input", "a.csv", "--output", "x.csv", "--with", "jazz"],
+            "--with does not go with --input",
+        ),
         (["compare", "nowhere"], "not a run's folder"),
     ],
 )
 def test_bad_commands_are_one_line(capsys, folder, arguments, says):
     places = {"RUN": folder, "PTH": folder / "model.pth"}
     assert says in refused(capsys, *(places.get(each, each) for each in arguments))
+
+
+@pytest.mark.parametrize("command", ["complete", "likelihood"])
+def test_a_files_rows_are_answered(capsys, folder, tmp_path, command):
+    source, output = tmp_path / "clips.csv", tmp_path / "out.csv"
+    source.write_text('clip,words\n1,"jazz, no such thing"\n2,nothing known\n3,rock\n')
+    options = ("--draws", 2000, "--top", 3) if command == "complete" else ()
+    arguments = (command, folder, "--input", source, "--column", "words", *options)
+    assert shell(capsys, *arguments, "--output", output) == ""
+    lines = list(csv.DictReader(io.StringIO(output.read_text())))
+    assert [line["row"] for line in lines] == ["0", "1", "2"]
+    assert not lines[1]["effective_draws"]
+    if command == "complete":
+        assert [len(json.loads(lines[at]["tags"])) for at in (0, 2)] == [3, 3]
+        assert "jazz" not in json.loads(lines[0]["tags"])
+    else:
+        run = jaxvae.load(folder)
+        own = run.log_likelihood([["jazz"], [], ["rock"]], num_importance_samples=100)
+        found = [float(lines[at]["log_likelihood"]) for at in (0, 2)]
+        np.testing.assert_allclose(found, own[[0, 2]], rtol=1e-5)
+    assert "is the input" in refused(capsys, *arguments, "--output", source)
+    assert source.read_text().startswith("clip,words")
 
 
 def test_encode_spares_its_input_and_wants_a_known_tag(capsys, folder, tmp_path):
