@@ -4,13 +4,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxvae import __version__
 from jaxvae.errors import InputError
 from jaxvae.inference.run import Run
-from jaxvae.models.trained import TrainedModel
+from jaxvae.models.trained import parameters_digest
 from jaxvae.storage.atomic_files import read_json, to_json, write_json
 
 
@@ -34,7 +31,7 @@ def question(run: Run, *, split: str, num_importance_samples: int, seed: int) ->
         "seed": seed,
         "checkpoint": run.facts.get("checkpoint"),
         "epoch": run.facts.get("epoch"),
-        "parameters": _digest(run.network),
+        "parameters": parameters_digest(run.network),
         "version": __version__,
     }
 
@@ -75,14 +72,3 @@ def save_evaluation(folder: Path, split: str, evaluation: dict[str, Any]) -> Non
 def _checksum(evaluation: dict[str, Any]) -> str:
     """Returns the SHA-256 (hexadecimal) of an evaluation as its file has it."""
     return hashlib.sha256(to_json(evaluation).encode()).hexdigest()
-
-
-def _digest(network: TrainedModel) -> str:
-    """Returns the SHA-256 (hexadecimal) of a model's arrays."""
-    digest = hashlib.sha256()
-    leaves, _ = jax.tree_util.tree_flatten_with_path((network.params, network.batch_stats))
-    for path, leaf in leaves:
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype.str}".encode())
-        digest.update(array.data)
-    return digest.hexdigest()

@@ -88,6 +88,8 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     if data.get("taxonomy_path"):
         data["taxonomy_path"] = Path(str(data["taxonomy_path"])).name
     without = {**config, "data": data} if data else dict(config)
+    if init_from := str(config.get("init_from", "")):
+        without["init_from"] = init_from if "://" in init_from else Path(init_from).name
     for group, field in (("loss", "objective"), ("trainer", "callbacks")):
         if value := config.get(group, {}).get(field):
             without[group] = {**config[group], field: _without_folder(value)}

@@ -1,5 +1,6 @@
 """A trained model: its graph, its arrays, its prior."""
 
+import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -56,6 +57,17 @@ def rebuild_model(params: dict, batch_stats: dict) -> TrainedModel:
     return TrainedModel(
         graphdef, params, batch_stats, *sizes, use_batch_norm, use_layer_norm, prior
     )
+
+
+def parameters_digest(network: TrainedModel) -> str:
+    """Returns the SHA-256 (hexadecimal) of a model's arrays."""
+    digest = hashlib.sha256()
+    leaves, _ = jax.tree_util.tree_flatten_with_path((network.params, network.batch_stats))
+    for path, leaf in leaves:
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype.str}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def untie_weights(params: dict) -> dict:

@@ -112,6 +112,22 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
         )
 
 
+def can_resume(folder: Path) -> bool:
+    """Returns whether a folder's run has epochs behind it, and a checkpoint to go on from."""
+    saved = any((folder / run_files.CHECKPOINTS).glob("*/" + manifest.NAME))
+    return saved and epoch_metrics.has_epochs(folder)
+
+
+def check_same_start(folder: Path, record: dict[str, Any]) -> None:
+    """Raises InputError if a run that begins again would start from other parameters."""
+    path = folder / run_files.INIT_FROM
+    if path.exists() and atomic_files.read_json(path).get("parameters") != record["parameters"]:
+        raise InputError(
+            f"{folder} has no checkpoint yet and would begin again, but {record['source']} is not "
+            f"the model that it began with; restore that, or give another --workdir"
+        )
+
+
 def check_same_extension(folder: Path, extension: Extension) -> None:
     """Checks that a run was trained with this content of a user's file.
 
@@ -282,10 +298,12 @@ def write_start(
     taxonomy: Taxonomy,
     dataset: Dataset,
     extensions: Sequence[Extension] = (),
+    init_from: dict[str, Any] | None = None,
 ) -> None:
     """Writes the files that are known before training: config, environment, taxonomy and rows.
 
-    Of a user's own files there are copies in `extensions/`, named by their digest.
+    Of a user's own files there are copies in `extensions/`, named by their digest; of a model that
+    training starts from there is the record `init_from`, which a resumed run leaves as it is.
 
     Raises:
       Unreadable: a checkpoint or export of the folder can't be read; nothing is written.
@@ -297,6 +315,8 @@ def write_start(
     atomic_files.write_json(folder / run_files.TAXONOMY, taxonomy.to_file())
     atomic_files.write_json(folder / run_files.DATA_REPORT, dataset.report)
     write_rows(folder, dataset)
+    if init_from is not None:
+        atomic_files.write_json(folder / run_files.INIT_FROM, init_from)
     for extension in extensions:
         with atomic_files.atomic_write(folder / run_files.EXTENSIONS / extension.copy_name) as file:
             file.write(extension.source)

@@ -112,11 +112,15 @@ class TrialRunner:
         trackers.check_installed(config.logger.name)
         shape = program_key(config)
         if shape not in self._shapes:
+            start = setup.load_start(config, self.taxonomy)
+            if start is not None:
+                display.Terminal().say(start.describe())
             model = setup.build_model(
                 config,
                 self.taxonomy,
                 len(self._train),
                 own_objective=setup.load_own_objective(config),
+                start=start,
             )
             self._shapes[shape] = config, model
         model = self._shapes[shape][1]
@@ -203,6 +207,7 @@ class TrialRunner:
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
                 extensions=[*filter(None, [model.own_objective])],
+                init_from=model.start and model.start.record,
             )
             log = metrics_log.MetricsLog(
                 folder, tensorboard="tensorboard" in config.logger.name, finished=0

@@ -3,6 +3,7 @@
 Only this module, `hyperparams`, `trainer` and `finalize` take config objects in training.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,8 @@ from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation import split_metrics
-from jaxvae.inference import likelihood
+from jaxvae.inference import likelihood, transfer
+from jaxvae.inference.load import load
 from jaxvae.models.layer_names import resolve_hidden_dims
 from jaxvae.models.vae import VAE
 from jaxvae.runtime import devices
@@ -41,12 +43,14 @@ class ModelSetup(NamedTuple):
         from the one that the model was built from in its numbers alone.
       objective: what is minimised.
       own_objective: its file, where it is a user's own.
+      start: the trained model that `initial` starts from, if there is one.
     """
 
     graphdef: nnx.GraphDef
     initial: Callable[[ConfigDict, np.ndarray], TrainState]
     objective: Objective
     own_objective: Extension | None = None
+    start: transfer.Start | None = None
 
 
 def build_model(
@@ -55,6 +59,7 @@ def build_model(
     num_rows: int,
     *,
     own_objective: Extension | None = None,
+    start: transfer.Start | None = None,
 ) -> ModelSetup:
     """Builds the model of a config and its initialiser.
 
@@ -63,6 +68,7 @@ def build_model(
       taxonomy: what the columns mean.
       num_rows: N, training rows.
       own_objective: the config's objective where it is a user's own (`load_own_objective`).
+      start: the trained model to start from (`load_start`).
     """
     num_tags = taxonomy.num_tags
     inputs = _inputs(config, num_tags, np.full((num_rows, 1), num_tags))
@@ -83,10 +89,39 @@ def build_model(
     )
 
     def initial(config: ConfigDict, rows: np.ndarray) -> TrainState:
-        return make(config.seed, _inputs(config, num_tags, rows))
+        state = make(config.seed, _inputs(config, num_tags, rows))
+        return state if start is None else _start_from(start, state, rows)
 
     objective = objective_from_config(config, own_objective)
-    return ModelSetup(graphdef, initial, objective, own_objective)
+    return ModelSetup(graphdef, initial, objective, own_objective, start)
+
+
+def load_start(config: ConfigDict, taxonomy: Taxonomy) -> transfer.Start | None:
+    """Loads the trained model that a config starts from; None if it starts afresh.
+
+    Raises:
+      InputError: there is no such model, it has other sizes, or it shares no tag.
+    """
+    if not config.init_from:
+        return None
+    source = load(config.init_from)
+    start = transfer.match_tags(source, taxonomy, source=config.init_from)
+    transfer.check_sizes(start, config.model.to_dict())
+    return start
+
+
+def _start_from(start: transfer.Start, state: TrainState, rows: np.ndarray) -> TrainState:
+    """Replaces a fresh state's parameters by those of a trained model."""
+    num_tags = len(start.source_column)
+    params, batch_stats = transfer.transfer_params(
+        start,
+        state.params,
+        log_odds=_log_odds(rows, num_tags),
+        rates=encoding.tag_counts(rows, num_tags) / len(rows),
+    )
+    params, batch_stats = jax.tree.map(jnp.array, (params, batch_stats))
+    average = jax.tree.map(jnp.copy, params) if state.average else {}
+    return dataclasses.replace(state, params=params, batch_stats=batch_stats, average=average)
 
 
 @functools.lru_cache(maxsize=8)
@@ -118,14 +153,18 @@ def _inputs(config: ConfigDict, num_tags: int, rows: np.ndarray) -> dict[str, np
     """Data-dependent initial values: log-odds of the tags, and pseudo-inputs of the VampPrior."""
     inputs = {}
     if config.model.decoder_bias == "log_odds":
-        present = encoding.tag_counts(rows, num_tags) + 0.5
-        log_odds = np.log(present) - np.log(len(rows) + 1.0 - present)
-        inputs["log_odds"] = log_odds.astype(np.float32)
+        inputs["log_odds"] = _log_odds(rows, num_tags)
     if config.model.prior == "vamp":
         order = np.random.default_rng(config.seed).permutation(len(rows))
         pseudo_rows = rows[np.resize(order, config.model.prior_components)]
         inputs["pseudo_inputs"] = encoding.to_multi_hot(pseudo_rows, num_tags).astype(np.float32)
     return inputs
+
+
+def _log_odds(rows: np.ndarray, num_tags: int) -> np.ndarray:
+    """Log-odds of every tag among rows, `[V]`, as if half a row more had it and half had not."""
+    present = encoding.tag_counts(rows, num_tags) + 0.5
+    return (np.log(present) - np.log(len(rows) + 1.0 - present)).astype(np.float32)
 
 
 def load_own_objective(config: ConfigDict, copies: Path | None = None) -> Extension | None:

@@ -124,6 +124,7 @@ def test_rows_and_splits_are_kept(clips):
 # Every field, a value other than its default, and where its effect must show.
 EFFECTS = {
     "seed": (1, "training"),
+    "init_from": ("missing", "refusal"),
     "model_name": ("mine", "copies"),
     "model.latent_dim": (3, "training"),
     "model.hidden_dim": (9, "training"),
