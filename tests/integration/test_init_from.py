@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae.config import schema
-from jaxvae.data.dataset import load_dataset
+from jaxvae.data.dataset import load_from_config
 from jaxvae.data.encoding import tag_counts
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
@@ -87,7 +86,10 @@ def test_a_run_says_and_records_its_start_and_needs_it_no_more(clips, capsys):
     record = json.loads((whole / "init_from.json").read_text())
     assert record["tags"] == {"shared": 10, "new": ["dark", "drums"], "dropped": ["waltz"]}
     assert not list(manifest.damaged(whole))
-    assert "init_from.json" in (whole / "SHA256SUMS").read_text()
+    kept = (whole / "init_from.json").read_text()
+    (whole / "init_from.json").write_text(kept.replace("dark", "bark"))
+    assert "init_from.json" in " ".join(manifest.damaged(whole))
+    (whole / "init_from.json").write_text(kept)
 
     def interrupt(epoch, metrics, state):
         if epoch == 3:
@@ -157,9 +159,8 @@ def test_running_statistics_and_a_learned_prior_are_the_others(tmp_path):
 
 def test_the_runs_of_a_sweep_start_from_it_too(clips, tmp_path, monkeypatch, capsys):
     config = small(clips, init_from=str(clips / "old"))
-    taxonomy = Taxonomy.from_mapping(WORDS, source="words")
-    dataset = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config))
-    trials = TrialRunner(taxonomy, dataset, share_devices("cpu", 1), 1)
+    dataset = load_from_config(config)
+    trials = TrialRunner(dataset.taxonomy, dataset, share_devices("cpu", 1), 1)
     members = []
     for seed in (0, 1):
         config = config.copy_and_resolve_references()
