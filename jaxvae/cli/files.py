@@ -37,7 +37,7 @@ def add_complete_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draws",
         type=int,
-        help="from the prior, for all rows (65536, fewer for a wide vocabulary)",
+        help="from the prior, for all rows (32768, fewer for a wide vocabulary)",
     )
 
 

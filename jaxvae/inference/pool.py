@@ -21,8 +21,8 @@ from jaxvae.inference.arguments import check_count
 from jaxvae.models.distributions import full_precision_product
 from jaxvae.models.trained import TrainedModel
 
-DRAWS = 65_536
-_MOST_PROBABILITIES = 2**24
+DRAWS = 32_768
+_MOST_PROBABILITIES = 2**23
 _FEWEST = 512
 _MOST_WEIGHTS = 2**24
 _MOST_IN_MEMORY = 2**28

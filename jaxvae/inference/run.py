@@ -242,7 +242,7 @@ class Run:
           output: the table: `.csv` or `.jsonl`, numbers to six digits, or `.parquet`.
           top: tags per row, fewer if the row lacks fewer.
           column: the column of tags; None takes the one of training.
-          draws: draws from the prior; None takes 65,536, fewer for a vocabulary above 256 tags.
+          draws: draws from the prior; None takes 32,768, fewer for a vocabulary above 256 tags.
           seed: seed of the draws.
 
         Raises:

@@ -257,8 +257,8 @@ def test_wrong_arguments_are_named_before_anything_is_written(options, says, tmp
 
 
 def test_of_a_wide_vocabulary_the_pool_is_smaller():
-    assert pool.default_draws(200) == 65_536
-    assert pool.default_draws(1000) == 16_777
+    assert pool.default_draws(200) == 32_768
+    assert pool.default_draws(1000) == 8388
     assert pool.default_draws(10**6) == 512
     with pytest.raises(InputError, match="5000000: for 100 tags at most 2684354"):
         pool.check_draws(5_000_000, 100)
