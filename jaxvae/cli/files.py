@@ -8,7 +8,7 @@ from jaxvae.config.paths import user_path
 from jaxvae.errors import InputError
 
 INPUT = "CSV, TSV, JSON, JSON lines or Parquet"
-COLUMN = "column with the tags (default: as in training)"
+COLUMN = "column with the tags (default: found as in training)"
 TABLE = "table to write, a row for each row: .csv, .jsonl or .parquet"
 
 

@@ -130,7 +130,7 @@ class Ensemble:
             self.taxonomy,
             user_path(source),
             user_path(output),
-            column=column or self.runs[0].tag_column,
+            table=self.runs[0].table_fields(column),
             top=top,
             draws=draws,
             seed=seed,
@@ -151,7 +151,7 @@ class Ensemble:
             self.taxonomy,
             user_path(source),
             user_path(output),
-            column=column or self.runs[0].tag_column,
+            table=self.runs[0].table_fields(column),
             num_importance_samples=num_importance_samples,
             seed=seed,
         )

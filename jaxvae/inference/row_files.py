@@ -62,7 +62,7 @@ def complete_file(
     source: Path,
     output: Path,
     *,
-    column: str,
+    table: TableFields,
     top: int,
     draws: int | None,
     seed: int,
@@ -84,7 +84,7 @@ def complete_file(
             missing = [value for value in p if value >= 0.0]
             yield [effective, taxonomy.names(columns[: len(missing)]), missing]
 
-    return _write_answers(source, output, COMPLETED, answer, taxonomy=taxonomy, column=column)
+    return _write_answers(source, output, COMPLETED, answer, taxonomy=taxonomy, table=table)
 
 
 def likelihood_file(
@@ -93,7 +93,7 @@ def likelihood_file(
     source: Path,
     output: Path,
     *,
-    column: str,
+    table: TableFields,
     num_importance_samples: int,
     seed: int,
 ) -> FileRows:
@@ -116,10 +116,10 @@ def likelihood_file(
         first += len(rows)
         log_p, variance, effective = likelihood.mix(members, draws)
         known = (rows < taxonomy.num_tags).sum(axis=1)
-        table = (known, log_p, log_p - log_rest, np.sqrt(variance), effective)
-        yield from map(list, zip(*map(np.ndarray.tolist, table), strict=True))
+        columns = (known, log_p, log_p - log_rest, np.sqrt(variance), effective)
+        yield from map(list, zip(*map(np.ndarray.tolist, columns), strict=True))
 
-    return _write_answers(source, output, LIKELIHOODS, answer, taxonomy=taxonomy, column=column)
+    return _write_answers(source, output, LIKELIHOODS, answer, taxonomy=taxonomy, table=table)
 
 
 def _write_answers(
@@ -129,7 +129,7 @@ def _write_answers(
     answer: Callable[[np.ndarray], Iterable[list]],
     *,
     taxonomy: Taxonomy,
-    column: str,
+    table: TableFields,
 ) -> FileRows:
     """Writes a table with a row for each of a file's, whose number comes first.
 
@@ -139,11 +139,11 @@ def _write_answers(
       fields: the table's columns.
       answer: returns the other columns' values for each of some rows `[n, K]`.
       taxonomy: the known tags.
-      column: the column of tags.
+      table: how its tags are found.
     """
     counts = Counter[str]()
     with open_table(output, fields) as write:
-        for rows in _read_rows(source, column, taxonomy, counts):
+        for rows in _read_rows(source, table, taxonomy, counts):
             has_tag = (rows < taxonomy.num_tags).any(axis=1).tolist()
             nothing = [None] * (len(fields) - 1)
             write(
@@ -159,14 +159,14 @@ def _write_answers(
         if without == num_rows:
             raise InputError(
                 f"{source}: none of its {num_rows:,} rows has a tag of the run's taxonomy in "
-                f"column {column!r}; name another by --column"
+                f"column {table.aspect_column!r}; name another by --column"
             )
     unreadable = counts["unreadable"]
     return FileRows(num_rows, without - unreadable, unreadable, counts["unknown_tags"])
 
 
 def _read_rows(
-    source: Path, column: str, taxonomy: Taxonomy, counts: Counter[str]
+    source: Path, table: TableFields, taxonomy: Taxonomy, counts: Counter[str]
 ) -> Iterator[np.ndarray]:
     """Yields chunks `[CHUNK, K]` of a file's rows, the last one shorter, padded with V.
 
@@ -180,7 +180,7 @@ def _read_rows(
         size = int(lengths[:num].sum())
         return encoding.pad_ragged(columns[:size], lengths[:num], fill=num_tags, dtype=np.int32)
 
-    fields = SourceFields(dataset_name=str(source), table=TableFields(aspect_column=column))
+    fields = SourceFields(dataset_name=str(source), table=table)
     for block in open_source(fields, taxonomy).blocks:
         *more, unknown = encoding.encode_block(block, column_of, num_tags)
         counts.update(unreadable=len(block.unreadable), unknown_tags=unknown.total())

@@ -11,6 +11,7 @@ import numpy as np
 from jaxvae.config.paths import user_path
 from jaxvae.data import encoding
 from jaxvae.data.encoding import tag_counts, to_multi_hot
+from jaxvae.data.layouts.options import TableFields
 from jaxvae.data.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
@@ -241,7 +242,7 @@ class Run:
           source: a file that training reads.
           output: the table: `.csv` or `.jsonl`, numbers to six digits, or `.parquet`.
           top: tags per row, fewer if the row lacks fewer.
-          column: the column of tags; None takes the one of training.
+          column: the column of tags; None reads the file as training read its own.
           draws: draws from the prior; None takes 32,768, fewer for a vocabulary above 256 tags.
           seed: seed of the draws.
 
@@ -254,7 +255,7 @@ class Run:
             self.taxonomy,
             user_path(source),
             user_path(output),
-            column=column or self.tag_column,
+            table=self.table_fields(column),
             top=top,
             draws=draws,
             seed=seed,
@@ -281,15 +282,26 @@ class Run:
             self.taxonomy,
             user_path(source),
             user_path(output),
-            column=column or self.tag_column,
+            table=self.table_fields(column),
             num_importance_samples=num_importance_samples,
             seed=seed,
         )
 
-    @property
-    def tag_column(self) -> str:
-        """The column of tags that the model was trained on."""
-        return self.config.get("data", {}).get("aspect_column", "aspect_list")
+    def table_fields(self, column: str | None) -> TableFields:
+        """Says how to find a table's tags: in a column, or for None as in training."""
+        if column:
+            return TableFields(aspect_column=column)
+        data = self.config.get("data", {})
+        defaults = dataclasses.asdict(TableFields())
+        del defaults["split_column"]  # which the table need not have
+        # A published config may hold values of any type.
+        return TableFields(
+            **{
+                name: data[name]
+                for name, default in defaults.items()
+                if type(data.get(name)) is type(default)
+            }
+        )
 
     def to_rows(self, tag_sets: TagSets, *, on_unknown: str = "error") -> np.ndarray:
         """Converts tag sets to column numbers `[N, K]` padded with V."""

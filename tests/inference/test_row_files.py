@@ -1,6 +1,7 @@
 """Answers about every row of a file, against sums over every set."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -197,6 +198,21 @@ def test_what_cannot_be_read_is_counted_and_keeps_its_row(tmp_path):
     # What was written is a column of tags that training reads.
     cells = [cell for _, cell in read_column(output, "tags")]
     assert json.loads(cells[0]) == lines[0]["tags"]
+
+
+def test_a_file_is_read_as_training_read_its_own(tmp_path):
+    source, output = tmp_path / "rows.csv", tmp_path / "out.jsonl"
+    source.write_text("item,tags\n1,a\n2,b\n1,c\n")
+    data = {"layout": "long", "group_by": "item", "aspect_column": "tags", "min_weight": None}
+    run = dataclasses.replace(opened(tmp_path, network(2)), config={"data": data})
+    run.likelihood_file(source, output)
+    assert [line["known_tags"] for line in read(output)] == [2, 1]
+    run.likelihood_file(source, output, column="tags")
+    assert [line["known_tags"] for line in read(output)] == [1, 1, 1]
+    source.write_text("tags\na|c\nb\n")
+    run.config["data"] = {"aspect_column": "tags", "separator": "|", "split_column": "fold"}
+    run.likelihood_file(source, output)
+    assert [line["known_tags"] for line in read(output)] == [2, 1]
 
 
 def test_rows_are_answered_as_they_come(tmp_path, monkeypatch):
