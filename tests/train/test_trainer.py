@@ -142,7 +142,7 @@ EFFECTS = {
     "data.min_tag_rows": (3, "own test"),
     "data.dataset_config": ("small", "refusal"),
     "data.layout": ("one_hot", "refusal"),
-    "data.separator": ("j", "training"),
+    "data.separator": ("|", "own test"),
     "data.group_by": ("nothing", "refusal"),
     "data.weight_column": ("nothing", "refusal"),
     "data.min_weight": (1.0, "refusal"),
