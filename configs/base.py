@@ -17,6 +17,7 @@ from jaxvae.errors import InputError, did_you_mean
 def get_config(presets: str = "") -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # seed of initialisation, batch order, dropout and noise
+    c.init_from = ""  # run or .pth to start from: shared tags keep their weights; empty: afresh
     c.model_name = "vae"  # name of the copies under models/: letters, digits, '.', '_', '-'
 
     c.model = ConfigDict()

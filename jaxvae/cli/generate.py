@@ -1,4 +1,4 @@
-"""The commands that query a trained model: sample, complete, encode, traverse."""
+"""The commands that query a trained model: sample, complete, traverse."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from jaxvae.cli.files import add_complete_options, complete_file
 from jaxvae.cli.run_options import (
     TAG_LIST,
     add_command,
@@ -17,7 +18,6 @@ from jaxvae.cli.run_options import (
     print_csv,
     print_json,
 )
-from jaxvae.config.paths import user_path
 from jaxvae.data.tag_lists import format_tags, parse_tags, quote_tag
 from jaxvae.errors import InputError
 
@@ -37,17 +37,13 @@ def add_to(commands) -> None:
     sample.add_argument("--top-k", type=int, help="tags of a top_k set (mean of the training rows)")
     add_seed_and_format(sample)
 
-    complete = add_command(commands, "complete", _complete, "complete a partial tag set")
+    complete = add_command(commands, "complete", _complete, "complete a tag set, or a file of them")
     complete.add_argument("--with", dest="present", default="", help=TAG_LIST)
     complete.add_argument("--without", dest="absent", default="", help='"fast tempo"')
-    complete.add_argument("--num", type=int, default=5, help="distinct sets (5)")
+    complete.add_argument("--num", type=int, help="distinct sets (5)")
     add_unknown_option(complete)
+    add_complete_options(complete)
     add_seed_and_format(complete)
-
-    encode = add_command(commands, "encode", _encode, "latent vectors of a file's rows")
-    encode.add_argument("--input", required=True, help="CSV, TSV, JSON, JSON lines or Parquet")
-    encode.add_argument("--output", required=True, help="file to write: .parquet, .npz or .csv")
-    encode.add_argument("--column", help="column with the tags (default: as in training)")
 
     traverse = add_command(commands, "traverse", _traverse, "move along one latent dimension")
     traverse.add_argument("--around", required=True, help='where to start, "jazz, mellow"')
@@ -80,12 +76,30 @@ def _sample(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+_OF_A_SET = {
+    "--with": "present",
+    "--without": "absent",
+    "--num": "num",
+    "--ignore-unknown": "ignore_unknown",
+}
+_OF_A_FILE = {name: name.strip("-") for name in ("--output", "--column", "--top", "--draws")}
+
+
 def _complete(options: argparse.Namespace, rest: list[str]) -> int:
+    for_others = _OF_A_FILE if options.input is None else _OF_A_SET
+    for name, field in for_others.items():
+        if getattr(options, field) not in (None, "", False):
+            goes_with = "goes with" if options.input is None else "does not go with"
+            raise InputError(f"{name} {goes_with} --input, a file whose rows to complete")
+    if options.input is not None:
+        if options.output is None or options.format != "text":
+            raise InputError("--input needs --output, the table to write, and no --format")
+        return complete_file(options)
     run = load_any(options)
     completion = run.complete(
         parse_tags(options.present, run.taxonomy, option="--with"),
         parse_tags(options.absent, run.taxonomy, option="--without"),
-        num=options.num,
+        num=5 if options.num is None else options.num,
         seed=options.seed,
         on_unknown=on_unknown(options),
     )
@@ -111,26 +125,6 @@ def _complete(options: argparse.Namespace, rest: list[str]) -> int:
             f"fewer tags",
             file=sys.stderr,
         )
-    return 0
-
-
-def _encode(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.inference.encode_file import SUFFIXES, encode_file, write_latents
-
-    output = user_path(options.output)
-    if output.suffix not in SUFFIXES:
-        raise InputError(f"--output {output}: the name must end in {', '.join(SUFFIXES)}")
-    if output.exists() and output.samefile(user_path(options.input)):
-        raise InputError(f"--output {output}: is the input file too; name another")
-    run = load_run(options)
-    encoded = encode_file(run, user_path(options.input), options.column)
-    write_latents(output, encoded)
-    print(
-        f"{output}: {len(encoded.row):,} rows of {run.network.latent_dim} dimensions; "
-        f"{encoded.without_known_tag:,} without a known tag and {encoded.unreadable:,} unreadable "
-        f"are NaN; {encoded.unknown_tags:,} unknown tags ignored",
-        file=sys.stderr,
-    )
     return 0
 
 

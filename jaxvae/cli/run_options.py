@@ -33,10 +33,14 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_importance_options(parser: argparse.ArgumentParser) -> None:
+def add_importance_options(parser: argparse.ArgumentParser, default: int = 1000) -> None:
     """Adds the number of importance samples and the seed."""
     parser.add_argument(
-        "--num-importance-samples", type=int, default=1000, metavar="K", help="draws a row (1000)"
+        "--num-importance-samples",
+        type=int,
+        default=default,
+        metavar="K",
+        help=f"draws a row ({default})",
     )
     parser.add_argument("--seed", type=int, default=0, help="of every draw (0)")
 

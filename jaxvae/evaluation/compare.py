@@ -7,11 +7,11 @@ from typing import Any
 from jaxvae.errors import InputError
 from jaxvae.evaluation.saved_evaluation import (
     evaluation_path,
-    parameters_digest,
     read_evaluation,
 )
 from jaxvae.evaluation.spread import is_number, spread
 from jaxvae.export.safetensors_io import read_safetensors
+from jaxvae.models.trained import parameters_digest
 from jaxvae.storage import manifest, run_dir, run_files, same_run
 from jaxvae.storage.atomic_files import read_json
 

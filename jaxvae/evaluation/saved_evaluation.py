@@ -1,16 +1,14 @@
 """Finds a saved evaluation in a run's folder, if it is of the same parameters and settings."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from jaxvae import __version__
 from jaxvae.errors import InputError
 from jaxvae.export.model_files import to_state_dict
 from jaxvae.inference.run import Run
+from jaxvae.models.trained import parameters_digest
 from jaxvae.storage.atomic_files import read_json, to_json, write_json
 
 
@@ -87,13 +85,3 @@ def save_evaluation(folder: Path, split: str, evaluation: dict[str, Any]) -> Non
 def _checksum(evaluation: dict[str, Any]) -> str:
     """Returns the SHA-256 (hexadecimal) of an evaluation as its file has it."""
     return hashlib.sha256(to_json(evaluation).encode()).hexdigest()
-
-
-def parameters_digest(tensors: Mapping[str, np.ndarray]) -> str:
-    """Returns the SHA-256 (hexadecimal) of a model's arrays, as its exported files have them."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {array.shape} {array.dtype.str}".encode())
-        digest.update(array.data)
-    return digest.hexdigest()

@@ -89,12 +89,17 @@ def sizes(network: trained.TrainedModel) -> dict[str, Any]:
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     """Replaces local paths in a config by file names, to avoid leaking directories."""
     data = dict(config.get("data", {}))
-    source = data.get("dataset_name")
-    if isinstance(source, str) and is_local(source):
-        data["dataset_name"] = Path(source).name
+    for field in ("dataset_name", "val_from", "test_from"):
+        source = data.get(field)
+        if isinstance(source, str) and is_reference(source):
+            data[field] = _without_folder(source)
+        elif isinstance(source, str) and is_local(source):
+            data[field] = Path(source).name
     if data.get("taxonomy_path"):
         data["taxonomy_path"] = Path(str(data["taxonomy_path"])).name
     without = {**config, "data": data} if data else dict(config)
+    if init_from := str(config.get("init_from", "")):
+        without["init_from"] = init_from if "://" in init_from else Path(init_from).name
     for group, field in (
         ("loss", "objective"),
         ("model", "prior"),

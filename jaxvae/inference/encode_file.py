@@ -9,7 +9,6 @@ import numpy as np
 
 from jaxvae.data import encoding
 from jaxvae.data.encoding import make_tag_lookup
-from jaxvae.data.layouts.options import TableFields
 from jaxvae.data.sources import SourceFields, open_source
 from jaxvae.errors import InputError
 from jaxvae.inference import queries
@@ -45,17 +44,17 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     Args:
       run: the model.
       path: a file of one of `tables.SUFFIXES`.
-      column: the column of tags; None takes the run's own `data.aspect_column`.
+      column: the column of tags; None reads the file as training read its own.
 
     Raises:
       InputError: the file can't be read, has no such column, or no row.
     """
-    column = column or run.config.get("data", {}).get("aspect_column", "aspect_list")
+    table = run.table_fields(column)
     column_of = make_tag_lookup(run.taxonomy)
     num_tags = run.network.num_tags
     encoded = []
     unknown = unreadable = 0
-    fields = SourceFields(dataset_name=str(path), table=TableFields(aspect_column=column))
+    fields = SourceFields(dataset_name=str(path), table=table)
     for block in open_source(fields, run.taxonomy).blocks:
         *arrays, unknown_here = encoding.encode_block(block, column_of, num_tags)
         encoded.append(arrays)
@@ -69,7 +68,7 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     if not has.any():
         raise InputError(
             f"{path}: none of its {len(has):,} rows has a tag of the run's taxonomy in column "
-            f"{column!r}; name another with --column"
+            f"{table.aspect_column!r}; name another with --column"
         )
     mean, logvar = queries.posterior(run.network, rows)
     mean[~has], logvar[~has] = np.nan, np.nan

@@ -14,6 +14,7 @@ import numpy as np
 from jaxvae.config.paths import user_path
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
+from jaxvae.inference import row_files
 from jaxvae.inference.arguments import check_count, check_seed
 from jaxvae.inference.complete_tags import Completed, complete_tags
 from jaxvae.inference.run import Run, TagSets
@@ -108,6 +109,52 @@ class Ensemble:
             num=num,
             seed=seed,
             on_unknown=on_unknown,
+        )
+
+    def complete_file(
+        self,
+        source: str | Path,
+        output: str | Path,
+        *,
+        top: int = 10,
+        column: str | None = None,
+        draws: int | None = None,
+        seed: int = 0,
+    ) -> row_files.FileRows:
+        """Writes the likeliest missing tags of every row of a file: see `Run.complete_file`.
+
+        The draws come from all members alike, so that members that explain a row's tags better have
+        more weight for it.
+        """
+        return row_files.complete_file(
+            [run.network for run in self.runs],
+            self.taxonomy,
+            user_path(source),
+            user_path(output),
+            table=self.runs[0].table_fields(column),
+            top=top,
+            draws=draws,
+            seed=seed,
+        )
+
+    def likelihood_file(
+        self,
+        source: str | Path,
+        output: str | Path,
+        *,
+        num_importance_samples: int = 100,
+        column: str | None = None,
+        seed: int = 0,
+    ) -> row_files.FileRows:
+        """Writes the mixture's log-likelihood of every row of a file: see `Run.likelihood_file`."""
+        return row_files.likelihood_file(
+            [run.network for run in self.runs],
+            self.taxonomy,
+            user_path(source),
+            user_path(output),
+            table=self.runs[0].table_fields(column),
+            num_importance_samples=num_importance_samples,
+            seed=seed,
         )
 
     def names(self, sets: np.ndarray) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """Estimates the likelihood of rows: importance-weighted bound, rate and distortion, in nats."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -40,7 +40,12 @@ class RowLikelihood(NamedTuple):
 
 
 def row_likelihood(
-    network: TrainedModel, rows: np.ndarray, *, num_importance_samples: int, seed: int
+    network: TrainedModel,
+    rows: np.ndarray,
+    *,
+    num_importance_samples: int,
+    seed: int,
+    first_row: int = 0,
 ) -> RowLikelihood:
     """Estimates log p(x) = log E_q[p(x|z) p(z) / q(z|x)] for every row, by draws from its encoder.
 
@@ -52,6 +57,8 @@ def row_likelihood(
       rows: `[N, K]` column numbers padded with V.
       num_importance_samples: draws per row.
       seed: seed of the draws.
+      first_row: rows before these; rows that come in parts of a multiple of 512 have the draws that
+        they would have together.
     """
     at_once = max_batch_rows(network.num_tags, _ROWS)
     max_draws = min(_DRAWS, max(1, _LOGITS // (at_once * network.num_tags)))
@@ -65,7 +72,7 @@ def row_likelihood(
     for start in range(0, len(rows), at_once):
         block = rows[start : start + at_once]
         padded = pad_batch(block, fill=network.num_tags)
-        key = jax.random.fold_in(jax.random.key(seed), start)
+        key = jax.random.fold_in(jax.random.key(seed), first_row + start)
         log_weights, sums = [], np.zeros((2, len(block)))
         for stream, (run, times) in enumerate(programs):
             weights, *totals, kl = run(
@@ -80,6 +87,29 @@ def row_likelihood(
         log_likelihood, variance = _log_mean(np.concatenate(log_weights)[:, : len(block)])
         blocks.append((log_likelihood, variance, *(sums / num_importance_samples), kl))
     return RowLikelihood(*(np.concatenate(block) for block in zip(*blocks, strict=True)))
+
+
+def mix(members: Sequence[RowLikelihood], draws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mixes the estimates of several models, or of a single one, with equal weights.
+
+    Args:
+      members: each model's estimates.
+      draws: importance samples per row of each.
+
+    Returns:
+      The mixture's log-likelihood, its Monte-Carlo variance, and the effective sample size of all
+      members' draws (Kish 1965), each `[N]`.
+    """
+    log_p = np.stack([member.log_likelihood for member in members])
+    variance = np.stack([member.variance for member in members])
+    total = np.logaddexp.reduce(log_p, axis=0)
+    square = np.square(np.exp(log_p - total))  # of each member's share of the likelihood
+    per_draw = (1.0 + np.nan_to_num(variance) * (draws - 1)) / draws
+    return (
+        total - np.log(len(members)),
+        (square * variance).sum(axis=0),
+        1.0 / (square * per_draw).sum(axis=0),
+    )
 
 
 def log_prob_empty(network: TrainedModel, *, seed: int) -> float:

@@ -11,10 +11,11 @@ import numpy as np
 from jaxvae.config.paths import user_path
 from jaxvae.data import encoding
 from jaxvae.data.encoding import tag_counts, to_multi_hot
+from jaxvae.data.layouts.options import TableFields
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.export import formats
-from jaxvae.inference import queries, sampling
+from jaxvae.inference import queries, row_files, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.inference.complete_tags import Completed, complete_tags
 from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
@@ -200,6 +201,87 @@ class Run:
             num=num,
             seed=seed,
             on_unknown=on_unknown,
+        )
+
+    def complete_file(
+        self,
+        source: str | Path,
+        output: str | Path,
+        *,
+        top: int = 10,
+        column: str | None = None,
+        draws: int | None = None,
+        seed: int = 0,
+    ) -> row_files.FileRows:
+        """Writes the likeliest missing tags of every row of a file, in bounded memory.
+
+        A row's tags are present, nothing is assumed of the others. The table has the columns `row`
+        (position in the file, from 0), `effective_draws`, `tags` and `probabilities`, both lists,
+        likeliest first. All rows share the draws; distrust a row with under 100 effective ones.
+
+        Args:
+          source: a file that training reads.
+          output: the table: `.csv` or `.jsonl`, numbers to six digits, or `.parquet`.
+          top: tags per row, fewer if the row lacks fewer.
+          column: the column of tags; None reads the file as training read its own.
+          draws: draws from the prior; None takes 32,768, fewer for a vocabulary above 256 tags.
+          seed: seed of the draws.
+
+        Raises:
+          InputError: the file can't be read, has no such column or no known tag, or an argument is
+            wrong; nothing is written.
+        """
+        return row_files.complete_file(
+            [self.network],
+            self.taxonomy,
+            user_path(source),
+            user_path(output),
+            table=self.table_fields(column),
+            top=top,
+            draws=draws,
+            seed=seed,
+        )
+
+    def likelihood_file(
+        self,
+        source: str | Path,
+        output: str | Path,
+        *,
+        num_importance_samples: int = 100,
+        column: str | None = None,
+        seed: int = 0,
+    ) -> row_files.FileRows:
+        """Writes the log-likelihood of every row of a file, nats, in bounded memory.
+
+        The table has the columns `row` (position in the file, from 0), `known_tags` (their number),
+        `log_likelihood` (as in `log_likelihood`), `log_likelihood_nonempty` (given that the row has
+        a tag), `standard_error` and `effective_draws`. Arguments are those of `complete_file` and
+        `log_likelihood`.
+        """
+        return row_files.likelihood_file(
+            [self.network],
+            self.taxonomy,
+            user_path(source),
+            user_path(output),
+            table=self.table_fields(column),
+            num_importance_samples=num_importance_samples,
+            seed=seed,
+        )
+
+    def table_fields(self, column: str | None) -> TableFields:
+        """Says how to find a table's tags: in a column, or for None as in training."""
+        if column:
+            return TableFields(aspect_column=column)
+        data = self.config.get("data", {})
+        defaults = dataclasses.asdict(TableFields())
+        del defaults["split_column"]  # which the table need not have
+        # A published config may hold values of any type.
+        return TableFields(
+            **{
+                name: data[name]
+                for name, default in defaults.items()
+                if type(data.get(name)) is type(default)
+            }
         )
 
     def to_rows(self, tag_sets: TagSets, *, on_unknown: str = "error") -> np.ndarray:

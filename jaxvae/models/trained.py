@@ -1,5 +1,6 @@
 """A trained model: its graph, its arrays, its prior."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -200,6 +201,16 @@ def flatten_arrays(tree: Any) -> dict[str, Any]:
 
 def _dotted(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def parameters_digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256 (hexadecimal) of a model's arrays, as its exported files have them."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {array.shape} {array.dtype.str}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def untie_weights(params: dict) -> dict:

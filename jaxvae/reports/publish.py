@@ -7,11 +7,11 @@ from typing import Any
 from jaxvae.errors import InputError
 from jaxvae.evaluation.saved_evaluation import (
     evaluation_path,
-    parameters_digest,
     read_evaluation,
 )
 from jaxvae.export import hub_files, hub_repo, model_files
 from jaxvae.inference.run import Run
+from jaxvae.models.trained import parameters_digest
 from jaxvae.reports import figures, model_card
 from jaxvae.storage import run_files
 from jaxvae.storage.atomic_files import name_file_in_errors, read_json, write_json, write_text

@@ -80,10 +80,12 @@ def write_start(
     taxonomy: Taxonomy,
     dataset: Dataset,
     extensions: Sequence[Extension] = (),
+    init_from: dict[str, Any] | None = None,
 ) -> None:
     """Writes the files that are known before training: config, environment, taxonomy and rows.
 
-    Of a user's own files there are copies in `extensions/`, named by their digest.
+    Of a user's own files there are copies in `extensions/`, named by their digest; of a model that
+    training starts from there is the record `init_from`, which a resumed run leaves as it is.
 
     Raises:
       Unreadable: a checkpoint or export of the folder can't be read; nothing is written.
@@ -95,6 +97,8 @@ def write_start(
     atomic_files.write_json(folder / run_files.TAXONOMY, taxonomy.to_file())
     atomic_files.write_json(folder / run_files.DATA_REPORT, dataset.report)
     write_rows(folder, dataset)
+    if init_from is not None:
+        atomic_files.write_json(folder / run_files.INIT_FROM, init_from)
     for extension in extensions:
         if extension.field != "trainer.callbacks":  # a run is of one content of each other file
             for copy in (folder / run_files.EXTENSIONS).glob(

@@ -24,10 +24,11 @@ CHECKPOINTS = "checkpoints"
 FINAL = "final"
 TENSORBOARD = "tensorboard"
 EXTENSIONS = "extensions"
+INIT_FROM = "init_from.json"
 
 SEALED = (
     *(CONFIG, OVERRIDES, ENVIRONMENT, TAXONOMY, DATA_REPORT, ROWS, EPOCHS, METRICS, SUMMARY),
-    *(SAMPLES, MODEL, SAFETENSORS, MODEL_MEANING),
+    *(SAMPLES, MODEL, SAFETENSORS, MODEL_MEANING, INIT_FROM),
 )
 """Files that a run writes itself and its manifest lists; commands add others later."""
 

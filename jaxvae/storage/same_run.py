@@ -66,6 +66,22 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
         )
 
 
+def can_resume(folder: Path) -> bool:
+    """Returns whether a folder's run has epochs behind it, and a checkpoint to go on from."""
+    saved = any((folder / run_files.CHECKPOINTS).glob("*/" + manifest.NAME))
+    return saved and epoch_metrics.has_epochs(folder)
+
+
+def check_same_start(folder: Path, record: dict[str, Any]) -> None:
+    """Raises InputError if a run that begins again would start from other parameters."""
+    path = folder / run_files.INIT_FROM
+    if path.exists() and atomic_files.read_json(path).get("parameters") != record["parameters"]:
+        raise InputError(
+            f"{folder} has no checkpoint yet and would begin again, but {record['source']} is not "
+            f"the model that it began with; restore that, or give another --workdir"
+        )
+
+
 def check_same_extension(folder: Path, extension: Extension) -> None:
     """Checks that a run was trained with this content of a user's file.
 

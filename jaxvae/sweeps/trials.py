@@ -115,8 +115,15 @@ class TrialRunner:
         trackers.check_installed(config.logger.name)
         shape = program_key(config)
         if shape not in self._shapes:
+            start = setup.load_start(config, self.taxonomy)
+            if start is not None:
+                display.Terminal().say(start.describe())
             model = setup.build_model(
-                config, self.taxonomy, len(self._train), user_code=load_user_code(config)
+                config,
+                self.taxonomy,
+                len(self._train),
+                user_code=load_user_code(config),
+                start=start,
             )
             self._shapes[shape] = config, model
         model = self._shapes[shape][1]
@@ -204,6 +211,7 @@ class TrialRunner:
                 taxonomy=self.taxonomy,
                 dataset=self.dataset,
                 extensions=model.user_code.files,
+                init_from=model.start and model.start.record,
             )
             log = metrics_log.MetricsLog(
                 folder, tensorboard="tensorboard" in config.logger.name, finished=0

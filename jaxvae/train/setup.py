@@ -3,6 +3,7 @@
 Only this module, `hyperparams`, `trainer` and `finalize` take config objects in training.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,13 +15,14 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxvae.config import monitor
-from jaxvae.config.extensions import Extension
+from jaxvae.config.extensions import Extension, is_reference
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation import split_metrics
-from jaxvae.inference import likelihood
+from jaxvae.inference import likelihood, transfer
+from jaxvae.inference.load import load
 from jaxvae.models.architecture import Architecture
 from jaxvae.models.layer_names import resolve_hidden_dims
 from jaxvae.models.priors import Prior
@@ -45,6 +47,7 @@ class ModelSetup(NamedTuple):
       objective: what is minimised.
       user_code: what the config names of a user's own.
       user_classes: those classes that a trained model is rebuilt from.
+      start: the trained model that `initial` starts from, if there is one.
     """
 
     graphdef: nnx.GraphDef
@@ -52,10 +55,16 @@ class ModelSetup(NamedTuple):
     objective: Objective
     user_code: UserCode = PACKAGES
     user_classes: UserClasses | None = None
+    start: transfer.Start | None = None
 
 
 def build_model(
-    config: ConfigDict, taxonomy: Taxonomy, num_rows: int, *, user_code: UserCode = PACKAGES
+    config: ConfigDict,
+    taxonomy: Taxonomy,
+    num_rows: int,
+    *,
+    user_code: UserCode = PACKAGES,
+    start: transfer.Start | None = None,
 ) -> ModelSetup:
     """Builds the model of a config and its initialiser.
 
@@ -64,6 +73,7 @@ def build_model(
       taxonomy: what the columns mean.
       num_rows: N, training rows.
       user_code: what the config names of a user's own (`load_user_code`).
+      start: the trained model to start from (`load_start`).
     """
     num_tags = taxonomy.num_tags
     try_model(user_code, config, num_tags=num_tags)
@@ -81,10 +91,51 @@ def build_model(
     )
 
     def initial(config: ConfigDict, rows: np.ndarray) -> TrainState:
-        return make(config.seed, _inputs(config, prior, num_tags, rows))
+        state = make(config.seed, _inputs(config, prior, num_tags, rows))
+        return state if start is None else _start_from(start, state, rows)
 
     objective = objective_from_config(config, user_code.objective)
-    return ModelSetup(graphdef, initial, objective, user_code, user_code.classes(config, num_tags))
+    classes = user_code.classes(config, num_tags)
+    return ModelSetup(graphdef, initial, objective, user_code, classes, start)
+
+
+def load_start(config: ConfigDict, taxonomy: Taxonomy) -> transfer.Start | None:
+    """Loads the trained model that a config starts from; None if it starts afresh.
+
+    Raises:
+      InputError: there is no such model, it has other sizes, or it shares no tag.
+    """
+    if not config.init_from:
+        return None
+    if is_reference(config.model.architecture):
+        raise InputError(
+            f"--config.init_from={config.init_from}: parameters are taken over between models of "
+            f"the package's architecture, not --config.model.architecture="
+            f"{config.model.architecture}"
+        )
+    source = load(config.init_from)
+    if source.network.user_architecture:
+        raise InputError(
+            f"--config.init_from={config.init_from}: is of an architecture of its own, "
+            f"{source.network.user_architecture}, whose parameters can't be taken over"
+        )
+    start = transfer.match_tags(source, taxonomy, source=config.init_from)
+    transfer.check_sizes(start, config.model.to_dict())
+    return start
+
+
+def _start_from(start: transfer.Start, state: TrainState, rows: np.ndarray) -> TrainState:
+    """Replaces a fresh state's parameters by those of a trained model."""
+    num_tags = len(start.source_column)
+    params, batch_stats = transfer.transfer_params(
+        start,
+        state.params,
+        log_odds=_log_odds(rows, num_tags),
+        rates=encoding.tag_counts(rows, num_tags) / len(rows),
+    )
+    params, batch_stats = jax.tree.map(jnp.array, (params, batch_stats))
+    average = jax.tree.map(jnp.copy, params) if state.average else {}
+    return dataclasses.replace(state, params=params, batch_stats=batch_stats, average=average)
 
 
 @functools.lru_cache(maxsize=8)
@@ -124,14 +175,18 @@ def _inputs(
     """Data-dependent initial values: log-odds of the tags, and rows that the prior starts from."""
     inputs = {}
     if config.model.decoder_bias == "log_odds":
-        present = encoding.tag_counts(rows, num_tags) + 0.5
-        log_odds = np.log(present) - np.log(len(rows) + 1.0 - present)
-        inputs["log_odds"] = log_odds.astype(np.float32)
+        inputs["log_odds"] = _log_odds(rows, num_tags)
     if prior.from_rows:
         order = np.random.default_rng(config.seed).permutation(len(rows))
         pseudo_rows = rows[np.resize(order, config.model.prior_components)]
         inputs["pseudo_inputs"] = encoding.to_multi_hot(pseudo_rows, num_tags).astype(np.float32)
     return inputs
+
+
+def _log_odds(rows: np.ndarray, num_tags: int) -> np.ndarray:
+    """Log-odds of every tag among rows, `[V]`, as if half a row more had it and half had not."""
+    present = encoding.tag_counts(rows, num_tags) + 0.5
+    return (np.log(present) - np.log(len(rows) + 1.0 - present)).astype(np.float32)
 
 
 def objective_from_config(config: ConfigDict, extension: Extension | None = None) -> Objective:

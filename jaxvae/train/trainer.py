@@ -17,6 +17,7 @@ from jaxvae.config.paths import run_path, user_path
 from jaxvae.data.dataset import Dataset, InMemory, load_from_config
 from jaxvae.data.summary import format_report
 from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.inference import transfer
 from jaxvae.inference.verify import verify
 from jaxvae.runtime import compilation_cache, devices, multihost, signals
 from jaxvae.runtime.sharding import Sharding, check_vocabulary
@@ -165,6 +166,7 @@ class _Session:
         self.check_held: Callable[[], None] = _nothing
         self._callbacks: list[Extension] = []
         self._user_code = UserCode()
+        self._start: transfer.Start | None = None
         self.terminal = display.Terminal(
             progress_bar=config.trainer.enable_progress_bar, silent=silent or not self.is_primary
         )
@@ -197,8 +199,15 @@ class _Session:
             check_vocabulary(mesh, num_tags=taxonomy.num_tags)
             if self.is_primary:
                 same_run.check_same_data(self.folder, taxonomy, dataset)
+        resumes = self.is_primary and same_run.can_resume(self.folder)
+        if not multihost.broadcast_from_primary(resumes, [])[0]:
+            with multihost.raise_together():
+                self._start = setup.load_start(config, taxonomy)
+                if self._start and self.is_primary:
+                    same_run.check_same_start(self.folder, self._start.record)
         shared = _what_all_must_share(self.plain, taxonomy, dataset)
         shared["code of your own"] = json.dumps(self._user_code.copy_names)
+        shared["init_from"] = self._start.record["parameters"] if self._start else ""
         multihost.check_equal(shared)
         return _Inputs(Sharding(mesh), taxonomy, dataset)
 
@@ -224,7 +233,11 @@ class _Session:
         config, dataset = self.config, inputs.dataset
         train_split = dataset.splits["train"]
         model = setup.build_model(
-            config, inputs.taxonomy, len(train_split), user_code=self._user_code
+            config,
+            inputs.taxonomy,
+            len(train_split),
+            user_code=self._user_code,
+            start=self._start,
         )
         state = model.initial(config, dataset.rows[train_split])
         context = setup.build_train_context(
@@ -256,6 +269,8 @@ class _Session:
         say(format_report(dataset.report))
         say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
         described = devices.describe_devices(inputs.sharding.mesh.devices.flatten())
+        if self._start:
+            say(self._start.describe())
         say(f"Training on {described}; run folder {self.folder}")
         with self.requests.defer():  # a whole start or none
             run_dir.write_start(
@@ -266,6 +281,7 @@ class _Session:
                 taxonomy=taxonomy,
                 dataset=dataset,
                 extensions=[*self._callbacks, *self._user_code.files],
+                init_from=self._start and self._start.record,
             )
 
     def fit(
@@ -341,7 +357,7 @@ def _nothing() -> None:
 
 def _what_all_must_share(plain: dict, taxonomy: Taxonomy, dataset: Dataset) -> dict[str, str]:
     """Facts that must be equal in all processes: file contents, but not file paths."""
-    paths = {"data.dataset_name", "data.taxonomy_path"}
+    paths = {"data.dataset_name", "data.taxonomy_path", "init_from"}
     fields = {name: value for name, value in schema.flatten(plain) if name not in paths}
     return {
         "config": json.dumps(fields, sort_keys=True),

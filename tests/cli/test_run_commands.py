@@ -22,6 +22,7 @@ from jaxvae.evaluation import baseline_fitting, evaluate_run, sample_quality, sa
 from jaxvae.evaluation.baseline_fitting import fit_baselines, load_baselines
 from jaxvae.export.model_files import to_state_dict
 from jaxvae.export.safetensors_io import write_safetensors
+from jaxvae.models import trained
 from jaxvae.storage import atomic_files
 from jaxvae.storage.epoch_metrics import read_epochs
 from tests.conftest import ROOT
@@ -233,7 +234,7 @@ def test_compare_groups_seeds(capsys, folder, tmp_path):
 def test_compare_takes_only_a_likelihood_of_the_exported_parameters(capsys, folder, tmp_path):
     for name in ("config.json", "metrics.json", "model.safetensors"):
         shutil.copy(folder / name, tmp_path / name)
-    best = saved_evaluation.parameters_digest(to_state_dict(jaxvae.load(folder).network))
+    best = trained.parameters_digest(to_state_dict(jaxvae.load(folder).network))
 
     def shown(**kept):
         saved_evaluation.save_evaluation(tmp_path, "test", {"nll_iw": 12.5, **kept})
@@ -269,12 +270,46 @@ def test_compare_takes_only_a_likelihood_of_the_exported_parameters(capsys, fold
         (["traverse", "RUN", "--around", ",", "--dim", "3"], "no tag"),
         (["encode", "RUN", "--input", "no.csv", "--output", "x.npz"], "no.csv"),
         (["encode", "RUN", "--input", "no.csv", "--output", "x.txt"], ".parquet"),
+        (["likelihood", "RUN", "--input", "no.csv", "--output", "x.csv"], "no.csv"),
+        (["likelihood", "RUN", "--input", "no.csv", "--output", "x.npz"], ".jsonl"),
+        (["complete", "RUN", "--top", "3"], "--top goes with --input"),
+        (["complete", "RUN", "--input", "a.csv"], "--input needs --output"),
+        (
+            ["complete", "RUN", "--input", "a.csv", "--output", "x.csv", "--num", "3"],
+            "--num does not go with --input",
+        ),
+        (
+            ["complete", "RUN", "--input", "a.csv", "--output", "x.csv", "--with", "jazz"],
+            "--with does not go with --input",
+        ),
         (["compare", "nowhere"], "not a run's folder"),
     ],
 )
 def test_bad_commands_are_one_line(capsys, folder, arguments, says):
     places = {"RUN": folder, "PTH": folder / "model.pth"}
     assert says in refused(capsys, *(places.get(each, each) for each in arguments))
+
+
+@pytest.mark.parametrize("command", ["complete", "likelihood"])
+def test_a_files_rows_are_answered(capsys, folder, tmp_path, command):
+    source, output = tmp_path / "clips.csv", tmp_path / "out.csv"
+    source.write_text('clip,words\n1,"jazz, no such thing"\n2,nothing known\n3,rock\n')
+    options = ("--draws", 2000, "--top", 3) if command == "complete" else ()
+    arguments = (command, folder, "--input", source, "--column", "words", *options)
+    assert shell(capsys, *arguments, "--output", output) == ""
+    lines = list(csv.DictReader(io.StringIO(output.read_text())))
+    assert [line["row"] for line in lines] == ["0", "1", "2"]
+    assert not lines[1]["effective_draws"]
+    if command == "complete":
+        assert [len(json.loads(lines[at]["tags"])) for at in (0, 2)] == [3, 3]
+        assert "jazz" not in json.loads(lines[0]["tags"])
+    else:
+        run = jaxvae.load(folder)
+        own = run.log_likelihood([["jazz"], [], ["rock"]], num_importance_samples=100)
+        found = [float(lines[at]["log_likelihood"]) for at in (0, 2)]
+        np.testing.assert_allclose(found, own[[0, 2]], rtol=1e-5)
+    assert "is the input" in refused(capsys, *arguments, "--output", source)
+    assert source.read_text().startswith("clip,words")
 
 
 def test_encode_spares_its_input_and_wants_a_known_tag(capsys, folder, tmp_path):

@@ -307,3 +307,16 @@ def test_a_column_that_is_called_tags_is_found(tmp_path):
 def test_a_field_that_would_do_nothing_is_refused(tmp_path, fields, part):
     path = write(tmp_path / "a.csv", "id,tags\n1,rock\n")
     assert part in refusal(path, **fields)
+
+
+def test_the_separator_may_be_given(tmp_path):
+    rows = "rock|jazz;dub\n" * 20 + "rock;dub\n" * 20 + "jazz|dub\njazz\n" * 10
+    path = write(tmp_path / "a.csv", "tags\n" + rows)
+    assert "--config.data.separator=" in refusal(path, taxonomy=FromData(1))
+    for mark, tags in (
+        ("|", {"rock", "jazz;dub", "rock;dub", "jazz", "dub"}),
+        (";", {"rock|jazz", "dub", "rock", "jazz", "jazz|dub"}),
+    ):
+        assert set(load(path, taxonomy=FromData(1), separator=mark).taxonomy.tags) == tags
+    lines = write(tmp_path / "b.csv", "tags\n" + '"rock\njazz"\n' * 20)
+    assert set(load(lines, taxonomy=FromData(1), separator="\\n").taxonomy.tags) == {"rock", "jazz"}

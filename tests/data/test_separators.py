@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxvae.data.separators import find_separator
+from jaxvae.data.layouts.separators import find_separator
 from jaxvae.data.tag_parser import parse_tags
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError

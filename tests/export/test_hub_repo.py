@@ -14,8 +14,9 @@ import yaml
 
 import jaxvae
 from jaxvae.errors import InputError
-from jaxvae.evaluation.saved_evaluation import parameters_digest, save_evaluation
+from jaxvae.evaluation.saved_evaluation import save_evaluation
 from jaxvae.export.model_files import to_state_dict
+from jaxvae.models.trained import parameters_digest
 from jaxvae.reports import publish
 from tests.conftest import ROOT, XLA_FLAGS
 from tests.helpers.documents import python_block

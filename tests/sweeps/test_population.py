@@ -11,7 +11,7 @@ import pytest
 
 from jaxvae.cli import main, sweep_options, sweeps
 from jaxvae.config import parsing, schema
-from jaxvae.data.dataset import Dataset, load_dataset
+from jaxvae.data.dataset import Dataset, load_from_config
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.inference.load import load
 from jaxvae.inference.verify import verify
@@ -47,9 +47,8 @@ def config_of(**changes):
 
 @pytest.fixture(scope="module")
 def data() -> tuple[Taxonomy, Dataset]:
-    taxonomy = Taxonomy.load(None)
-    whole = load_dataset(taxonomy=taxonomy, **schema.data_arguments(config_of()))
-    return taxonomy, whole
+    whole = load_from_config(config_of())
+    return whole.taxonomy, whole
 
 
 def train(data, configs, *, at_once=4, num_devices=2, epoch=lambda member: None):

@@ -124,6 +124,7 @@ def test_rows_and_splits_are_kept(clips):
 # Every field, a value other than its default, and where its effect must show.
 EFFECTS = {
     "seed": (1, "training"),
+    "init_from": ("missing", "refusal"),
     "model_name": ("mine", "copies"),
     "model.architecture": ("own.py:Deep", "own test"),
     "model.latent_dim": (3, "training"),
@@ -142,7 +143,7 @@ EFFECTS = {
     "data.min_tag_rows": (3, "own test"),
     "data.dataset_config": ("small", "refusal"),
     "data.layout": ("one_hot", "refusal"),
-    "data.separator": ("j", "training"),
+    "data.separator": ("|", "own test"),
     "data.group_by": ("nothing", "refusal"),
     "data.weight_column": ("nothing", "refusal"),
     "data.min_weight": (1.0, "refusal"),

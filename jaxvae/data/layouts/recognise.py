@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from jaxvae.data.layouts import columns, long_table, one_hot, trailing
 from jaxvae.data.layouts.options import DEFAULT_COLUMN, Reading, TableFields
+from jaxvae.data.layouts.separators import unescape
 from jaxvae.data.readers.tables import Table, check_columns, list_names
-from jaxvae.data.separators import unescape
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 

@@ -1,0 +1,101 @@
+"""Tables that are written a few rows at a time: CSV, JSON lines, Parquet."""
+
+import contextlib
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from jaxvae.errors import InputError
+from jaxvae.storage.atomic_files import atomic_write
+
+Fields = dict[str, str]
+"""Names of a table's columns, each with its kind: "count", "number", "texts" or "numbers"."""
+WriteRows = Callable[[Iterable[list]], None]
+
+
+def check_output(output: Path, source: Path) -> None:
+    """Raises InputError unless `output` has the suffix of a table and is not the input."""
+    if output.suffix not in _FORMATS:
+        raise InputError(f"output {output}: the name must end in {', '.join(_FORMATS)}")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise InputError(f"output {output}: is the input file too; name another")
+
+
+@contextlib.contextmanager
+def open_table(path: Path, fields: Fields) -> Iterator[WriteRows]:
+    """Opens a table, which takes its name once it is completely written.
+
+    Text has numbers to six digits. A missing value is None: nothing in a CSV, null elsewhere.
+
+    Args:
+      path: ends in `.csv`, whose lists are JSON, `.jsonl` or `.parquet`.
+      fields: the columns.
+
+    Yields:
+      A function that writes some rows, each a list of values.
+    """
+    with atomic_write(path) as file, _FORMATS[path.suffix](file, fields) as write:
+        yield write
+
+
+@contextlib.contextmanager
+def _csv_table(file: BinaryIO, fields: Fields) -> Iterator[WriteRows]:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(fields)
+
+    def cell(value: Any) -> Any:
+        return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+
+    try:
+        yield lambda rows: writer.writerows(map(cell, _rounded(row)) for row in rows)
+    finally:
+        text.detach()  # flushes; the file is closed by whoever opened it
+
+
+@contextlib.contextmanager
+def _json_lines(file: BinaryIO, fields: Fields) -> Iterator[WriteRows]:
+    def write(rows: Iterable[list]) -> None:
+        for row in rows:
+            values = dict(zip(fields, _rounded(row), strict=True))
+            file.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+
+    yield write
+
+
+@contextlib.contextmanager
+def _parquet_table(file: BinaryIO, fields: Fields) -> Iterator[WriteRows]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kinds = {
+        "count": pa.int64(),
+        "number": pa.float64(),
+        "texts": pa.list_(pa.string()),
+        "numbers": pa.list_(pa.float64()),
+    }
+    schema = pa.schema([(name, kinds[kind]) for name, kind in fields.items()])
+    with parquet.ParquetWriter(file, schema) as writer:
+
+        def write(rows: Iterable[list]) -> None:
+            columns = zip(*rows, strict=True)
+            arrays = [pa.array(*column) for column in zip(columns, schema.types, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+        yield write
+
+
+def _rounded(value: Any) -> Any:
+    """Rounds numbers to six digits; those that are not finite become None."""
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+_FORMATS = {".csv": _csv_table, ".jsonl": _json_lines, ".parquet": _parquet_table}
