@@ -18,7 +18,7 @@ from jaxvae.cli.run_options import (
     print_csv,
     print_json,
 )
-from jaxvae.data.tag_lists import format_tags, parse_tags, quote_tag
+from jaxvae.data.cells.tag_lists import format_tags, parse_tags, quote_tag
 from jaxvae.errors import InputError
 
 

@@ -18,7 +18,7 @@ from jaxvae.data.layouts.columns import read_blocks
 from jaxvae.data.layouts.options import Reading, TableFields
 from jaxvae.data.layouts.recognise import read_table
 from jaxvae.data.readers import containers
-from jaxvae.data.readers.hub_dataset import open_hub
+from jaxvae.data.readers.hub.dataset import open_hub
 from jaxvae.data.readers.tables import SUFFIXES, Rows, Table, check_columns, open_table
 from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy

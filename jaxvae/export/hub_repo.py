@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from jaxvae.config.paths import user_path
-from jaxvae.data.readers.hub_client import held_offline, quiet, unreachable
+from jaxvae.data.readers.hub.client import held_offline, quiet, unreachable
 from jaxvae.errors import InputError, one_line
 from jaxvae.export import hub_files
 from jaxvae.export.user_classes import check_trusted

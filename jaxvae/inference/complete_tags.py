@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxvae.data.tag_lists import quote_tag
+from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import completion

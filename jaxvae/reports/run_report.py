@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae.config.paths import user_path
+from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.summary import format_report
-from jaxvae.data.tag_lists import quote_tag
 from jaxvae.errors import InputError
 from jaxvae.evaluation import evaluate_run, retrieval
 from jaxvae.evaluation.saved_evaluation import evaluation_path, saved_evaluation

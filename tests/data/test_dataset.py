@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from jaxvae.cli import main
 from jaxvae.data import dataset as dataset_room
 from jaxvae.data import summary
-from jaxvae.data import tag_parser as cells_room
+from jaxvae.data.cells import tag_parser as cells_room
+from jaxvae.data.cells.tag_parser import MAX_CELL, TagParseError, parse_tags
 from jaxvae.data.dataset import Dataset, format_report, load_dataset
 from jaxvae.data.splits import group_rows, split_rows
-from jaxvae.data.tag_parser import MAX_CELL, TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from tests.conftest import ROOT

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxvae.data import encoding
+from jaxvae.data.cells.tag_parser import MAX_CELL
 from jaxvae.data.layouts import columns as layout
-from jaxvae.data.tag_parser import MAX_CELL
 
 KNOWN = {"rock": 0, "jazz": 1, "dub": 2}
 TAGS = [

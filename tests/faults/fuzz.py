@@ -22,7 +22,7 @@ import atheris
 with atheris.instrument_imports(include=["jaxvae", "pickletools"]):
     import pickletools  # noqa: F401  the machine reads a program by it
 
-    from jaxvae.data.tag_parser import TagParseError, parse_tags
+    from jaxvae.data.cells.tag_parser import TagParseError, parse_tags
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.errors import InputError
     from jaxvae.export.torch.pickler import TensorEntry, encode

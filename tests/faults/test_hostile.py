@@ -14,8 +14,8 @@ import pyarrow.parquet
 import pytest
 
 from jaxvae.config import parsing, schema
+from jaxvae.data.cells.tag_parser import TagParseError, parse_tags
 from jaxvae.data.dataset import load_dataset
-from jaxvae.data.tag_parser import TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.train.choices import CHOICES

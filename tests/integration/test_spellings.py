@@ -10,7 +10,7 @@ import pytest
 
 import jaxvae
 from jaxvae.cli import main
-from jaxvae.data.tag_lists import parse_tags
+from jaxvae.data.cells.tag_lists import parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
 from jaxvae.evaluation import evaluate_run

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxvae.data.cells.tag_parser import MAX_CELL, TagParseError, parse_cell
 from jaxvae.data.encoding import BLOCK, TagBlock
 from jaxvae.data.layouts.options import Reading
 from jaxvae.data.layouts.separators import COMMA, SAMPLE, find_separator, shown
 from jaxvae.data.readers.tables import Rows, Table
 from jaxvae.data.splits import SplitWords
-from jaxvae.data.tag_parser import MAX_CELL, TagParseError, parse_cell
 from jaxvae.data.taxonomy import Taxonomy, normalize
 
 _ENDING = re.compile(r"[\s_.-]+(?:tags?|list|labels?|aspects?)$", re.IGNORECASE)

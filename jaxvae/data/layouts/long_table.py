@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxvae.data.cells.tag_parser import MAX_CELL, MISSING
 from jaxvae.data.encoding import BLOCK, TagBlock
 from jaxvae.data.layouts.options import Reading
 from jaxvae.data.readers.tables import Table, check_columns, list_names
 from jaxvae.data.splits import SplitWords
-from jaxvae.data.tag_parser import MAX_CELL, MISSING
 from jaxvae.errors import InputError, type_name
 
 WEIGHT_COLUMNS = ("weight", "score", "count", "confidence")

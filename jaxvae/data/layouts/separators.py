@@ -9,7 +9,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable
 
-from jaxvae.data.tag_parser import MISSING, TagParseError, parse_tags
+from jaxvae.data.cells.tag_parser import MISSING, TagParseError, parse_tags
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
 

@@ -33,7 +33,7 @@ def of_memory(rows: Any, names: Sequence[str] | None = None) -> Table:
     if names is not None:
         raise InputError("names: they are for a matrix of 0 and 1; leave them out")
     if hasattr(rows, "features") and hasattr(rows, "with_format"):
-        from jaxvae.data.readers.hub_dataset import of_dataset
+        from jaxvae.data.readers.hub.dataset import of_dataset
 
         return of_dataset(rows, WHERE)
     if hasattr(rows, "columns") and hasattr(rows, "shape"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvae.data.tag_lists import quote_tag
+from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.storage import atomic_files
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from jaxvae.data.cells.tag_parser import parse_tags
 from jaxvae.data.layouts.separators import find_separator
-from jaxvae.data.tag_parser import parse_tags
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxvae.data.tag_parser import TagParseError, parse_cell, parse_tags
+from jaxvae.data.cells.tag_parser import TagParseError, parse_cell, parse_tags
 from jaxvae.data.taxonomy import Taxonomy
 
 

@@ -4,14 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jaxvae.data.list_notation import (
+from jaxvae.data.cells.list_notation import (
     TagParseError,
     check_tokens,
     excerpt,
     parse_list,
     parse_literal,
 )
-from jaxvae.data.tag_lists import NO_TAG, split_tags
+from jaxvae.data.cells.tag_lists import NO_TAG, split_tags
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import type_name
 

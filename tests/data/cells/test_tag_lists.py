@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxvae.cli import main
-from jaxvae.data import tag_parser
-from jaxvae.data.tag_lists import NO_TAG, format_tags, parse_tags, quote_tag
+from jaxvae.data.cells import tag_parser
+from jaxvae.data.cells.tag_lists import NO_TAG, format_tags, parse_tags, quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from tests.helpers.networks import make_run

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxvae.data.readers.arrow_tables import ARROW_BATCH, checked_batches
-from jaxvae.data.readers.hub_client import held_offline, quiet, unreachable
+from jaxvae.data.readers.hub.client import held_offline, quiet, unreachable
 from jaxvae.data.readers.tables import Rows, Table, check_columns
 from jaxvae.errors import InputError, one_line
 
