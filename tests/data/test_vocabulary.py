@@ -80,6 +80,14 @@ def test_tags_are_counted_in_the_training_rows_alone(tmp_path, split_by):
     assert "rows that had no other tag, and left: train" in text
 
 
+def test_the_rows_of_validation_and_test_do_not_count(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", [["rock", "jazz"]] * 30 + [["rock"]] * 70)
+    counted = Counter(tag for row in tags_of(load(path, 1), "train") for tag in row)
+    assert counted["jazz"] < 30
+    assert load(path, counted["jazz"]).taxonomy.tags == ("rock", "jazz")
+    assert load(path, counted["jazz"] + 1).taxonomy.tags == ("rock",)
+
+
 def test_a_set_that_differs_by_a_rare_tag_is_another_set(tmp_path):
     """The raw sets are compared, before rare tags go."""
     rows = [["a", f"rare {n // 2}"] for n in range(100)] + [["a", "b"]] * 100

@@ -166,12 +166,12 @@ def test_weights_of_long_tables(tmp_path):
         f"{n},{tag},{100 - 30 * k}\n" for n, row in enumerate(ROWS) for k, tag in enumerate(row)
     )
     path = write(tmp_path / "taggings.csv", text)
-    data = load(path, group_by="item", min_weight=50.0)
+    data = load(path, group_by="item", min_weight=70.0)
     assert rows_of(data) == [sorted(NAMES.index(tag) for tag in row[:2]) for row in ROWS if row]
-    assert "of weight 50 or more in weight" in data.report["read_as"]
+    assert "of weight 70 or more in weight" in data.report["read_as"]
     renamed = write(tmp_path / "other.csv", text.replace("weight", "plays"))
     assert "needs the column of weights" in refusal(renamed, group_by="item", min_weight=1.0)
-    same = load(renamed, group_by="item", min_weight=50.0, weight_column="plays")
+    same = load(renamed, group_by="item", min_weight=70.0, weight_column="plays")
     assert rows_of(same) == rows_of(data)
     wrong = write(tmp_path / "wrong.csv", text + "x,rock,much\n")
     message = refusal(wrong, group_by="item", min_weight=50.0)
