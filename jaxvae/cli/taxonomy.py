@@ -42,9 +42,11 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     dataset = load_from_config(config)
     vocabulary = dataset.vocabulary
     assert vocabulary is not None
-    kept = [tag for tag, _ in vocabulary.kept]
+    in_taxonomy = [tag for tag, _ in vocabulary.kept]
     counts = [*vocabulary.kept, *vocabulary.left_out]
-    aliases = {variant: tag for variant, tag in find_variants(counts).items() if tag in set(kept)}
+    aliases = {
+        variant: tag for variant, tag in find_variants(counts).items() if tag in set(in_taxonomy)
+    }
     concepts = {
         concept: tags
         for concept, listed in dataset.taxonomy.to_mapping().items()

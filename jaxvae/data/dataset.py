@@ -11,25 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvae.data import encoding
 from jaxvae.data.embedded_corpus import Corpus, build_corpus
-from jaxvae.data.encoding import make_tag_lookup, tag_counts
 from jaxvae.data.layouts.options import DEFAULT_COLUMN, TableFields
 from jaxvae.data.readers.tables import Table
-from jaxvae.data.row_collector import CollectedRows, Spellings
-from jaxvae.data.sources import EMBEDDED, Source, SourceFields, open_source
-from jaxvae.data.splits import SPLITS, complete_splits, count_duplicates, group_rows, split_rows
-from jaxvae.data.summary import (
-    MAX_QUOTED,
-    SHOWN,
-    describe_rows,
-    format_report,
-    list_tags,
-    rank_unknown,
-)
+from jaxvae.data.sources import EMBEDDED, SourceFields, open_source
+from jaxvae.data.splits import count_duplicates, group_rows, split_rows
+from jaxvae.data.summary import format_report
+from jaxvae.data.tagged_rows import Splitting, collect_counted_tags, collect_known_tags
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.data.vocabulary import FROM_DATA, FromData, Vocabulary, make_vocabulary
-from jaxvae.errors import InputError
+from jaxvae.data.vocabulary import FROM_DATA, FromData, Vocabulary
 
 __all__ = [
     "Dataset",
@@ -40,9 +30,6 @@ __all__ = [
     "load_from_config",
     "split_rows",
 ]
-
-MAX_ROWS_BYTES = 2**33
-_FEW_KNOWN = 0.5
 
 
 @dataclass(frozen=True)
@@ -106,8 +93,10 @@ def load_from_config(
     if rows is not None and rows.taxonomy is not None:
         taxonomy = rows.taxonomy
     elif data.taxonomy_path == FROM_DATA:
-        made = own_taxonomy if own_taxonomy is not None and own_taxonomy.is_file() else None
-        taxonomy = FromData(data.min_tag_rows, Taxonomy.load(made) if made else None)
+        run_taxonomy = own_taxonomy if own_taxonomy is not None and own_taxonomy.is_file() else None
+        taxonomy = FromData(
+            data.min_tag_rows, Taxonomy.load(run_taxonomy) if run_taxonomy else None
+        )
     else:
         taxonomy = Taxonomy.load(data.taxonomy_path or None)
     names = (
@@ -192,48 +181,54 @@ def load_dataset(
             split_column=split_column,
         ),
     )
-    source = open_source(fields, taxonomy if isinstance(taxonomy, Taxonomy) else None)
-    splitting = {
-        "val_fraction": val_fraction,
-        "test_fraction": test_fraction,
-        "split_by": split_by,
-        "seed": split_seed,
+    splitting = Splitting(val_fraction, test_fraction, split_by, split_seed)
+    return _load(fields, taxonomy, splitting, max_unreadable_fraction)
+
+
+def _load(
+    fields: SourceFields,
+    taxonomy: Taxonomy | FromData,
+    splitting: Splitting,
+    max_unreadable_fraction: float,
+) -> Dataset:
+    limits: dict[str, Any] = {
+        "splitting": splitting,
+        "max_unreadable_fraction": max_unreadable_fraction,
     }
-    vocabulary = None
     if isinstance(taxonomy, Taxonomy):
-        known = _KnownTags(source, taxonomy, max_unreadable_fraction)
-        rows, report = known.rows, known.report
-        splits = _split(rows, known.collected.split, splitting)
-        source_row = known.collected.source_row
+        source = open_source(fields, taxonomy)
+        tagged = collect_known_tags(source, taxonomy, **limits)
     else:
-        counted = _CountedTags(source, taxonomy, splitting, max_unreadable_fraction)
-        rows, report, splits = counted.rows, counted.report, counted.splits
-        source_row, vocabulary = counted.source_row, counted.vocabulary
-        taxonomy = vocabulary.taxonomy
-    groups = group_rows(rows)
-    duplicates = count_duplicates(groups, splits)
-    distinct = int(groups.max()) + 1
-    report["repeated_sets"] = {
-        "distinct": distinct,
-        "repeats": len(rows) - distinct,
-        "val_rows_with_a_twin_in_train": duplicates["val"],
-        "test_rows_with_a_twin_in_train": duplicates["test"],
+        source = open_source(fields, None)
+        tagged = collect_counted_tags(source, taxonomy, **limits)
+    groups = group_rows(tagged.rows)
+    duplicates = count_duplicates(groups, tagged.splits)
+    num_distinct = int(groups.max()) + 1
+    fingerprint = fingerprint_rows(tagged.rows, tagged.taxonomy)
+    report = {
+        **tagged.report,
+        "repeated_sets": {
+            "distinct": num_distinct,
+            "repeats": len(tagged.rows) - num_distinct,
+            "val_rows_with_a_twin_in_train": duplicates["val"],
+            "test_rows_with_a_twin_in_train": duplicates["test"],
+        },
+        "split_by": source.split_by or splitting.split_by,
+        "split_sizes": {name: len(positions) for name, positions in tagged.splits.items()},
+        "source": source.where,
+        "read_as": source.read_as,
+        "fingerprint": fingerprint,
     }
-    report["split_by"] = source.split_by or split_by
-    report["split_sizes"] = {name: len(positions) for name, positions in splits.items()}
-    report["source"] = source.where
-    report["read_as"] = source.read_as
-    report["fingerprint"] = fingerprint = fingerprint_rows(rows, taxonomy)
     return Dataset(
-        rows=rows,
-        source_row=source_row,
-        splits=splits,
+        rows=tagged.rows,
+        source_row=tagged.source_row,
+        splits=tagged.splits,
         report=report,
         fingerprint=fingerprint,
         source=source.where,
-        taxonomy=taxonomy,
-        vocabulary=vocabulary,
-        generator=known_generator(dataset_name, taxonomy),
+        taxonomy=tagged.taxonomy,
+        vocabulary=tagged.vocabulary,
+        generator=known_generator(fields.dataset_name, tagged.taxonomy),
     )
 
 
@@ -259,167 +254,3 @@ def fingerprint_rows(rows: np.ndarray, taxonomy: Taxonomy) -> str:
     digest = hashlib.sha256(f"{taxonomy.digest} {rows.shape} {little.dtype.str}".encode())
     digest.update(little.data)
     return digest.hexdigest()
-
-
-def _split(
-    rows: np.ndarray, given: np.ndarray | None, splitting: dict[str, Any]
-) -> dict[str, np.ndarray]:
-    if given is None:
-        return split_rows(rows, **splitting)
-    return complete_splits(given, rows, **splitting)
-
-
-class _KnownTags:
-    """Rows of a given taxonomy: `rows` [N, K], the report's part about them, and `collected`."""
-
-    def __init__(self, source: Source, taxonomy: Taxonomy, max_unreadable_fraction: float):
-        collected = CollectedRows(
-            source.blocks, make_tag_lookup(taxonomy), num_tags=taxonomy.num_tags
-        )
-        collected.check_readable(source.where, max_unreadable_fraction)
-        ranked = rank_unknown(collected.unknown)
-        num_tags_read = collected.num_known + collected.unknown.total()
-        few = collected.num_known < _FEW_KNOWN * num_tags_read
-        if not len(collected.lengths):
-            made = f", or let the data say: --config.data.taxonomy_path={FROM_DATA}" * bool(ranked)
-            raise InputError(
-                f"{source.where}: none of {collected.num_read:,} rows has a tag of "
-                f"{taxonomy.source} ({collected.num_unreadable:,} unreadable); the commonest tags "
-                f"met are {list_tags(ranked)}; set taxonomy_path or aspect_column{made}"
-            )
-        self.collected = collected
-        self.rows = _padded(
-            collected.columns, collected.lengths, num_tags=taxonomy.num_tags, source=source.where
-        )
-        self.report = {
-            **_counts(collected, num_kept=len(self.rows)),
-            **describe_rows(collected.columns, collected.lengths, ranked, taxonomy),
-        }
-        if few:
-            share = collected.num_known / num_tags_read
-            self.report["hints"].append(
-                f"{share:.0%} of the tags read are known to {taxonomy.source}; "
-                f"--config.data.taxonomy_path={FROM_DATA} makes a taxonomy of the data"
-            )
-
-
-class _CountedTags:
-    """Rows of a taxonomy that is made of them.
-
-    Attributes:
-        vocabulary: the taxonomy, and what was left out.
-        rows: [N, K] columns of the taxonomy, padded with V.
-        source_row: [N] positions in the source.
-        splits: positions in `rows`.
-        report: the report's part about the rows.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        wanted: FromData,
-        splitting: dict[str, Any],
-        max_unreadable_fraction: float,
-    ):
-        spellings = Spellings()
-        collected = CollectedRows(spellings.counting(source.blocks), spellings.number)
-        collected.check_readable(source.where, max_unreadable_fraction)
-        num_rows, num_raw = len(collected.lengths), len(spellings.tags)
-        if not num_rows:
-            raise InputError(
-                f"{source.where}: none of {collected.num_read:,} rows has a tag "
-                f"({collected.num_unreadable:,} unreadable); set aspect_column"
-            )
-        raw = np.zeros((num_rows, 1), np.uint8)  # rows split one by one need no tags
-        if splitting["split_by"] == "set":
-            raw = _padded(
-                collected.columns, collected.lengths, num_tags=num_raw, source=source.where
-            )
-        splits = _split(raw, collected.split, splitting)
-        row_of = np.repeat(np.arange(num_rows), collected.lengths)
-        is_train = np.zeros(num_rows, bool)
-        is_train[splits["train"]] = True
-        self.vocabulary = vocabulary = make_vocabulary(
-            wanted,
-            tags=spellings.tags,
-            spellings=spellings.commonest(),
-            concepts=spellings.concepts(),
-            num_rows=tag_counts(collected.columns[is_train[row_of]], num_raw),
-            source=source.where,
-        )
-        taxonomy = vocabulary.taxonomy
-        column = vocabulary.column_of[collected.columns]
-        is_kept = column >= 0
-        cells = np.sort(row_of[is_kept] * taxonomy.num_tags + column[is_kept])
-        row_of, columns = np.divmod(cells, taxonomy.num_tags)
-        lengths = np.bincount(row_of, minlength=num_rows)
-        stays = lengths > 0
-        lengths = lengths[stays]
-        new_position = np.cumsum(stays) - 1
-        self.splits = {
-            name: new_position[positions[stays[positions]]] for name, positions in splits.items()
-        }
-        if empty := [name for name in SPLITS if not len(self.splits[name])]:
-            raise InputError(
-                f"{source.where}: no row of {' and '.join(empty)} has a tag with "
-                f"{wanted.min_tag_rows} training rows; lower --config.data.min_tag_rows, or give "
-                f"more rows"
-            )
-        self.rows = _padded(columns, lengths, num_tags=taxonomy.num_tags, source=source.where)
-        self.source_row = collected.source_row[stays]
-        self.report = {
-            **_counts(collected, num_kept=len(self.rows)),
-            **describe_rows(columns, lengths, [], taxonomy),
-            "taxonomy_from_data": _describe_vocabulary(
-                vocabulary,
-                wanted.min_tag_rows,
-                {name: int((~stays[positions]).sum()) for name, positions in splits.items()},
-            ),
-        }
-
-
-def _describe_vocabulary(
-    vocabulary: Vocabulary, min_tag_rows: int, left: dict[str, int]
-) -> dict[str, Any]:
-    concepts = vocabulary.taxonomy.concepts
-    return {
-        "min_tag_rows": min_tag_rows,
-        "concepts": {name: len(columns) for name, columns in concepts},
-        "num_left_out": len(vocabulary.left_out),
-        "left_out": [
-            {"tag": tag[:MAX_QUOTED], "training_rows": count}
-            for tag, count in vocabulary.left_out[:SHOWN]
-        ],
-        "rows_left_without_tag": left,
-    }
-
-
-def _counts(collected: CollectedRows, *, num_kept: int) -> dict[str, Any]:
-    """Returns the report's part about the rows read; its hints may be added to."""
-    hints = []
-    if num_kept > 1 and collected.most_tags == 1:
-        hints.append(
-            "every row has one tag: if the file has a row for each tag of an item, say which "
-            "column names the item, --config.data.group_by=COLUMN"
-        )
-    return {
-        "rows_read": collected.num_read,
-        "rows_kept": num_kept,
-        "rows_without_known_tag": collected.num_read - num_kept - collected.num_unreadable,
-        "rows_unreadable": collected.num_unreadable,
-        "missing_tags": collected.num_gaps,
-        "unreadable": collected.unreadable,
-        "hints": hints,
-    }
-
-
-def _padded(columns: np.ndarray, lengths: np.ndarray, *, num_tags: int, source: str) -> np.ndarray:
-    """Lays rows out as [N, K], after a check that they fit in memory."""
-    dtype = np.min_scalar_type(num_tags)
-    longest = int(lengths.max())
-    if len(lengths) * longest * dtype.itemsize > max(MAX_ROWS_BYTES, 4 * columns.nbytes):
-        raise InputError(
-            f"{source}: {len(lengths):,} rows padded to the longest, {longest:,} tags, exceed "
-            f"{MAX_ROWS_BYTES >> 30} GiB; leave out the rows with the most tags"
-        )
-    return encoding.pad_ragged(columns, lengths, fill=num_tags, dtype=dtype)

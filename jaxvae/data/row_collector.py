@@ -129,13 +129,13 @@ class Spellings:
         cleaned: Counter[tuple[int, str]] = Counter()
         for spelling, number in self._as_written.items():
             if number >= 0:
-                shown = clean_spelling(spelling, self.tags[number])
-                cleaned[number, shown] += self._spelled[spelling]
+                spelled = clean_spelling(spelling, self.tags[number])
+                cleaned[number, spelled] += self._spelled[spelling]
         best: list[tuple[int, str]] = [(-1, "")] * len(self.tags)
-        for (number, shown), count in cleaned.items():
+        for (number, spelled), count in cleaned.items():
             if count > best[number][0]:
-                best[number] = count, shown
-        return [shown for _, shown in best]
+                best[number] = count, spelled
+        return [spelled for _, spelled in best]
 
     def concepts(self) -> list[str] | None:
         """Returns the concept in which each tag is commonest, by number; None if none is known."""

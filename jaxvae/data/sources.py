@@ -33,7 +33,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True)
 class SourceFields:
-    """Where rows come from; the names are those of the fields in `data` of a config.
+    """Fields that say what rows come from; the names are those of the fields in `data` of a config.
 
     Attributes:
         dataset_name: "embedded", a file (see `tables.open_table`), the id of a hub data set, or
@@ -85,8 +85,8 @@ def open_source(fields: SourceFields, taxonomy: Taxonomy | None) -> Source:
         InputError: there is no such source, or its layout is uncertain; more is raised while its
             blocks are read.
     """
-    others = {"val": fields.val_from, "test": fields.test_from}
-    if not any(others.values()):
+    other_names = {"val": fields.val_from, "test": fields.test_from}
+    if not any(other_names.values()):
         source = _open_one(fields, taxonomy)
         column = fields.table.split_column
         return replace(source, split_by=f"column {column}") if column else source
@@ -95,16 +95,23 @@ def open_source(fields: SourceFields, taxonomy: Taxonomy | None) -> Source:
             f"--config.data.split_column={fields.table.split_column} and --config.data."
             f"{'val' if fields.val_from else 'test'}_from: both say how rows are split; give one"
         )
-    given = {"train": fields, **{name: _fields_of(fields, other) for name, other in others.items()}}
-    parts = {
-        name: _open_one(part, taxonomy)
-        for name, part in given.items()
-        if name == "train" or others[name]
+    fields_of_split = {
+        "train": fields,
+        **{name: _fields_of(fields, other_name) for name, other_name in other_names.items()},
     }
-    where = "; ".join(f"{name} from {part.where}" for name, part in parts.items())
-    read_as = "; ".join(dict.fromkeys(part.read_as for part in parts.values()))
-    listed = " and ".join(f"{name}_from" for name in parts if name != "train")
-    return Source(_chained(parts), where, read_as, listed)
+    sources = {
+        name: _open_one(source_of_split, taxonomy)
+        for name, source_of_split in fields_of_split.items()
+        if name == "train" or other_names[name]
+    }
+    where = "; ".join(
+        f"{name} from {source_of_split.where}" for name, source_of_split in sources.items()
+    )
+    read_as = "; ".join(
+        dict.fromkeys(source_of_split.read_as for source_of_split in sources.values())
+    )
+    listed = " and ".join(f"{name}_from" for name in sources if name != "train")
+    return Source(_chained(sources), where, read_as, listed)
 
 
 def _fields_of(fields: SourceFields, other: str) -> SourceFields:
@@ -115,8 +122,8 @@ def _fields_of(fields: SourceFields, other: str) -> SourceFields:
 
 
 def _chained(parts: dict[str, Source]) -> Iterator[TagBlock]:
-    for name, part in parts.items():
-        for block in part.blocks:
+    for name, source in parts.items():
+        for block in source.blocks:
             split = np.full(block.num_rows, SPLITS.index(name), np.uint8)
             yield replace(block, split=split)
 

@@ -69,12 +69,12 @@ class SplitWords:
         if (number := _WORDS.get(text)) is not None:
             return number
         if self._of_truth is not None and text in _TRUE | _FALSE:
-            others = 2 if self._of_truth == 0 else 0  # what is not in training is in the test
-            return self._of_truth if text in _TRUE else others
-        place = f"row {row} (counted from 0)" if line is None else f"line {line}"
+            opposite = 2 if self._of_truth == 0 else 0  # what is not in training is in the test
+            return self._of_truth if text in _TRUE else opposite
+        row_name = f"row {row} (counted from 0)" if line is None else f"line {line}"
         raise InputError(
-            f"{self._where}, {place}: {str(cell)[:40]!r} in column {self._column!r} is no split; "
-            f"a split is train, val or test, or true or false in a column named after one of them"
+            f"{self._where}, {row_name}: {str(cell)[:40]!r} in column {self._column!r} is no "
+            f"split; a split is train, val or test, or true or false in a column named after one of them"
         )
 
 
@@ -107,7 +107,7 @@ def complete_splits(
     lacking = [name for name in ("val", "test") if not len(splits[name])]
     if lacking:
         train = splits["train"]
-        drawn = split_rows(
+        new_splits = split_rows(
             rows[train],
             val_fraction=val_fraction if "val" in lacking else 0.0,
             test_fraction=test_fraction if "test" in lacking else 0.0,
@@ -116,7 +116,7 @@ def complete_splits(
             required=("train", *lacking),
         )
         for name in ("train", *lacking):
-            splits[name] = train[drawn[name]]
+            splits[name] = train[new_splits[name]]
     return splits
 
 

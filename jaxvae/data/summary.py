@@ -122,8 +122,8 @@ def format_report(report: dict) -> str:
     ranked = sorted(coverage["rows_per_tag"].items(), key=lambda item: -item[1])
     lines += _paragraph("commonest", [f"{tag} {count:,}" for tag, count in ranked[:10]])
     lines += _paragraph("never", coverage["never_seen"])
-    if made := report.get("taxonomy_from_data"):
-        lines += _describe_cut(made)
+    if from_data := report.get("taxonomy_from_data"):
+        lines += _describe_cut(from_data)
     if unknown := report["unknown_tags"]:
         lines += [
             "",
@@ -151,9 +151,9 @@ def _describe_cut(made: dict) -> list[str]:
     lines.append(f"Tags left out, with fewer than {least} training rows: {made['num_left_out']:,}")
     words = [f"{_cut(entry['tag'], 40)} {entry['training_rows']:,}" for entry in made["left_out"]]
     lines += _paragraph("commonest of them", words)
-    left = [f"{name} {count:,}" for name, count in made["rows_left_without_tag"].items() if count]
-    if left:
-        lines.append(f"  rows that had no other tag, and left: {', '.join(left)}")
+    gone = [f"{name} {count:,}" for name, count in made["rows_left_without_tag"].items() if count]
+    if gone:
+        lines.append(f"  rows that had no other tag, and left: {', '.join(gone)}")
     return lines
 
 

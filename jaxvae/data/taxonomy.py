@@ -205,10 +205,12 @@ class Taxonomy:
 
     @functools.cached_property
     def _column_of(self) -> dict[str, int]:
-        others = {name: v for alias, v in self.aliases for name in (alias, normalize(alias))}
+        by_alias = {name: v for alias, v in self.aliases for name in (alias, normalize(alias))}
         vocabularies = (self.spellings, self.tags)
-        own = {tag: column for vocabulary in vocabularies for column, tag in enumerate(vocabulary)}
-        return others | own
+        by_tag = {
+            tag: column for vocabulary in vocabularies for column, tag in enumerate(vocabulary)
+        }
+        return by_alias | by_tag
 
     def most(self, separator: str) -> int:
         """Returns the greatest number of a separator, such as a comma, in one tag."""

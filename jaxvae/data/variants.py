@@ -31,14 +31,14 @@ def find_variants(counts: Iterable[tuple[str, int]]) -> dict[str, str]:
         letters = _LETTERS.sub("", normalize(tag))
         if not letters:
             continue
-        known = next((by_letters[key] for key in _singulars(letters) if key in by_letters), None)
-        if known is not None:
-            variants[tag] = known
+        earlier = next((by_letters[key] for key in _singulars(letters) if key in by_letters), None)
+        if earlier is not None:
+            variants[tag] = earlier
         else:
             by_letters[letters] = tag
     for letters, misspelt in _one_letter_apart(by_letters):
-        tag, other = by_letters[letters], by_letters[misspelt]
-        common, rare = sorted((tag, other), key=lambda name: -rows[name])
+        tag, second = by_letters[letters], by_letters[misspelt]
+        common, rare = sorted((tag, second), key=lambda name: -rows[name])
         if rows[common] >= _MUCH_COMMONER * max(1, rows[rare]) and rare not in variants:
             variants[rare] = common
     return {variant: _root(tag, variants) for variant, tag in variants.items()}

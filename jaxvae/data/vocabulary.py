@@ -77,14 +77,14 @@ def make_vocabulary(
     if wanted.made_before is not None:
         taxonomy = wanted.made_before
     else:
-        kept = [number for number in order if num_rows[number] >= wanted.min_tag_rows]
-        if not kept:
-            most = int(num_rows[order[0]]) if order else 0
+        frequent = [number for number in order if num_rows[number] >= wanted.min_tag_rows]
+        if not frequent:
+            largest = int(num_rows[order[0]]) if order else 0
             raise InputError(
                 f"{source}: no tag has {wanted.min_tag_rows} training rows, the commonest has "
-                f"{most}; lower --config.data.min_tag_rows, or give more rows"
+                f"{largest}; lower --config.data.min_tag_rows, or give more rows"
             )
-        taxonomy = _by_concept(kept, spellings, concepts, source)
+        taxonomy = _by_concept(frequent, spellings, concepts, source)
     column_of = np.fromiter(
         (taxonomy.column(tag) if taxonomy.knows(tag) else -1 for tag in tags), np.int64, len(tags)
     )
@@ -93,8 +93,8 @@ def make_vocabulary(
     return Vocabulary(
         taxonomy,
         column_of,
-        left_out=[count for count, kept in zip(counts, is_kept, strict=True) if not kept],
-        kept=[count for count, kept in zip(counts, is_kept, strict=True) if kept],
+        left_out=[count for count, frequent in zip(counts, is_kept, strict=True) if not frequent],
+        kept=[count for count, frequent in zip(counts, is_kept, strict=True) if frequent],
     )
 
 
@@ -106,20 +106,20 @@ def _by_concept(
     else:
         names = [concepts[number] for number in kept]
     # Concepts are compared like tags, in the order in which the data have them.
-    shown: dict[str, str] = {}
+    display_name: dict[str, str] = {}
     for _, name in sorted(zip(kept, names, strict=True)):
-        shown.setdefault(normalize(name), name)
-    mapping: dict[str, list[str]] = {name: [] for name in shown.values()}
+        display_name.setdefault(normalize(name), name)
+    mapping: dict[str, list[str]] = {name: [] for name in display_name.values()}
     for number, name in zip(kept, names, strict=True):
-        mapping[shown[normalize(name)]].append(spellings[number])
+        mapping[display_name[normalize(name)]].append(spellings[number])
     return Taxonomy.from_mapping(mapping, source=f"the tags of {source}")
 
 
 def _prefixes(spellings: list[str]) -> list[str]:
     for mark in _MARKS:
-        found = [spelling.partition(mark) for spelling in spellings]
+        cut = [spelling.partition(mark) for spelling in spellings]
         names = [
-            before.strip() if before.strip() and after.strip() else "" for before, _, after in found
+            prefix.strip() if prefix.strip() and rest.strip() else "" for prefix, _, rest in cut
         ]
         distinct = {normalize(name) for name in names}
         almost_all = sum(map(bool, names)) >= _ALMOST_ALL * len(names)

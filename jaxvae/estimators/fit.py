@@ -54,20 +54,20 @@ def fit(
         InputError: an argument or a row is wrong; nothing was written.
     """
     table = of_memory(tags, names)
-    given = None
+    mapped = None
     if isinstance(taxonomy, Mapping):
-        given = Taxonomy.from_mapping(taxonomy, source=MEMORY)
-    chosen = make_config(config, overrides)
-    with chosen.unlocked():
-        chosen.data.dataset_name = MEMORY
-        chosen.data.taxonomy_path = MEMORY if given else str(taxonomy)
+        mapped = Taxonomy.from_mapping(taxonomy, source=MEMORY)
+    fitted_config = make_config(config, overrides)
+    with fitted_config.unlocked():
+        fitted_config.data.dataset_name = MEMORY
+        fitted_config.data.taxonomy_path = MEMORY if mapped else str(taxonomy)
     folder = run_path(workdir if workdir is not None else new_workdir())
     train_and_evaluate(
-        chosen,
+        fitted_config,
         folder,
         overrides=overrides,
         models_dir=models_dir,
-        rows=InMemory(table, given),
+        rows=InMemory(table, mapped),
         silent=silent,
     )
     return load(folder)
@@ -86,17 +86,17 @@ def make_config(config: str | ConfigDict, overrides: Mapping[str, Any]) -> Confi
     if isinstance(config, str):
         name, colon, presets = config.partition(":")
         file = f"configs/{name}.py" if name.isidentifier() else name
-        chosen = parsing.load_config(file + colon + presets)
+        changed = parsing.load_config(file + colon + presets)
     else:
-        chosen = config.copy_and_resolve_references()
-    fields = dict(flatten(chosen))
+        changed = config.copy_and_resolve_references()
+    fields = dict(flatten(changed))
     for name, value in overrides.items():
         if name not in fields:
             raise InputError(f"{name}: no such field{did_you_mean(name, fields)}")
         *groups, last = name.split(".")
-        group = chosen
-        for part in groups:
-            group = group[part]
+        group = changed
+        for group_name in groups:
+            group = group[group_name]
         if isinstance(fields[name], float) and type(value) is int:
             value = float(value)
         try:
@@ -106,4 +106,4 @@ def make_config(config: str | ConfigDict, overrides: Mapping[str, Any]) -> Confi
                 f"{name}={value!r}: expected a {type(fields[name]).__name__}, such as "
                 f"{fields[name]!r}"
             ) from error
-    return chosen
+    return changed

@@ -84,9 +84,9 @@ class TagVAE(TransformerMixin, BaseEstimator):
                 overrides[name] = 1.0 / num_rows
         folder = self.workdir
         if folder is None:
-            made = tempfile.mkdtemp(prefix="jaxvae_")
-            weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
-            folder = Path(made, "run")
+            temporary = tempfile.mkdtemp(prefix="jaxvae_")
+            weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
+            folder = Path(temporary, "run")
         self.run_ = fit(
             X,
             config=self.config,

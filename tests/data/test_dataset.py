@@ -18,8 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxvae.cli import main
-from jaxvae.data import dataset as dataset_room
-from jaxvae.data import summary
+from jaxvae.data import summary, tagged_rows
 from jaxvae.data.cells import tag_parser as cells_room
 from jaxvae.data.cells.tag_parser import MAX_CELL, TagParseError, parse_tags
 from jaxvae.data.dataset import Dataset, format_report, load_dataset
@@ -501,7 +500,7 @@ def test_the_narrowest_type_that_holds_the_padding(tmp_path, num_tags, dtype):
 
 
 def test_rows_too_wide_to_pad_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset_room, "MAX_ROWS_BYTES", 100)
+    monkeypatch.setattr(tagged_rows, "MAX_ROWS_BYTES", 100)
     narrow = [[tag] for tag in TAGS[:4]] * 30
     assert len(load(write_table(tmp_path / "narrow.csv", narrow)).rows) == 120
     # One row makes all of them wider: more than four times what the tags need.

@@ -135,4 +135,4 @@ def _plain_tag(text: str, start: int, taxonomy: Taxonomy, separator: str) -> tup
 
 def _next(text: str, start: int, separator: str) -> int:
     """Returns the position of the next separator, or of the text's end."""
-    return len(text) if (found := text.find(separator, start)) < 0 else found
+    return len(text) if (position := text.find(separator, start)) < 0 else position

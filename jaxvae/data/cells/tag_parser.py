@@ -134,8 +134,8 @@ def _parse_text(text: str, taxonomy: Taxonomy | None, separator: str) -> list:
     except TagParseError:
         return tags
     # A list comes before a tag that begins like one, unless its own tags are unknown.
-    known = all(isinstance(tag, str) and taxonomy.knows(tag) for tag in listed)
-    return listed if known else tags
+    all_known = all(isinstance(tag, str) and taxonomy.knows(tag) for tag in listed)
+    return listed if all_known else tags
 
 
 def _parse_notation(text: str, taxonomy: Taxonomy | None, separator: str) -> list:

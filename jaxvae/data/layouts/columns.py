@@ -41,10 +41,10 @@ def read_columns(
     Raises:
         InputError: a column is missing, its separator uncertain, or a line of the file malformed.
     """
-    wanted = [*columns, *([split_column] if split_column else [])]
+    all_columns = [*columns, *([split_column] if split_column else [])]
     marks = [separator or _separator_of(table, column, taxonomy) for column in columns]
     blocks = read_blocks(
-        table.rows(wanted),
+        table.rows(all_columns),
         marks=marks,
         concepts=concept_names(columns) if len(columns) > 1 else None,
         splits=SplitWords(split_column, table.where) if split_column else None,
@@ -147,27 +147,27 @@ class _Reader:
         lengths = np.zeros(len(rows), np.int64)
         unreadable = []
         num_gaps = 0
-        known: dict[tuple[int, str], tuple[list[int], int]] = {}
+        parsed: dict[tuple[int, str], tuple[list[int], int]] = {}
         concept_of = range(len(self._marks)) if self._concepts else itertools.repeat(0)
         for row, (line, cells) in enumerate(rows):
-            found: list[int] = []
+            row_words: list[int] = []
             try:
                 for concept, mark, cell in zip(concept_of, self._marks, cells, strict=False):
                     key = (concept, cell) if isinstance(cell, str) else None
-                    if key is not None and key in known:
-                        numbers, gaps = known[key]
+                    if key is not None and key in parsed:
+                        numbers, gaps = parsed[key]
                     else:
                         tags, gaps = parse_cell(cell, self._taxonomy, mark)
                         numbers = [words.setdefault((concept, tag), len(words)) for tag in tags]
                         if key is not None:
-                            known[key] = numbers, gaps
-                    found += numbers
+                            parsed[key] = numbers, gaps
+                    row_words += numbers
                     num_gaps += gaps
             except TagParseError as error:
                 unreadable.append((row, line, str(error)))
                 continue
-            lengths[row] = len(found)
-            word += found
+            lengths[row] = len(row_words)
+            word += row_words
         row_of = np.repeat(np.arange(len(rows)), lengths)
         concepts = None
         if self._concepts is not None:
@@ -189,11 +189,11 @@ class _Reader:
         if not all(map(_is_list_of_text, arrays)):
             lists = [batch.column(number).to_pylist() for number in range(batch.num_columns)]
             return self.of_cells([(None, list(cells)) for cells in zip(*lists, strict=True)])
-        parts = [_of_lists(array) for array in arrays]
+        column_blocks = [_of_lists(array) for array in arrays]
         last = batch.column(batch.num_columns - 1)
         split = self._split(last.to_pylist() if self._splits else [], None)
-        block = parts[0] if len(parts) == 1 else _joined(parts)
-        starts = np.cumsum([0, *(len(part.words) for part in parts)])
+        block = column_blocks[0] if len(column_blocks) == 1 else _joined(column_blocks)
+        starts = np.cumsum([0, *(len(block_of_column.words) for block_of_column in column_blocks)])
         concepts = None
         if self._concepts is not None:
             concepts = [
@@ -259,17 +259,17 @@ def _of_lists(array: Any) -> TagBlock:
 
 def _joined(parts: list[TagBlock]) -> TagBlock:
     """Joins blocks of the same rows, each of another column."""
-    starts = np.cumsum([0, *(len(part.words) for part in parts)])
-    word = np.concatenate([part.word + start for part, start in zip(parts, starts, strict=False)])
-    row = np.concatenate([part.row for part in parts])
-    unreadable = {entry[0]: entry for part in reversed(parts) for entry in part.unreadable}
+    starts = np.cumsum([0, *(len(block.words) for block in parts)])
+    word = np.concatenate([block.word + start for block, start in zip(parts, starts, strict=False)])
+    row = np.concatenate([block.row for block in parts])
+    unreadable = {entry[0]: entry for block in reversed(parts) for entry in block.unreadable}
     order = np.argsort(row, kind="stable")
     order = order[~np.isin(row[order], list(unreadable))]
     return TagBlock(
         num_rows=parts[0].num_rows,
-        words=[word for part in parts for word in part.words],
+        words=[word for block in parts for word in block.words],
         word=word[order],
         row=row[order],
         unreadable=[unreadable[number] for number in sorted(unreadable)],
-        num_gaps=sum(part.num_gaps for part in parts),
+        num_gaps=sum(block.num_gaps for block in parts),
     )

@@ -74,13 +74,13 @@ def _blocks(
 ) -> Iterator[TagBlock]:
     gathered = _Taggings(table.where, columns, min_weight, split_column)
     number = 0
-    for part in table.rows(columns):
-        if isinstance(part, tuple):
-            line, cells = part
+    for item in table.rows(columns):
+        if isinstance(item, tuple):
+            line, cells = item
             gathered.add(line, cells, number)
             number += 1
         else:
-            lists = [part.column(index).to_pylist() for index in range(part.num_columns)]
+            lists = [item.column(index).to_pylist() for index in range(item.num_columns)]
             for cells in zip(*lists, strict=True):
                 gathered.add(None, cells, number)
                 number += 1
@@ -111,11 +111,11 @@ class _Taggings:
                 f"what the tag belongs to; leave the row out, or name another column by "
                 f"--config.data.group_by"
             )
-        known = len(self._items)
-        index = self._items.setdefault(item, known)
+        num_items = len(self._items)
+        index = self._items.setdefault(item, num_items)
         if self._splits is not None:
             split = self._splits.number(cells[-1], row=number, line=line)
-            if index == known:
+            if index == num_items:
                 self._split.append(split)
             elif self._split[index] != split:
                 raise InputError(
@@ -175,5 +175,5 @@ class _Taggings:
         return weight
 
     def _at(self, line: int | None, number: int) -> str:
-        place = f"row {number} (counted from 0)" if line is None else f"line {line}"
-        return f"{self._where}, {place}"
+        row_name = f"row {number} (counted from 0)" if line is None else f"line {line}"
+        return f"{self._where}, {row_name}"

@@ -37,11 +37,11 @@ def read_one_hot(table: Table, columns: Sequence[str], *, split_column: str) -> 
         InputError: a column is missing, or a value is neither 0 nor 1.
     """
     check_columns([*columns, *filter(None, [split_column])], table.names, table.where)
-    others = [name for name in table.names if name not in {*columns, split_column}]
+    unread = [name for name in table.names if name not in {*columns, split_column}]
     left_out = ""
-    if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        left_out = f"; not read: {', '.join(name[:40] for name in others[:3])}{more}"
+    if unread:
+        more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
+        left_out = f"; not read: {', '.join(name[:40] for name in unread[:3])}{more}"
     read_as = f"{len(columns)} columns of 0 and 1, a tag each{left_out}"
     return Reading(_blocks(table, list(columns), split_column), read_as)
 
@@ -63,8 +63,8 @@ def indicator_columns(table: Table, *, share: float = _MOSTLY) -> list[str]:
             if isinstance(item, tuple):
                 cells = [item[1]]
             else:
-                part = item.slice(0, PEEKED - num_rows)
-                columns = [part.column(number).to_pylist() for number in range(len(names))]
+                batch = item.slice(0, PEEKED - num_rows)
+                columns = [batch.column(number).to_pylist() for number in range(len(names))]
                 cells = [list(row) for row in zip(*columns, strict=True)]
             for row in cells:
                 counts += np.fromiter(map(_is_indicator, row), np.int64, len(names))
@@ -84,12 +84,12 @@ def _is_indicator(cell: Any) -> bool:
 
 
 def _blocks(table: Table, columns: list[str], split_column: str) -> Iterator[TagBlock]:
-    done = 0
+    num_read = 0
     if table.reader is not None and not split_column:
-        done, is_whole = yield from _fast_blocks(table, columns)
+        num_read, is_whole = yield from _fast_blocks(table, columns)
         if is_whole:
             return
-    yield from _slow_blocks(table, columns, split_column, skip=done)
+    yield from _slow_blocks(table, columns, split_column, skip=num_read)
 
 
 def _fast_blocks(table: Table, columns: list[str]) -> Generator[TagBlock, None, tuple[int, bool]]:
@@ -133,7 +133,7 @@ def _slow_blocks(
     table: Table, columns: list[str], split_column: str, *, skip: int
 ) -> Iterator[TagBlock]:
     splits = SplitWords(split_column, table.where) if split_column else None
-    wanted = [*columns, *filter(None, [split_column])]
+    all_columns = [*columns, *filter(None, [split_column])]
     num_rows = 0
     pending: list[tuple[int | None, Sequence[Any]]] = []
 
@@ -141,17 +141,17 @@ def _slow_blocks(
         hot = np.array(
             [_hot_row(table.where, columns, *item, num_rows + n) for n, item in enumerate(pending)]
         )
-        made = _of_matrix(hot, columns)
+        unsplit = _of_matrix(hot, columns)
         if splits is None:
-            return made
+            return unsplit
         numbers = splits.numbers(
             [cells[-1] for _, cells in pending],
             first_row=num_rows,
             lines=[line for line, _ in pending],
         )
-        return TagBlock(len(hot), columns, made.word, made.row, [], split=numbers)
+        return TagBlock(len(hot), columns, unsplit.word, unsplit.row, [], split=numbers)
 
-    for item in _single_rows(table, wanted):
+    for item in _single_rows(table, all_columns):
         if skip:
             skip -= 1
             num_rows += 1
@@ -183,9 +183,9 @@ def _hot_row(
         return [_VALUES[cell] for cell in cells[: len(columns)]]
     except (KeyError, TypeError):
         number = next(n for n, cell in enumerate(cells) if not _is_indicator(cell))
-        place = f"row {row} (counted from 0)" if line is None else f"line {line}"
+        row_name = f"row {row} (counted from 0)" if line is None else f"line {line}"
         raise InputError(
-            f"{where}, {place}: {str(cells[number])[:40]!r} in column {columns[number][:60]!r}, "
+            f"{where}, {row_name}: {str(cells[number])[:40]!r} in column {columns[number][:60]!r}, "
             f"where 0 or 1 is expected; name the columns that are tags by "
             f"--config.data.aspect_column=a,b,c"
         ) from None

@@ -11,7 +11,7 @@ DEFAULT_COLUMN = "aspect_list"
 
 @dataclass(frozen=True)
 class TableFields:
-    """How to read a table; the names are those of the fields in `data` of a config.
+    """Fields that say how a table is read; the names are those of the fields in `data` of a config.
 
     Attributes:
         layout: one of `LAYOUTS`.

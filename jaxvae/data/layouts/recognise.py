@@ -59,8 +59,8 @@ def _recognise(table: Table, fields: TableFields) -> str:
         return "column"
     if table.indicators is not None:
         return "one_hot"
-    found = one_hot.indicator_columns(table, share=1.0) if len(table.names) > 1 else []
-    if len(found) >= max(_LEAST_INDICATORS, _ALMOST_ALL * len(table.names)):
+    indicators = one_hot.indicator_columns(table, share=1.0) if len(table.names) > 1 else []
+    if len(indicators) >= max(_LEAST_INDICATORS, _ALMOST_ALL * len(table.names)):
         return "one_hot"
     return "column"  # whose column is missing
 
@@ -138,9 +138,9 @@ def _read_long(table: Table, fields: TableFields) -> Reading:
             f"{list_names(table.names)}"
         )
     column = _tag_column(table, fields)
-    others = [name for name in table.names if name not in (fields.group_by, fields.split_column)]
-    if not column and fields.aspect_column == DEFAULT_COLUMN and len(others) == 1:
-        column = others[0]
+    remaining = [name for name in table.names if name not in (fields.group_by, fields.split_column)]
+    if not column and fields.aspect_column == DEFAULT_COLUMN and len(remaining) == 1:
+        column = remaining[0]
     return long_table.read_long(
         table,
         column or fields.aspect_column,
@@ -153,16 +153,16 @@ def _read_long(table: Table, fields: TableFields) -> Reading:
 
 def _read_one_hot(table: Table, fields: TableFields) -> Reading:
     if fields.aspect_column == DEFAULT_COLUMN:
-        chosen = one_hot.indicator_columns(table)
-        chosen = [name for name in chosen if name != fields.split_column]
+        indicators = one_hot.indicator_columns(table)
+        indicators = [name for name in indicators if name != fields.split_column]
     else:
-        chosen = [name.strip() for name in fields.aspect_column.split(",") if name.strip()]
-    if not chosen:
+        indicators = [name.strip() for name in fields.aspect_column.split(",") if name.strip()]
+    if not indicators:
         raise InputError(
             f"{table.where}: no column of 0 and 1 among {list_names(table.names)}; "
             f"leave out --config.data.layout=one_hot"
         )
-    return one_hot.read_one_hot(table, chosen, split_column=fields.split_column)
+    return one_hot.read_one_hot(table, indicators, split_column=fields.split_column)
 
 
 def _has_wide_rows(table: Table) -> bool:

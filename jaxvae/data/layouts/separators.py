@@ -55,8 +55,8 @@ def find_separator(cells: Iterable[object], taxonomy: Taxonomy | None, where: st
         commoner = [mark for mark in would_do if len(holders[mark]) > len(holders[COMMA])]
         would_do = [COMMA, *commoner]
     if taxonomy is not None and len(would_do) > 1:
-        known = {mark: _count_known(mark, texts, taxonomy) for mark in would_do}
-        would_do = [mark for mark in would_do if known[mark] == max(known.values())]
+        num_known = {mark: _count_known(mark, texts, taxonomy) for mark in would_do}
+        would_do = [mark for mark in would_do if num_known[mark] == max(num_known.values())]
     if len(would_do) > 1:
         example = next(text for text in texts if would_do[-1] in text)
         listed = " or ".join(repr(shown(mark)) for mark in would_do)
@@ -98,12 +98,12 @@ def _explains(mark: str, holders: list[str], alone: set[str], taxonomy: Taxonomy
     """Tests whether a separator cuts the texts that hold it into known, or recurring, tags."""
     if not holders or (mark == "#" and not all(text.startswith("#") for text in holders)):
         return False
-    rows = [[normalize(part) for part in _parts(text, mark)] for text in holders]
+    rows = [[normalize(tag_text) for tag_text in _parts(text, mark)] for text in holders]
     num_parts = sum(map(len, rows))
     if taxonomy is not None:
-        known = sum(map(taxonomy.knows, (tag for row in rows for tag in row)))
+        num_known = sum(map(taxonomy.knows, (tag for row in rows for tag in row)))
         # A tag such as "funk / soul" is known as a whole, and its parts are not.
-        return known >= _ENOUGH * num_parts and known > sum(map(taxonomy.knows, holders))
+        return num_known >= _ENOUGH * num_parts and num_known > sum(map(taxonomy.knows, holders))
     companies: dict[str, set[frozenset[str]]] = {}
     num_rows = Counter(tag for row in rows for tag in set(row))
     for row in rows:
@@ -120,4 +120,4 @@ def _count_known(mark: str, texts: list[str], taxonomy: Taxonomy) -> int:
 
 
 def _parts(text: str, mark: str) -> list[str]:
-    return [part.strip() for part in text.split(mark) if part.strip()]
+    return [tag_text.strip() for tag_text in text.split(mark) if tag_text.strip()]

@@ -33,7 +33,7 @@ def open_arff(path: Path, wanted: Sequence[str]) -> Table:
             match = _ATTRIBUTE.fullmatch(text)
             if match is None:
                 raise InputError(f"{path}, line {line}: not an attribute: {text[:60]!r}")
-            name = next(part for part in match.groups()[:3] if part is not None)
+            name = next(group for group in match.groups()[:3] if group is not None)
             names.append(re.sub(r"\\(.)", r"\1", name))
             if _INDICATOR.fullmatch(match[4].strip()):
                 indicators.append(names[-1])
@@ -84,7 +84,7 @@ def _record(path: Path, line: int, text: str, width: int) -> dict[int, str]:
     if not text.endswith("}"):
         raise InputError(f"{where}: a sparse row that is not closed by a curly bracket")
     record: dict[int, str] = {}
-    for pair in filter(None, (part.strip() for part in text[1:-1].split(","))):
+    for pair in filter(None, (pair_text.strip() for pair_text in text[1:-1].split(","))):
         index, _, value = pair.partition(" ")
         if not index.isdigit() or int(index) >= width or not value.strip():
             raise InputError(

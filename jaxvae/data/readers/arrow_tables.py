@@ -44,7 +44,7 @@ def open_parts(path: Path, parts: list[Path]) -> Table:
         path: the folder or pattern that names them.
         parts: the files, each with the columns that are read.
     """
-    tables = [open_parquet(part, ()) for part in parts]
+    tables = [open_parquet(path_of_part, ()) for path_of_part in parts]
     first, last = parts[0].name, parts[-1].name
     kind = f"{len(parts)} Parquet files, {first} to {last}" if len(parts) > 1 else "Parquet"
 
@@ -105,10 +105,10 @@ def checked_batches(batches: Iterator, columns: Sequence[str]) -> Iterator:
         pyarrow.ArrowInvalid: an array is malformed, for example holds text that is not UTF-8.
     """
     for batch in batches:
-        for part in batch.to_batches() if hasattr(batch, "to_batches") else [batch]:
-            chosen = part.select(list(columns))
-            chosen.validate(full=True)
-            yield chosen
+        for record_batch in batch.to_batches() if hasattr(batch, "to_batches") else [batch]:
+            selected = record_batch.select(list(columns))
+            selected.validate(full=True)
+            yield selected
 
 
 @contextlib.contextmanager

@@ -55,8 +55,8 @@ def open_delimited(path: Path, wanted: Sequence[str]) -> Table:
                 raise InputError(_other_width(path, line, len(record), header))
             yield line, [record[index] for index in indices]
 
-    other = "" if separator == usual else f" separated by {_NAMES[separator]}"
-    kind = f"{'TSV' if usual == chr(9) else 'CSV'}{other}"
+    separator_note = "" if separator == usual else f" separated by {_NAMES[separator]}"
+    kind = f"{'TSV' if usual == chr(9) else 'CSV'}{separator_note}"
     return Table(str(path), header, rows, kind, every_row, reader=(path, separator))
 
 

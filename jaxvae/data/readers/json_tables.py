@@ -106,8 +106,8 @@ def _are_tags_by_row(whole: dict[str, Any]) -> bool:
 def _of_columns(path: Path, columns: dict[str, list], kind: str) -> Table:
     def rows(names: Sequence[str]) -> Rows:
         check_columns(names, list(columns), str(path))
-        chosen = [columns[name] for name in names]
-        return ((None, list(cells)) for cells in zip(*chosen, strict=True))
+        selected = [columns[name] for name in names]
+        return ((None, list(cells)) for cells in zip(*selected, strict=True))
 
     return Table(str(path), list(columns), rows, kind)
 

@@ -40,10 +40,10 @@ def open_extreme(path: Path, wanted: Sequence[str]) -> Table:
         first, content = file.readline(1000), file.read()
     numbers = first.split()
     if len(numbers) != 3 or not all(number.isdigit() for number in numbers):
-        found = first[:40].decode(errors="replace").rstrip()
+        first_line = first[:40].decode(errors="replace").rstrip()
         raise InputError(
             f"{path}: a .txt file is read if it is of the extreme-classification repository, with "
-            f"three whole numbers in line 1, found {found!r}; name a table .csv or .tsv"
+            f"three whole numbers in line 1, found {first_line!r}; name a table .csv or .tsv"
         )
 
     def labels() -> list[list[str]]:

@@ -97,7 +97,7 @@ def _of_frame(frame: Any) -> Table:
 def _of_columns(columns: dict[str, Sequence[Any]]) -> Table:
     def rows(wanted: Sequence[str]) -> Rows:
         check_columns(wanted, list(columns), WHERE)
-        chosen = [columns[name] for name in wanted]
-        return ((None, list(cells)) for cells in zip(*chosen, strict=True))
+        selected = [columns[name] for name in wanted]
+        return ((None, list(cells)) for cells in zip(*selected, strict=True))
 
     return Table(WHERE, list(columns), rows, "")

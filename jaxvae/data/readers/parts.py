@@ -19,18 +19,18 @@ def find_parts(path: Path) -> list[Path]:
     if path.is_file():
         return []
     if path.is_dir():
-        found = sorted(part for part in path.rglob("*.parquet") if part.is_file())
-        return [part for part in found if not _is_hidden(part.relative_to(path))]
+        in_folder = sorted(file for file in path.rglob("*.parquet") if file.is_file())
+        return [file for file in in_folder if not _is_hidden(file.relative_to(path))]
     if not glob.has_magic(str(path)):
         return []
     named = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
-    files = [part for part in named if part.is_file()]
+    files = [file for file in named if file.is_file()]
     if not files:
         raise InputError(f"no file is called {path}; a pattern names Parquet files")
-    for part in files:
-        if part.suffix.lower() != ".parquet":
+    for file in files:
+        if file.suffix.lower() != ".parquet":
             raise InputError(
-                f"{path} names {part}, which is no .parquet file; only of those several are read"
+                f"{path} names {file}, which is no .parquet file; only of those several are read"
             )
     return files
 

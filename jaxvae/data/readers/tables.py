@@ -127,13 +127,13 @@ def check_columns(columns: Sequence[str], present: Sequence[str], where: str) ->
     column = next((column for column in columns if counts[column] != 1), None)
     if column is None:
         return
-    shown = column[:80]
+    short_name = column[:80]
     if counts[column] > 1:
-        raise InputError(f"{where}: {counts[column]} columns are called {shown!r}")
+        raise InputError(f"{where}: {counts[column]} columns are called {short_name!r}")
     names = [name[:80] for name in present[:_MOST_COMPARED]]
-    near = difflib.get_close_matches(shown, names, n=3)
+    near = difflib.get_close_matches(short_name, names, n=3)
     ordered = near + [name for name in names if name not in near]
-    message = f"{where}: no column {shown!r}{did_you_mean(shown, near)}"
+    message = f"{where}: no column {short_name!r}{did_you_mean(short_name, near)}"
     raise InputError(f"{message}; aspect_column must be one of: {list_names(ordered)}")
 
 

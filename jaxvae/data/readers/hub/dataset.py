@@ -45,16 +45,16 @@ def open_hub(name: str, *, split: str, config_name: str = "", streaming: bool = 
     from huggingface_hub import constants
 
     source = f"hub data set {name}" + (f" ({config_name})" if config_name else "")
-    chosen = (name, config_name or None)
+    identity = (name, config_name or None)
     if streaming:
         if trouble:
             raise InputError(f"cannot stream {name!r}: {trouble}; {WAYS_OUT}")
-        return _open_stream(datasets, chosen, split, f"{source}, split {split}, streamed")
+        return _open_stream(datasets, identity, split, f"{source}, split {split}, streamed")
     with _quiet(datasets), held_offline([datasets.config, constants], offline or bool(trouble)):
         try:
-            table = datasets.load_dataset(*chosen, split=split)
+            table = datasets.load_dataset(*identity, split=split)
         except Exception as error:  # Includes exceptions of the HTTP client and of pyarrow.
-            raise InputError(_explain(chosen, split, error, trouble)) from error
+            raise InputError(_explain(identity, split, error, trouble)) from error
     source += f", split {split}" + (f", cached ({trouble})" if trouble else "")
     return of_dataset(table, source)
 
@@ -69,8 +69,8 @@ def of_dataset(table: Any, source: str) -> Table:
 
     def rows(columns: Sequence[str]) -> Rows:
         check_columns(columns, table.column_names, source)
-        chosen = table.select_columns(list(columns)).with_format("arrow")
-        batches = checked_batches(chosen.iter(batch_size=ARROW_BATCH), columns)
+        selected = table.select_columns(list(columns)).with_format("arrow")
+        batches = checked_batches(selected.iter(batch_size=ARROW_BATCH), columns)
         return _named_classes(batches, [table.features[column] for column in columns])
 
     return Table(source, table.column_names, rows, "")
