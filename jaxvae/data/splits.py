@@ -74,7 +74,7 @@ class SplitWords:
         row_name = f"row {row} (counted from 0)" if line is None else f"line {line}"
         raise InputError(
             f"{self._where}, {row_name}: {str(cell)[:40]!r} in column {self._column!r} is no "
-            f"split; a split is train, val or test, or true or false in a column named after one of them"
+            f"split; a split is train, val or test, or true or false in a column named after one"
         )
 
 
