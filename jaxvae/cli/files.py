@@ -75,9 +75,9 @@ def _check_table(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace, counts) -> int:
     print(
-        f"{options.output}: {counts.rows:,} rows; {counts.without_known_tag:,} without a known tag "
-        f"and {counts.unreadable:,} unreadable are empty; {counts.unknown_tags:,} unknown tags "
-        f"ignored",
+        f"{options.output}: {counts.rows:,} rows, read as {counts.read_as}; "
+        f"{counts.without_known_tag:,} without a known tag and {counts.unreadable:,} unreadable "
+        f"are empty; {counts.unknown_tags:,} unknown tags ignored",
         file=sys.stderr,
     )
     return 0
@@ -95,7 +95,8 @@ def _encode(options: argparse.Namespace, rest: list[str]) -> int:
     encoded = encode_file(run, user_path(options.input), options.column)
     write_latents(output, encoded)
     print(
-        f"{output}: {len(encoded.row):,} rows of {run.network.latent_dim} dimensions; "
+        f"{output}: {len(encoded.row):,} rows of {run.network.latent_dim} dimensions, read as "
+        f"{encoded.read_as}; "
         f"{encoded.without_known_tag:,} without a known tag and {encoded.unreadable:,} unreadable "
         f"are NaN; {encoded.unknown_tags:,} unknown tags ignored",
         file=sys.stderr,

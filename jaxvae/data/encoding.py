@@ -32,6 +32,8 @@ class TagBlock:
         split: `[num_rows]` uint8, positions in `splits.SPLITS` where the source gives the split of
             each row; None where it does not.
         num_gaps: missing tags among the others of their rows.
+        num_rated: tags that came with a number which is not used.
+        num_light: tags left out for their weight.
     """
 
     num_rows: int
@@ -42,6 +44,8 @@ class TagBlock:
     concepts: list[str] | None = None
     split: np.ndarray | None = None
     num_gaps: int = 0
+    num_rated: int = 0
+    num_light: int = 0
 
 
 def encode_block(

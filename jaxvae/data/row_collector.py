@@ -29,7 +29,10 @@ class CollectedRows:
         unreadable: the first of the unreadable rows.
         unknown: counts of the spellings without a number.
         num_known: tags that have a number, repeats counted.
-        most_tags: tags of the row with the most, known or not.
+        num_rated: tags that came with a number which is not used.
+        num_light: tags left out for their weight.
+        num_tagged: rows with a tag, known or not.
+        num_single: rows with one tag, known or not.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class CollectedRows:
         self.unknown: Counter[str] = Counter()
         self.unreadable: list[dict] = []
         self.num_read = self.num_unreadable = self.num_gaps = self.num_known = 0
-        self.most_tags = 0
+        self.num_rated = self.num_light = self.num_tagged = self.num_single = 0
         for block in blocks:
             columns, lengths, unknown = encoding.encode_block(block, column_of, num_tags or _MANY)
             self.unknown.update(unknown)
@@ -65,7 +68,11 @@ class CollectedRows:
             self.num_unreadable += len(block.unreadable)
             self.num_gaps += block.num_gaps
             self.num_known += len(block.word) - unknown.total()
-            self.most_tags = max(self.most_tags, int(np.bincount(block.row).max(initial=0)))
+            self.num_rated += block.num_rated
+            self.num_light += block.num_light
+            num_tags_of_row = np.bincount(block.row)
+            self.num_tagged += int((num_tags_of_row > 0).sum())
+            self.num_single += int((num_tags_of_row == 1).sum())
         self.columns, self.lengths = flat.array(), counts.array()
         self.source_row = positions.array()
         self.split = split.array() if len(split.array()) else None

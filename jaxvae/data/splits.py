@@ -34,8 +34,10 @@ class SplitWords:
 
     def __init__(self, column: str, where: str):
         self._column, self._where = column, where
-        named = [_WORDS[word] for word in re.split(r"[^a-z]+", column.casefold()) if word in _WORDS]
-        self._of_truth = named[0] if len(set(named)) == 1 else None
+        words = re.split(r"[^a-z]+", column.casefold())
+        named = {_WORDS[word] for word in words if word in _WORDS}
+        is_plain = len(named) == 1 and not {"not", "non", "no"} & set(words)
+        self._of_truth = named.pop() if is_plain else None
         self._known: dict[Any, int] = {}
 
     def numbers(

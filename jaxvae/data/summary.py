@@ -99,6 +99,8 @@ def format_report(report: dict) -> str:
         lines.append(f"  {label:<28}{count:>12,}")
     if missing := report.get("missing_tags"):
         lines.append(f"  {'missing tags among others':<28}{missing:>12,}")
+    if light := report.get("tags_below_min_weight"):
+        lines.append(f"  {'tags below data.min_weight':<28}{light:>12,}")
     for name, size in sizes.items():
         duplicates = sets.get(f"{name}_rows_with_a_twin_in_train")
         note = "" if duplicates is None else f"   {duplicates:,} with the tags of a training row"

@@ -15,7 +15,7 @@ from jaxvae.data.vocabulary import FROM_DATA, FromData, Vocabulary, make_vocabul
 from jaxvae.errors import InputError
 
 MAX_ROWS_BYTES = 2**33
-_FEW_KNOWN = 0.5
+_FEW_KNOWN, _NEARLY_ALL = 0.5, 0.9
 
 
 class Splitting(NamedTuple):
@@ -182,10 +182,16 @@ def _describe_vocabulary(
 def _count_rows(collected: CollectedRows, *, num_kept: int) -> dict[str, Any]:
     """Returns the report's part about the rows read; its hints may be added to."""
     hints = []
-    if num_kept > 1 and collected.most_tags == 1:
+    if collected.num_single >= _NEARLY_ALL * collected.num_tagged:
         hints.append(
-            "every row has one tag: if the file has a row for each tag of an item, say which "
-            "column names the item, --config.data.group_by=COLUMN"
+            f"{collected.num_single:,} of {collected.num_tagged:,} rows have one tag: if the file "
+            f"has a row for each tag of an item, say which column names the item, "
+            f"--config.data.group_by=COLUMN"
+        )
+    if collected.num_rated:
+        hints.append(
+            f"{collected.num_rated:,} tags came in an object with a number, which is not used: a "
+            f"tag of count 0 is a tag; leave those out of the file that are none"
         )
     return {
         "rows_read": collected.num_read,
@@ -193,6 +199,7 @@ def _count_rows(collected: CollectedRows, *, num_kept: int) -> dict[str, Any]:
         "rows_without_known_tag": collected.num_read - num_kept - collected.num_unreadable,
         "rows_unreadable": collected.num_unreadable,
         "missing_tags": collected.num_gaps,
+        "tags_below_min_weight": collected.num_light,
         "unreadable": collected.unreadable,
         "hints": hints,
     }

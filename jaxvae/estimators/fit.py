@@ -103,7 +103,7 @@ def make_config(config: str | ConfigDict, overrides: Mapping[str, Any]) -> Confi
             group[last] = value
         except TypeError as error:
             raise InputError(
-                f"{name}={value!r}: expected a {type(fields[name]).__name__}, such as "
-                f"{fields[name]!r}"
+                f"{name}={value!r}: expected a value of type {type(fields[name]).__name__}, "
+                f"such as {fields[name]!r}"
             ) from error
     return changed

@@ -28,6 +28,7 @@ class Latents(NamedTuple):
       without_known_tag: number of readable rows without a known tag.
       unreadable: number of rows whose cell is not a set of tags.
       unknown_tags: number of tags not in the taxonomy, repeats counted.
+      read_as: what was taken for tags.
     """
 
     mean: np.ndarray
@@ -36,6 +37,7 @@ class Latents(NamedTuple):
     without_known_tag: int
     unreadable: int
     unknown_tags: int
+    read_as: str
 
 
 def encode_file(run: Run, path: Path, column: str | None) -> Latents:
@@ -55,7 +57,8 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     encoded = []
     unknown = unreadable = 0
     fields = SourceFields(dataset_name=str(path), table=table)
-    for block in open_source(fields, run.taxonomy).blocks:
+    source = open_source(fields, run.taxonomy)
+    for block in source.blocks:
         *arrays, unknown_here = encoding.encode_block(block, column_of, num_tags)
         encoded.append(arrays)
         unknown += unknown_here.total()
@@ -67,13 +70,13 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     has = lengths > 0
     if not has.any():
         raise InputError(
-            f"{path}: none of its {len(has):,} rows has a tag of the run's taxonomy in column "
-            f"{table.aspect_column!r}; name another with --column"
+            f"{path}: none of its {len(has):,} rows, read as {source.read_as}, has a tag of the "
+            f"run's taxonomy; name another column by --column"
         )
     mean, logvar = queries.posterior(run.network, rows)
     mean[~has], logvar[~has] = np.nan, np.nan
     without = int((~has).sum()) - unreadable
-    return Latents(mean, logvar, np.arange(len(has)), without, unreadable, unknown)
+    return Latents(mean, logvar, np.arange(len(has)), without, unreadable, unknown, source.read_as)
 
 
 def write_latents(path: Path, latents: Latents) -> None:

@@ -48,12 +48,14 @@ class FileRows(NamedTuple):
       without_known_tag: number of readable rows without a known tag; nothing is said of them.
       unreadable: number of rows whose cell is not a set of tags; likewise.
       unknown_tags: number of tags not in the taxonomy, repeats counted; they are ignored.
+      read_as: what was taken for tags.
     """
 
     rows: int
     without_known_tag: int
     unreadable: int
     unknown_tags: int
+    read_as: str = ""
 
 
 def complete_file(
@@ -142,8 +144,9 @@ def _write_answers(
       table: how its tags are found.
     """
     counts = Counter[str]()
+    opened = open_source(SourceFields(dataset_name=str(source), table=table), taxonomy)
     with open_table(output, fields) as write:
-        for rows in _read_rows(source, table, taxonomy, counts):
+        for rows in _read_rows(opened.blocks, taxonomy, counts):
             has_tag = (rows < taxonomy.num_tags).any(axis=1).tolist()
             nothing = [None] * (len(fields) - 1)
             write(
@@ -158,15 +161,21 @@ def _write_answers(
             raise InputError(f"{source}: there are column names but no rows")
         if without == num_rows:
             raise InputError(
-                f"{source}: none of its {num_rows:,} rows has a tag of the run's taxonomy in "
-                f"column {table.aspect_column!r}; name another by --column"
+                f"{source}: none of its {num_rows:,} rows, read as {opened.read_as}, has a tag of "
+                f"the run's taxonomy; name another column by --column"
             )
     unreadable = counts["unreadable"]
-    return FileRows(num_rows, without - unreadable, unreadable, counts["unknown_tags"])
+    return FileRows(
+        rows=num_rows,
+        without_known_tag=without - unreadable,
+        unreadable=unreadable,
+        unknown_tags=counts["unknown_tags"],
+        read_as=opened.read_as,
+    )
 
 
 def _read_rows(
-    source: Path, table: TableFields, taxonomy: Taxonomy, counts: Counter[str]
+    blocks: Iterable[encoding.TagBlock], taxonomy: Taxonomy, counts: Counter[str]
 ) -> Iterator[np.ndarray]:
     """Yields chunks `[CHUNK, K]` of a file's rows, the last one shorter, padded with V.
 
@@ -180,8 +189,7 @@ def _read_rows(
         size = int(lengths[:num].sum())
         return encoding.pad_ragged(columns[:size], lengths[:num], fill=num_tags, dtype=np.int32)
 
-    fields = SourceFields(dataset_name=str(source), table=table)
-    for block in open_source(fields, taxonomy).blocks:
+    for block in blocks:
         *more, unknown = encoding.encode_block(block, column_of, num_tags)
         counts.update(unreadable=len(block.unreadable), unknown_tags=unknown.total())
         columns, lengths = (

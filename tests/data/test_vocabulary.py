@@ -199,10 +199,13 @@ def test_given_splits(tmp_path, kind):
 
 def test_splits_that_are_none(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text("tags,split,is_odd\n" + "rock,train,True\n" * 30 + "rock,some,False\n")
+    path.write_text(
+        "tags,split,is_odd,is_not_test\n" + "rock,train,True,True\n" * 30 + "rock,some,False,0\n"
+    )
     for column, message in (
         ("split", "line 32: 'some' in column 'split' is no split"),
         ("is_odd", "line 2: 'True' in column 'is_odd' is no split"),
+        ("is_not_test", "line 2: 'True' in column 'is_not_test' is no split"),
         ("spilt", "no column 'spilt' (did you mean 'split'?)"),
     ):
         with pytest.raises(InputError) as caught:

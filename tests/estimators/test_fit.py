@@ -129,7 +129,7 @@ def test_rows_that_are_refused(rows, names, message):
     [
         ("smal", {}, "no such file"),
         ("small", {"trainer.max_epoch": 3}, "did you mean 'trainer.max_epochs'"),
-        ("small", {"trainer.max_epochs": "3"}, "expected a int, such as 250"),
+        ("small", {"trainer.max_epochs": "3"}, "expected a value of type int, such as 250"),
     ],
 )
 def test_configs_that_are_refused(config, overrides, message):

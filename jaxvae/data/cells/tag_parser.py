@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxvae.data.cells.list_notation import (
     TagParseError,
@@ -18,10 +18,12 @@ from jaxvae.errors import type_name
 __all__ = ["MAX_CELL", "TagParseError", "parse_cell", "parse_tags"]
 
 MAX_CELL = 65_536
-MISSING = frozenset(("", "nan", "none", "null", NO_TAG))
+MISSING = frozenset(("", "nan", "none", "null", "set()", "frozenset()", NO_TAG))
+SEPARATORS = ",|;/\n#，、،"
+"""What stands between tags; a text of several of these marks is any of them."""
 
 # A remark in a tag, such as "rock (live)", rather than a call of a function.
-_ROUND = re.compile(r"(?<!\S)\([^()'\"]*\)(?=[\s,;|/]|\Z)")
+_ROUND = re.compile(r"(?<![^\s,;|/#])\([^()'\"]+\)(?=[\s,;|/#]|\Z)")
 _BRACKET = re.compile(r"[\[\](){}]")
 # Characters that may occur in a tag but have a meaning in a list's notation.
 _SPECIAL = re.compile(r"[\[\](){}\"']")
@@ -36,13 +38,25 @@ _PLAIN_TAG = re.compile(_TAG)
 
 def parse_tags(cell: object, taxonomy: Taxonomy | None = None, separator: str = ",") -> list[str]:
     """Parses a cell into its tags, as written, without blank ones; see `parse_cell`."""
-    return parse_cell(cell, taxonomy, separator)[0]
+    return parse_cell(cell, taxonomy, separator).tags
 
 
-def parse_cell(
-    cell: object, taxonomy: Taxonomy | None = None, separator: str = ","
-) -> tuple[list[str], int]:
-    """Parses a cell into (its tags, as written, without blank ones; the number of missing ones).
+class ParsedCell(NamedTuple):
+    """The tags of a cell.
+
+    Attributes:
+        tags: as written, without blank ones.
+        num_gaps: missing tags among them.
+        num_rated: tags that came in an object with a number, which is not used.
+    """
+
+    tags: list[str]
+    num_gaps: int = 0
+    num_rated: int = 0
+
+
+def parse_cell(cell: object, taxonomy: Taxonomy | None = None, separator: str = ",") -> ParsedCell:
+    """Parses a cell into its tags.
 
     A cell may be a list, tuple or array of texts, or of objects with one text each; a text that
     holds such a list in a notation of `list_notation.parse_list`; tags separated by commas; or a
@@ -64,12 +78,14 @@ def parse_cell(
     else:
         items = _parse_native(cell, taxonomy, separator)
     tags: list[str] = []
-    size = gaps = 0
+    size = gaps = rated = 0
     for position, item in enumerate(items, start=1):
         tag = item if isinstance(item, str) else _text_of(item, position)
         if tag is None:
             gaps += 1
             continue
+        if isinstance(item, Mapping):
+            rated += any(isinstance(value, int | float) for value in item.values())
         size += len(tag)
         if not tag.isascii() and any("\ud800" <= letter <= "\udfff" for letter in tag):
             raise TagParseError("not valid Unicode text")
@@ -77,7 +93,7 @@ def parse_cell(
             tags.append(tag)
     if size > MAX_CELL:
         raise TagParseError(f"holds {size:,} characters; the limit is {MAX_CELL:,}")
-    return tags, gaps
+    return ParsedCell(tags, gaps, rated)
 
 
 def _text_of(item: Any, position: int) -> str | None:
@@ -106,6 +122,8 @@ def _parse_native(cell: Any, taxonomy: Taxonomy | None, separator: str) -> list:
         return _parse_text(cell, taxonomy, separator)
     if isinstance(cell, list | tuple):
         return list(cell)
+    if isinstance(cell, set | frozenset):
+        return sorted(cell, key=str)
     raise TagParseError(f"expected text or a list of texts, found {type_name(cell)}")
 
 
@@ -120,6 +138,10 @@ def _parse_text(text: str, taxonomy: Taxonomy | None, separator: str) -> list:
         return []
     if "\0" in text:
         raise TagParseError("holds a NUL character")
+    if len(separator) > 1 and set(separator) <= set(SEPARATORS):
+        if text[0] not in "[{":
+            text = text.translate(dict.fromkeys(map(ord, separator), separator[0]))
+        separator = separator[0]
     if _PLAIN_LIST.fullmatch(text):
         return [tag[1:-1] for tag in _PLAIN_TAG.findall(text)]
     if taxonomy is None or not _SPECIAL.search(text):
@@ -140,8 +162,13 @@ def _parse_text(text: str, taxonomy: Taxonomy | None, separator: str) -> list:
 
 def _parse_notation(text: str, taxonomy: Taxonomy | None, separator: str) -> list:
     """Parses a text that is in a list's notation, or else holds tags between separators."""
-    if text[0] in "[{" or (text[0] == "(" and text[-1] == ")"):
-        return parse_list(text)
+    if text[0] in "[{(" and not _ROUND.match(text):
+        try:
+            return parse_list(text)
+        except TagParseError:
+            if separator == "," or separator not in text:
+                raise
+            return _split(text, taxonomy, separator)  # a tag that begins with a bracket
     if text[0] in "'\"":
         # Quoted tags without brackets; but a tag may also begin with a quote: '90s rock, jazz
         try:
@@ -157,4 +184,8 @@ def _parse_notation(text: str, taxonomy: Taxonomy | None, separator: str) -> lis
     inside = "".join(_ROUND.findall(text))
     if _BRACKET.search(outside) or separator in inside:
         raise TagParseError(f"brackets in text that is no list of quoted tags: {excerpt(text)}")
+    return _split(text, taxonomy, separator)
+
+
+def _split(text: str, taxonomy: Taxonomy | None, separator: str) -> list[str]:
     return text.split(separator) if taxonomy is None else split_tags(text, taxonomy, separator)

@@ -146,8 +146,8 @@ class _Reader:
         word: list[int] = []
         lengths = np.zeros(len(rows), np.int64)
         unreadable = []
-        num_gaps = 0
-        parsed: dict[tuple[int, str], tuple[list[int], int]] = {}
+        num_gaps = num_rated = 0
+        parsed: dict[tuple[int, str], tuple[list[int], int, int]] = {}
         concept_of = range(len(self._marks)) if self._concepts else itertools.repeat(0)
         for row, (line, cells) in enumerate(rows):
             row_words: list[int] = []
@@ -155,14 +155,15 @@ class _Reader:
                 for concept, mark, cell in zip(concept_of, self._marks, cells, strict=False):
                     key = (concept, cell) if isinstance(cell, str) else None
                     if key is not None and key in parsed:
-                        numbers, gaps = parsed[key]
+                        numbers, gaps, rated = parsed[key]
                     else:
-                        tags, gaps = parse_cell(cell, self._taxonomy, mark)
+                        tags, gaps, rated = parse_cell(cell, self._taxonomy, mark)
                         numbers = [words.setdefault((concept, tag), len(words)) for tag in tags]
                         if key is not None:
-                            parsed[key] = numbers, gaps
+                            parsed[key] = numbers, gaps, rated
                     row_words += numbers
                     num_gaps += gaps
+                    num_rated += rated
             except TagParseError as error:
                 unreadable.append((row, line, str(error)))
                 continue
@@ -181,6 +182,7 @@ class _Reader:
             concepts=concepts,
             split=self._split([cells[-1] for _, cells in rows], [line for line, _ in rows]),
             num_gaps=num_gaps,
+            num_rated=num_rated,
         )
 
     def of_batch(self, batch: Any) -> TagBlock:

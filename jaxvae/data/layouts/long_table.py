@@ -100,7 +100,7 @@ class _Taggings:
         self._words: dict[str, int] = {}
         self._item, self._word = array.array("i"), array.array("i")
         self._split = array.array("B")
-        self._num_gaps = 0
+        self._num_gaps = self._num_light = 0
 
     def add(self, line: int | None, cells: Sequence[Any], number: int) -> None:
         """Adds one row of the table."""
@@ -123,6 +123,7 @@ class _Taggings:
                     f"({str(cells[-1])[:20]!r}) than in its rows before; an item has one"
                 )
         if self._min_weight is not None and self._weight(cells[2], line, number) < self._min_weight:
+            self._num_light += 1
             return
         if tag is None or (isinstance(tag, float) and math.isnan(tag)):
             self._num_gaps += 1
@@ -160,6 +161,7 @@ class _Taggings:
                 unreadable=[],
                 split=None if split is None else split[start:stop],
                 num_gaps=self._num_gaps if start == 0 else 0,
+                num_light=self._num_light if start == 0 else 0,
             )
 
     def _weight(self, cell: Any, line: int | None, number: int) -> float:

@@ -56,6 +56,8 @@ def indicator_columns(table: Table, *, share: float = _MOSTLY) -> list[str]:
     if table.indicators is not None:
         return table.indicators
     names = [name for name, count in Counter(table.names).items() if count == 1 and name]
+    if share < 1.0:  # which are all tags: one called as another would be lost
+        check_columns([name for name in table.names if name], table.names, table.where)
     counts = np.zeros(len(names), np.int64)
     num_rows = 0
     with contextlib.closing(table.rows(names)) as rows:  # type: ignore[type-var]

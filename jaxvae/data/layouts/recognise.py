@@ -31,7 +31,7 @@ def read_table(table: Table, fields: TableFields, taxonomy: Taxonomy | None) -> 
     """
     layout = fields.layout
     if layout == "auto":
-        layout = _recognise(table, fields)
+        layout = _recognise(table, fields, taxonomy)
     _refuse_unused(fields, layout)
     if layout == "long":
         return _read_long(table, fields)
@@ -49,20 +49,29 @@ def read_table(table: Table, fields: TableFields, taxonomy: Taxonomy | None) -> 
     )
 
 
-def _recognise(table: Table, fields: TableFields) -> str:
+def _recognise(table: Table, fields: TableFields, taxonomy: Taxonomy | None) -> str:
     if fields.group_by:
         return "long"
     column = _tag_column(table, fields)
     if column and table.names[-1:] == [column] and _has_wide_rows(table):
         return "trailing"
-    if column or fields.aspect_column != DEFAULT_COLUMN:
+    if fields.aspect_column in table.names or fields.aspect_column != DEFAULT_COLUMN:
         return "column"
     if table.indicators is not None:
         return "one_hot"
     indicators = one_hot.indicator_columns(table, share=1.0) if len(table.names) > 1 else []
-    if len(indicators) >= max(_LEAST_INDICATORS, _ALMOST_ALL * len(table.names)):
+    enough = len(indicators) >= max(_LEAST_INDICATORS, _ALMOST_ALL * len(table.names))
+    every = len(indicators) == len(table.names)
+    known = taxonomy is not None and sum(map(taxonomy.knows, indicators)) > 1
+    if column and column in indicators and len(indicators) > 1 and not (enough or known):
+        raise InputError(
+            f"{table.where}: column {column!r} holds 0 and 1, as {len(indicators) - 1} others do; "
+            f"say --config.data.layout=one_hot, or name the columns of tags by "
+            f"--config.data.aspect_column"
+        )
+    if (enough or every or known) and (not column or column in indicators):
         return "one_hot"
-    return "column"  # whose column is missing
+    return "column"  # which may be missing
 
 
 def _refuse_unused(fields: TableFields, layout: str) -> None:
@@ -112,7 +121,7 @@ def _named_columns(table: Table, fields: TableFields) -> list[str]:
         try:
             check_columns([fields.aspect_column], table.names, table.where)
         except InputError as error:
-            raise InputError(f"{error}{_other_layouts(table)}") from None
+            raise InputError(f"{error}{_other_layouts(table, fields)}") from None
         return [fields.aspect_column]
     check_columns(listed, table.names, table.where)
     if repeated := [name for name, count in Counter(listed).items() if count > 1]:
@@ -120,13 +129,16 @@ def _named_columns(table: Table, fields: TableFields) -> list[str]:
     return listed
 
 
-def _other_layouts(table: Table) -> str:
-    """Names the layouts that a table may have if no column holds all of a row's tags."""
-    if len(table.names) < 2:
-        return ""
+def _other_layouts(table: Table, fields: TableFields) -> str:
+    """Says how to name the columns of tags, or the layout without one."""
+    called = [name for name in table.names if name.casefold() in TAG_COLUMNS]
+    several = ""
+    if fields.aspect_column == DEFAULT_COLUMN and len(called) > 1:
+        several = f" ({' and '.join(map(repr, called[:3]))} may both hold tags)"
     return (
-        "; several are a,b,c; a column of 0 and 1 for each tag is --config.data.layout=one_hot, a "
-        "row for each tag --config.data.group_by=COLUMN"
+        f"; name the column of tags by --config.data.aspect_column (--column of a command), "
+        f"several as a,b,c{several}; where each tag has a column of 0 and 1, "
+        f"--config.data.layout=one_hot, or a row, --config.data.group_by=COLUMN"
     )
 
 
@@ -159,8 +171,8 @@ def _read_one_hot(table: Table, fields: TableFields) -> Reading:
         indicators = [name.strip() for name in fields.aspect_column.split(",") if name.strip()]
     if not indicators:
         raise InputError(
-            f"{table.where}: no column of 0 and 1 among {list_names(table.names)}; "
-            f"leave out --config.data.layout=one_hot"
+            f"{table.where}: no column holds 0 and 1 (or true and false) alone, among "
+            f"{list_names(table.names)}"
         )
     return one_hot.read_one_hot(table, indicators, split_column=fields.split_column)
 

@@ -9,24 +9,22 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable
 
-from jaxvae.data.cells.tag_parser import MISSING, TagParseError, parse_tags
+from jaxvae.data.cells.tag_parser import (
+    MAX_CELL,
+    MISSING,
+    SEPARATORS,
+    TagParseError,
+    parse_tags,
+)
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.errors import InputError
 
 COMMA = ","
-CANDIDATES = {
-    "|": "bars",
-    ";": "semicolons",
-    "/": "slashes",
-    "\n": "line breaks",
-    "#": "a # before each",
-    "，": "full-width commas",
-    "、": "ideographic commas",
-    "،": "Arabic commas",
-}
-"""Separators other than the comma, and how a report calls them."""
+CANDIDATES = SEPARATORS.replace(COMMA, "")
+"""Separators other than the comma."""
 SAMPLE = 10_000
-_ENOUGH = 0.5
+_ENOUGH, _NEARLY_ALL = 0.5, 0.9
+_FEW = 0.1
 
 
 def find_separator(cells: Iterable[object], taxonomy: Taxonomy | None, where: str) -> str:
@@ -48,21 +46,18 @@ def find_separator(cells: Iterable[object], taxonomy: Taxonomy | None, where: st
     holders = {mark: [text for text in texts if mark in text] for mark in (COMMA, *CANDIDATES)}
     would_do = []
     for mark, holding in holders.items():
+        if mark == "/" and taxonomy is None and len(holding) < _FEW * len(texts):
+            continue  # tags such as "r&b/soul"
         alone = {normalize(text) for text in texts if mark not in text} | listed_tags
         if _explains(mark, holding, alone, taxonomy):
             would_do.append(mark)
-    if COMMA in would_do:  # tags between commas may hold other marks, such as "funk / soul"
-        commoner = [mark for mark in would_do if len(holders[mark]) > len(holders[COMMA])]
-        would_do = [COMMA, *commoner]
-    if taxonomy is not None and len(would_do) > 1:
-        num_known = {mark: _count_known(mark, texts, taxonomy) for mark in would_do}
-        would_do = [mark for mark in would_do if num_known[mark] == max(num_known.values())]
     if len(would_do) > 1:
-        example = next(text for text in texts if would_do[-1] in text)
+        example = next(text for text in holders[would_do[-1]])
         listed = " or ".join(repr(shown(mark)) for mark in would_do)
+        every = "".join(map(shown, would_do))
         raise InputError(
             f"{where}: tags may be separated by {listed}, as in {example[:60]!r}; say which by "
-            f"--config.data.separator={shown(would_do[-1])!r}"
+            f"--config.data.separator={shown(would_do[-1])!r}, or, where all do, ={every!r}"
         )
     return would_do[0] if would_do else COMMA
 
@@ -81,7 +76,8 @@ def _plain(cell: str) -> str:
     """Returns a cell's text, "" if it is in a list's notation or holds no tag."""
     text = cell.strip()
     is_list = text[:1] in ("[", "{", '"', "'")
-    return "" if is_list or text.casefold() in MISSING or "\0" in text else text
+    is_odd = "\0" in text or len(text) > MAX_CELL
+    return "" if is_list or is_odd or text.casefold() in MISSING else text
 
 
 def _listed_tags(cells: Iterable[object]) -> set[str]:
@@ -104,19 +100,20 @@ def _explains(mark: str, holders: list[str], alone: set[str], taxonomy: Taxonomy
         num_known = sum(map(taxonomy.knows, (tag for row in rows for tag in row)))
         # A tag such as "funk / soul" is known as a whole, and its parts are not.
         return num_known >= _ENOUGH * num_parts and num_known > sum(map(taxonomy.knows, holders))
-    companies: dict[str, set[frozenset[str]]] = {}
     num_rows = Counter(tag for row in rows for tag in set(row))
-    for row in rows:
-        for tag in row:
-            companies.setdefault(tag, set()).add(frozenset(row))
     recurring = sum(num_rows[tag] > 1 or tag in alone for row in rows for tag in row)
+    if recurring < _ENOUGH * num_parts:
+        return False
     # The parts of one tag such as "funk / soul" are always together.
-    apart = any(len(company) > 1 or tag in alone for tag, company in companies.items())
-    return apart and recurring >= _ENOUGH * num_parts
-
-
-def _count_known(mark: str, texts: list[str], taxonomy: Taxonomy) -> int:
-    return sum(taxonomy.knows(tag) for text in texts for tag in _parts(text, mark))
+    num_companies = Counter(tag for company in {frozenset(row) for row in rows} for tag in company)
+    apart = [
+        any(num_companies[tag] > 1 or tag in alone for tag in company)
+        for company in {frozenset(row) for row in rows}
+    ]
+    if mark == "/":  # a part of many tags, and of URLs
+        slashed = [text for text in holders if "//" in text]
+        return not slashed and sum(apart) >= _NEARLY_ALL * len(apart)
+    return any(apart)
 
 
 def _parts(text: str, mark: str) -> list[str]:

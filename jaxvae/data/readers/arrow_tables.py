@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
-from jaxvae.data.readers.tables import Rows, Table, check_columns
+from jaxvae.data.readers.parts import other_tables
+from jaxvae.data.readers.tables import SUFFIXES, Rows, Table, check_columns
 from jaxvae.errors import InputError
 
 ARROW_BATCH = 65_536
@@ -47,6 +48,9 @@ def open_parts(path: Path, parts: list[Path]) -> Table:
     tables = [open_parquet(path_of_part, ()) for path_of_part in parts]
     first, last = parts[0].name, parts[-1].name
     kind = f"{len(parts)} Parquet files, {first} to {last}" if len(parts) > 1 else "Parquet"
+    if others := other_tables(path, SUFFIXES):
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        kind += f" (not read: {', '.join(file.name[:40] for file in others[:3])}{more})"
 
     def rows(columns: Sequence[str]) -> Rows:
         for table in tables:

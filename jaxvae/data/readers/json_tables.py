@@ -120,6 +120,8 @@ def _of_records(
     kind: str,
 ) -> Table:
     names: dict[str, None] = {}
+    if first and not isinstance(first[0], dict):
+        raise InputError(f"{path}, line 1: {_unread(first[0], column)}")
     for record in first:
         names |= dict.fromkeys(record if isinstance(record, dict) else ())
 

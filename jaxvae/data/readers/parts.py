@@ -1,6 +1,7 @@
 """Finds the Parquet files of a folder, or those that a pattern names."""
 
 import glob
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvae.errors import InputError
@@ -33,6 +34,23 @@ def find_parts(path: Path) -> list[Path]:
                 f"{path} names {file}, which is no .parquet file; only of those several are read"
             )
     return files
+
+
+def other_tables(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Returns the tables in a folder of Parquet files that are of another kind.
+
+    Args:
+        path: the folder; a pattern has none.
+        suffixes: those of tables.
+    """
+    if not path.is_dir():
+        return []
+    tables = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+    return [
+        file
+        for file in tables
+        if file.suffix.lower() != ".parquet" and not _is_hidden(file.relative_to(path))
+    ]
 
 
 def _is_hidden(relative: Path) -> bool:

@@ -134,7 +134,7 @@ def check_columns(columns: Sequence[str], present: Sequence[str], where: str) ->
     near = difflib.get_close_matches(short_name, names, n=3)
     ordered = near + [name for name in names if name not in near]
     message = f"{where}: no column {short_name!r}{did_you_mean(short_name, near)}"
-    raise InputError(f"{message}; aspect_column must be one of: {list_names(ordered)}")
+    raise InputError(f"{message}; its columns are {list_names(ordered)}")
 
 
 def list_names(names: Sequence[str]) -> str:

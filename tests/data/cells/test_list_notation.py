@@ -33,12 +33,15 @@ from jaxvae.data.taxonomy import Taxonomy
         ('["rock", {"name": "jazz"}, null]', ["rock", "jazz"], 1),
         ("rock (alternative), jazz", ["rock (alternative)", "jazz"], 0),
         ([None, "rock", float("nan")], ["rock"], 2),
+        ({"rock"}, ["rock"], 0),
+        ("set()", [], 0),
+        ("(untitled)", ["(untitled)"], 0),
         ([{"id": 3, "tag": "rock"}], ["rock"], 0),
     ],
 )
 def test_notations(cell, tags, gaps):
-    assert [tag.strip() for tag in parse_cell(cell)[0]] == tags
-    assert parse_cell(cell)[1] == gaps
+    assert [tag.strip() for tag in parse_cell(cell).tags] == tags
+    assert parse_cell(cell).num_gaps == gaps
 
 
 def test_numpy_cuts_a_long_list_and_says_so():

@@ -149,7 +149,7 @@ def test_long_tables(tmp_path):
     assert data.report["missing_tags"] == 12
     assert "a row for each tag, in column tag, of the items in item" in data.report["read_as"]
     lists = load(write(tmp_path / "taggings.csv", text))
-    assert "every row has one tag" in lists.report["hints"][0]
+    assert "rows have one tag" in lists.report["hints"][0]
     table = pyarrow.csv.read_csv(tmp_path / "taggings.csv")
     pyarrow.parquet.write_table(table, tmp_path / "taggings.parquet")
     assert rows_of(load(tmp_path / "taggings.parquet", group_by="item")) == expected
@@ -320,3 +320,50 @@ def test_the_separator_may_be_given(tmp_path):
         assert set(load(path, taxonomy=FromData(1), separator=mark).taxonomy.tags) == tags
     lines = write(tmp_path / "b.csv", "tags\n" + '"rock\njazz"\n' * 20)
     assert set(load(lines, taxonomy=FromData(1), separator="\\n").taxonomy.tags) == {"rock", "jazz"}
+
+
+def test_a_label_of_0_and_1_among_others_is_a_column_of_many(tmp_path):
+    names = [f"tag {n}" for n in range(9)]
+    row = ",".join("01"[n % 2] for n in range(9))
+    path = write(tmp_path / "a.csv", f"id,{','.join(names)},label\n" + f"7,{row},1\n" * 30)
+    data = load(path, taxonomy=FromData(1))
+    assert data.report["read_as"] == "10 columns of 0 and 1, a tag each; not read: id"
+    few = write(tmp_path / "b.csv", "id,a,b,label,name\n" + "7,0,1,1,x\n" * 30)
+    assert "column 'label' holds 0 and 1, as 2 others do" in refusal(few, taxonomy=FromData(1))
+    every = write(tmp_path / "c.csv", "rock,jazz\n" + "1,0\n0,1\n" * 15)
+    assert rows_of(load(every)) == [[0], [1]] * 15
+    known = write(tmp_path / "d.csv", "id,name,x,rock,jazz\n" + "7,a,b,1,0\n8,a,c,0,1\n" * 15)
+    assert rows_of(load(known)) == [[0], [1]] * 15  # the columns are tags of the taxonomy
+    assert "name the column of tags" in refusal(known, taxonomy=FromData(1))
+
+
+def test_two_columns_of_one_name_are_not_left_out(tmp_path):
+    path = write(tmp_path / "a.csv", "id,rock,rock,dub\n" + "7,1,0,1\n" * 30)
+    assert "2 columns are called 'rock'" in refusal(path, layout="one_hot")
+
+
+def test_tags_that_weigh_too_little_or_came_with_a_number_are_counted(tmp_path):
+    text = "item,tag,weight\n" + "".join(f"{n},rock,9\n{n},jazz,1\n" for n in range(30))
+    report = load(write(tmp_path / "a.csv", text), group_by="item", min_weight=2.0).report
+    assert report["tags_below_min_weight"] == 30
+    objects = [{"tags": [{"name": "rock", "count": 3}, {"name": "jazz", "count": 0}]}] * 30
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, objects)))
+    assert "60 tags came in an object with a number" in load(path).report["hints"][0]
+    plain = [{"tags": [{"name": "rock"}, "jazz"]}] * 30
+    path = write(tmp_path / "b.jsonl", "\n".join(map(json.dumps, plain)))
+    assert load(path).report["hints"] == []
+
+
+def test_nearly_all_rows_with_one_tag_are_remarked(tmp_path):
+    path = write(tmp_path / "a.csv", "tags\n" + "rock\n" * 28 + '"rock,jazz"\n' * 2)
+    assert "28 of 30 rows have one tag" in load(path).report["hints"][0]
+    path = write(tmp_path / "b.csv", "tags\n" + "rock\n" * 26 + '"rock,jazz"\n' * 4)
+    assert load(path).report["hints"] == []
+
+
+def test_brackets_of_tags_between_separators(tmp_path):
+    rows = "Drama|Comedy\n(no genres listed)\n[rec]|Comedy\nDrama|(untitled)\nComedy\n" * 9
+    data = load(write(tmp_path / "a.csv", "tags\n" + rows), taxonomy=FromData(1))
+    assert data.report["rows_unreadable"] == 0
+    tags = {"Drama", "Comedy", "(no genres listed)", "[rec]", "(untitled)"}
+    assert set(data.taxonomy.spellings) == tags

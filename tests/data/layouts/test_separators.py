@@ -37,6 +37,9 @@ def test_the_separator_that_explains_the_cells_is_found_and_cuts_them(mark, taxo
         (["Funk / Soul", "rock", "Funk / Soul, jazz"], TAXONOMY, ","),
         (["Funk / Soul", "rock", "Funk / Soul"], None, ","),  # the two are always together
         (["Funk / Soul, jazz", "rock, jazz", "Soul, rock"], None, ","),
+        (["AC/DC", "soul/funk", "soul", "funk", "AC/DC"] * 9, None, ","),  # one of them is one tag
+        (["http://x.org/rock", "http://x.org/pop", "x.org"] * 9, None, ","),
+        (["rock/pop", *["rock", "pop", "jazz"] * 9], None, ","),  # few hold it
         (["rock", "jazz"], None, ","),
         ([["rock"], ["jazz|rock"]], None, ","),
         (["['rock', 'jazz']", "rock|jazz", "rock|jazz"], None, "|"),  # known from a list
@@ -65,3 +68,29 @@ def test_two_that_would_do_are_asked_for(cells, taxonomy):
     message = str(caught.value)
     assert message.startswith("clips.csv, column tags: tags may be separated by '|' or ';'")
     assert "--config.data.separator=" in message
+
+
+@pytest.mark.parametrize("taxonomy", [TAXONOMY, None])
+@pytest.mark.parametrize("mark", ["|", ";", "/"])
+def test_rows_with_another_separator_than_most_are_asked_for(mark, taxonomy):
+    """Their tags would be lost, and a file with both may be read by both."""
+    cells = ["rock, jazz", "jazz, upright bass", "rock"] * 20 + [f"rock{mark}jazz"] * 10
+    with pytest.raises(InputError) as caught:
+        find_separator(cells, taxonomy, "clips.csv")
+    separator = f",{mark}"
+    assert str(caught.value).endswith(f"or, where all do, ={separator!r}")
+    for cell in ("rock, jazz", f"rock{mark}jazz"):
+        assert [tag.strip() for tag in parse_tags(cell, taxonomy, separator)] == ["rock", "jazz"]
+    assert parse_tags("['rock, jazz']", taxonomy, separator) == ["rock, jazz"]
+
+
+def test_a_cell_of_very_many_tags_takes_no_memory_of_its_square():
+    """Ten thousand tags in one cell once took gigabytes."""
+    import tracemalloc
+
+    cells = ["rock"] * 50 + [",".join(f"t{n}" for n in range(10_000))] + ["pop"] * 50
+    tracemalloc.start()
+    find_separator(cells, None, "clips.csv")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 * 2**20

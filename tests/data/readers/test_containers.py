@@ -101,10 +101,12 @@ def test_parts(tmp_path):
         pyarrow.parquet.write_table(table, folder / f"part-{number}.parquet")
     pyarrow.parquet.write_table(table, folder / "_temporary" / "part-9.parquet")
     (folder / "_SUCCESS").touch()
+    (folder / "notes.csv").write_bytes(CSV)
     for path in (folder, folder / "part-*.parquet"):
         arrays = [part.to_pylist() for part in read_column(path, "tags")]
         assert arrays == [[["tag 0"]], [["tag 1"]], [["tag 2"]]]
-        assert open_table(path, []).kind == "3 Parquet files, part-0.parquet to part-2.parquet"
+        kind = "3 Parquet files, part-0.parquet to part-2.parquet"
+        assert open_table(path, []).kind == kind + " (not read: notes.csv)" * (path == folder)
     pyarrow.parquet.write_table(pyarrow.table({"other": [1]}), folder / "part-3.parquet")
     with pytest.raises(InputError, match=r"part-3\.parquet: no column 'tags'"):
         list(read_column(folder, "tags"))
