@@ -340,11 +340,11 @@ def test_endpoint_that_is_no_web_address(tmp_path):
 def test_too_old_a_library_is_refused(monkeypatch):
     import datasets
 
-    from jaxvae.data.readers.hub.dataset import read_hub
+    from jaxvae.data.readers.hub.dataset import open_hub
     from jaxvae.errors import InputError
 
     monkeypatch.setattr(datasets, "__version__", "3.6.0")
     start = time.monotonic()
     with pytest.raises(InputError, match="too old"):
-        read_hub("someone/clips", "train", "aspect_list")
+        open_hub("someone/clips", split="train")
     assert time.monotonic() - start < 5
