@@ -28,7 +28,7 @@ _EFFICIENT = 0.3
 _FITTED_TO = 1000.0
 _WIDER = 1.02
 _FITTED_SHARE = 0.75
-_PROPOSALS_PER_DRAW = 32.0
+_PROPOSALS_PER_DRAW = 16.0
 _PILOT_STREAM, _PROPOSALS = 0, 1
 
 
@@ -38,12 +38,12 @@ class Proposal(NamedTuple):
     Attributes:
       centre: `[L]`, the Gaussian's mean.
       logvar: `[L]`, its log-variance.
-      share: its share of the draws, a scalar.
+      share: its share of the draws, exactly.
     """
 
     centre: np.ndarray
     logvar: np.ndarray
-    share: np.float32
+    share: float
 
 
 class Pilot(NamedTuple):
@@ -73,7 +73,7 @@ def run_pilot(network: TrainedModel, tables: Tables, *, temperature: float, seed
     """
     key = jax.random.fold_in(jax.random.key(seed), _PILOT_STREAM)
     zeros = np.zeros(network.latent_dim, np.float32)
-    proposal = Proposal(zeros, zeros, np.float32(0.0))
+    proposal = Proposal(zeros, zeros, 0.0)
     best = Pilot(proposal, 0.0, 0.0, 0.0)
     for number in range(_ROUNDS):
         batches = -(-_PILOT // sample_batch_size(network.num_tags))
@@ -116,9 +116,16 @@ def draw_posterior(
 
 
 def _propose(network, tables, proposal, temperature, key):
-    program = _program(network.graphdef, sample_batch_size(network.num_tags))
+    num = sample_batch_size(network.num_tags)
+    program = _program(network.graphdef, num, int(proposal.share * num))
     return program(
-        network.params, network.batch_stats, tables, proposal, np.float32(temperature), key
+        network.params,
+        network.batch_stats,
+        tables,
+        proposal.centre,
+        proposal.logvar,
+        np.float32(temperature),
+        key,
     )
 
 
@@ -133,9 +140,7 @@ def _fit(z: np.ndarray, weights: np.ndarray) -> Proposal:
     shares /= shares.sum()
     centre = shares @ z
     variance = np.maximum(shares @ np.square(z - centre), 1e-6) * _WIDER**2
-    return Proposal(
-        centre.astype(np.float32), np.log(variance).astype(np.float32), np.float32(_FITTED_SHARE)
-    )
+    return Proposal(centre.astype(np.float32), np.log(variance).astype(np.float32), _FITTED_SHARE)
 
 
 def _effective(weights: np.ndarray) -> float:
@@ -143,23 +148,29 @@ def _effective(weights: np.ndarray) -> float:
 
 
 @functools.lru_cache(maxsize=8)
-def _program(graphdef: nnx.GraphDef, num: int):
-    """Builds the compiled proposal of latent vectors `[num, L]` with their weights `[num]`."""
+def _program(graphdef: nnx.GraphDef, num: int, num_fitted: int):
+    """Builds the compiled proposal of latent vectors `[num, L]` with their weights `[num]`.
 
-    def propose(params, batch_stats, tables, proposal, temperature, key):
+    Args:
+      graphdef: the model's static graph.
+      num: number of proposals, in random order.
+      num_fitted: number of them that the Gaussian draws; the prior draws the others.
+    """
+
+    def propose(params, batch_stats, tables, centre, logvar, temperature, key):
         model = nnx.merge(graphdef, params, batch_stats)
-        prior_key, noise_key, which_key = jax.random.split(key, 3)
-        z = model.draw_prior(prior_key, num)
-        noise = jax.random.normal(noise_key, z.shape)
-        centre, logvar = proposal.centre[None, :], proposal.logvar[None, :]
-        fitted = jax.random.uniform(which_key, (num,)) < proposal.share
-        z = jnp.where(fitted[:, None], centre + jnp.exp(0.5 * logvar) * noise, z)
-        log_prior = model.log_prior(z)
-        log_proposal = jnp.logaddexp(
-            jnp.log1p(-proposal.share) + log_prior,
-            jnp.log(proposal.share) + gaussian_log_prob(z, centre, logvar),
-        )
+        prior_key, noise_key, order_key = jax.random.split(key, 3)
+        z = model.draw_prior(prior_key, num - num_fitted)
+        density = jnp.ones((num,), jnp.float32)
+        if num_fitted:
+            noise = jax.random.normal(noise_key, (num_fitted, len(centre)))
+            fitted = centre[None, :] + jnp.exp(0.5 * logvar)[None, :] * noise
+            z = jax.random.permutation(order_key, jnp.concatenate([z, fitted]))
+            share = num_fitted / num
+            log_ratio = gaussian_log_prob(z, centre[None, :], logvar[None, :]) - model.log_prior(z)
+            # The proposal's density over the prior's (Veach & Guibas 1995).
+            density = (1.0 - share) + share * jnp.exp(log_ratio)
         logits = model.decode(z) / temperature
-        return z, conditioning.probability(logits, tables) * jnp.exp(log_prior - log_proposal)
+        return z, conditioning.probability(logits, tables) / density
 
     return jax.jit(propose)
