@@ -22,7 +22,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def commands() -> str:
     """A section for each command with its `--help`."""
     listed = _help()
-    names = re.findall(r"^    (\w+)(?:  |$)", listed, flags=re.MULTILINE)
+    names = re.findall(r"^    ([\w-]+)(?:  |$)", listed, flags=re.MULTILINE)
     sections = [f"```text\n{listed}```"]
     for name in names:
         text = _help(name)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from jaxvae import __version__
-from jaxvae.cli import evaluate, export, files, generate, search, sweeps, taxonomy, train
+from jaxvae.cli import evaluate, export, files, generate, search, sweeps, tag_sets, taxonomy, train
 from jaxvae.cli.quiet import quiet_libraries
 from jaxvae.config import parsing
 from jaxvae.config.paths import user_path
@@ -140,6 +140,7 @@ def _dispatch(arguments: list[str]) -> int:
 
     evaluate.add_to(commands)
     generate.add_to(commands)
+    tag_sets.add_to(commands)
     files.add_to(commands)
     export.add_to(commands)
     search.add_to(commands)

@@ -14,16 +14,19 @@ _NAMED = 10
 
 
 class _Data:
-    """Precomputed statistics of the data, shared by all comparisons with it."""
+    """Precomputed statistics of the data, shared by all comparisons with it.
+
+    Rows that are both held out and of training, the same array, count once.
+    """
 
     def __init__(self, held_out: np.ndarray, train: np.ndarray):
-        train = np.asarray(train, bool)
-        self.held_out = np.asarray(held_out, bool)
-        counts = self.held_out.sum(axis=0) + train.sum(axis=0)
+        rows = (held_out,) if train is held_out else (held_out, train)
+        counts = np.sum([np.asarray(part, bool).sum(axis=0) for part in rows], axis=0)
+        train, self.held_out = np.asarray(train, bool), np.asarray(held_out, bool)
         self.columns = np.sort(np.argsort(-counts, kind="stable")[:_PAIRED_TAGS])
         self.pairs = _pair_counts(self.held_out[:, self.columns])
         self.train_pairs = _pair_counts(train[:, self.columns])
-        common = counts[self.columns] >= max(_PAIR_COUNT, 0.01 * (len(held_out) + len(train)))
+        common = counts[self.columns] >= max(_PAIR_COUNT, 0.01 * sum(map(len, rows)))
         self.common_pairs = np.triu(np.outer(common, common), 1)
         self.keys, distinct = np.unique(_keys(train), return_index=True)
         self.rows = train[np.random.default_rng(0).permutation(distinct)[:_TRAIN_ROWS]]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +18,40 @@ from jaxvae.export import formats
 from jaxvae.inference import queries, row_files, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.inference.complete_tags import Completed, complete_tags
+from jaxvae.inference.generation import table
+from jaxvae.inference.generation.balance import BalancedGeneration
+from jaxvae.inference.generation.constraints import RangeLike, make_constraints
+from jaxvae.inference.generation.drawing import Generation, Order
+from jaxvae.inference.generation.splits import SHARES
 from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
 from jaxvae.models import trained
 from jaxvae.reports.run_plots import Plots
+from jaxvae.storage.row_tables import check_output
 from jaxvae.storage.saved_rows import SavedRows, load_saved_rows
 
 TagSets = Sequence[Iterable[str]] | np.ndarray
 _RATE_PSEUDO_ROWS = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """Tag sets drawn under constraints.
+
+    Attributes:
+      sets: the sets, in the order in which they were drawn.
+      log_probability: log-probability that a set of the model meets the constraints, nats.
+      effective_draws: effective number of latent vectors behind all draws.
+      draws: number of sets that were drawn, of which the others are repeats or too near training.
+      repeats: number of draws turned away as repeats of earlier ones.
+      near_training: number of draws turned away as training rows, or too near one.
+    """
+
+    sets: list[list[str]]
+    log_probability: float
+    effective_draws: float
+    draws: int
+    repeats: int
+    near_training: int
 
 
 class Exported(NamedTuple):
@@ -171,6 +198,101 @@ class Run:
             a training row), `seed`.
         """
         return self.names(self.sample_sets(num, **options).multi_hot)
+
+    def generate(self, num: int, **options: Any) -> Generated:
+        """Draws tag sets from p(set | constraints), none of them empty.
+
+        Given z the constraints are met exactly, and z has its posterior under them.
+
+        Args:
+          num: number of sets.
+          **options: `present` and `absent`, tags that every set has, or none; `count`, by concept
+            the number of its tags in a set, as `{"genre": (1, 2), "tempo": 1}`; `tags`, the number
+            in all, as `(3, 12)`; None in a pair is no limit. `balance`, a concept or a list of
+            tags, asks for equally many sets with each of the tags, and with it alone of them.
+            `temperature` divides the logits. `distinct` leaves out repeats: the sets are the first
+            occurrences among independent draws. `unseen` leaves out training rows' sets; a number
+            leaves out those that differ from a training row by fewer tags. `seed` is the seed of
+            every draw; unless balanced, fewer sets are the first of more.
+
+        Raises:
+          InputError: a tag or concept is unknown; no set meets the constraints, or fewer than one
+            in a billion; there are not so many sets; or the run has no rows for `unseen`.
+        """
+        generation = self.start_generation(num, **options)
+        sets = [tags for block in generation.blocks() for tags in self.names(block)]
+        tally = generation.tally
+        return Generated(
+            sets,
+            generation.log_probability,
+            tally.effective_draws,
+            tally.draws,
+            tally.repeats,
+            tally.near_training,
+        )
+
+    def generate_file(
+        self,
+        num: int,
+        output: str | Path,
+        *,
+        splits: tuple[float, ...] = SHARES,
+        num_importance_samples: int | None = None,
+        command: str | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Writes the sets of `generate` as a table, in bounded memory, and a `.json` beside it.
+
+        The table has the columns `id` (a digest of the set), `tags`, one for each concept, such as
+        `genre_tags`, `temperature`, `split` and perhaps `log_likelihood`. The split of a set is
+        drawn by its digest, so that equal sets share one, in this file and in all others.
+
+        Args:
+          num: number of sets.
+          output: the table: `.csv` or `.jsonl`, numbers to six digits, or `.parquet`.
+          splits: shares of train, val and test; balanced sets are balanced within each.
+          num_importance_samples: draws for each set's log-likelihood, without temperature and
+            constraints, nats; None leaves it out.
+          command: the command that asks for the table, for the record.
+          **options: as in `generate`.
+
+        Returns:
+          The record in the JSON file: constraints and their probability, counts, seed, the
+          digest of the parameters.
+
+        Raises:
+          InputError: as in `generate`; or the table can't be written. Then nothing is.
+        """
+        path = user_path(output)
+        trained_on = str(self.config.get("data", {}).get("dataset_name", ""))
+        check_output(path, user_path(trained_on))
+        return table.write_sets(
+            self.start_generation(num, splits=splits, **options),
+            path,
+            table.TableOptions(num_importance_samples, command),
+        )
+
+    def start_generation(
+        self,
+        num: int,
+        *,
+        present: Iterable[str] = (),
+        absent: Iterable[str] = (),
+        count: Mapping[str, RangeLike] | None = None,
+        tags: RangeLike | None = None,
+        balance: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> Generation | BalancedGeneration:
+        """Prepares `generate`, whose sets then come in blocks."""
+        order = Order(num, **options)
+        constraints = make_constraints(
+            self.taxonomy, present=present, absent=absent, count=count, tags=tags
+        )
+        train = self.rows("train") if order.unseen else None
+        if balance is None:
+            return Generation(self.network, constraints, order, train)
+        columns = constraints.to_balance(balance)
+        return BalancedGeneration(self.network, constraints, order, train, columns)
 
     def complete(
         self,

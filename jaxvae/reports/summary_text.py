@@ -119,6 +119,43 @@ def evaluation_table(judged: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def set_files_table(judged: dict[str, Any]) -> str:
+    """Returns a comparison of two files of tag sets as text for a terminal.
+
+    Args:
+      judged: the result of `set_files.evaluate_set_files`.
+    """
+    sides = {"sets": "the sets", "train_rows": "training rows", "independent": "independent"}
+    names = [side for side in sides if f"{side}/marginal_mae" in judged]
+    lines = []
+    for name, file in judged["files"].items():
+        compared = "" if file["compared"] == file["rows"] else f", {file['compared']:,} compared"
+        lines.append(
+            f"{name:<6}{file['path']}: {file['rows']:,} rows{compared}; "
+            f"{file['without_known_tag']:,} without a known tag, {file['unreadable']:,} "
+            f"unreadable, {file['unknown_tags']:,} unknown tags ignored"
+        )
+    lines += ["", " " * 36 + "".join(f"{sides[name]:>15}" for name in names)]
+    measures = {**SAMPLE_MEASURES, "distinct_fraction": "distinct sets"}
+    if "train" not in judged["files"]:
+        measures |= {
+            "unseen_fraction": "sets not among the rows",
+            "nearest_train_distance": "tags to the nearest row",
+        }
+    for key, text in measures.items():
+        values = "".join(f"{number(judged[f'{name}/{key}']):>15}" for name in names)
+        lines.append(f"{text:<36}{values}")
+    worst = judged["sets/worst_pairs"][:5]
+    if worst:
+        lines += ["", "pairs most unlike the rows, log lift in the sets and in the rows:"]
+        lines += [
+            f"  {pair['log_lift_samples']:+6.2f} {pair['log_lift_data']:+6.2f}  "
+            f"{', '.join(pair['tags'])}"
+            for pair in worst
+        ]
+    return "\n".join(lines)
+
+
 def _groups(judged: dict[str, Any]) -> list[tuple[str, str]]:
     def recall(name):
         return number(judged.get(f"held_out_tags/{name}/recall_at_10"))

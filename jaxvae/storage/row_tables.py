@@ -13,7 +13,7 @@ from jaxvae.errors import InputError
 from jaxvae.storage.atomic_files import atomic_write
 
 Fields = dict[str, str]
-"""Names of a table's columns, each with its kind: "count", "number", "texts" or "numbers"."""
+"""Names of a table's columns, each with its kind: "count", "number", "text", "texts", "numbers"."""
 WriteRows = Callable[[Iterable[list]], None]
 
 
@@ -75,6 +75,7 @@ def _parquet_table(file: BinaryIO, fields: Fields) -> Iterator[WriteRows]:
     kinds = {
         "count": pa.int64(),
         "number": pa.float64(),
+        "text": pa.string(),
         "texts": pa.list_(pa.string()),
         "numbers": pa.list_(pa.float64()),
     }

@@ -253,7 +253,7 @@ def test_the_reference_is_the_programs_own(site):
     helped = subprocess.run(
         [sys.executable, "-m", "jaxvae", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )  # fmt: skip
-    names = re.findall(r"^    (\w+)(?:  |$)", helped.stdout, re.M)
+    names = re.findall(r"^    ([\w-]+)(?:  |$)", helped.stdout, re.M)
     commands = (site / "reference/commands.html").read_text()
     assert len(names) >= 17
     for name in names:

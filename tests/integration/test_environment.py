@@ -39,6 +39,7 @@ COMMANDS = [
     ["verify", "run"],
     ["sample", "run", "--num", "2"],
     ["complete", "run", "--with", "jazz"],
+    ["generate", "run", "--num", "2", "--output", "sets.csv"],
     ["traverse", "run", "--around", "jazz", "--dim", "0"],
     ["encode", "run", "--input", "clips.csv", "--column", "aspect_list", "--output", "latents.csv"],
     ["evaluate", "run", "--num-importance-samples", "5"],

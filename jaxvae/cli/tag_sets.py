@@ -1,0 +1,166 @@
+"""The commands on files of tag sets: generate, evaluate-sets."""
+
+import argparse
+import re
+import shlex
+import sys
+
+from jaxvae.cli.files import INPUT
+from jaxvae.cli.run_options import TAG_LIST, add_command, load_run, print_json
+from jaxvae.config.paths import user_path
+from jaxvae.data.cells.tag_lists import parse_tags
+from jaxvae.errors import InputError
+
+_LIKELIHOOD_DRAWS = 100
+_RANGE = r"\d*\s*\.\.\s*\d*|\d+"
+_COUNT = re.compile(rf'\s*(?:"((?:[^"]|"")+)"|([^"=][^=]*?))\s*=\s*({_RANGE})\s*(?:,|\Z)')
+
+
+def add_to(commands) -> None:
+    """Adds the commands to argparse's subparsers."""
+    generate = add_command(commands, "generate", _generate, "write tag sets to order")
+    generate.add_argument("--num", type=int, required=True, help="how many sets")
+    generate.add_argument(
+        "--output", required=True, help="table to write: .csv, .jsonl or .parquet"
+    )
+    generate.add_argument("--with", dest="present", default="", help=f"every set has: {TAG_LIST}")
+    generate.add_argument("--without", dest="absent", default="", help='no set has: "fast tempo"')
+    generate.add_argument(
+        "--count", default="", help='tags of a concept: "genre=1..2, tempo=1, instrument=1.."'
+    )
+    generate.add_argument("--tags", help="tags in all: 3..12, 3.. or 5 (1..)")
+    generate.add_argument(
+        "--balance", metavar="CONCEPT",
+        help='equally many sets with each tag of a concept, or of a list: "jazz, rock"; each with '
+        "one of them",
+    )  # fmt: skip
+    generate.add_argument("--temperature", type=float, default=1.0, help="divides the logits (1.0)")
+    generate.add_argument("--distinct", action="store_true", help="no set twice")
+    generate.add_argument("--unseen", action="store_true", help="no training row's set")
+    generate.add_argument(
+        "--min-distance", type=int, default=0, metavar="D",
+        help="only sets that differ from every training row by D tags",
+    )  # fmt: skip
+    generate.add_argument(
+        "--splits", default="0.9,0.05,0.05", help="shares of train, val and test (0.9,0.05,0.05)"
+    )
+    generate.add_argument(
+        "--likelihood", type=int, nargs="?", const=_LIKELIHOOD_DRAWS, metavar="K",
+        help=f"add each set's log-likelihood, by K draws ({_LIKELIHOOD_DRAWS} if bare)",
+    )  # fmt: skip
+    generate.add_argument("--seed", type=int, default=0, help="of every draw (0)")
+
+    judge = commands.add_parser(
+        "evaluate-sets",
+        help="how like a file's rows the tag sets of another are",
+        description="Compares a file of tag sets with rows that they should be like; no model.",
+    )
+    judge.add_argument("file", metavar="FILE", help=f"the sets: {INPUT}")
+    judge.add_argument("--against", required=True, metavar="ROWS", help="the rows, a file likewise")
+    judge.add_argument(
+        "--train", metavar="ROWS",
+        help="the rows that a model has seen, for novelty (those of --against)",
+    )  # fmt: skip
+    judge.add_argument("--taxonomy", help="the tags that count (all of the files, as one concept)")
+    for name, what in (("column", "FILE"), ("against-column", "the other files")):
+        judge.add_argument(f"--{name}", help=f"column of {what} with the tags (found)")
+    judge.add_argument("--seed", type=int, default=0, help="of the two-sample tests (0)")
+    judge.add_argument("--json", action="store_true", help="one JSON object")
+    judge.set_defaults(run=_evaluate_sets)
+
+
+def _generate(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.inference.generation.drawing import one_in
+    from jaxvae.inference.generation.splits import check_shares
+    from jaxvae.storage.row_tables import check_output
+
+    check_output(user_path(options.output), user_path(options.run_folder))
+    shares = _shares(options.splits)
+    check_shares(shares)
+    count = parse_counts(options.count)
+    tags = None if options.tags is None else _range("--tags", options.tags)
+    run = load_run(options)
+    balance = options.balance
+    if balance is not None and balance not in dict(run.taxonomy.concepts) and "," in balance:
+        balance = parse_tags(balance, run.taxonomy, option="--balance")
+    record = run.generate_file(
+        options.num,
+        options.output,
+        splits=shares,
+        num_importance_samples=options.likelihood,
+        command=shlex.join(["jaxvae", *sys.argv[1:]]),
+        present=parse_tags(options.present, run.taxonomy, option="--with"),
+        absent=parse_tags(options.absent, run.taxonomy, option="--without"),
+        count=count,
+        tags=tags,
+        temperature=options.temperature,
+        distinct=options.distinct,
+        unseen=options.min_distance or int(options.unseen),
+        balance=balance,
+        seed=options.seed,
+    )
+    print(
+        f"{options.output}: {record['sets']:,} sets; {one_in(record['probability'])} of the "
+        f"model's is like these ({record['log_probability']:.2f} nats); {record['repeats']:,} "
+        f"repeats and {record['near_training']:,} near training rows turned away; "
+        f"{record['effective_draws']:,.0f} effective draws",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.data.taxonomy import Taxonomy
+    from jaxvae.evaluation.set_files import TagFile, evaluate_set_files
+    from jaxvae.inference.arguments import check_seed
+    from jaxvae.reports.summary_text import set_files_table
+
+    check_seed(options.seed)
+    judged = evaluate_set_files(
+        TagFile(user_path(options.file), options.column),
+        TagFile(user_path(options.against), options.against_column),
+        taxonomy=Taxonomy.load(options.taxonomy) if options.taxonomy else None,
+        train=TagFile(user_path(options.train), options.against_column) if options.train else None,
+        seed=options.seed,
+    )
+    if options.json:
+        print_json(judged)
+    else:
+        print(set_files_table(judged))
+    return 0
+
+
+def parse_counts(text: str) -> dict[str, tuple[int | None, int | None]]:
+    """Parses `--count`: concepts, each with a number or a range, between commas."""
+    counts: dict[str, tuple[int | None, int | None]] = {}
+    position = 0
+    while text[position:].strip():
+        match = _COUNT.match(text, position)
+        if match is None:
+            raise InputError(
+                f"--count {text[position:].strip()[:80]!r}: expected a concept and its number of "
+                f"tags, as in genre=1..2, tempo=1"
+            )
+        concept = match[1].replace('""', '"') if match[1] else match[2]
+        if concept in counts:
+            raise InputError(f"--count: {concept} is given twice")
+        counts[concept] = _range(f"--count {concept}", match[3])
+        position = match.end()
+    return counts
+
+
+def _range(option: str, text: str) -> tuple[int | None, int | None]:
+    if not re.fullmatch(_RANGE, text.strip()):
+        raise InputError(f"{option} {text[:80]!r}: expected a number, or a range as 3..12 or 3..")
+    least, dots, most = (part.strip() for part in text.partition(".."))
+    if any(len(end) > 9 for end in (least, most)):
+        raise InputError(f"{option} {text[:80]!r}: the number is too large")
+    ends = (int(least) if least else None, int(most) if most else None)
+    return ends if dots else (ends[0], ends[0])
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--splits {text[:80]!r}: expected shares, as 0.9,0.05,0.05") from None

@@ -1,0 +1,169 @@
+"""Compares two files of tag sets, without a model: the figures that `evaluate` has of samples."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxvae.data import encoding
+from jaxvae.data.encoding import TagBlock
+from jaxvae.data.layouts.options import TableFields
+from jaxvae.data.sources import SourceFields, open_source
+from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.vocabulary import ALL
+from jaxvae.errors import InputError
+from jaxvae.evaluation import sample_quality
+
+_SETS = 10_000
+_ROWS = 100_000
+_LEAST = 1000
+_MOST_VALUES = 2**26
+_COMMON = 20_000
+
+
+class TagFile(NamedTuple):
+    """A file of tag sets.
+
+    Attributes:
+      path: the file.
+      column: its column of tags; None finds it as training does.
+    """
+
+    path: Path
+    column: str | None = None
+
+
+class _Read(NamedTuple):
+    """Sets that were read: boolean `[N, V]`, and counts of what is not among them."""
+
+    sets: np.ndarray
+    counts: dict[str, int]
+
+
+def evaluate_set_files(
+    file: TagFile,
+    against: TagFile,
+    *,
+    taxonomy: Taxonomy | None = None,
+    train: TagFile | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compares a file of tag sets with another.
+
+    At most 10,000 sets of the file, and 100,000 rows of each other file, are taken, always the same
+    ones; of a wide vocabulary fewer.
+
+    Args:
+      file: the sets to judge.
+      against: the rows that they should be like.
+      taxonomy: the known tags; None takes all tags of the files, as one concept.
+      train: the rows that a model has seen, from which novelty is measured; None takes `against`.
+      seed: seed of the two-sample tests and of the independent tags.
+
+    Returns:
+      Values by name: those of `sample_quality` under `sets/`, under `independent/` for as many sets
+      with the rows' tag rates and nothing else, and with `train` under `train_rows/` for rows of
+      it drawn with replacement; `files` has each file's counts.
+
+    Raises:
+      InputError: a file can't be read, or has no known tag.
+    """
+    files = {"sets": file, "rows": against} | ({"train": train} if train is not None else {})
+    known = taxonomy or _all_tags(files.values())
+    limit = _MOST_VALUES // known.num_tags
+    most = {"sets": min(_SETS, limit)}
+    read = {
+        name: _read(entry, known, taxonomy, most=max(_LEAST, most.get(name, min(_ROWS, limit))))
+        for name, entry in files.items()
+    }
+    sets, rows = read["sets"].sets, read["rows"].sets
+    rng = np.random.default_rng(seed)
+    sides = {"sets": sets}
+    if train is not None:
+        seen = read["train"].sets
+        sides["train_rows"] = seen[rng.integers(len(seen), size=len(sets))]
+    sides["independent"] = _independent(rows.mean(axis=0), len(sets), rng)
+    compared = sample_quality.compare_sets(
+        sides,
+        rows,
+        read["train"].sets if train is not None else rows,
+        tags=known.spellings,
+        concepts=known.concepts,
+        seed=seed,
+    )
+    return {
+        "seed": seed,
+        "tags": known.num_tags,
+        "files": {
+            name: {"path": str(files[name].path), **entry.counts} for name, entry in read.items()
+        },
+        **{
+            f"{side}/{name}": value
+            for side, measures in compared.items()
+            for name, value in measures.items()
+        },
+    }
+
+
+def _independent(rates: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws sets `[num, V]` of independent tags; an empty one is drawn once more."""
+    sets = rng.random((num, len(rates))) < rates
+    empty = ~sets.any(axis=1)
+    sets[empty] = rng.random((int(empty.sum()), len(rates))) < rates
+    return sets
+
+
+def _blocks(file: TagFile, taxonomy: Taxonomy | None) -> Iterator[TagBlock]:
+    table = TableFields(aspect_column=file.column) if file.column else TableFields()
+    return open_source(SourceFields(dataset_name=str(file.path), table=table), taxonomy).blocks
+
+
+def _all_tags(files) -> Taxonomy:
+    """Returns a taxonomy of all tags of some files."""
+    spellings: dict[str, str] = {}
+    for file in files:
+        for block in _blocks(file, None):
+            for word in block.words:
+                spellings.setdefault(normalize(word), word)
+    tags = [spellings[name] for name in sorted(spellings) if name]
+    if not tags:
+        raise InputError(f"{file.path}: no tag in it")
+    if len(tags) > _COMMON:
+        raise InputError(
+            f"the files have {len(tags):,} tags, too many to compare; name those that count by "
+            f"--taxonomy"
+        )
+    return Taxonomy.from_mapping({ALL: tags}, source="the files' own tags")
+
+
+def _read(file: TagFile, known: Taxonomy, given: Taxonomy | None, *, most: int) -> _Read:
+    """Reads a file's sets of known tags, at most so many, drawn with a fixed seed."""
+    column_of = encoding.make_tag_lookup(known)
+    columns, lengths, unknown, unreadable = [], [], 0, 0
+    for block in _blocks(file, given):
+        *encoded, others = encoding.encode_block(block, column_of, known.num_tags)
+        columns.append(encoded[0])
+        lengths.append(encoded[1])
+        unknown += others.total()
+        unreadable += len(block.unreadable)
+    if not lengths:
+        raise InputError(f"{file.path}: there are column names but no rows")
+    rows = encoding.pad_ragged(
+        np.concatenate(columns), np.concatenate(lengths), fill=known.num_tags, dtype=np.int32
+    )
+    has_tag = np.flatnonzero(rows[:, 0] < known.num_tags)
+    if not len(has_tag):
+        raise InputError(
+            f"{file.path}: none of its {len(rows):,} rows has a tag of {known.source}; name the "
+            f"column of tags by --column, or another --taxonomy"
+        )
+    taken = np.sort(np.random.default_rng(0).permutation(has_tag)[:most])
+    counts = {
+        "rows": len(rows),
+        "without_known_tag": len(rows) - len(has_tag) - unreadable,
+        "unreadable": unreadable,
+        "unknown_tags": unknown,
+        "compared": len(taken),
+    }
+    return _Read(encoding.to_multi_hot(rows[taken], known.num_tags), counts)

@@ -1,0 +1,117 @@
+"""Draws balanced tag sets: equally many with each of some tags, each with one of them alone."""
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxvae.data.cells.tag_lists import quote_tag
+from jaxvae.data.splits import SPLITS
+from jaxvae.errors import InputError
+from jaxvae.inference.arguments import MAX_COUNT
+from jaxvae.inference.generation.constraints import Constraints
+from jaxvae.inference.generation.drawing import Generation, Order, Tally
+from jaxvae.inference.generation.splits import identify
+from jaxvae.models.trained import TrainedModel
+
+
+class BalancedGeneration:
+    """Orders under way, one for each tag to balance; used as a `Generation`.
+
+    Given which of the tags a set has, it has the distribution that the model gives it. Sets come
+    tag by tag, in the order of the columns.
+
+    Args:
+      network: the model.
+      constraints: what every set must meet beside.
+      order: how many sets, and which of them.
+      train: as in `Generation`.
+      balanced: columns of the tags to balance.
+
+    Raises:
+      InputError: there are fewer sets than tags; or as in `Generation` for one of the tags, which
+        the message names.
+    """
+
+    def __init__(
+        self,
+        network: TrainedModel,
+        constraints: Constraints,
+        order: Order,
+        train: np.ndarray | None,
+        balanced: list[int],
+    ):
+        if order.num < len(balanced):
+            raise InputError(f"num {order.num}: fewer than the {len(balanced)} tags to balance")
+        self.network, self.constraints, self.order = network, constraints, order
+        self._kept = 0
+        self._parts: dict[int, Generation] = {}
+        for column in balanced:
+            seed = int(np.random.SeedSequence([order.seed, column]).generate_state(1)[0])
+            with self._naming(column):
+                self._parts[column] = Generation(
+                    network,
+                    constraints.and_one_of(column, balanced),
+                    dataclasses.replace(order, num=MAX_COUNT, seed=seed),
+                    train,
+                )
+        # The events that a set has one of the tags alone exclude each other.
+        logs = [part.log_probability for part in self._parts.values()]
+        self.log_probability = float(np.logaddexp.reduce(logs))
+
+    @property
+    def tally(self) -> Tally:
+        """Counts of the draws so far; those beyond a tag's share are not among the kept."""
+        parts = [part.tally for part in self._parts.values()]
+        total = {
+            field.name: sum(getattr(tally, field.name) for tally in parts)
+            for field in dataclasses.fields(Tally)
+        }
+        return Tally(**total | {"kept": self._kept})
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yields boolean sets `[n, V]`, in each split equally many of each tag, or one more.
+
+        Raises:
+          InputError: as in `Generation.blocks`, for a tag that the message names.
+        """
+        each, more = divmod(self.order.num, len(self._parts))
+        for number, (column, part) in enumerate(self._parts.items()):
+            yield from self._blocks_of(column, part, each + (number < more))
+
+    def describe(self) -> dict:
+        """Returns each tag's share of the model's sets like these, beside that of all tags."""
+        names = self.constraints.taxonomy.names(self._parts)
+        shares = {
+            name: float(np.exp(part.log_probability - self.log_probability))
+            for name, part in zip(names, self._parts.values(), strict=True)
+        }
+        return {"share_of_each": 1.0 / len(shares), "shares_in_model": shares}
+
+    def _blocks_of(self, column: int, part: Generation, num: int) -> Iterator[np.ndarray]:
+        taxonomy, shares = self.constraints.taxonomy, self.order.splits
+        edges = np.round(np.cumsum([0.0, *shares]) / sum(shares) * num).astype(int)
+        missing = Counter(dict(zip(SPLITS, np.diff(edges).tolist(), strict=True)))
+        with self._naming(column):
+            for block in part.blocks():
+                kept = []
+                for position, row in enumerate(block):
+                    split = identify(taxonomy, np.flatnonzero(row), shares)[1]
+                    if missing[split]:
+                        missing[split] -= 1
+                        kept.append(position)
+                self._kept += len(kept)
+                yield block[kept]
+                if not missing.total():
+                    return
+
+    @contextlib.contextmanager
+    def _naming(self, column: int) -> Iterator[None]:
+        """Names the tag in errors."""
+        try:
+            yield
+        except InputError as error:
+            name = quote_tag(self.constraints.taxonomy.spellings[column])
+            raise InputError(f"balance, {name}: {error}") from error

@@ -1,0 +1,181 @@
+"""Tag sets to order, written from the shell."""
+
+import csv
+import errno
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+import jaxvae
+from jaxvae.cli import tag_sets
+from jaxvae.errors import InputError
+from jaxvae.inference.generation import drawing, latents, table
+from jaxvae.storage import atomic_files
+from tests.helpers.commands import refused, shell
+
+ORDER = ("--with", "jazz", "--without", "fast tempo", "--count", "genre=1..2, tempo=..1", "--tags", "3..12")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _small_pilot(monkeypatch):
+    monkeypatch.setattr(latents, "_PILOT", 4096)
+
+
+def lists(row, names):
+    return [json.loads(row[name]) for name in names]
+
+
+def test_a_table_has_what_was_ordered(capsys, folder, tmp_path):
+    out = tmp_path / "tags.csv"
+    shell(
+        capsys, "generate", folder, "--num", 300, "--output", out, *ORDER, "--distinct", "--unseen",
+        "--likelihood", 20, "--splits", "0.6,0.3,0.1",
+    )  # fmt: skip
+    run = jaxvae.load(folder)
+    concepts = [f"{concept}_tags" for concept, _ in run.taxonomy.concepts]
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "tags", *concepts, "temperature", "split", "log_likelihood"]
+    for row in rows:
+        tags, *by_concept = lists(row, ["tags", *concepts])
+        assert tags == [tag for some in by_concept for tag in some]
+        normal = sorted(run.taxonomy.tags[v] for v in run.taxonomy.columns(tags))
+        assert row["id"] == hashlib.sha256("\n".join(normal).encode()).hexdigest()[:16]
+    sets = [json.loads(row["tags"]) for row in rows]
+    options = {"count": {"genre": (1, 2), "tempo": (0, 1)}, "tags": (3, 12), "distinct": True}
+    ordered = run.generate(300, present=["jazz"], absent=["fast tempo"], unseen=True, **options)
+    assert sets == ordered.sets
+    nats = [float(row["log_likelihood"]) for row in rows]
+    assert nats == pytest.approx(run.log_likelihood(sets, num_importance_samples=20), rel=1e-5)
+    splits = [row["split"] for row in rows]
+    # Shares of 300 draws, within four standard deviations of 0.6 and 0.1.
+    assert abs(splits.count("train") - 180) < 34
+    assert abs(splits.count("test") - 30) < 21
+    record = json.loads((tmp_path / "tags.csv.json").read_text())
+    assert record["constraints"] == {
+        "present": ["jazz"], "absent": ["fast tempo"], "count": {"genre": [1, 2], "tempo": [0, 1]},
+        "tags": [3, 12],
+    }  # fmt: skip
+    assert record["sets_in_split"] == {
+        name: splits.count(name) for name in ("train", "val", "test")
+    }
+    assert record["log_probability"] == ordered.log_probability
+    assert record["draws"] == 300 + record["repeats"] + record["near_training"]
+    assert record["tags_per_set"] == pytest.approx(np.mean([len(tags) for tags in sets]))
+
+
+def test_formats_agree_and_the_chunk_makes_no_difference(capsys, folder, tmp_path, monkeypatch):
+    command = ("generate", folder, "--num", 600, "--temperature", 0.4, "--likelihood", 2)
+    for name, chunk in (("a.jsonl", 4096), ("b.jsonl", 512), ("a.parquet", 4096)):
+        monkeypatch.setattr(table, "CHUNK", chunk)
+        shell(capsys, *command, "--output", tmp_path / name)
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert len(rows) == 600
+    for row, line in zip(rows, lines, strict=True):
+        assert row.pop("log_likelihood") == pytest.approx(line.pop("log_likelihood"), rel=1e-5)
+        assert row == line
+    by_set = {}
+    for row in rows:  # without --distinct
+        by_set.setdefault(tuple(row["tags"]), set()).add((row["id"], row["split"]))
+    assert len(by_set) < 600
+    assert all(len(pairs) == 1 for pairs in by_set.values())
+
+
+def test_what_can_not_be_is_a_line_and_leaves_nothing(capsys, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(drawing, "FLOOR", 0.5)
+    for arguments, message in (
+        (("--with", "jaz"), "did you mean 'jazz'"),
+        (("--count", "genr=1"), "unknown concept 'genr' (did you mean 'genre'?)"),
+        (("--count", "genre=4..3"), "the range is empty"),
+        (("--tags", "3-4"), "--tags '3-4': expected a number, or a range"),
+        (("--with", "jazz", "--without", "jazz"), "both present and absent: jazz"),
+        (("--with", "jazz"), "present jazz: fewer than one set in 2 of the model's"),
+        (("--splits", "0.9,0.2,0.1"), "sum to 1, not 1.2"),
+        (("--splits", "0.9,0.1"), "give three shares"),
+        (("--splits", "most"), "expected shares"),
+        (("--min-distance", -1), "unseen -1"),
+        (("--likelihood", 0), "num_importance_samples 0"),
+    ):
+        command = ("generate", folder, "--num", 5, "--output", tmp_path / "t.csv", *arguments)
+        assert message in refused(capsys, *command)
+    for name in ("t.txt", "t"):
+        command = ("generate", folder, "--num", 5, "--output", tmp_path / name)
+        assert "must end in .csv, .jsonl, .parquet" in refused(capsys, *command)
+    model = folder / "model.pth"
+    command = ("generate", model, "--num", 5, "--output", tmp_path / "t.csv", "--unseen")
+    assert "no rows.npz" in refused(capsys, *command)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_is_not_written_over_the_rows_it_was_trained_on(run, tmp_path):
+    rows = tmp_path / "clips.csv"
+    rows.write_text("tags\njazz\n")
+    run = jaxvae.load(run.folder)
+    run.config["data"]["dataset_name"] = str(rows)
+    with pytest.raises(InputError, match="is the input file too"):
+        run.generate_file(3, rows)
+    run.generate_file(3, tmp_path / "others.csv")
+    assert rows.read_text() == "tags\njazz\n"
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_full_disk_leaves_nothing_half_written(capsys, folder, tmp_path, monkeypatch, full):
+    def fail(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "t.csv").write_text("older\n")
+    command = ("generate", folder, "--num", 5, "--output", tmp_path / "t.csv")
+    if full:
+        monkeypatch.setattr(atomic_files.os, "fsync", fail)
+        assert "t.csv: No space left on device" in refused(capsys, *command)
+    else:
+        shell(capsys, *command)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.csv.json"][: 2 - full]
+    assert ((tmp_path / "t.csv").read_text() == "older\n") == full
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("", {}),
+        ("genre=1..2, tempo=1", {"genre": (1, 2), "tempo": (1, 1)}),
+        ("genre = 1.. ,mood=..3,", {"genre": (1, None), "mood": (None, 3)}),
+        ('mood/theme=2, voice, solo=1, "a=b ""c"""=0', {"mood/theme": (2, 2), "voice, solo": (1, 1), 'a=b "c"': (0, 0)}),
+        ("genre", None),
+        ("genre=", None),
+        ("genre=x", None),
+        ("genre=1.5", None),
+        ("genre=-1", None),
+        ("genre=1, genre=2", None),
+        ("genre=99999999999", None),
+    ],
+)  # fmt: skip
+def test_counts_are_read_as_they_are_typed(text, counts):
+    if counts is None:
+        with pytest.raises(InputError, match="--count"):
+            tag_sets.parse_counts(text)
+    else:
+        assert tag_sets.parse_counts(text) == counts
+
+
+def test_a_balanced_table_has_equally_many_of_each_tag(capsys, folder, tmp_path):
+    for number, tags in enumerate(("jazz, rock", '["Jazz", "rock"]')):
+        out = tmp_path / f"{number}.jsonl"
+        shell(capsys, "generate", folder, "--num", 80, "--balance", tags, "--output", out)
+        lines = [json.loads(line) for line in out.read_text().splitlines()]
+        counts = {
+            tag: [line["split"] for line in lines if tag in line["tags"]]
+            for tag in ("jazz", "rock")
+        }
+        assert [splits.count("train") for splits in counts.values()] == [36, 36]
+        assert [len(splits) for splits in counts.values()] == [40, 40]
+        record = json.loads((tmp_path / f"{number}.jsonl.json").read_text())["balance"]
+        assert record["share_of_each"] == 0.5
+        assert sum(record["shares_in_model"].values()) == pytest.approx(1.0)
+    command = ("generate", folder, "--num", 80, "--output", tmp_path / "t.csv", "--balance")
+    assert "unknown concept 'genr' (did you mean 'genre'?)" in refused(capsys, *command, "genr")

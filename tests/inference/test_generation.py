@@ -1,0 +1,339 @@
+"""Sets drawn under constraints: exactly the model's, as sums over all sets and all z have it."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxvae
+from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.errors import InputError
+from jaxvae.inference import queries, sampling
+from jaxvae.inference.generation import conditioning
+from jaxvae.inference.generation.balance import BalancedGeneration
+from jaxvae.inference.generation.constraints import make_constraints
+from jaxvae.inference.generation.drawing import Generation, Order
+from jaxvae.inference.generation.latents import run_pilot
+from jaxvae.inference.generation.splits import identify
+from tests.helpers import exact_likelihood
+from tests.helpers.networks import VARIED, make_run
+
+TAXONOMY = Taxonomy.from_mapping(
+    {"genre": list("abcde"), "mood": list("fghi"), "tempo": list("jkl")}, source="test"
+)
+SETS = exact_likelihood.all_sets(12)
+KINDS = {
+    "nothing": {},
+    "present": {"present": "bg"},
+    "absent": {"absent": "acj"},
+    "one of a concept": {"count": {"tempo": 1}},
+    "ranges of two": {"count": {"genre": (1, 2), "mood": (2, None)}},
+    "none of a concept": {"count": {"genre": 0}},
+    "so many in all": {"tags": (3, 5)},
+    "at least so many": {"tags": (6, None)},
+    "a few": {
+        "present": "h",
+        "absent": "k",
+        "count": {"genre": (1, 3), "tempo": 1},
+        "tags": (4, 6),
+    },
+    "hot": {"present": "a", "count": {"mood": (0, 2)}, "tags": (None, 4), "temperature": 2.0},
+}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return exact_likelihood.network(2, num_tags=12, seed=5)
+
+
+def constraints_of(*, present="", absent="", **options):
+    return make_constraints(TAXONOMY, present=list(present), absent=list(absent), **options)
+
+
+def allowed(*, present="", absent="", count=None, tags=(None, None)):
+    """Which of all sets meet constraints, said once more in another way."""
+    names = "abcdefghijkl"
+    good = SETS.any(axis=1)
+    for tag in names:
+        if tag in present:
+            good = good & SETS[:, names.index(tag)]
+        if tag in absent:
+            good = good & ~SETS[:, names.index(tag)]
+    within = {"genre": SETS[:, :5], "mood": SETS[:, 5:9], "tempo": SETS[:, 9:]}
+    for part, span in [*((within[name], of) for name, of in (count or {}).items()), (SETS, tags)]:
+        least, most = (span, span) if isinstance(span, int) else span
+        size = part.sum(axis=1)
+        good = good & (size >= (least or 0)) & (size <= (12 if most is None else most))
+    return good
+
+
+def exactly(network, temperature, good, points=81):
+    """p(set) of all sets, zero for those that are not good, by integration over z."""
+    axis = np.linspace(-6.0, 6.0, points)
+    z = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    mass = np.exp(-0.5 * np.square(z).sum(axis=1))
+    logits = queries.logits(network, z).astype(np.float64) / temperature
+    p = np.zeros(len(SETS))
+    for some in np.array_split(np.arange(len(z)), 8):
+        given = logits[some] @ SETS[good].T - np.logaddexp(0.0, logits[some]).sum(axis=1)[:, None]
+        p[good] += mass[some] / mass.sum() @ np.exp(given)
+    return p
+
+
+def excess(network, options, num, *, exact_temperature=None):
+    """Total variation from the exact distribution beyond that of exact draws; and log p by both."""
+    options = dict(options)
+    temperature = options.pop("temperature", 1.0)
+    p = exactly(network, exact_temperature or temperature, allowed(**options))
+    total, p = p.sum(), p / p.sum()
+    generation = Generation(
+        network, constraints_of(**options), Order(num, temperature=temperature, seed=1)
+    )
+    counts = np.zeros(len(SETS))
+    for sets in generation.blocks():
+        np.add.at(counts, sets @ (1 << np.arange(11, -1, -1)), 1)
+    assert counts.sum() == num
+    assert not counts[p == 0.0].any()
+    assert generation.tally.effective_draws > 0.9 * num
+    ideal = np.random.default_rng(0).multinomial(num, p)
+    distance, noise = (0.5 * np.abs(of / num - p).sum() for of in (counts, ideal))
+    return distance - noise, generation.log_probability, np.log(total)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sets_have_the_distribution_of_a_sum_over_all(kind, network):
+    excess_distance, log_p, exact_log_p = excess(network, KINDS[kind], 20_000)
+    assert excess_distance < 0.015  # noise alone is up to 0.1, the same within 0.005
+    assert log_p == pytest.approx(exact_log_p, abs=0.05)
+
+
+def test_a_distribution_that_is_not_quite_the_one_is_noticed(network):
+    assert excess(network, KINDS["hot"], 20_000, exact_temperature=1.0)[0] > 0.03
+
+
+def test_sets_have_it_where_the_proposals_are_fitted():
+    sharp = exact_likelihood.network(2, num_tags=12, seed=5, scale=20.0)
+    rare = {"present": "abl", "tags": (3, 4)}
+    pilot = run_pilot(sharp, constraints_of(**rare).tables(), temperature=1.0, seed=1)
+    assert pilot.proposal.share > 0.0
+    excess_distance, log_p, exact_log_p = excess(sharp, rare, 20_000)
+    assert excess_distance < 0.015
+    assert log_p == pytest.approx(exact_log_p, abs=0.05)
+
+
+@pytest.mark.ecosystem
+@pytest.mark.usefixtures("optimized")
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_million_sets_have_it_within_a_two_hundredth(kind, network):
+    assert excess(network, KINDS[kind], 2_000_000)[0] <= 0.005
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_given_z_the_constraints_probability_is_a_sum(kind):
+    options = {name: value for name, value in KINDS[kind].items() if name != "temperature"}
+    logits = np.random.default_rng(3).normal(0.0, 3.0, (8, 12)).astype(np.float32)
+    tables = constraints_of(**options).tables()
+    given = np.exp(logits @ SETS.T - np.logaddexp(0.0, logits).sum(axis=1)[:, None])
+    np.testing.assert_allclose(
+        jax.jit(conditioning.probability)(logits, tables),
+        given[:, allowed(**options)].sum(axis=1),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("prior", VARIED)
+def test_sets_are_those_that_rejection_leaves(prior, tmp_path):
+    run = make_run(*prior, tmp_path)
+    samples = sampling.sample_prior(
+        *run.network[:3], num_samples=30_000, temperature=0.8, seed=4
+    ).multi_hot
+    size = samples.sum(axis=1)
+    good = samples[:, 0] & ~samples[:, 5] & (size >= 2) & (samples[:, :4].sum(axis=1) <= 2)
+    rejected = samples[good]
+    generation = Generation(
+        run.network,
+        make_constraints(
+            run.taxonomy,
+            present=["jazz"],
+            absent=["naïve ♫"],
+            count={"genre": (0, 2)},
+            tags=(2, None),
+        ),
+        Order(len(rejected), temperature=0.8),
+    )
+    drawn = np.concatenate(list(generation.blocks()))
+    counts = np.stack([
+        np.bincount(sets @ (1 << np.arange(7)), minlength=128) for sets in (rejected, drawn)
+    ])  # fmt: skip
+    both = counts.sum(axis=0)
+    chi_square = (np.square(counts[0] - counts[1])[both > 0] / both[both > 0]).sum()
+    freedom = (both > 0).sum() - 1
+    assert chi_square < freedom + 5.0 * np.sqrt(2.0 * freedom)
+    # p(constraints) counts empty draws too, which `sample_prior` leaves out.
+    assert generation.log_probability == pytest.approx(np.log(good.mean()), abs=0.2)
+
+
+def drawn(network, num, *, train=None, seed=0, **options):
+    order = {name: options.pop(name) for name in ("distinct", "unseen") if name in options}
+    constraints = constraints_of(**options)
+    generation = Generation(network, constraints, Order(num, seed=seed, **order), train)
+    return np.concatenate(list(generation.blocks())), generation.tally
+
+
+def test_fewer_sets_are_the_first_of_more_and_the_seed_fixes_them(network):
+    few, _ = drawn(network, 10, present="a")
+    many, _ = drawn(network, 5000, present="a")
+    assert np.array_equal(few, many[:10])
+    assert not np.array_equal(few, drawn(network, 10, present="a", seed=1)[0])
+
+
+def test_distinct_sets_are_the_first_occurrences(network):
+    every, _ = drawn(network, 5000, present="a")
+    first = list(dict.fromkeys(map(bytes, every)))
+    distinct, tally = drawn(network, len(first), present="a", distinct=True)
+    assert list(map(bytes, distinct)) == first
+    assert tally.draws - tally.repeats == tally.kept == len(first)
+    assert tally.repeats > 1000
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])
+def test_sets_keep_their_distance_from_training_rows(network, least):
+    every, _ = drawn(network, 3000, tags=(2, None))
+    train = every[:20]
+    rows = np.where(train, np.arange(12), 12)
+    far, tally = drawn(network, 500, tags=(2, None), train=rows, unseen=least)
+    distance = (every[:, None] ^ train[None]).sum(axis=2).min(axis=1)
+    assert np.array_equal(far, every[distance >= least][:500])
+    assert tally.near_training == tally.draws - 500 > 0
+
+
+def test_when_there_are_no_more_sets_it_ends_and_says_how_many(network):
+    few = {"present": "abc", "tags": (4, 4)}  # and one of nine others
+    assert len(drawn(network, 9, distinct=True, **few)[0]) == 9
+    with pytest.raises(InputError, match=r"only 9 such sets in .*ask for at most 9 sets"):
+        drawn(network, 10, distinct=True, **few)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"present": ["jaz"]}, "unknown tag 'jaz' (did you mean 'jazz'"),
+        ({"count": {"genr": 1}}, "unknown concept 'genr' (did you mean 'genre'?)"),
+        ({"count": {"genre": 5}}, "count genre=5: genre has only 4 tags"),
+        ({"count": {"genre": (2, 1)}}, "count genre=2..1: the range is empty"),
+        ({"count": {"genre": (-1, 1)}}, "no negative count"),
+        ({"count": {"genre": 1.5}}, "neither a whole number nor"),
+        ({"count": {"genre": (1, 2, 3)}}, "neither a whole number nor"),
+        ({"tags": (0, 3)}, "tags=0..3: no set is empty"),
+        ({"tags": (3, 8)}, "tags=3..8: there are only 7 tags"),
+        ({"present": ["jazz"], "absent": ["Jazz"]}, "both present and absent: jazz"),
+        ({"present": ["jazz", "r&b"], "count": {"genre": 1}}, "count genre=1 and all that must be present: jazz, r&b"),
+        ({"absent": ["calm", "a,b"], "count": {"mood": (2, 3)}}, "count mood=2..3: the absent tags leave 1 of 3"),
+        ({"present": ["jazz"], "count": {"mood": 2}, "tags": (1, 2)}, "tags 1..2: the present tags and the counts of concepts need at least 3"),
+        ({"count": {"genre": 1, "mood": (0, 1)}, "tags": 3}, "tags 3: the absent tags and the counts of concepts leave at most 2"),
+        ({"count": {"genre": 0, "mood": 0}}, "leave at most 0"),
+    ],
+)  # fmt: skip
+def test_wrong_constraints_are_refused_in_a_line(options, message, tmp_path):
+    run = make_run(*VARIED[0], tmp_path)
+    with pytest.raises(InputError) as caught:
+        make_constraints(run.taxonomy, **options)
+    assert message in str(caught.value)
+
+
+def test_a_constraint_that_is_hardly_ever_met_is_named(network):
+    rare = network._replace(
+        params=network.params
+        | {"fc4": network.params["fc4"] | {"bias": network.params["fc4"]["bias"].at[3].set(-60.0)}}
+    )
+    assert len(drawn(rare, 5, present="a")[0]) == 5
+    with pytest.raises(
+        InputError, match=r"present d: fewer than one set in 1,000,000,000 .*one set in"
+    ):
+        drawn(rare, 5, present="ad")
+
+
+def test_a_run_generates_by_names(run):
+    genre = dict(run.taxonomy.concepts)["genre"]
+    ordered = run.generate(
+        200, present=["Jazz"], absent=["fast tempo"], count={"genre": (1, 2)}, tags=(3, 12),
+        distinct=True, unseen=True,
+    )  # fmt: skip
+    rows = run.to_rows(ordered.sets)
+    assert len({*map(tuple, rows.tolist())}) == 200
+    for tags in ordered.sets:
+        assert "jazz" in tags
+        assert "fast tempo" not in tags
+        assert 3 <= len(tags) <= 12
+        assert 1 <= len({*run.taxonomy.columns(tags)} & {*genre}) <= 2
+    train = {tuple(tags) for tags in run.names(run.sets("train"))}
+    assert not train & {*map(tuple, ordered.sets)}
+    assert ordered.draws == 200 + ordered.repeats + ordered.near_training
+    assert -20.0 < ordered.log_probability < 0.0
+    assert ordered.effective_draws > 0.9 * ordered.draws
+
+
+def test_a_model_without_rows_says_that_unseen_needs_them(run, folder):
+    exported = jaxvae.load(folder / "model.pth")
+    assert exported.generate(3).sets == run.generate(3).sets
+    with pytest.raises(InputError, match=r"no rows\.npz"):
+        exported.generate(3, unseen=True)
+
+
+def test_balanced_sets_are_equally_many_in_every_split_and_else_the_models(network):
+    shares = (0.5, 0.3, 0.2)
+    constraints = constraints_of(present="b", absent="k", tags=(3, 5))
+    columns = constraints.to_balance("mood")
+    order = Order(2002, splits=shares)
+    generation = BalancedGeneration(network, constraints, order, None, columns)
+    sets = np.concatenate(list(generation.blocks()))
+    moods = sets[:, 5:9]
+    assert (moods.sum(axis=1) == 1).all()
+    assert moods.sum(axis=0).tolist() == [501, 501, 500, 500]
+    split = [identify(TAXONOMY, np.flatnonzero(row), shares)[1] for row in sets]
+    for name, share in zip(("train", "val", "test"), shares, strict=True):
+        counts = moods[np.array(split) == name].sum(axis=0)
+        assert np.abs(counts - 500 * share).max() <= 1
+    # Of each tag the sets are the model's, and so is the share of each before balancing.
+    weights = []
+    for mood, column in zip("fghi", columns, strict=True):
+        others = "fghi".replace(mood, "")
+        p = exactly(network, 1.0, allowed(present="b" + mood, absent="k" + others, tags=(3, 5)))
+        weights.append(p.sum())
+        rates = p @ SETS / p.sum()
+        drawn_rates = sets[moods[:, column - 5]].mean(axis=0)
+        assert np.abs(rates - drawn_rates).max() < 5 * 0.5 / np.sqrt(500)
+    found = generation.describe()["shares_in_model"]
+    assert list(found.values()) == pytest.approx(np.array(weights) / sum(weights), rel=0.05)
+    assert generation.log_probability == pytest.approx(np.log(sum(weights)), abs=0.05)
+    assert generation.tally.kept == 2002
+
+
+def balanced(network, num, balance, *, distinct=False, **options):
+    constraints = constraints_of(**options)
+    columns, order = constraints.to_balance(balance), Order(num, distinct=distinct)
+    generation = BalancedGeneration(network, constraints, order, None, columns)
+    return np.concatenate(list(generation.blocks()))
+
+
+def test_an_absent_tag_of_a_concept_is_not_balanced(network):
+    sets = balanced(network, 30, "mood", absent="f")
+    assert sets[:, 5:9].sum(axis=0).tolist() == [0, 10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("num", "balance", "options", "message"),
+    [
+        (9, "moods", {}, "balance: unknown concept 'moods' (did you mean 'mood'?)"),
+        (9, "mood", {"count": {"mood": (1, 2)}}, "balance mood: sets then have one tag of it, not count mood=1..2"),
+        (9, ["a", "q"], {}, "unknown tag 'q'"),
+        (9, ["a"], {}, "1 tags to balance; there must be two or more"),
+        (9, ["a", "b"], {"absent": "b"}, "balance, b: the tag must be absent"),
+        (9, ["a", "b"], {"present": "b"}, "balance, a: both present and absent: b"),
+        (3, "mood", {}, "num 3: fewer than the 4 tags to balance"),
+        (200, ["a", "b"], {"present": "fg", "tags": 3, "distinct": True}, "balance, a: only 1 such sets in"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_balanced_is_a_line(network, num, balance, options, message):
+    with pytest.raises(InputError) as caught:
+        balanced(network, num, balance, **options)
+    assert message in str(caught.value)
