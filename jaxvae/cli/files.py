@@ -84,7 +84,7 @@ def _report(options: argparse.Namespace, counts) -> int:
 
 
 def _encode(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.inference.encode_file import SUFFIXES, encode_file, write_latents
+    from jaxvae.inference.files.encode_file import SUFFIXES, encode_file, write_latents
 
     output = user_path(options.output)
     if output.suffix not in SUFFIXES:

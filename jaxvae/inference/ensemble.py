@@ -14,9 +14,9 @@ import numpy as np
 from jaxvae.config.paths import user_path
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.inference import row_files
 from jaxvae.inference.arguments import check_count, check_seed
 from jaxvae.inference.complete_tags import Completed, complete_tags
+from jaxvae.inference.files import row_files
 from jaxvae.inference.run import Run, TagSets
 from jaxvae.inference.sampling import Samples
 

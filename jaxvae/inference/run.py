@@ -15,9 +15,10 @@ from jaxvae.data.layouts.options import TableFields
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.export import formats
-from jaxvae.inference import queries, row_files, sampling
+from jaxvae.inference import queries, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.inference.complete_tags import Completed, complete_tags
+from jaxvae.inference.files import row_files
 from jaxvae.inference.generation import table
 from jaxvae.inference.generation.balance import BalancedGeneration
 from jaxvae.inference.generation.constraints import RangeLike, make_constraints

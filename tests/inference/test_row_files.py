@@ -14,8 +14,9 @@ from jaxvae.data.layouts import columns
 from jaxvae.data.sources import Source
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.inference import likelihood, pool, queries, row_files
+from jaxvae.inference import likelihood, pool, queries
 from jaxvae.inference.ensemble import Ensemble
+from jaxvae.inference.files import row_files
 from jaxvae.inference.run import Run
 from tests.helpers.exact_likelihood import exact, network
 from tests.helpers.tables import read_column

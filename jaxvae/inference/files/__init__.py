@@ -1,0 +1,1 @@
+"""Answers about every row of a file: latent vectors, completions, likelihoods."""
