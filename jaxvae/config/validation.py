@@ -53,7 +53,6 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.hidden_dropout_p": _between(0.0, 1.0, "must be at least 0 and below 1"),
     "model.decoder_bias": _one_of("random", "log_odds"),
     "model.prior_components": _from_to(1, 2**20),
-    "data.layout": _one_of("auto", "column", "trailing", "one_hot", "long"),
     "data.min_tag_rows": _at_least(1),
     "data.min_weight": _at_least(0.0),
     "data.max_unreadable_fraction": (

@@ -3,8 +3,8 @@
 Every dropped row is counted: rows read = kept + without a known tag + unreadable.
 """
 
+import dataclasses
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """Rows of tags, ready to be placed on a device.
 
@@ -99,16 +99,20 @@ def load_from_config(
         )
     else:
         taxonomy = Taxonomy.load(data.taxonomy_path or None)
-    names = (
-        *("dataset_name", "dataset_config", "dataset_split", "val_from", "test_from"),
-        *("hub_streaming", "layout", "aspect_column", "separator", "group_by", "weight_column"),
-        *("min_weight", "split_column", "val_fraction", "test_fraction", "split_by"),
-        *("split_seed", "max_unreadable_fraction"),
-    )
-    arguments: dict[str, Any] = {name: data[name] for name in names}
+    table = TableFields(**{name: data[name] for name in _names(TableFields)})
+    source = {name: data[name] for name in _names(SourceFields) if name != "table"}
     if rows is not None:
-        arguments["dataset_name"] = rows.table
-    return load_dataset(taxonomy=taxonomy, **arguments)
+        source["dataset_name"] = rows.table
+    return _load(
+        SourceFields(**source, table=table),
+        taxonomy,
+        Splitting(data.val_fraction, data.test_fraction, data.split_by, data.split_seed),
+        data.max_unreadable_fraction,
+    )
+
+
+def _names(of: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(of)]
 
 
 def load_dataset(

@@ -64,13 +64,34 @@ def encode_block(
     """
     column = np.fromiter(map(column_of, block.words), np.int64, len(block.words))[block.word]
     is_known = column >= 0
-    # Row and column in one number: sorted and distinct, they are the rows with sorted columns.
-    cells = np.sort(block.row[is_known] * num_tags + column[is_known])
-    cells = cells[np.diff(cells, prepend=-1) > 0]
-    rows, columns = np.divmod(cells, num_tags)
+    columns, lengths = distinct_columns(
+        block.row[is_known], column[is_known], num_tags=num_tags, num_rows=block.num_rows
+    )
     counts = np.bincount(block.word[~is_known], minlength=len(block.words))
     unknown = Counter({block.words[n]: int(counts[n]) for n in np.flatnonzero(counts)})
-    return columns, np.bincount(rows, minlength=block.num_rows), unknown
+    return columns, lengths, unknown
+
+
+def distinct_columns(
+    row: np.ndarray, column: np.ndarray, *, num_tags: int, num_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sorts the columns of rows, and leaves out repeats.
+
+    Args:
+        row: `[T]` the row of each tag.
+        column: `[T]` its column, below `num_tags`.
+        num_tags: V.
+        num_rows: N.
+
+    Returns:
+        (columns, lengths): the rows' distinct columns, rising, one row after the other; `[N]` their
+        number.
+    """
+    # Row and column in one number: sorted and distinct, they are the rows with sorted columns.
+    cells = np.sort(row * num_tags + column)
+    cells = cells[np.diff(cells, prepend=-1) > 0]
+    rows, columns = np.divmod(cells, num_tags)
+    return columns, np.bincount(rows, minlength=num_rows)
 
 
 def pad_ragged(columns: np.ndarray, lengths: np.ndarray, *, fill: int, dtype) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxvae.data.readers.tables import row_place
 from jaxvae.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -73,10 +74,10 @@ class SplitWords:
         if self._of_truth is not None and text in _TRUE | _FALSE:
             opposite = 2 if self._of_truth == 0 else 0  # what is not in training is in the test
             return self._of_truth if text in _TRUE else opposite
-        row_name = f"row {row} (counted from 0)" if line is None else f"line {line}"
         raise InputError(
-            f"{self._where}, {row_name}: {str(cell)[:40]!r} in column {self._column!r} is no "
-            f"split; a split is train, val or test, or true or false in a column named after one"
+            f"{self._where}, {row_place(row, line)}: {str(cell)[:40]!r} in column "
+            f"{self._column!r} is no split; a split is train, val or test, or true or false in a "
+            f"column named after one"
         )
 
 

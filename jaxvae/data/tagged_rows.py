@@ -127,8 +127,13 @@ def collect_counted_tags(
         num_rows=tag_counts(collected.columns[is_train[row_of]], num_raw),
         source=source.where,
     )
-    columns, lengths = _renumber(
-        row_of, vocabulary.column_of[collected.columns], vocabulary.taxonomy.num_tags, num_rows
+    column = vocabulary.column_of[collected.columns]
+    is_known = column >= 0
+    columns, lengths = encoding.distinct_columns(
+        row_of[is_known],
+        column[is_known],
+        num_tags=vocabulary.taxonomy.num_tags,
+        num_rows=num_rows,
     )
     stays = lengths > 0
     new_position = np.cumsum(stays) - 1
@@ -151,16 +156,6 @@ def collect_counted_tags(
     }
     source_row = collected.source_row[stays]
     return TaggedRows(rows, source_row, new_splits, report, taxonomy, vocabulary)
-
-
-def _renumber(
-    row_of: np.ndarray, column: np.ndarray, num_tags: int, num_rows: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows' distinct known columns, rising, row after row, and the rows' lengths."""
-    is_known = column >= 0
-    cells = np.unique(row_of[is_known] * num_tags + column[is_known])
-    rows, columns = np.divmod(cells, num_tags)
-    return columns, np.bincount(rows, minlength=num_rows)
 
 
 def _describe_vocabulary(

@@ -3,6 +3,9 @@
 A value is "module:attribute", so that a config can be checked without an import of JAX.
 """
 
+from collections.abc import Collection
+
+from jaxvae.data.layouts.options import LAYOUTS
 from jaxvae.models.choices import ARCHITECTURES, PRIORS
 
 OBJECTIVES = {
@@ -20,10 +23,11 @@ KL_SCHEDULES = {
     "cyclical": "jaxvae.train.objectives:cyclical",
 }
 """Functions of (progress of the warm-up, cycles) to the share of the final weight."""
-CHOICES = {
+CHOICES: dict[str, Collection[str]] = {
+    "data.layout": LAYOUTS,
     "model.prior": PRIORS,
     "model.architecture": ARCHITECTURES,
     "loss.objective": OBJECTIVES,
     "loss.kld_schedule": KL_SCHEDULES,
 }
-"""The dictionary of each field that names one of several things."""
+"""The names of each field that names one of several things."""

@@ -3,6 +3,7 @@
 Typed columns of lists (Parquet, the hub) are read without a Python loop over rows or tags.
 """
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from jaxvae.data.cells.tag_parser import MAX_CELL, TagParseError, parse_cell
 from jaxvae.data.encoding import BLOCK, TagBlock
 from jaxvae.data.layouts.options import Reading
 from jaxvae.data.layouts.separators import COMMA, SAMPLE, find_separator, shown
-from jaxvae.data.readers.tables import Rows, Table
+from jaxvae.data.readers.tables import Rows, Table, single_rows
 from jaxvae.data.splits import SplitWords
 from jaxvae.data.taxonomy import Taxonomy, normalize
 
@@ -42,9 +43,20 @@ def read_columns(
         InputError: a column is missing, its separator uncertain, or a line of the file malformed.
     """
     all_columns = [*columns, *([split_column] if split_column else [])]
-    marks = [separator or _separator_of(table, column, taxonomy) for column in columns]
+    rows = table.rows(all_columns)
+    marks = [separator] * len(columns)
+    if not separator:
+        first_rows, num_cells = [], 0
+        while num_cells < SAMPLE and (item := next(rows, None)) is not None:
+            first_rows.append(item)
+            num_cells += 1 if isinstance(item, tuple) else item.num_rows
+        marks = [
+            find_separator(_cells(first_rows, number), taxonomy, f"{table.where}, column {column}")
+            for number, column in enumerate(columns)
+        ]
+        rows = itertools.chain(first_rows, rows)
     blocks = read_blocks(
-        table.rows(all_columns),
+        rows,
         marks=marks,
         concepts=concept_names(columns) if len(columns) > 1 else None,
         splits=SplitWords(split_column, table.where) if split_column else None,
@@ -68,19 +80,15 @@ def concept_names(columns: Sequence[str]) -> list[str]:
     return list(columns) if repeated else short
 
 
-def _separator_of(table: Table, column: str, taxonomy: Taxonomy | None) -> str:
+def _cells(rows: list, number: int) -> list[object]:
+    """Returns at most `SAMPLE` cells of one column; of a typed column of lists none."""
     cells: list[object] = []
-    for item in table.rows([column]):
-        if not isinstance(item, tuple):
-            array = item.column(0)
-            if not _is_text(array.type):
-                return COMMA  # a column of lists
-            cells += array[: SAMPLE - len(cells)].to_pylist()
-        else:
-            cells.append(item[1][0])
-        if len(cells) >= SAMPLE:
-            break
-    return find_separator(cells, taxonomy, f"{table.where}, column {column}")
+    for item in rows:
+        if isinstance(item, tuple):
+            cells.append(item[1][number])
+        elif _is_text(item.column(number).type):
+            cells += item.column(number)[: SAMPLE - len(cells)].to_pylist()
+    return cells
 
 
 def _is_text(kind: Any) -> bool:
@@ -189,30 +197,17 @@ class _Reader:
         """Makes a block of a record batch."""
         arrays = [batch.column(number) for number in range(len(self._marks))]
         if not all(map(_is_list_of_text, arrays)):
-            lists = [batch.column(number).to_pylist() for number in range(batch.num_columns)]
-            return self.of_cells([(None, list(cells)) for cells in zip(*lists, strict=True)])
+            return self.of_cells([*single_rows(iter([batch]))])
         column_blocks = [_of_lists(array) for array in arrays]
-        last = batch.column(batch.num_columns - 1)
-        split = self._split(last.to_pylist() if self._splits else [], None)
         block = column_blocks[0] if len(column_blocks) == 1 else _joined(column_blocks)
-        starts = np.cumsum([0, *(len(block_of_column.words) for block_of_column in column_blocks)])
         concepts = None
         if self._concepts is not None:
-            concepts = [
-                name
-                for name, size in zip(self._concepts, np.diff(starts), strict=True)
-                for _ in range(size)
-            ]
-        return TagBlock(
-            num_rows=block.num_rows,
-            words=block.words,
-            word=block.word,
-            row=block.row,
-            unreadable=block.unreadable,
-            concepts=concepts,
-            split=split,
-            num_gaps=block.num_gaps,
-        )
+            sizes = [len(block_of_column.words) for block_of_column in column_blocks]
+            concepts = np.repeat(self._concepts, sizes).tolist()
+        split = None
+        if self._splits is not None:
+            split = self._split(batch.columns[-1].to_pylist(), None)
+        return dataclasses.replace(block, concepts=concepts, split=split)
 
     def _split(self, cells: list, lines: list | None) -> np.ndarray | None:
         if self._splits is None:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxvae.data.cells.tag_parser import MAX_CELL, MISSING
 from jaxvae.data.encoding import BLOCK, TagBlock
 from jaxvae.data.layouts.options import Reading
-from jaxvae.data.readers.tables import Table, check_columns, list_names
+from jaxvae.data.readers.tables import Table, check_columns, list_names, row_place, single_rows
 from jaxvae.data.splits import SplitWords
 from jaxvae.errors import InputError, type_name
 
@@ -73,17 +73,8 @@ def _blocks(
     table: Table, columns: Sequence[str], *, min_weight: float | None, split_column: str
 ) -> Iterator[TagBlock]:
     gathered = _Taggings(table.where, columns, min_weight, split_column)
-    number = 0
-    for item in table.rows(columns):
-        if isinstance(item, tuple):
-            line, cells = item
-            gathered.add(line, cells, number)
-            number += 1
-        else:
-            lists = [item.column(index).to_pylist() for index in range(item.num_columns)]
-            for cells in zip(*lists, strict=True):
-                gathered.add(None, cells, number)
-                number += 1
+    for number, (line, cells) in enumerate(single_rows(table.rows(columns))):
+        gathered.add(line, cells, number)
     yield from gathered.blocks()
 
 
@@ -177,5 +168,4 @@ class _Taggings:
         return weight
 
     def _at(self, line: int | None, number: int) -> str:
-        row_name = f"row {number} (counted from 0)" if line is None else f"line {line}"
-        return f"{self._where}, {row_name}"
+        return f"{self._where}, {row_place(number, line)}"

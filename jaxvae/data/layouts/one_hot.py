@@ -1,6 +1,8 @@
 """Reads tables with a column of 0 and 1 for each tag, as MagnaTagATune and scikit-learn have."""
 
 import contextlib
+import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 from jaxvae.data.encoding import BLOCK, TagBlock
 from jaxvae.data.layouts.options import Reading
 from jaxvae.data.readers import containers
-from jaxvae.data.readers.tables import Table, check_columns
+from jaxvae.data.readers.tables import Table, check_columns, row_place, single_rows
 from jaxvae.data.splits import SplitWords
 from jaxvae.errors import InputError
 
@@ -61,18 +63,9 @@ def indicator_columns(table: Table, *, share: float = _MOSTLY) -> list[str]:
     counts = np.zeros(len(names), np.int64)
     num_rows = 0
     with contextlib.closing(table.rows(names)) as rows:  # type: ignore[type-var]
-        for item in rows:
-            if isinstance(item, tuple):
-                cells = [item[1]]
-            else:
-                batch = item.slice(0, PEEKED - num_rows)
-                columns = [batch.column(number).to_pylist() for number in range(len(names))]
-                cells = [list(row) for row in zip(*columns, strict=True)]
-            for row in cells:
-                counts += np.fromiter(map(_is_indicator, row), np.int64, len(names))
-            num_rows += len(cells)
-            if num_rows >= PEEKED:
-                break
+        for _, cells in itertools.islice(single_rows(rows), PEEKED):
+            counts += np.fromiter(map(_is_indicator, cells), np.int64, len(names))
+            num_rows += 1
     least = share * num_rows
     return [
         name
@@ -135,47 +128,24 @@ def _slow_blocks(
     table: Table, columns: list[str], split_column: str, *, skip: int
 ) -> Iterator[TagBlock]:
     splits = SplitWords(split_column, table.where) if split_column else None
-    all_columns = [*columns, *filter(None, [split_column])]
-    num_rows = 0
-    pending: list[tuple[int | None, Sequence[Any]]] = []
-
-    def block() -> TagBlock:
+    rows = single_rows(table.rows([*columns, *filter(None, [split_column])]))
+    rows = itertools.islice(rows, skip, None)
+    first = skip
+    while block_rows := list(itertools.islice(rows, BLOCK)):
+        lines = [line for line, _ in block_rows]
         hot = np.array(
-            [_hot_row(table.where, columns, *item, num_rows + n) for n, item in enumerate(pending)]
+            [
+                _hot_row(table.where, columns, line, cells, row)
+                for row, (line, cells) in enumerate(block_rows, start=first)
+            ]
         )
-        unsplit = _of_matrix(hot, columns)
-        if splits is None:
-            return unsplit
-        numbers = splits.numbers(
-            [cells[-1] for _, cells in pending],
-            first_row=num_rows,
-            lines=[line for line, _ in pending],
-        )
-        return TagBlock(len(hot), columns, unsplit.word, unsplit.row, [], split=numbers)
-
-    for item in _single_rows(table, all_columns):
-        if skip:
-            skip -= 1
-            num_rows += 1
-            continue
-        pending.append(item)
-        if len(pending) == BLOCK:
-            yield block()
-            num_rows += len(pending)
-            pending = []
-    if pending:
-        yield block()
-
-
-def _single_rows(
-    table: Table, columns: Sequence[str]
-) -> Iterator[tuple[int | None, Sequence[Any]]]:
-    for item in table.rows(columns):
-        if isinstance(item, tuple):
-            yield item
-        else:
-            lists = [item.column(number).to_pylist() for number in range(item.num_columns)]
-            yield from ((None, cells) for cells in zip(*lists, strict=True))
+        block = _of_matrix(hot, columns)
+        if splits is not None:
+            cells = [cells[-1] for _, cells in block_rows]
+            split = splits.numbers(cells, first_row=first, lines=lines)
+            block = dataclasses.replace(block, split=split)
+        yield block
+        first += len(block_rows)
 
 
 def _hot_row(
@@ -185,9 +155,8 @@ def _hot_row(
         return [_VALUES[cell] for cell in cells[: len(columns)]]
     except (KeyError, TypeError):
         number = next(n for n, cell in enumerate(cells) if not _is_indicator(cell))
-        row_name = f"row {row} (counted from 0)" if line is None else f"line {line}"
         raise InputError(
-            f"{where}, {row_name}: {str(cells[number])[:40]!r} in column {columns[number][:60]!r}, "
-            f"where 0 or 1 is expected; name the columns that are tags by "
-            f"--config.data.aspect_column=a,b,c"
+            f"{where}, {row_place(row, line)}: {str(cells[number])[:40]!r} in column "
+            f"{columns[number][:60]!r}, where 0 or 1 is expected; name the columns that are tags "
+            f"by --config.data.aspect_column=a,b,c"
         ) from None

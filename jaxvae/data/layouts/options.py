@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from jaxvae.data.encoding import TagBlock
+if TYPE_CHECKING:  # the commands know the layouts before NumPy is imported
+    from jaxvae.data.encoding import TagBlock
 
 LAYOUTS = ("auto", "column", "trailing", "one_hot", "long")
 DEFAULT_COLUMN = "aspect_list"
@@ -41,5 +43,5 @@ class Reading:
         read_as: what was taken for tags, for people.
     """
 
-    blocks: Iterator[TagBlock]
+    blocks: "Iterator[TagBlock]"
     read_as: str

@@ -105,10 +105,10 @@ def _explains(mark: str, holders: list[str], alone: set[str], taxonomy: Taxonomy
     if recurring < _ENOUGH * num_parts:
         return False
     # The parts of one tag such as "funk / soul" are always together.
-    num_companies = Counter(tag for company in {frozenset(row) for row in rows} for tag in company)
+    companies = {frozenset(row) for row in rows}
+    num_companies = Counter(tag for company in companies for tag in company)
     apart = [
-        any(num_companies[tag] > 1 or tag in alone for tag in company)
-        for company in {frozenset(row) for row in rows}
+        any(num_companies[tag] > 1 or tag in alone for tag in company) for company in companies
     ]
     if mark == "/":  # a part of many tags, and of URLs
         slashed = [text for text in holders if "//" in text]

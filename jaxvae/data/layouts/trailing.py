@@ -1,5 +1,6 @@
 """Reads tags that fill as many trailing columns as there are, as MTG-Jamendo is published."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -46,38 +47,33 @@ def _blocks(table: Table, first: int, split_column: str) -> Iterator[TagBlock]:
     assert table.wide_rows is not None
     splits = SplitWords(split_column, table.where) if split_column else None
     split_index = table.names.index(split_column) if split_column else 0
-    num_rows = 0
-    words: dict[str, int] = {}
-    word: list[int] = []
-    row: list[int] = []
-    lines: list[int] = []
-    cells: list[str] = []
-
-    def block() -> TagBlock:
-        return TagBlock(
-            num_rows=len(lines),
+    rows = table.wide_rows()
+    first_row = 0
+    while block_rows := list(itertools.islice(rows, BLOCK)):
+        words: dict[str, int] = {}
+        word: list[int] = []
+        row_of: list[int] = []
+        for row, (line, record) in enumerate(block_rows):
+            if len(record) < first:
+                raise InputError(
+                    f"{table.where}, line {line}: {len(record)} fields where the header has "
+                    f"{first + 1}"
+                )
+            for tag in record[first:]:
+                if tag and not tag.isspace():
+                    word.append(words.setdefault(tag, len(words)))
+                    row_of.append(row)
+        split = None
+        if splits is not None:
+            cells = [record[split_index] for _, record in block_rows]
+            lines = [line for line, _ in block_rows]
+            split = splits.numbers(cells, first_row=first_row, lines=lines)
+        yield TagBlock(
+            num_rows=len(block_rows),
             words=list(words),
             word=np.array(word, np.int64),
-            row=np.array(row, np.int64),
+            row=np.array(row_of, np.int64),
             unreadable=[],
-            split=splits.numbers(cells, first_row=num_rows, lines=lines) if splits else None,
+            split=split,
         )
-
-    for line, record in table.wide_rows():
-        if len(record) < first:
-            raise InputError(
-                f"{table.where}, line {line}: {len(record)} fields where the header has {first + 1}"
-            )
-        for tag in record[first:]:
-            if tag and not tag.isspace():
-                word.append(words.setdefault(tag, len(words)))
-                row.append(len(lines))
-        lines.append(line)
-        if splits:
-            cells.append(record[split_index])
-        if len(lines) == BLOCK:
-            yield block()
-            num_rows += len(lines)
-            words, word, row, lines, cells = {}, [], [], [], []
-    if lines:
-        yield block()
+        first_row += len(block_rows)

@@ -7,16 +7,18 @@ cache; so the standard library reads text files, strictly, and pyarrow typed one
 is an error with the line's number: no row is skipped in silence.
 """
 
+import contextlib
+import dataclasses
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from jaxvae.data.readers import containers
 from jaxvae.data.readers.file_kinds import recognise
+from jaxvae.data.readers.parts import find_parts
 from jaxvae.errors import InputError, did_you_mean
 
 Rows = Iterator[Any]
@@ -46,7 +48,7 @@ _PACKED = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".arff", ".svm", ".libs
 """Text formats, which may be compressed."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Table:
     """A table that is read in order, as often as asked.
 
@@ -82,8 +84,6 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
         InputError: the file is missing, of an unknown kind, empty, malformed or not UTF-8; some of
             these are raised only while rows are read.
     """
-    from jaxvae.data.readers.parts import find_parts
-
     try:
         if parts := find_parts(path):
             from jaxvae.data.readers.arrow_tables import open_parts
@@ -109,6 +109,21 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
     with _reported(path):
         table: Table = open_format(path, list(wanted))
     return _guarded(path, table)
+
+
+def single_rows(rows: Rows) -> Iterator[tuple[int | None, Sequence[Any]]]:
+    """Yields (line, cells) of every row, also of those that came in record batches."""
+    for item in rows:
+        if isinstance(item, tuple):
+            yield item
+        else:
+            lists = [column.to_pylist() for column in item.columns]
+            yield from ((None, cells) for cells in zip(*lists, strict=True))
+
+
+def row_place(row: int, line: int | None) -> str:
+    """Returns how a message names a row: by its line, or its number if the file has no lines."""
+    return f"row {row} (counted from 0)" if line is None else f"line {line}"
 
 
 def check_columns(columns: Sequence[str], present: Sequence[str], where: str) -> None:
@@ -155,29 +170,20 @@ def _not_a_file(path: Path) -> str:
     return f"there is no file {path}{did_you_mean(path.name, names)}"
 
 
-class _reported:
+@contextlib.contextmanager
+def _reported(path: Path) -> Iterator[None]:
     """Turns errors in reading a file's bytes into an InputError of one line."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        path = self._path
-        if isinstance(error, UnicodeDecodeError):
-            line = _first_bad_line(path)
-            raise InputError(
-                f"{path}, line {line}: not UTF-8 text; save the file as UTF-8"
-            ) from None
-        if isinstance(error, OSError):
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        yield
+    except UnicodeDecodeError:
+        line = _first_bad_line(path)
+        raise InputError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _guarded(path: Path, table: Table) -> Table:
     """Returns a table whose rows are read under `_reported`."""
-    import dataclasses
 
     def rows(columns: Sequence[str]) -> Rows:
         with _reported(path):
