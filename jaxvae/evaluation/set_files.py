@@ -9,6 +9,7 @@ import numpy as np
 from jaxvae.data import encoding
 from jaxvae.data.encoding import TagBlock
 from jaxvae.data.layouts.options import TableFields
+from jaxvae.data.row_collector import CollectedRows
 from jaxvae.data.sources import SourceFields, open_source
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.data.vocabulary import ALL
@@ -139,31 +140,24 @@ def _all_tags(files) -> Taxonomy:
 
 def _read(file: TagFile, known: Taxonomy, given: Taxonomy | None, *, most: int) -> _Read:
     """Reads a file's sets of known tags, at most so many, drawn with a fixed seed."""
-    column_of = encoding.make_tag_lookup(known)
-    columns, lengths, unknown, unreadable = [], [], 0, 0
-    for block in _blocks(file, given):
-        *encoded, others = encoding.encode_block(block, column_of, known.num_tags)
-        columns.append(encoded[0])
-        lengths.append(encoded[1])
-        unknown += others.total()
-        unreadable += len(block.unreadable)
-    if not lengths:
-        raise InputError(f"{file.path}: there are column names but no rows")
-    rows = encoding.pad_ragged(
-        np.concatenate(columns), np.concatenate(lengths), fill=known.num_tags, dtype=np.int32
-    )
-    has_tag = np.flatnonzero(rows[:, 0] < known.num_tags)
-    if not len(has_tag):
+    blocks = _blocks(file, given)
+    collected = CollectedRows(blocks, encoding.make_tag_lookup(known), num_tags=known.num_tags)
+    collected.check_readable(str(file.path), 1.0)
+    num_rows, num_tagged = collected.num_read, len(collected.lengths)
+    if not num_tagged:
         raise InputError(
-            f"{file.path}: none of its {len(rows):,} rows has a tag of {known.source}; name the "
+            f"{file.path}: none of its {num_rows:,} rows has a tag of {known.source}; name the "
             f"column of tags by --column, or another --taxonomy"
         )
-    taken = np.sort(np.random.default_rng(0).permutation(has_tag)[:most])
+    rows = encoding.pad_ragged(
+        collected.columns, collected.lengths, fill=known.num_tags, dtype=np.int32
+    )
+    taken = np.sort(np.random.default_rng(0).permutation(num_tagged)[:most])
     counts = {
-        "rows": len(rows),
-        "without_known_tag": len(rows) - len(has_tag) - unreadable,
-        "unreadable": unreadable,
-        "unknown_tags": unknown,
+        "rows": num_rows,
+        "without_known_tag": num_rows - num_tagged - collected.num_unreadable,
+        "unreadable": collected.num_unreadable,
+        "unknown_tags": collected.unknown.total(),
         "compared": len(taken),
     }
     return _Read(encoding.to_multi_hot(rows[taken], known.num_tags), counts)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxvae.data import encoding
 from jaxvae.data.encoding import make_tag_lookup
+from jaxvae.data.row_collector import CollectedRows
 from jaxvae.data.sources import SourceFields, open_source
 from jaxvae.errors import InputError
 from jaxvae.inference import queries
@@ -51,32 +52,31 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     Raises:
       InputError: the file can't be read, has no such column, or no row.
     """
-    table = run.table_fields(column)
-    column_of = make_tag_lookup(run.taxonomy)
-    num_tags = run.network.num_tags
-    encoded = []
-    unknown = unreadable = 0
-    fields = SourceFields(dataset_name=str(path), table=table)
+    fields = SourceFields(dataset_name=str(path), table=run.table_fields(column))
     source = open_source(fields, run.taxonomy)
-    for block in source.blocks:
-        *arrays, unknown_here = encoding.encode_block(block, column_of, num_tags)
-        encoded.append(arrays)
-        unknown += unknown_here.total()
-        unreadable += len(block.unreadable)
-    if not encoded:
-        raise InputError(f"{path}: there are column names but no rows")
-    columns, lengths = (np.concatenate(arrays) for arrays in zip(*encoded, strict=True))
-    rows = encoding.pad_ragged(columns, lengths, fill=num_tags, dtype=np.int32)
-    has = lengths > 0
-    if not has.any():
+    num_tags = run.network.num_tags
+    collected = CollectedRows(source.blocks, make_tag_lookup(run.taxonomy), num_tags=num_tags)
+    collected.check_readable(str(path), 1.0)
+    num_rows, num_encoded = collected.num_read, len(collected.lengths)
+    if not num_encoded:
         raise InputError(
-            f"{path}: none of its {len(has):,} rows, read as {source.read_as}, has a tag of the "
+            f"{path}: none of its {num_rows:,} rows, read as {source.read_as}, has a tag of the "
             f"run's taxonomy; name another column by --column"
         )
+    lengths = np.zeros(num_rows, np.int64)
+    lengths[collected.source_row] = collected.lengths
+    rows = encoding.pad_ragged(collected.columns, lengths, fill=num_tags, dtype=np.int32)
     mean, logvar = queries.posterior(run.network, rows)
-    mean[~has], logvar[~has] = np.nan, np.nan
-    without = int((~has).sum()) - unreadable
-    return Latents(mean, logvar, np.arange(len(has)), without, unreadable, unknown, source.read_as)
+    mean[lengths == 0], logvar[lengths == 0] = np.nan, np.nan
+    return Latents(
+        mean=mean,
+        logvar=logvar,
+        row=np.arange(num_rows),
+        without_known_tag=num_rows - num_encoded - collected.num_unreadable,
+        unreadable=collected.num_unreadable,
+        unknown_tags=collected.unknown.total(),
+        read_as=source.read_as,
+    )
 
 
 def write_latents(path: Path, latents: Latents) -> None:
