@@ -5,7 +5,6 @@ mean (Jensen's inequality), and usually above it on held-out rows.
 """
 
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from jaxvae.config.paths import user_path
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference.arguments import check_count, check_seed
-from jaxvae.inference.complete_tags import Completed, complete_tags
-from jaxvae.inference.files import row_files
+from jaxvae.inference.mixture import Mixture
 from jaxvae.inference.run import Run, TagSets
 from jaxvae.inference.sampling import Samples
 
 
 @dataclasses.dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Mixture):
     """A mixture of runs with one taxonomy; created by `jaxvae.load_many`.
 
     Attributes:
@@ -41,6 +39,10 @@ class Ensemble:
                     f"{run.source} and {first.source} have other taxonomies: their tags can't be "
                     f"mixed"
                 )
+
+    def members(self) -> tuple[Run, ...]:
+        """Returns the runs."""
+        return self.runs
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -87,75 +89,6 @@ class Ensemble:
     def sample(self, num: int, **options: Any) -> list[list[str]]:
         """Draws tag sets, each from a random member; options as in `Run.sample`."""
         return self.names(self.sample_sets(num, **options).multi_hot)
-
-    def complete(
-        self,
-        present: Iterable[str] = (),
-        absent: Iterable[str] = (),
-        *,
-        num: int = 5,
-        seed: int = 0,
-        on_unknown: str = "error",
-    ) -> Completed:
-        """Completes a partial set; members that explain the given tags better get more weight.
-
-        Arguments and errors are those of `Run.complete`.
-        """
-        return complete_tags(
-            [run.network for run in self.runs],
-            self.taxonomy,
-            present,
-            absent,
-            num=num,
-            seed=seed,
-            on_unknown=on_unknown,
-        )
-
-    def complete_file(
-        self,
-        source: str | Path,
-        output: str | Path,
-        *,
-        top: int = 10,
-        column: str | None = None,
-        draws: int | None = None,
-        seed: int = 0,
-    ) -> row_files.FileRows:
-        """Writes the likeliest missing tags of every row of a file: see `Run.complete_file`.
-
-        The draws come from all members alike, so that members that explain a row's tags better have
-        more weight for it.
-        """
-        return row_files.complete_file(
-            [run.network for run in self.runs],
-            self.taxonomy,
-            user_path(source),
-            user_path(output),
-            table=self.runs[0].table_fields(column),
-            top=top,
-            draws=draws,
-            seed=seed,
-        )
-
-    def likelihood_file(
-        self,
-        source: str | Path,
-        output: str | Path,
-        *,
-        num_importance_samples: int = 100,
-        column: str | None = None,
-        seed: int = 0,
-    ) -> row_files.FileRows:
-        """Writes the mixture's log-likelihood of every row of a file: see `Run.likelihood_file`."""
-        return row_files.likelihood_file(
-            [run.network for run in self.runs],
-            self.taxonomy,
-            user_path(source),
-            user_path(output),
-            table=self.runs[0].table_fields(column),
-            num_importance_samples=num_importance_samples,
-            seed=seed,
-        )
 
     def names(self, sets: np.ndarray) -> list[list[str]]:
         """Converts boolean sets `[N, V]` to lists of tags."""

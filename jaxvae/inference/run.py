@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +17,13 @@ from jaxvae.errors import InputError, did_you_mean
 from jaxvae.export import formats
 from jaxvae.inference import queries, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
-from jaxvae.inference.complete_tags import Completed, complete_tags
-from jaxvae.inference.files import row_files
 from jaxvae.inference.generation import table
 from jaxvae.inference.generation.balance import BalancedGeneration
-from jaxvae.inference.generation.constraints import RangeLike, make_constraints
-from jaxvae.inference.generation.drawing import Generation, Order
+from jaxvae.inference.generation.drawing import Generation
+from jaxvae.inference.generation.request import Generated, start_generation
 from jaxvae.inference.generation.splits import SHARES
 from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
+from jaxvae.inference.mixture import Mixture
 from jaxvae.models import trained
 from jaxvae.reports.run_plots import Plots
 from jaxvae.storage.row_tables import check_output
@@ -32,27 +31,6 @@ from jaxvae.storage.saved_rows import SavedRows, load_saved_rows
 
 TagSets = Sequence[Iterable[str]] | np.ndarray
 _RATE_PSEUDO_ROWS = 20.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Generated:
-    """Tag sets drawn under constraints.
-
-    Attributes:
-      sets: the sets, in the order in which they were drawn.
-      log_probability: log-probability that a set of the model meets the constraints, nats.
-      effective_draws: effective number of latent vectors behind all draws.
-      draws: number of sets that were drawn, of which the others are repeats or too near training.
-      repeats: number of draws turned away as repeats of earlier ones.
-      near_training: number of draws turned away as training rows, or too near one.
-    """
-
-    sets: list[list[str]]
-    log_probability: float
-    effective_draws: float
-    draws: int
-    repeats: int
-    near_training: int
 
 
 class Exported(NamedTuple):
@@ -68,7 +46,7 @@ class Exported(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(Mixture):
     """A trained model with everything needed to use it; created by `jaxvae.load`.
 
     Tag sets are lists of lists of tags in any spelling, or a boolean array `[N, V]`. An unknown tag
@@ -88,6 +66,10 @@ class Run:
     taxonomy: Taxonomy
     network: trained.TrainedModel
     facts: dict
+
+    def members(self) -> tuple["Run"]:
+        """Returns the run itself, which alone is a mixture of one."""
+        return (self,)
 
     @property
     def plot(self) -> Plots:
@@ -220,7 +202,7 @@ class Run:
           InputError: a tag or concept is unknown; no set meets the constraints, or fewer than one
             in a billion; there are not so many sets; or the run has no rows for `unseen`.
         """
-        generation = self.start_generation(num, **options)
+        generation = self._start_generation(num, **options)
         sets = [tags for block in generation.blocks() for tags in self.names(block)]
         tally = generation.tally
         return Generated(
@@ -268,127 +250,14 @@ class Run:
         trained_on = str(self.config.get("data", {}).get("dataset_name", ""))
         check_output(path, user_path(trained_on))
         return table.write_sets(
-            self.start_generation(num, splits=splits, **options),
+            self._start_generation(num, splits=splits, **options),
             path,
             table.TableOptions(num_importance_samples, command),
         )
 
-    def start_generation(
-        self,
-        num: int,
-        *,
-        present: Iterable[str] = (),
-        absent: Iterable[str] = (),
-        count: Mapping[str, RangeLike] | None = None,
-        tags: RangeLike | None = None,
-        balance: str | Sequence[str] | None = None,
-        **options: Any,
-    ) -> Generation | BalancedGeneration:
-        """Prepares `generate`, whose sets then come in blocks."""
-        order = Order(num, **options)
-        constraints = make_constraints(
-            self.taxonomy, present=present, absent=absent, count=count, tags=tags
-        )
-        train = self.rows("train") if order.unseen else None
-        if balance is None:
-            return Generation(self.network, constraints, order, train)
-        columns = constraints.to_balance(balance)
-        return BalancedGeneration(self.network, constraints, order, train, columns)
-
-    def complete(
-        self,
-        present: Iterable[str] = (),
-        absent: Iterable[str] = (),
-        *,
-        num: int = 5,
-        seed: int = 0,
-        on_unknown: str = "error",
-    ) -> Completed:
-        """Completes a partial set by conditioning the model on present and absent tags.
-
-        Args:
-          present: tags that the sets must have.
-          absent: tags that the sets must not have.
-          num: number of distinct sets to return; fewer if there are not as many.
-          seed: seed of the draws.
-          on_unknown: "ignore" skips unknown tags.
-
-        Raises:
-          InputError: a tag is both present and absent, or no tag is given.
-        """
-        return complete_tags(
-            [self.network],
-            self.taxonomy,
-            present,
-            absent,
-            num=num,
-            seed=seed,
-            on_unknown=on_unknown,
-        )
-
-    def complete_file(
-        self,
-        source: str | Path,
-        output: str | Path,
-        *,
-        top: int = 10,
-        column: str | None = None,
-        draws: int | None = None,
-        seed: int = 0,
-    ) -> row_files.FileRows:
-        """Writes the likeliest missing tags of every row of a file, in bounded memory.
-
-        A row's tags are present, nothing is assumed of the others. The table has the columns `row`
-        (position in the file, from 0), `effective_draws`, `tags` and `probabilities`, both lists,
-        likeliest first. All rows share the draws; distrust a row with under 100 effective ones.
-
-        Args:
-          source: a file that training reads.
-          output: the table: `.csv` or `.jsonl`, numbers to six digits, or `.parquet`.
-          top: tags per row, fewer if the row lacks fewer.
-          column: the column of tags; None reads the file as training read its own.
-          draws: draws from the prior; None takes 32,768, fewer for a vocabulary above 256 tags.
-          seed: seed of the draws.
-
-        Raises:
-          InputError: the file can't be read, has no such column or no known tag, or an argument is
-            wrong; nothing is written.
-        """
-        return row_files.complete_file(
-            [self.network],
-            self.taxonomy,
-            user_path(source),
-            user_path(output),
-            table=self.table_fields(column),
-            top=top,
-            draws=draws,
-            seed=seed,
-        )
-
-    def likelihood_file(
-        self,
-        source: str | Path,
-        output: str | Path,
-        *,
-        num_importance_samples: int = 100,
-        column: str | None = None,
-        seed: int = 0,
-    ) -> row_files.FileRows:
-        """Writes the log-likelihood of every row of a file, nats, in bounded memory.
-
-        The table has the columns `row` (position in the file, from 0), `known_tags` (their number),
-        `log_likelihood` (as in `log_likelihood`), `log_likelihood_nonempty` (given that the row has
-        a tag), `standard_error` and `effective_draws`. Arguments are those of `complete_file` and
-        `log_likelihood`.
-        """
-        return row_files.likelihood_file(
-            [self.network],
-            self.taxonomy,
-            user_path(source),
-            user_path(output),
-            table=self.table_fields(column),
-            num_importance_samples=num_importance_samples,
-            seed=seed,
+    def _start_generation(self, num: int, **options: Any) -> Generation | BalancedGeneration:
+        return start_generation(
+            self.network, self.taxonomy, num, train_rows=lambda: self.rows("train"), **options
         )
 
     def table_fields(self, column: str | None) -> TableFields:
