@@ -11,8 +11,9 @@ from flax import nnx
 
 from jaxvae.inference.queries import max_batch_rows, pad_batch
 from jaxvae.models.distributions import gaussian_log_prob, kl_to_moment_matched_prior
+from jaxvae.models.layers import multi_hot
 from jaxvae.models.trained import TrainedModel
-from jaxvae.models.vae import VAE, multi_hot, reparameterize
+from jaxvae.models.vae import VAE, reparameterize
 
 _DRAWS = 50  # Draws per step for a batch: enough to fill the cores, few enough to fit a cache.
 _ROWS = 512

@@ -21,7 +21,6 @@ from jaxvae.models.layer_names import (
     encoder_layers,
     resolve_hidden_dims,
 )
-from jaxvae.models.layers import multi_hot as multi_hot
 from jaxvae.models.priors import Prior
 
 SPARSE_LOOKUP_MIN_TAGS = 1024

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, uniform
 
-from jaxvae.models.layers import BatchNorm, dropout_mask
-from jaxvae.models.vae import VAE, multi_hot, reparameterize
+from jaxvae.models.layers import BatchNorm, dropout_mask, multi_hot
+from jaxvae.models.vae import VAE, reparameterize
 
 
 def build(**changes):

@@ -6,7 +6,8 @@ import numpy as np
 from flax import nnx
 from scipy import stats
 
-from jaxvae.models.vae import VAE, multi_hot
+from jaxvae.models.layers import multi_hot
+from jaxvae.models.vae import VAE
 from jaxvae.train import objectives
 from jaxvae.train.objectives import Objective
 from jaxvae.train.steps.forward import forward

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from jaxvae.models import distributions
-from jaxvae.models.layers import dropout_mask
-from jaxvae.models.vae import multi_hot, reparameterize
+from jaxvae.models.layers import dropout_mask, multi_hot
+from jaxvae.models.vae import reparameterize
 from jaxvae.train.hyperparams import make_hyperparams
 from jaxvae.train.progress import steps_per_epoch
 from jaxvae.train.steps.batches import _last_batch
