@@ -124,10 +124,11 @@ class StopRequest:
 
     @contextlib.contextmanager
     def _never_swallowed(self) -> Iterator[None]:
-        """Raises Interrupted again if Python swallowed it.
+        """Raises Interrupted again if Python swallowed it, at the latest at the block's end.
 
         Python only prints exceptions from code that the garbage collector runs: finalisers, weak
-        references' callbacks (the import system has some), JAX's collector hook.
+        references' callbacks (the import system has some), JAX's collector hook. Libraries may drop
+        them without a word.
         """
         previous = sys.unraisablehook, signal.signal(signal.SIGALRM, self._raise_again)
 
@@ -140,7 +141,7 @@ class StopRequest:
         sys.unraisablehook = hear
         try:
             yield
-            if signal.getitimer(signal.ITIMER_REAL)[0]:
+            if self.signum:
                 raise Interrupted(self.signum)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
