@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxvae.data.embedded_corpus import Corpus, build_corpus
 from jaxvae.data.layouts.options import DEFAULT_COLUMN, TableFields
 from jaxvae.data.readers.tables import Table
-from jaxvae.data.sources import EMBEDDED, SourceFields, open_source
+from jaxvae.data.sources import EMBEDDED, SourceFields, is_embedded, open_source
 from jaxvae.data.splits import count_duplicates, group_rows, split_rows
 from jaxvae.data.summary import format_report
 from jaxvae.data.tagged_rows import Splitting, collect_counted_tags, collect_known_tags
@@ -240,10 +240,10 @@ def known_generator(dataset_name: object, taxonomy: Taxonomy) -> Corpus | None:
     """Returns the corpus that drew a data set's rows; no model beats its likelihood on average.
 
     Args:
-        dataset_name: as in `load_dataset`; only "embedded" has a known generator.
+        dataset_name: as in `load_dataset`; only the embedded corpus has a known one.
         taxonomy: the meaning of the rows' columns; unless it is the corpus's own, None is returned.
     """
-    corpus = build_corpus() if dataset_name == EMBEDDED else None
+    corpus = build_corpus() if is_embedded(dataset_name) else None
     return corpus if corpus and corpus.taxonomy.digest == taxonomy.digest else None
 
 

@@ -9,6 +9,7 @@ probability is conditional on that.
 """
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -108,19 +109,28 @@ class Corpus:
         tags: list[list[str]] = []
         columns: list[list[int]] = []
         states: list[np.ndarray] = []
-        chunk = 0
-        while len(tags) < num_rows:
-            part_tags, part_columns, part_states = self._draw_chunk(seed, chunk)
-            if not part_tags:
-                raise ValueError(f"under one row in {_DRAWN_AT_ONCE} has 1 to {self.max_tags} tags")
+        for part_tags, part_columns, part_states in self._draw_chunks(seed):
             tags += part_tags
             columns += part_columns
             states.append(part_states)
-            chunk += 1
+            if len(tags) >= num_rows:
+                break
         shape = [len(values) for values in self.factors.values()]
         indices = np.unravel_index(np.concatenate(states)[:num_rows], shape)
         factors = dict(zip(self.factors, indices, strict=True))
         return Draw(tags[:num_rows], columns[:num_rows], factors)
+
+    def draw_tags(self, num_rows: int, seed: int = 0) -> Iterator[list[str]]:
+        """Yields the tags of the rows that `draw` gives, a chunk of them in memory at a time."""
+        rows = (tags for part_tags, _, _ in self._draw_chunks(seed) for tags in part_tags)
+        return itertools.islice(rows, num_rows)
+
+    def _draw_chunks(self, seed: int) -> Iterator[tuple[list, list, np.ndarray]]:
+        for chunk in itertools.count():
+            part = self._draw_chunk(seed, chunk)
+            if not part[0]:
+                raise ValueError(f"under one row in {_DRAWN_AT_ONCE} has 1 to {self.max_tags} tags")
+            yield part
 
     def _draw_chunk(self, seed: int, chunk: int) -> tuple[list, list, np.ndarray]:
         rng = np.random.default_rng([seed, chunk])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 
 EMBEDDED = "embedded"
+EMBEDDED_ROWS = 5_500
+_MOST_EMBEDDED_ROWS = 10**9
 """The name of the corpus that needs neither file nor network."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _END = object()
@@ -36,8 +38,9 @@ class SourceFields:
     """Fields that say what rows come from; the names are those of the fields in `data` of a config.
 
     Attributes:
-        dataset_name: "embedded", a file (see `tables.open_table`), the id of a hub data set, or
-            `file.py:name`, a function that yields rows; or a table in memory.
+        dataset_name: "embedded", or "embedded:N" for its first N rows; a file (see
+            `tables.open_table`), the id of a hub data set, or `file.py:name`, a function that
+            yields rows; or a table in memory.
         dataset_config: the configuration of a hub data set.
         dataset_split: the split of a hub data set.
         val_from: a file like the first, or a split of the hub data set, that holds the rows of the
@@ -130,10 +133,11 @@ def _chained(parts: dict[str, Source]) -> Iterator[TagBlock]:
 
 def _open_one(fields: SourceFields, taxonomy: Taxonomy | None) -> Source:
     name = fields.dataset_name
-    if name == EMBEDDED:
+    if is_embedded(name):
         _refuse_hub_fields(fields)
         # The seed is fixed: the embedded corpus is one data set, the same everywhere.
-        rows = ((None, [tags]) for tags in build_corpus().draw(seed=0).tags)
+        tags_of_rows = build_corpus().draw_tags(_embedded_rows(name), seed=0)
+        rows = ((None, [tags]) for tags in tags_of_rows)
         return Source(read_blocks(rows, taxonomy=taxonomy), "the embedded corpus")
     if isinstance(name, Table):
         table = name
@@ -151,6 +155,24 @@ def _open_one(fields: SourceFields, taxonomy: Taxonomy | None) -> Source:
     where = str(name) if isinstance(name, str | Path) and not is_hub_id(name) else table.where
     of_kind = f" of {table.kind}" if table.kind not in ("", "CSV", "TSV", "Parquet") else ""
     return Source(reading.blocks, where, reading.read_as + of_kind)
+
+
+def is_embedded(name: object) -> TypeGuard[str]:
+    """Tests whether a data set's name is that of the embedded corpus, of any number of rows."""
+    return isinstance(name, str) and (name == EMBEDDED or name.startswith(f"{EMBEDDED}:"))
+
+
+def _embedded_rows(name: str) -> int:
+    """Returns the number of rows that `embedded` or `embedded:N` asks for."""
+    if name == EMBEDDED:
+        return EMBEDDED_ROWS
+    number = name.removeprefix(f"{EMBEDDED}:").replace("_", "")
+    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= _MOST_EMBEDDED_ROWS):
+        raise InputError(
+            f"--config.data.dataset_name={name[:80]}: behind the colon stands a number of rows "
+            f"from 1 to {_MOST_EMBEDDED_ROWS:,}, such as {EMBEDDED}:50000"
+        )
+    return int(number)
 
 
 def is_hub_id(name: object) -> bool:

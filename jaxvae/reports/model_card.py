@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jaxvae.data.sources import is_embedded
 from jaxvae.errors import InputError
 from jaxvae.reports.summary_text import likelihood_rows, verdict
 
@@ -179,7 +180,7 @@ def _results(judged: dict[str, Any] | None) -> str:
 
 def _data(config: dict[str, Any], report: dict[str, Any], license: str | None) -> str:
     data, source = config.get("data", {}), _source(config)
-    if source == "embedded":
+    if is_embedded(source):
         text = "the embedded corpus of jaxvae, drawn from a generative model of music tags"
     elif _HUB_ID.fullmatch(source):
         split = _escape(str(data.get("dataset_split", "train")))

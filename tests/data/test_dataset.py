@@ -590,6 +590,32 @@ def test_embedded_corpus():
     assert len(format_report(data.report)) > 500
 
 
+def test_the_embedded_corpus_has_as_many_rows_as_its_name_says():
+    taxonomy = Taxonomy.load()
+    whole, half, double = (
+        load_dataset(dataset_name=name, taxonomy=taxonomy)
+        for name in ("embedded", "embedded:2750", "embedded:11_000")
+    )
+    assert (
+        load_dataset(dataset_name="embedded:5500", taxonomy=taxonomy).fingerprint
+        == whole.fingerprint
+    )
+    assert [data.report["rows_read"] for data in (half, double)] == [2750, 11_000]
+    kept = len(half.rows)
+    np.testing.assert_array_equal(half.source_row, whole.source_row[:kept])
+    for data in (half, double):
+        shared = min(len(data.rows), len(whole.rows))
+        columns = [set(row.tolist()) - {taxonomy.num_tags} for row in data.rows[:shared]]
+        assert columns == [set(row.tolist()) - {taxonomy.num_tags} for row in whole.rows[:shared]]
+        assert data.generator is not None
+
+
+@pytest.mark.parametrize("number", ["", "0", "-5", "1e3", "many", "1000000001", "²"])
+def test_a_number_of_rows_that_the_embedded_corpus_can_t_have_is_refused(number):
+    with pytest.raises(InputError, match="a number of rows from 1 to 1,000,000,000"):
+        load_dataset(dataset_name=f"embedded:{number}", taxonomy=Taxonomy.load())
+
+
 # Splits
 
 
