@@ -22,10 +22,10 @@ def get_config(presets: str = "") -> ConfigDict:
 
     c.model = ConfigDict()
     c.model.architecture = "mlp"  # encoder and decoder: "mlp" or my_models.py:Name
-    c.model.latent_dim = 32  # width of the latent vector z
-    c.model.hidden_dim = 128  # width of the hidden layer, encoder and decoder
+    c.model.latent_dim = 32  # width of the latent vector z; 0: follows the data
+    c.model.hidden_dim = 128  # width of the hidden layer, both ways; 0: follows the data
     c.model.hidden_dims = ()  # widths of several, input inwards: 256,128; in place of hidden_dim
-    c.model.dropout_p = 0.3  # input dropout rate in [0, 1); survivors are scaled by 1/(1-p)
+    c.model.dropout_p = 0.3  # input dropout rate in [0, 1), rescaled; -1.0: follows the data
     c.model.use_batch_norm = False  # batch norm after the ReLUs
     c.model.use_layer_norm = False  # layer norm before the ReLUs
     c.model.tied_weights = False  # the last layer's kernel is the first one's, transposed
@@ -33,7 +33,7 @@ def get_config(presets: str = "") -> ConfigDict:
     c.model.dropout_per_row = False  # draw each row's input dropout rate from 0 to 2 dropout_p
     c.model.decoder_bias = "random"  # how fc4.bias starts: "random", or the tags' "log_odds"
     c.model.prior = "normal"  # p(z): "normal", "mixture", "vamp", "flow" or my_priors.py:Name
-    c.model.prior_components = 100  # Gaussians of a "mixture" or "vamp" prior
+    c.model.prior_components = 100  # Gaussians of a "mixture" or "vamp"; 0: follows the data
 
     c.data = ConfigDict()
     c.data.taxonomy_path = ""  # JSON {concept: [tags]}, or "from_data"; empty: the shipped one
@@ -56,7 +56,7 @@ def get_config(presets: str = "") -> ConfigDict:
     c.data.test_fraction = 0.05  # share of the kept rows for the test, rounded down
     c.data.split_by = "row"  # "row", or "set": equal tag sets stay in one split
     c.data.split_seed = 42  # seed of the splits alone
-    c.data.batch_size = 32  # rows of a batch
+    c.data.batch_size = 32  # rows of a batch; 0: follows the data
     c.data.rows_per_epoch = 0  # rows of an epoch, of the next epoch those that follow; 0: all
     c.data.shuffle = True  # draw a new order of the training rows every epoch
 
@@ -73,7 +73,7 @@ def get_config(presets: str = "") -> ConfigDict:
     c.loss.num_importance_samples = 8  # "iw": draws of z for each row
 
     c.trainer = ConfigDict()
-    c.trainer.max_epochs = 250  # epochs to train
+    c.trainer.max_epochs = 250  # epochs to train; 0: follows the data
     c.trainer.max_steps = 0  # optimizer steps that end training, within an epoch too; 0: no limit
     c.trainer.accelerator = "auto"  # "auto", "cpu", "gpu" or "tpu"
     c.trainer.devices = 1  # how many devices; -1: all there are

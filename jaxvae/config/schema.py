@@ -23,6 +23,17 @@ RETIRED = {
 }
 
 
+FOLLOWS_DATA: dict[str, int | float] = {
+    "model.latent_dim": 0,
+    "model.hidden_dim": 0,
+    "model.dropout_p": -1.0,
+    "model.prior_components": 0,
+    "data.batch_size": 0,
+    "trainer.max_epochs": 0,
+}
+"""Fields that can follow the data, each with the value that asks for it."""
+
+
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields every leaf of a config as (dotted name, value)."""
     for key, value in config.items():

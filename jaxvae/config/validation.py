@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxvae.config.extensions import is_reference
 from jaxvae.config.monitor import check_monitor
-from jaxvae.config.schema import flatten
+from jaxvae.config.schema import FOLLOWS_DATA, flatten
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.models.layer_names import MAX_HIDDEN_LAYERS, is_valid_hidden_dims
 
@@ -141,6 +141,10 @@ def _holds(holds: Callable[[Any], bool], value: Any) -> bool:
         return False
 
 
+def _follows_data(name: str, value: Any) -> bool:
+    return name in FOLLOWS_DATA and not isinstance(value, bool) and value == FOLLOWS_DATA[name]
+
+
 def check(config: ConfigDict, values: dict[str, Any], choices: Choices) -> None:
     """Checks a config.
 
@@ -165,8 +169,11 @@ def check(config: ConfigDict, values: dict[str, Any], choices: Choices) -> None:
             raise InputError(
                 "--config.trainer.precision=16: float16 would need loss scaling; use bf16 or 32"
             )
-        if holds is not None and not _holds(holds, value):
-            raise InputError(f"--config.{name}={value}: {text}")
+        if holds is None or _holds(holds, value) or _follows_data(name, value):
+            continue
+        if name in FOLLOWS_DATA:
+            text += f", or {FOLLOWS_DATA[name]} to follow the data"
+        raise InputError(f"--config.{name}={value}: {text}")
     for name, options in choices.items():
         _check_choice(name, values[name], options)
     if config.data.val_fraction + config.data.test_fraction >= 1.0:
@@ -175,7 +182,7 @@ def check(config: ConfigDict, values: dict[str, Any], choices: Choices) -> None:
             f"test_fraction={config.data.test_fraction} leave no rows to train on"
         )
     warmup, epochs = config.trainer.lr_scheduler.warmup_epochs, config.trainer.max_epochs
-    if warmup >= epochs:
+    if epochs and warmup >= epochs:
         raise InputError(
             f"--config.trainer.lr_scheduler.warmup_epochs={warmup}: warm-up would never end "
             f"within --config.trainer.max_epochs={epochs}"
@@ -207,7 +214,7 @@ def _check_choice(name: str, value: Any, options: Collection[str]) -> None:
 
 
 def _validate_objective(config: ConfigDict) -> None:
-    loss, epochs = config.loss, config.trainer.max_epochs
+    loss, epochs = config.loss, config.trainer.max_epochs or math.inf
     if loss.objective == "iw" and not loss.use_binary_cross_entropy:
         raise InputError(
             "--config.loss.objective=iw bounds a likelihood, and "

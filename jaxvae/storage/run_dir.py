@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvae.config.extensions import Extension
+from jaxvae.config.schema import FOLLOWS_DATA
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.readers.regular_file import open_regular, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
@@ -29,7 +30,7 @@ def check_is_run(path: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Reads a run's config, as it was written.
+    """Reads a run's config, with the values that it resolved where fields follow the data.
 
     Raises:
       InputError: the config is missing or damaged: the digest of a finished run's differs, or its
@@ -39,12 +40,33 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = atomic_files.read_json(path)
     if manifest.is_sealed(folder):
         manifest.check(folder, [run_files.CONFIG, run_files.TAXONOMY])
+        if (folder / run_files.RESOLVED).exists():
+            manifest.check(folder, [run_files.RESOLVED])
     groups = ("model", "data", "loss", "trainer", "inference")
     wrong = [name for name in groups if not isinstance(config.get(name, {}), dict)]
     model = config.get("model")
     if wrong or not isinstance(model, dict) or not _has_sizes(model):
         raise InputError(f"{path}: damaged: {', '.join(wrong) or 'model'} is not a config's")
+    for name, value in read_resolved(folder).items():
+        group, _, field = name.rpartition(".")
+        config.setdefault(group, {})[field] = value
     return config
+
+
+def read_resolved(folder: Path) -> dict[str, Any]:
+    """Reads the values of a run's fields that follow the data, by their dotted names; {} if none.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    path = folder / run_files.RESOLVED
+    if not path.exists():
+        return {}
+    values = atomic_files.read_json(path)
+    for name, value in values.items():
+        if name not in FOLLOWS_DATA or type(value) is not type(FOLLOWS_DATA[name]):
+            raise InputError(f"{path}: damaged: {name[:80]} has no value that a run resolves")
+    return values
 
 
 def _has_sizes(model: dict[str, Any]) -> bool:
@@ -75,6 +97,7 @@ def write_start(
     folder: Path,
     *,
     config: dict,
+    resolved: dict[str, Any],
     overrides: dict[str, Any],
     devices: str,
     taxonomy: Taxonomy,
@@ -84,6 +107,7 @@ def write_start(
 ) -> None:
     """Writes the files that are known before training: config, environment, taxonomy and rows.
 
+    `config` is as it was asked for; `resolved` has the values of its fields that follow the data.
     Of a user's own files there are copies in `extensions/`, named by their digest; of a model that
     training starts from there is the record `init_from`, which a resumed run leaves as it is.
 
@@ -107,5 +131,7 @@ def write_start(
                 copy.unlink()
         with atomic_files.atomic_write(folder / run_files.EXTENSIONS / extension.copy_name) as file:
             file.write(extension.source)
+    if resolved:
+        atomic_files.write_json(folder / run_files.RESOLVED, resolved)
     # The config is last, since it marks the folder as a run's.
     atomic_files.write_json(folder / run_files.CONFIG, config)

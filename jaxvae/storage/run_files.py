@@ -4,6 +4,7 @@ import datetime
 from pathlib import Path
 
 CONFIG = "config.json"
+RESOLVED = "resolved.json"
 OVERRIDES = "overrides.json"
 ENVIRONMENT = "environment.json"
 TAXONOMY = "taxonomy.json"
@@ -27,7 +28,18 @@ EXTENSIONS = "extensions"
 INIT_FROM = "init_from.json"
 
 SEALED = (
-    *(CONFIG, OVERRIDES, ENVIRONMENT, TAXONOMY, DATA_REPORT, ROWS, EPOCHS, METRICS, SUMMARY),
+    *(
+        CONFIG,
+        RESOLVED,
+        OVERRIDES,
+        ENVIRONMENT,
+        TAXONOMY,
+        DATA_REPORT,
+        ROWS,
+        EPOCHS,
+        METRICS,
+        SUMMARY,
+    ),
     *(SAMPLES, MODEL, SAFETENSORS, MODEL_MEANING, INIT_FROM),
 )
 """Files that a run writes itself and its manifest lists; commands add others later."""

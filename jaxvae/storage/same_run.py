@@ -12,7 +12,7 @@ from jaxvae.config.extensions import Extension
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.storage import atomic_files, epoch_metrics, manifest, run_files
+from jaxvae.storage import atomic_files, epoch_metrics, manifest, run_dir, run_files
 
 RESUMABLE_FIELDS = (
     "model_name",
@@ -48,7 +48,10 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
         return
     recorded = recorded_fields(folder)
     may_change = list(RESUMABLE_FIELDS)
-    old_epochs, new_epochs = recorded.get("trainer.max_epochs"), fields["trainer.max_epochs"]
+    old_epochs = run_dir.read_resolved(folder).get("trainer.max_epochs") or recorded.get(
+        "trainer.max_epochs"
+    )
+    new_epochs = fields["trainer.max_epochs"]
     if not fields["trainer.scale_batch_with_devices"]:
         may_change += ["trainer.devices", "trainer.mesh"]  # without effect on results
     if _can_be_extended(fields) and isinstance(old_epochs, int) and new_epochs >= old_epochs:
@@ -60,9 +63,16 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
         and not any(name == free or name.startswith(free + ".") for free in may_change)
     ]
     if changed:
+        follows = any(
+            fields[name] == sign != recorded.get(name) for name, sign in schema.FOLLOWS_DATA.items()
+        )
+        former = (
+            "; if it was begun with configs/best.py before that followed the data, resume with "
+            "--config=configs/best_0.py"
+        )
         raise InputError(
             f"{folder} holds a run with other settings: {', '.join(changed)}; "
-            f"give them as they were to resume, or another --workdir"
+            f"give them as they were to resume, or another --workdir{former if follows else ''}"
         )
 
 

@@ -14,19 +14,20 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvae.config import schema
+from jaxvae.config import schema, validation
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
-from jaxvae.inference import likelihood
+from jaxvae.inference import likelihood, transfer
 from jaxvae.models import trained
 from jaxvae.runtime import devices, sharding, signals
 from jaxvae.storage import lock, run_dir, run_files
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.sweeps.member_loop import Member, MemberCallbacks, train_members
 from jaxvae.sweeps.population import Population
-from jaxvae.train import hyperparams, setup
+from jaxvae.train import hyperparams, recipe, setup
+from jaxvae.train.choices import CHOICES
 from jaxvae.train.final_evaluation import FittedRun
 from jaxvae.train.finalize import finalize_run
 from jaxvae.train.loggers import display, metrics_log, trackers
@@ -100,6 +101,8 @@ class TrialRunner:
     at_once: int
 
     def __post_init__(self):
+        self._size = recipe.measure(self.dataset)
+        self._starts: dict[str, transfer.Start | None] = {}
         self._shapes: dict[Hashable, tuple[ConfigDict, setup.ModelSetup]] = {}
         self._train, self._val = (
             self.dataset.rows[self.dataset.splits[name]] for name in ("train", "val")
@@ -113,11 +116,11 @@ class TrialRunner:
         """
         check_sweepable(config)
         trackers.check_installed(config.logger.name)
+        config = recipe.fill_in(config, self._resolve(config))
+        validation.validate(config, CHOICES)
         shape = program_key(config)
         if shape not in self._shapes:
-            start = setup.load_start(config, self.taxonomy)
-            if start is not None:
-                display.Terminal().say(start.describe())
+            start = self._load_start(config)
             model = setup.build_model(
                 config,
                 self.taxonomy,
@@ -135,6 +138,23 @@ class TrialRunner:
             hyperparams=hyperparams.hyperparams_from_config(config, steps=steps),
             plan=hyperparams.run_plan_from_config(config, steps=steps),
         )
+
+    def _load_start(self, config: ConfigDict) -> transfer.Start | None:
+        """Loads the model that a config starts from, and checks its sizes."""
+        if config.init_from not in self._starts:
+            start = setup.load_start(config, self.taxonomy)
+            if start is not None:
+                display.Terminal().say(start.describe())
+            self._starts[config.init_from] = start
+        start = self._starts[config.init_from]
+        if start is not None:
+            transfer.check_sizes(start, config.model.to_dict())
+        return start
+
+    def _resolve(self, config: ConfigDict) -> dict[str, Any]:
+        """Returns the values of a config's fields that follow the data."""
+        start = self._load_start(config)
+        return recipe.resolve(config, self._size, start=start and transfer.sizes(start.run.network))
 
     def train(
         self,
@@ -200,12 +220,13 @@ class TrialRunner:
           The final metrics, nested as in `metrics.json`.
         """
         model = self._shapes[member.shape][1]
-        plain = json.loads(config.to_json())
+        plain, resolved = json.loads(config.to_json()), self._resolve(config)
         with contextlib.ExitStack() as opened:
             opened.enter_context(lock.acquire_run_lock(folder))
             run_dir.write_start(
                 folder,
                 config=plain,
+                resolved=resolved,
                 overrides=overrides,
                 devices=devices.describe_devices(self.mesh.devices.flatten()),
                 taxonomy=self.taxonomy,
@@ -228,7 +249,7 @@ class TrialRunner:
                 if checkpoints.restore(trees, set_aside=True)[0] is None:
                     checkpoints.save(epoch, trees, facts)
             fitted = FittedRun(
-                config=config,
+                config=recipe.fill_in(config, resolved),
                 model=model,
                 params=trees["best"]["params"],
                 batch_stats=trees["best"]["batch_stats"],

@@ -24,7 +24,7 @@ from jaxvae.runtime.sharding import Sharding, check_vocabulary
 from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir, run_files, same_run
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import describe_damage
-from jaxvae.train import hyperparams, loop, run_outputs, setup
+from jaxvae.train import hyperparams, loop, recipe, run_outputs, setup
 from jaxvae.train.choices import CHOICES
 from jaxvae.train.final_evaluation import FittedRun
 from jaxvae.train.finalize import finalize_run
@@ -92,7 +92,7 @@ def train_and_evaluate(
         if session.is_primary:
             session.check_held()
             fitted = FittedRun(
-                config=config,
+                config=session.filled,
                 model=model,
                 params=best["params"],
                 batch_stats=best["batch_stats"],
@@ -153,6 +153,8 @@ class _Session:
         self.config, self.folder, self.overrides = config, folder, overrides
         self.plain = json.loads(config.to_json())
         self.fields = dict(schema.flatten(self.plain))
+        self.filled = config  # once the rows are read, with what follows them filled in
+        self._resolved: dict[str, Any] = {}
         self._held, self._rows = held, rows
         # jax.distributed itself handles a scheduler's SIGTERM, since all hosts must agree.
         distributed = jax.distributed.is_initialized()
@@ -205,11 +207,26 @@ class _Session:
                 self._start = setup.load_start(config, taxonomy)
                 if self._start and self.is_primary:
                     same_run.check_same_start(self.folder, self._start.record)
+        self._fill_in(dataset)
         shared = _what_all_must_share(self.plain, taxonomy, dataset)
         shared["code of your own"] = json.dumps(self._user_code.copy_names)
+        shared["values that follow the data"] = json.dumps(self._resolved)
         shared["init_from"] = self._start.record["parameters"] if self._start else ""
         multihost.check_equal(shared)
         return _Inputs(Sharding(mesh), taxonomy, dataset)
+
+    def _fill_in(self, dataset: Dataset) -> None:
+        """Fills in the fields that follow the data, as the folder's run did if it has begun."""
+        with multihost.raise_together():
+            self._resolved = recipe.resolve(
+                self.config,
+                recipe.measure(dataset),
+                start=self._start and transfer.sizes(self._start.run.network),
+            )
+            if (self.folder / run_files.CONFIG).exists():
+                self._resolved |= recipe.recorded(self.config, self.folder)
+            self.filled = recipe.fill_in(self.config, self._resolved)
+            validation.validate(self.filled, CHOICES)
 
     def is_finished(self) -> bool:
         """Returns whether the folder holds this very run, finished and whole."""
@@ -230,7 +247,7 @@ class _Session:
 
     def build(self, inputs: _Inputs) -> tuple[setup.ModelSetup, TrainState, loop.TrainContext]:
         """Builds the model, a fresh state, and the compiled programs."""
-        config, dataset = self.config, inputs.dataset
+        config, dataset = self.filled, inputs.dataset
         train_split = dataset.splits["train"]
         model = setup.build_model(
             config,
@@ -271,11 +288,14 @@ class _Session:
         described = devices.describe_devices(inputs.sharding.mesh.devices.flatten())
         if self._start:
             say(self._start.describe())
+        if self._resolved:
+            say(recipe.describe(self._resolved, recipe.measure(dataset)))
         say(f"Training on {described}; run folder {self.folder}")
         with self.requests.defer():  # a whole start or none
             run_dir.write_start(
                 self.folder,
                 config=self.plain,
+                resolved=self._resolved,
                 overrides=self.overrides,
                 devices=described,
                 taxonomy=taxonomy,
@@ -321,7 +341,7 @@ class _Session:
                 inputs.sharding.place(state),
                 outputs,
                 self.folder,
-                plan=hyperparams.run_plan_from_config(self.config, steps=context.steps),
+                plan=hyperparams.run_plan_from_config(self.filled, steps=context.steps),
                 terminal=self.terminal,
                 requests=self.requests,
             )

@@ -22,7 +22,7 @@ from jaxvae.models.checks import check_architecture, check_prior
 from jaxvae.models.choices import ARCHITECTURES, import_choice
 from jaxvae.models.priors import Prior, prior_class
 from jaxvae.models.trained import UserClasses, model_arguments
-from jaxvae.train import hyperparams
+from jaxvae.train import hyperparams, recipe
 from jaxvae.train.objectives import LossTerms, make_loss_weights
 
 _ANY_TAGS = 23
@@ -106,6 +106,7 @@ def load_user_code(config: ConfigDict, copies: Path | None = None) -> UserCode:
       InputError: a file can't be run, or what it has is no objective, prior or architecture; or
         the objective needs another prior.
     """
+    config = recipe.fill_in(config, recipe.resolve(config, recipe.SMALL))
     values = dict(flatten(config))
     for callback in config.trainer.callbacks:
         for field in ("loss.objective", "model.prior", "model.architecture"):

@@ -1,0 +1,116 @@
+"""Fills in the fields of a config that follow the data: sizes, dropout, batch and epochs.
+
+The values are a function of the training rows alone, never of the machine, so that the same data
+gives the same model everywhere. How the numbers were found: docs/quality.md.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from jaxvae.config import schema
+from jaxvae.data.dataset import Dataset
+from jaxvae.data.encoding import tag_counts
+from jaxvae.storage import run_dir
+
+
+class DataSize(NamedTuple):
+    """What the rule looks at.
+
+    Attributes:
+      rows: N, training rows.
+      tags: V, columns.
+      tags_per_row: mean number of tags of a training row.
+    """
+
+    rows: int
+    tags: int
+    tags_per_row: float
+
+
+SMALL = DataSize(rows=1000, tags=100, tags_per_row=4.0)
+"""Some data, for what has to be tried before the rows are read."""
+
+
+def measure(dataset: Dataset) -> DataSize:
+    """Measures a data set's training rows."""
+    rows, tags = dataset.rows[dataset.splits["train"]], dataset.taxonomy.num_tags
+    return DataSize(len(rows), tags, float(tag_counts(rows, tags).sum()) / max(len(rows), 1))
+
+
+def rule(size: DataSize) -> dict[str, Any]:
+    """Returns the value of every field that can follow the data, by its dotted name.
+
+    Width grows with the rows, since what a wide model learns by heart in a few thousand rows is
+    the structure of tens of thousands; input dropout is for few rows. Beyond 20,000 rows epochs
+    shrink, so that the time of a run grows more slowly than its rows.
+
+    Args:
+      size: of the training rows.
+    """
+    width = _power_of_two(size.rows / 17.0, low=128, high=1024)
+    return {
+        "model.hidden_dim": width,
+        "model.latent_dim": 32 if width <= 256 else 64,
+        "model.prior_components": min(500, max(50, size.rows // 8)),
+        "model.dropout_p": 0.1 if width <= 256 else 0.0,
+        "data.batch_size": min(512, max(128, width // 2)),
+        "trainer.max_epochs": max(1, round(80 * min(1.0, math.sqrt(20_000 / max(size.rows, 1))))),
+    }
+
+
+def _power_of_two(value: float, *, low: int, high: int) -> int:
+    """Returns the power of two nearest to a value, by ratio, from `low` to `high`."""
+    return min(high, max(low, 2 ** round(math.log2(max(value, 1.0)))))
+
+
+def following(config: ConfigDict) -> list[str]:
+    """Returns the dotted names of the fields of a config that follow the data."""
+    values = dict(schema.flatten(config))
+    return [name for name, sign in schema.FOLLOWS_DATA.items() if values[name] == sign]
+
+
+def resolve(
+    config: ConfigDict, size: DataSize, *, start: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns the values of the fields that follow the data, {} where none does.
+
+    Args:
+      config: every field of `configs/base.py`.
+      size: of the training rows.
+      start: sizes of the model that training starts from, by the names of `model`, if there is one.
+    """
+    values = rule(size) | {f"model.{name}": value for name, value in (start or {}).items()}
+    return {name: values[name] for name in following(config)}
+
+
+def recorded(config: ConfigDict, folder: Path) -> dict[str, Any]:
+    """Returns the values that a folder's run resolved before; those stay, whatever the rule says.
+
+    Raises:
+      InputError: `resolved.json` is damaged.
+    """
+    before = run_dir.read_resolved(folder)
+    return {name: before[name] for name in following(config) if name in before}
+
+
+def fill_in(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:
+    """Returns a copy of a config with the resolved values in place; without any, the config."""
+    if not values:
+        return config
+    filled = config.copy_and_resolve_references()
+    with filled.unlocked():
+        filled.update_from_flattened_dict(values)
+    return filled.lock()
+
+
+def describe(values: dict[str, Any], size: DataSize) -> str:
+    """Formats the resolved values as a line for the user."""
+    listed = ", ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
+    return (
+        f"Following the data ({size.rows:,} training rows, {size.tags:,} tags, "
+        f"{size.tags_per_row:.1f} a row): {listed}"
+    )
