@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from jaxvae.reports.advice import advise
+
 _BASELINES = {
     "independent": "independent tags",
     "chow_liu": "Chow-Liu tree",
@@ -74,28 +76,8 @@ def verdict(judged: dict[str, Any]) -> list[str]:
         if names
     ]
     lines.append(f"On {judged['rows']:,} {judged['split']} rows it is {'; '.join(comparisons)}.")
-    lines.append(_next(learned, worse, judged["kld_weight"]))
+    lines.append(advise(judged, is_behind=bool(worse)))
     return lines
-
-
-def _next(learned: bool, worse: list[str], kld_weight: float | None) -> str:
-    if not learned and kld_weight is not None and kld_weight > 1.0:
-        return (
-            f"Try next: a lower --config.loss.kld_weight (it is {kld_weight:g}; 1.0 or less learns "
-            f"on data like this), or --config.loss.objective=capacity with "
-            f"--config.loss.capacity=8.0."
-        )
-    if not learned:
-        return (
-            "Try next: more --config.trainer.max_epochs, or a lower --config.loss.kld_weight than "
-            "the run's."
-        )
-    if worse:
-        return (
-            "Try next: --config=configs/best.py, or the preset trainer=tuned, which fit this kind "
-            "of data better."
-        )
-    return "Try next: other seeds (--config.seed=1), and compare the runs' spread."
 
 
 def rows_judged(judged: dict[str, Any]) -> str:
