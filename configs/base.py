@@ -74,6 +74,7 @@ def get_config(presets: str = "") -> ConfigDict:
 
     c.trainer = ConfigDict()
     c.trainer.max_epochs = 250  # epochs to train; 0: follows the data
+    c.trainer.max_minutes = 0.0  # minutes of training to fit the epochs into; 0.0: no limit
     c.trainer.max_steps = 0  # optimizer steps that end training, within an epoch too; 0: no limit
     c.trainer.accelerator = "auto"  # "auto", "cpu", "gpu" or "tpu"
     c.trainer.devices = 1  # how many devices; -1: all there are

@@ -73,6 +73,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "loss.capacity": _at_least(0.0),
     "loss.num_importance_samples": _from_to(1, 10_000),
     "trainer.max_epochs": _from_to(1, 10**9),
+    "trainer.max_minutes": _at_least(0.0),
     "trainer.max_steps": _from_to(0, 2**31 - 2),
     "trainer.accelerator": _one_of("auto", "cpu", "gpu", "tpu"),
     "trainer.devices": (

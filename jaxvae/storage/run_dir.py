@@ -69,6 +69,12 @@ def read_resolved(folder: Path) -> dict[str, Any]:
     return values
 
 
+def write_resolved(folder: Path, values: dict[str, Any]) -> None:
+    """Writes the values that a run resolved; where there are none, there is no file."""
+    if values:
+        atomic_files.write_json(folder / run_files.RESOLVED, values)
+
+
 def _has_sizes(model: dict[str, Any]) -> bool:
     """Returns whether a config's `model` has its sizes; older configs lack `hidden_dims`."""
     has_dims = all(type(model.get(name)) is int for name in ("latent_dim", "hidden_dim"))
@@ -131,7 +137,6 @@ def write_start(
                 copy.unlink()
         with atomic_files.atomic_write(folder / run_files.EXTENSIONS / extension.copy_name) as file:
             file.write(extension.source)
-    if resolved:
-        atomic_files.write_json(folder / run_files.RESOLVED, resolved)
+    write_resolved(folder, resolved)
     # The config is last, since it marks the folder as a run's.
     atomic_files.write_json(folder / run_files.CONFIG, config)

@@ -192,12 +192,13 @@ def finished_message(folder: Path, fields: dict[str, Any]) -> str:
 def _can_be_extended(fields: dict[str, Any]) -> bool:
     """Returns whether raising `max_epochs` leaves past epochs unchanged.
 
-    No schedule may depend on the run's length, and `max_steps` may not end it: it would allow no
-    more epochs, and may have cut the last one short.
+    No schedule may depend on the run's length, and neither `max_steps` nor `max_minutes` may end
+    it: they would allow no more epochs, and may have cut the last one short.
     """
     share = fields["loss.kld_schedule"] != "constant" and fields["loss.kld_warmup"] < 1.0
     constant = fields["trainer.lr_scheduler.name"] == "constant"
-    return constant and not share and not fields["trainer.max_steps"]
+    limited = fields["trainer.max_steps"] or fields["trainer.max_minutes"]
+    return constant and not share and not limited
 
 
 def check_same_data(folder: Path, taxonomy: Taxonomy, dataset: Dataset) -> None:

@@ -77,6 +77,7 @@ def check_sweepable(config: ConfigDict) -> None:
     for field, neutral, why in (
         ("trainer.scale_batch_with_devices", False, shared),
         ("trainer.mesh.model", 1, shared),
+        ("trainer.max_minutes", 0.0, "here several models train in one program, at one speed"),
         ("trainer.callbacks", (), "a callback follows a run that trains by itself"),
         ("data.rows_per_epoch", 0, "here all models train on the same rows at the same time"),
     ):

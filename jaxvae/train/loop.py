@@ -16,6 +16,7 @@ from jaxvae.errors import InputError
 from jaxvae.evaluation import split_metrics
 from jaxvae.evaluation.streaming_metrics import Losses
 from jaxvae.runtime import devices, multihost, signals
+from jaxvae.train.budget import Budget
 from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.loggers import display
 from jaxvae.train.loggers.callbacks import CallbackFailed
@@ -39,8 +40,12 @@ class TrainContext:
     """Validation rows, on the host, for the silhouette score."""
     steps: int
     """Optimizer steps of an epoch."""
+    growth: int
+    """The batch size as a multiple of `data.batch_size`."""
     gather: Callable
     """Gathers a tree of the state's arrays for writing."""
+    budget: Budget | None = None
+    """Settles the run's length; None if that is known."""
     likelihood_bound: Callable | None = None
     """Bounds the mean -log p(x) of some validation rows, nats; None unless the monitor needs it."""
 
@@ -80,12 +85,19 @@ def train(
     _check_steps(plan, progress, step=int(state.step), per_epoch=programs.steps, folder=folder)
     outputs.open_log(folder, terminal, finished=progress.epoch)
     saved_at, saved_epoch = time.monotonic(), progress.epoch
-    total = plan.max_epochs
-    with terminal.epochs(total, progress.epoch) as progress_display:
-        while progress.epoch < total and not progress.stopped_early:
+    budget = programs.budget
+    with terminal.epochs(plan.max_epochs, progress.epoch) as progress_display:
+        while progress.epoch < plan.max_epochs and not progress.stopped_early:
             state, line = _train_one_epoch(programs, state, progress)
             if line is None:
                 break
+            settled = budget and budget.settle(
+                progress.epoch, line["seconds"], most=plan.max_epochs
+            )
+            if budget and settled:
+                numbers, plan = budget.replan(settled)
+                programs = dataclasses.replace(programs, hyperparams=numbers)
+                progress_display.total = settled
             kl_per_dimension = None
             if plan.validates(progress.epoch):
                 kl_per_dimension = _validate(programs, state, plan.monitor, line)
@@ -101,13 +113,19 @@ def train(
                 due=time.monotonic() - saved_at >= plan.checkpoint_every_seconds,
                 failed=failure is not None,
             )
-            if due or stop or failed or saved_epoch == 0:
+            if due or stop or failed or settled or saved_epoch == 0:
                 outputs.save(state, best, progress)
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
+            if budget and settled:  # what came before is saved: no resumed run trains that again
+                budget.record(settled)
+                budget = None
+                terminal.say(f"Training for {settled:,} epochs, which the minutes given allow")
             if failed:
                 raise failure or CallbackFailed("a callback of the first process failed")
             if stop:
-                raise signals.Interrupted(stop, f"epoch {progress.epoch} of {total} is saved")
+                raise signals.Interrupted(
+                    stop, f"epoch {progress.epoch} of {plan.max_epochs} is saved"
+                )
     # A saved epoch is not saved again: after a failure, a resumed run meets the same bad step.
     if saved_epoch != progress.epoch:
         outputs.save(state, best, progress)

@@ -90,11 +90,14 @@ def resolve(
 def recorded(config: ConfigDict, folder: Path) -> dict[str, Any]:
     """Returns the values that a folder's run resolved before; those stay, whatever the rule says.
 
+    With a budget of minutes its number of epochs is among them, once that is settled.
+
     Raises:
       InputError: `resolved.json` is damaged.
     """
     before = run_dir.read_resolved(folder)
-    return {name: before[name] for name in following(config) if name in before}
+    names = {*following(config), *(["trainer.max_epochs"] if config.trainer.max_minutes else [])}
+    return {name: value for name, value in before.items() if name in names}
 
 
 def fill_in(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:

@@ -313,6 +313,7 @@ def build_train_context(
         val_rows=sharding.place_rows(dataset.rows, val, num_tags=num_tags),
         labelled_rows=dataset.rows[val[: split_metrics.SILHOUETTE_ROWS]],
         steps=steps,
+        growth=growth,
         # With a single process, arrays can be saved where they are; no gather is needed.
         gather=sharding.gather if not sharding.is_here else lambda tree: tree,
         likelihood_bound=bound and functools.partial(bound, rows=bound_rows),

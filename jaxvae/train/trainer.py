@@ -25,12 +25,13 @@ from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir, run_files
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import describe_damage
 from jaxvae.train import hyperparams, loop, recipe, run_outputs, setup
+from jaxvae.train.budget import LONGER, Budget
 from jaxvae.train.choices import CHOICES
 from jaxvae.train.final_evaluation import FittedRun
 from jaxvae.train.finalize import finalize_run
 from jaxvae.train.loggers import display, trackers
 from jaxvae.train.loggers.callbacks import Callback, CallbackFailed, load_callbacks
-from jaxvae.train.progress import RunProgress
+from jaxvae.train.progress import RunPlan, RunProgress
 from jaxvae.train.resume import TrainingFailed
 from jaxvae.train.run_outputs import Hook
 from jaxvae.train.train_state import TrainState
@@ -226,7 +227,32 @@ class _Session:
             if (self.folder / run_files.CONFIG).exists():
                 self._resolved |= recipe.recorded(self.config, self.folder)
             self.filled = recipe.fill_in(self.config, self._resolved)
+            if self._has_unsettled_length() and "trainer.max_epochs" in self._resolved:
+                most = LONGER * self._resolved.pop("trainer.max_epochs")
+                self.filled = recipe.fill_in(self.filled, {"trainer.max_epochs": most})
             validation.validate(self.filled, CHOICES)
+
+    def _has_unsettled_length(self) -> bool:
+        """Tests whether the minutes that are given have not been turned into epochs yet."""
+        if not self.config.trainer.max_minutes:
+            return False
+        return "trainer.max_epochs" not in recipe.recorded(self.config, self.folder)
+
+    def _budget(self, steps: int, growth: int) -> Budget:
+        """Returns what settles the run's length, by epochs of so many optimizer steps."""
+
+        def replan(epochs: int) -> tuple[hyperparams.Hyperparams, RunPlan]:
+            config = recipe.fill_in(self.filled, {"trainer.max_epochs": epochs})
+            numbers = hyperparams.hyperparams_from_config(config, steps=steps, growth=growth)
+            self.filled = config
+            return numbers, hyperparams.run_plan_from_config(config, steps=steps)
+
+        def record(epochs: int) -> None:
+            if self.is_primary:
+                self._resolved["trainer.max_epochs"] = epochs
+                run_dir.write_resolved(self.folder, self._resolved)
+
+        return Budget(60.0 * self.config.trainer.max_minutes, replan=replan, record=record)
 
     def is_finished(self) -> bool:
         """Returns whether the folder holds this very run, finished and whole."""
@@ -260,6 +286,8 @@ class _Session:
         context = setup.build_train_context(
             config, model, inputs.taxonomy, dataset, inputs.sharding
         )
+        if self._has_unsettled_length():
+            context.budget = self._budget(context.steps, context.growth)
         return model, state, context
 
     def begin(self, inputs: _Inputs, state: TrainState) -> trackers.TrackerGroup:

@@ -71,10 +71,10 @@ class Terminal:
 
 
 class ProgressDisplay:
-    """Shows one epoch after the other (see `Terminal.epochs`)."""
+    """Shows one epoch after the other (see `Terminal.epochs`); `total` may change on the way."""
 
     def __init__(self, total: int, *, say=None, progress=None, task=None):
-        self._total, self._say = total, say
+        self.total, self._say = total, say
         self._progress, self._task = progress, task
         self._last = -math.inf
         self._started = time.monotonic()
@@ -87,18 +87,20 @@ class ProgressDisplay:
             losses += f"  val {line['val/loss']:.3f}  kl {line['val/kld']:.2f}"
         losses += f"  {line['examples_per_second']:,.0f} rows/s"
         if self._progress is not None:
-            self._progress.update(self._task, completed=line["epoch"], losses=losses)
+            self._progress.update(
+                self._task, total=self.total, completed=line["epoch"], losses=losses
+            )
             return
         clock, epoch = time.monotonic(), line["epoch"]
         if self._first is None:
             self._first, self._started = epoch, clock
-        due = clock - self._last >= _LINE_EVERY_SECONDS or epoch == self._total
+        due = clock - self._last >= _LINE_EVERY_SECONDS or epoch == self.total
         if due:
             self._last = clock
-            self._say(f"epoch {epoch}/{self._total}  {losses}{self._left(epoch, clock)}")
+            self._say(f"epoch {epoch}/{self.total}  {losses}{self._left(epoch, clock)}")
 
     def _left(self, epoch: int, now: float) -> str:
         finished = epoch - (self._first or 0)
-        if not finished or epoch == self._total:
+        if not finished or epoch == self.total:
             return ""
-        return f"  {(now - self._started) / finished * (self._total - epoch):.0f} s left"
+        return f"  {(now - self._started) / finished * (self.total - epoch):.0f} s left"
