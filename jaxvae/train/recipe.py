@@ -44,19 +44,19 @@ def measure(dataset: Dataset) -> DataSize:
 def rule(size: DataSize) -> dict[str, Any]:
     """Returns the value of every field that can follow the data, by its dotted name.
 
-    Width grows with the rows, since what a wide model learns by heart in a few thousand rows is
-    the structure of tens of thousands; input dropout is for few rows. Beyond 20,000 rows epochs
-    shrink, so that the time of a run grows more slowly than its rows.
+    Width grows with the rows: what a wide model learns by heart of a few thousand is structure in
+    tens of thousands. Below 4,000 rows input dropout grows. Beyond 20,000 epochs shrink, so that
+    the time of a run grows more slowly than its rows.
 
     Args:
       size: of the training rows.
     """
-    width = _power_of_two(size.rows / 17.0, low=128, high=1024)
+    width = _power_of_two(size.rows / 14.0, low=128, high=1024)
     return {
         "model.hidden_dim": width,
         "model.latent_dim": 32 if width <= 256 else 64,
         "model.prior_components": min(500, max(50, size.rows // 8)),
-        "model.dropout_p": 0.1 if width <= 256 else 0.0,
+        "model.dropout_p": round(min(0.3, max(0.1, 400.0 / max(size.rows, 1))), 3),
         "data.batch_size": min(512, max(128, width // 2)),
         "trainer.max_epochs": max(1, round(80 * min(1.0, math.sqrt(20_000 / max(size.rows, 1))))),
     }
