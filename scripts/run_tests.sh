@@ -15,6 +15,7 @@ case ${1:-} in
 esac
 . scripts/environment.sh
 prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}" ${JAXVAE_CONSTRAINTS:+"$JAXVAE_CONSTRAINTS"}
+unset PYTHONDONTWRITEBYTECODE # hundreds of processes would each compile what they import
 unset JAXVAE_REQUIREMENTS JAXVAE_CONSTRAINTS # not for what the tests start
 # A file of tests on one core, the next on another: most of the time goes into compiling.
 exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "$@"

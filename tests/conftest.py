@@ -17,6 +17,8 @@ os.environ["XLA_FLAGS"] = (
 if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11):  # else the only way
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Processes that tests start find their modules compiled: two thirds of what an import takes.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 # Equal programs are compiled once, here, in the processes that tests start, and in later runs.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs.borrow())
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -60,11 +62,44 @@ def pytest_sessionfinish():
     programs.give_back(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
 
+# With a file on one core and the next on another, the files that take longest come first, so that
+# none of them is still running alone when all others have ended.
+LONGEST = (
+    "train/test_trainer.py",
+    "sweeps/test_search.py",
+    "integration/test_damaged_runs.py",
+    "sweeps/test_population.py",
+    "inference/test_likelihood.py",
+    "cli/test_run_commands.py",
+    "integration/test_commands.py",
+    "integration/test_own_models.py",
+    "train/steps/test_train_epoch.py",
+    "integration/test_recipes.py",
+    "integration/test_own_objectives.py",
+    "inference/test_generation.py",
+    "inference/test_ensemble.py",
+)
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # else files with the most tests come first
+
+
 def pytest_collection_modifyitems(items):
     """What needs PyTorch is asked for by `-m torch`: not every lane of .ci/run has it."""
     for item in items:
         if "torch" in getattr(item, "fixturenames", ()):
             item.add_marker("torch")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_all_processes():
+    """What the tests of another core have compiled in the meantime is not compiled again."""
+    programs.exchange(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,12 @@
 
 JAX writes and reads its cache without a lock, so that one process may read half of what another is
 writing. Each process of the tests therefore has a folder of its own: it begins as a copy of what is
-kept, and what was compiled besides is kept at the end, file by file and whole. JAXVAE_KEPT_PROGRAMS
-names another folder than `build/programs`, for runs in copies of the repository.
+kept. After each file of tests it keeps what it compiled besides, file by file and whole, and takes
+what others have kept since. JAXVAE_KEPT_PROGRAMS names another folder than `build/programs`, for
+runs in copies of the repository.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -34,14 +36,30 @@ def borrow(kept: Path = KEPT) -> Path:
     return folder
 
 
+def exchange(folder: Path, kept: Path = KEPT) -> None:
+    """Keeps what is new in such a folder, and copies what others have kept into it."""
+    keep(folder, kept)
+    here = {program.name for program in folder.glob("*-cache")}
+    for program in kept.glob("*-cache"):
+        if program.name not in here:
+            with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+                shutil.copy2(program, folder)
+
+
+def keep(folder: Path, kept: Path = KEPT) -> None:
+    """Keeps what is new in such a folder."""
+    kept.mkdir(parents=True, exist_ok=True)
+    there = {program.name for program in kept.glob("*-cache")}
+    for program in folder.glob("*-cache"):
+        if program.name not in there:
+            aside = kept / f".{os.getpid()}"
+            shutil.copy2(program, aside)
+            aside.replace(kept / program.name)
+
+
 def give_back(folder: Path, kept: Path = KEPT) -> None:
     """Keeps what is new in such a folder, and removes the folder."""
     try:
-        kept.mkdir(parents=True, exist_ok=True)
-        for program in folder.glob("*-cache"):
-            if not (kept / program.name).exists():
-                aside = kept / f".{os.getpid()}"
-                shutil.copy2(program, aside)
-                aside.replace(kept / program.name)
+        keep(folder, kept)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -23,6 +23,22 @@ def test_the_next_run_has_what_this_one_compiled(tmp_path):
     programs.give_back(third, kept)
 
 
+def test_what_another_process_compiled_is_there_after_a_file_of_tests(tmp_path):
+    kept = tmp_path / "programs"
+    first, second = programs.borrow(kept), programs.borrow(kept)
+    (first / "step-cache").write_bytes(b"machine code")
+    (second / "draw-cache").write_bytes(b"more of it")
+    programs.exchange(first, kept)
+    programs.exchange(second, kept)
+    assert (second / "step-cache").read_bytes() == b"machine code"
+    assert not (first / "draw-cache").exists()
+    programs.exchange(first, kept)
+    assert (first / "draw-cache").read_bytes() == b"more of it"
+    programs.give_back(first, kept)
+    programs.give_back(second, kept)
+    assert sorted(path.name for path in kept.iterdir()) == ["draw-cache", "step-cache"]
+
+
 def test_an_old_program_is_compiled_again(tmp_path):
     for name, days in (("old-cache", programs.DAYS + 1), ("new-cache", programs.DAYS - 1)):
         path = tmp_path / name
