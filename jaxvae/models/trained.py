@@ -1,5 +1,6 @@
 """A trained model: its graph, its arrays, its prior."""
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -222,12 +223,17 @@ def untie_weights(params: dict) -> dict:
 
 def reconstruction_logits(network: TrainedModel, x: np.ndarray) -> np.ndarray:
     """Decodes logits `[N, V]` from the posterior means of multi-hot rows `[N, V]`."""
+    logits = _logits_program(network.graphdef)
+    return np.asarray(logits(network.params, network.batch_stats, x.astype(np.float32)))
 
+
+@functools.lru_cache(maxsize=8)
+def _logits_program(graphdef: nnx.GraphDef):
     def logits(params, batch_stats, x):
-        model = nnx.merge(network.graphdef, params, batch_stats)
+        model = nnx.merge(graphdef, params, batch_stats)
         return model.decode(model.encode(x)[0])
 
-    return np.asarray(jax.jit(logits)(network.params, network.batch_stats, x.astype(np.float32)))
+    return jax.jit(logits)
 
 
 def prior_components(network: TrainedModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
