@@ -1,5 +1,6 @@
 """The evaluation of a run's best model on its splits, after training."""
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +66,41 @@ class FittedRun(NamedTuple):
             )
         )
 
+    def posterior(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (posterior means, log-variances) of rows `[n, K]`, without metrics."""
+        num_tags = self.taxonomy.num_tags
+        size = eval_epoch.eval_batch_size(len(rows), num_tags)
+        encode = _encoder(self.model.graphdef)
+        blocks = []
+        for start in range(0, len(rows), size):
+            block = rows[start : start + size]
+            padding = ((0, size - len(block)), (0, 0))
+            padded = np.pad(block, padding, constant_values=num_tags)
+            outputs = jax.device_get(encode(self.params, self.batch_stats, padded))
+            blocks.append([array[: len(block)] for array in outputs])
+        mean, logvar = map(np.concatenate, zip(*blocks, strict=True))
+        return mean, logvar
+
+
+@functools.lru_cache(maxsize=8)
+def _encoder(graphdef: nnx.GraphDef):
+    """Returns the compiled encoder of rows, cached, so that runs share it."""
+
+    def encode(params, batch_stats, columns):
+        return nnx.merge(graphdef, params, batch_stats).encode_rows(columns)
+
+    return jax.jit(encode)
+
+
+@functools.lru_cache(maxsize=8)
+def _decoder(graphdef: nnx.GraphDef, threshold: float):
+    """Returns the compiled decoder of latent vectors to tags above a probability, cached."""
+
+    def decode(params, batch_stats, z):
+        return jax.nn.sigmoid(nnx.merge(graphdef, params, batch_stats).decode(z)) > threshold
+
+    return jax.jit(decode)
+
 
 class Evaluation(NamedTuple):
     """Final metrics, and other results of the evaluation that the final files have.
@@ -102,7 +138,7 @@ def evaluate_splits(folder: Path, fitted: FittedRun) -> Evaluation:
     }
     positions = fitted.dataset.splits["train"][: split_metrics.INFORMATION_ROWS]
     train_rows = fitted.dataset.rows[positions]
-    _, train_mean, train_logvar = fitted.evaluate(train_rows)
+    train_mean, train_logvar = fitted.posterior(train_rows)
     information = split_metrics.aggregate_mutual_information(train_mean, train_logvar)
     stages["train"]["train/information"] = information
     return Evaluation(
@@ -146,13 +182,8 @@ def _decode(fitted: FittedRun, z: np.ndarray):
     """The tags that are more probable than the threshold given each z, as a sparse `[N, V]`."""
     from scipy.sparse import csr_matrix, vstack
 
-    graphdef, threshold = fitted.model.graphdef, fitted.config.inference.threshold
     size = eval_epoch.eval_batch_size(len(z), fitted.taxonomy.num_tags)
-    decode = jax.jit(
-        lambda params, stats, z: (
-            jax.nn.sigmoid(nnx.merge(graphdef, params, stats).decode(z)) > threshold
-        )
-    )
+    decode = _decoder(fitted.model.graphdef, fitted.config.inference.threshold)
     blocks = []
     for start in range(0, len(z), size):
         block = z[start : start + size]
