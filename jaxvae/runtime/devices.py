@@ -107,6 +107,11 @@ def make_mesh(*, accelerator: str, num_devices: int, data: int = -1, model: int 
     return Mesh(np.asarray(available[:count]).reshape(data_size, model), ("data", "model"))
 
 
+def one_device_mesh(device: jax.Device) -> Mesh:
+    """Returns the mesh of a run on one device."""
+    return Mesh(np.asarray([[device]]), ("data", "model"))
+
+
 def device_memory_bytes(mesh: Mesh) -> int | None:
     """Returns the memory of one of a mesh's devices in bytes; None if unknown, as for a CPU."""
     return (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")

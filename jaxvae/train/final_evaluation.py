@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
@@ -14,7 +15,7 @@ from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.evaluation import split_metrics, tag_sets
 from jaxvae.evaluation.streaming_metrics import SplitMetrics
-from jaxvae.runtime import sharding
+from jaxvae.runtime import devices, sharding
 from jaxvae.storage import epoch_metrics
 from jaxvae.train import setup
 from jaxvae.train.objectives import LossWeights
@@ -55,14 +56,24 @@ class FittedRun(NamedTuple):
         eval_pass = setup.build_eval_epoch(
             self.config, self.model, num_rows=len(rows), num_tags=num_tags
         )
+        # Placed as in training on one device, whose program for these sizes is compiled already.
+        (device,) = jnp.asarray(jax.tree.leaves(self.params)[0]).devices()
+        placed = sharding.Sharding(devices.one_device_mesh(device))
+        state = placed.place(
+            {
+                "params": self.params,
+                "batch_stats": self.batch_stats,
+                "key": jax.random.key(self.config.seed),
+            }
+        )
         return jax.device_get(
             eval_pass(
-                self.params,
-                self.batch_stats,
+                state["params"],
+                state["batch_stats"],
                 self.weights,
                 np.float32(self.config.inference.threshold),
-                jax.random.key(self.config.seed),
-                sharding.append_empty_rows(rows, num_tags=num_tags),
+                state["key"],
+                placed.place_rows(rows, np.arange(len(rows)), num_tags=num_tags),
             )
         )
 
