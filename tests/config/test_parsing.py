@@ -29,7 +29,8 @@ DESIGN_TABLE = {
     "beta_default": (32, 128, False, 4.0),
     "beta_balanced": (64, 256, False, 4.0),
     "beta_high": (128, 512, True, 10.0),
-    "best": (32, 256, False, 1.0),
+    "best": (0, 0, False, 1.0),  # which follow the data
+    "best_0": (32, 256, False, 1.0),
 }
 
 
