@@ -12,6 +12,7 @@ from jaxvae.data.cells.tag_lists import parse_tags
 from jaxvae.errors import InputError
 
 _LIKELIHOOD_DRAWS = 100
+_PAIRS = 500
 _RANGE = r"\d*\s*\.\.\s*\d*|\d+"
 _COUNT = re.compile(rf'\s*(?:"((?:[^"]|"")+)"|([^"=][^=]*?))\s*=\s*({_RANGE})\s*(?:,|\Z)')
 
@@ -19,7 +20,9 @@ _COUNT = re.compile(rf'\s*(?:"((?:[^"]|"")+)"|([^"=][^=]*?))\s*=\s*({_RANGE})\s*
 def add_to(commands) -> None:
     """Adds the commands to argparse's subparsers."""
     generate = add_command(commands, "generate", _generate, "write tag sets to order")
-    generate.add_argument("--num", type=int, required=True, help="how many sets")
+    generate.add_argument(
+        "--num", type=int, help="how many sets, at each temperature; of pairs how many pairs (500)"
+    )
     generate.add_argument(
         "--output", required=True, help="table to write: .csv, .jsonl or .parquet"
     )
@@ -34,7 +37,14 @@ def add_to(commands) -> None:
         help='equally many sets with each tag of a concept, or of a list: "jazz, rock"; each with '
         "one of them",
     )  # fmt: skip
-    generate.add_argument("--temperature", type=float, default=1.0, help="divides the logits (1.0)")
+    generate.add_argument(
+        "--pairs", metavar="TAG",
+        help="pairs of sets with the tag and without it, the rest the same, under the constraints",
+    )  # fmt: skip
+    generate.add_argument(
+        "--temperature", default="1.0",
+        help="divides the logits (1.0); of several, as 0.5,1,2, each has --num sets",
+    )  # fmt: skip
     generate.add_argument("--distinct", action="store_true", help="no set twice")
     generate.add_argument("--unseen", action="store_true", help="no training row's set")
     generate.add_argument(
@@ -70,12 +80,13 @@ def add_to(commands) -> None:
 
 
 def _generate(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.inference.generation.drawing import one_in
+    from jaxvae.inference.generation.draws import one_in
     from jaxvae.inference.generation.splits import check_shares
     from jaxvae.storage.row_tables import check_output
 
     check_output(user_path(options.output), user_path(options.run_folder))
-    shares = _shares(options.splits)
+    shares = _numbers("--splits", options.splits, "shares, as 0.9,0.05,0.05")
+    temperatures = _numbers("--temperature", options.temperature, "numbers, as 0.5,1,2")
     check_shares(shares)
     count = parse_counts(options.count)
     tags = None if options.tags is None else _range("--tags", options.tags)
@@ -84,7 +95,7 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
     if balance is not None and balance not in dict(run.taxonomy.concepts) and "," in balance:
         balance = parse_tags(balance, run.taxonomy, option="--balance")
     record = run.generate_file(
-        options.num,
+        _num(options),
         options.output,
         splits=shares,
         num_importance_samples=options.likelihood,
@@ -93,10 +104,11 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         absent=parse_tags(options.absent, run.taxonomy, option="--without"),
         count=count,
         tags=tags,
-        temperature=options.temperature,
+        temperature=temperatures if len(temperatures) > 1 else temperatures[0],
         distinct=options.distinct,
         unseen=options.min_distance or int(options.unseen),
         balance=balance,
+        pairs=options.pairs,
         seed=options.seed,
     )
     print(
@@ -107,6 +119,14 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def _num(options: argparse.Namespace) -> int:
+    if options.num is not None:
+        return options.num
+    if options.pairs is None:
+        raise InputError("--num: say how many sets to write")
+    return _PAIRS
 
 
 def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
@@ -159,8 +179,8 @@ def _range(option: str, text: str) -> tuple[int | None, int | None]:
     return ends if dots else (ends[0], ends[0])
 
 
-def _shares(text: str) -> tuple[float, ...]:
+def _numbers(option: str, text: str, expected: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--splits {text[:80]!r}: expected shares, as 0.9,0.05,0.05") from None
+        raise InputError(f"{option} {text[:80]!r}: expected {expected}") from None

@@ -18,9 +18,8 @@ from jaxvae.export import formats
 from jaxvae.inference import queries, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
 from jaxvae.inference.generation import table
-from jaxvae.inference.generation.balance import BalancedGeneration
-from jaxvae.inference.generation.drawing import Generation
-from jaxvae.inference.generation.request import Generated, start_generation
+from jaxvae.inference.generation.order import SetSource
+from jaxvae.inference.generation.request import Generated, draw_all, start_generation
 from jaxvae.inference.generation.splits import SHARES
 from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
 from jaxvae.inference.mixture import Mixture
@@ -188,31 +187,23 @@ class Run(Mixture):
         Given z the constraints are met exactly, and z has its posterior under them.
 
         Args:
-          num: number of sets.
+          num: number of sets, or of pairs.
           **options: `present` and `absent`, tags that every set has, or none; `count`, by concept
             the number of its tags in a set, as `{"genre": (1, 2), "tempo": 1}`; `tags`, the number
             in all, as `(3, 12)`; None in a pair is no limit. `balance`, a concept or a list of
             tags, asks for equally many sets with each of the tags, and with it alone of them.
-            `temperature` divides the logits. `distinct` leaves out repeats: the sets are the first
-            occurrences among independent draws. `unseen` leaves out training rows' sets; a number
-            leaves out those that differ from a training row by fewer tags. `seed` is the seed of
-            every draw; unless balanced, fewer sets are the first of more.
+            `pairs`, a tag, asks for pairs of sets, with and without it, whose rest is the same and
+            meets the constraints. `temperature` divides the logits; of several there are `num` sets
+            each. `distinct` leaves out repeats: the sets are the first occurrences among
+            independent draws. `unseen` leaves out training rows' sets; a number leaves out those
+            that differ from a training row by fewer tags. `seed` is the seed of every draw; unless
+            balanced, fewer sets are the first of more.
 
         Raises:
           InputError: a tag or concept is unknown; no set meets the constraints, or fewer than one
             in a billion; there are not so many sets; or the run has no rows for `unseen`.
         """
-        generation = self._start_generation(num, **options)
-        sets = [tags for block in generation.blocks() for tags in self.names(block)]
-        tally = generation.tally
-        return Generated(
-            sets,
-            generation.log_probability,
-            tally.effective_draws,
-            tally.draws,
-            tally.repeats,
-            tally.near_training,
-        )
+        return draw_all(self._start_generation(num, **options))
 
     def generate_file(
         self,
@@ -227,7 +218,8 @@ class Run(Mixture):
         """Writes the sets of `generate` as a table, in bounded memory, and a `.json` beside it.
 
         The table has the columns `id` (a digest of the set), `tags`, one for each concept, such as
-        `genre_tags`, `temperature`, `split` and perhaps `log_likelihood`. The split of a set is
+        `genre_tags`, `temperature`, `split` and perhaps `log_likelihood`; of pairs `pair`,
+        `with_tag` and `log_likelihood_difference`, with the tag minus without it. The split of a set is
         drawn by its digest, so that equal sets share one, in this file and in all others.
 
         Args:
@@ -255,7 +247,7 @@ class Run(Mixture):
             table.TableOptions(num_importance_samples, command),
         )
 
-    def _start_generation(self, num: int, **options: Any) -> Generation | BalancedGeneration:
+    def _start_generation(self, num: int, **options: Any) -> SetSource:
         return start_generation(
             self.network, self.taxonomy, num, train_rows=lambda: self.rows("train"), **options
         )

@@ -12,7 +12,7 @@ from pyarrow import parquet
 import jaxvae
 from jaxvae.cli import tag_sets
 from jaxvae.errors import InputError
-from jaxvae.inference.generation import drawing, latents, table
+from jaxvae.inference.generation import draws, latents, table
 from jaxvae.storage import atomic_files
 from tests.helpers.commands import refused, shell
 
@@ -87,7 +87,7 @@ def test_formats_agree_and_the_chunk_makes_no_difference(capsys, folder, tmp_pat
 
 
 def test_what_can_not_be_is_a_line_and_leaves_nothing(capsys, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing, "FLOOR", 0.5)
+    monkeypatch.setattr(draws, "FLOOR", 0.5)
     for arguments, message in (
         (("--with", "jaz"), "did you mean 'jazz'"),
         (("--count", "genr=1"), "unknown concept 'genr' (did you mean 'genre'?)"),
@@ -179,3 +179,37 @@ def test_a_balanced_table_has_equally_many_of_each_tag(capsys, folder, tmp_path)
         assert sum(record["shares_in_model"].values()) == pytest.approx(1.0)
     command = ("generate", folder, "--num", 80, "--output", tmp_path / "t.csv", "--balance")
     assert "unknown concept 'genr' (did you mean 'genre'?)" in refused(capsys, *command, "genr")
+
+
+def test_the_column_says_which_of_several_temperatures(capsys, folder, tmp_path):
+    out = tmp_path / "t.jsonl"
+    command = ("generate", folder, "--num", 20, "--output", out, "--temperature")
+    shell(capsys, *command, "0.5,1,2", "--balance", "jazz, rock")
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["temperature"] for line in lines] == [0.5] * 20 + [1.0] * 20 + [2.0] * 20
+    record = json.loads((tmp_path / "t.jsonl.json").read_text())
+    assert record["temperature"] == [0.5, 1.0, 2.0]
+    assert record["sets"] == 60
+    assert [entry["draws"] > 0 for entry in record["by_temperature"]] == [True] * 3
+    assert {"share_of_each", "shares_in_model"} <= {*record["by_temperature"][0]["balance"]}
+    assert "expected numbers, as 0.5,1,2" in refused(capsys, *command, "hot")
+
+
+def test_a_table_of_pairs_has_both_and_the_difference(capsys, folder, tmp_path):
+    out = tmp_path / "p.jsonl"
+    shell(
+        capsys, "generate", folder, "--pairs", "Jazz", "--num", 30, "--output", out,
+        "--temperature", "1,2", "--likelihood", 5,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["pair"] for line in lines] == [number // 2 for number in range(120)]
+    for having, without in zip(lines[::2], lines[1::2], strict=True):
+        assert {*having["tags"]} - {*without["tags"]} == {"jazz"}
+        assert (having["with_tag"], without["with_tag"]) == (1, 0)
+        assert having["split"] == without["split"]
+        difference = having["log_likelihood"] - without["log_likelihood"]
+        assert having["log_likelihood_difference"] == pytest.approx(difference, abs=1e-3)
+        assert having["log_likelihood_difference"] == without["log_likelihood_difference"]
+    assert json.loads((tmp_path / "p.jsonl.json").read_text())["sets"] == 120
+    command = ("generate", folder, "--output", out)
+    assert "--num: say how many" in refused(capsys, *command)

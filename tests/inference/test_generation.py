@@ -11,8 +11,10 @@ from jaxvae.inference import queries, sampling
 from jaxvae.inference.generation import conditioning
 from jaxvae.inference.generation.balance import BalancedGeneration
 from jaxvae.inference.generation.constraints import make_constraints
-from jaxvae.inference.generation.drawing import Generation, Order
+from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.latents import run_pilot
+from jaxvae.inference.generation.order import Order
+from jaxvae.inference.generation.pairs import PairedGeneration
 from jaxvae.inference.generation.splits import identify
 from tests.helpers import exact_likelihood
 from tests.helpers.networks import VARIED, make_run
@@ -302,7 +304,7 @@ def test_balanced_sets_are_equally_many_in_every_split_and_else_the_models(netwo
         rates = p @ SETS / p.sum()
         drawn_rates = sets[moods[:, column - 5]].mean(axis=0)
         assert np.abs(rates - drawn_rates).max() < 5 * 0.5 / np.sqrt(500)
-    found = generation.describe()["shares_in_model"]
+    found = generation.describe()["balance"]["shares_in_model"]
     assert list(found.values()) == pytest.approx(np.array(weights) / sum(weights), rel=0.05)
     assert generation.log_probability == pytest.approx(np.log(sum(weights)), abs=0.05)
     assert generation.tally.kept == 2002
@@ -337,3 +339,91 @@ def test_what_can_not_be_balanced_is_a_line(network, num, balance, options, mess
     with pytest.raises(InputError) as caught:
         balanced(network, num, balance, **options)
     assert message in str(caught.value)
+
+
+def test_sets_at_several_temperatures_are_those_of_each_alone(run):
+    options = {"present": ["jazz"], "seed": 3}
+    drawn = run.generate(40, temperature=(2.0, 0.5), **options)
+    assert drawn.labels["temperature"] == [2.0] * 40 + [0.5] * 40
+    alone = [run.generate(40, temperature=value, **options) for value in (2.0, 0.5)]
+    assert drawn.sets == alone[0].sets + alone[1].sets
+    assert drawn.draws == 80
+    mean = np.mean([np.exp(part.log_probability) for part in alone])
+    assert drawn.log_probability == pytest.approx(np.log(mean))
+    distinct = run.generate(40, temperature=(2.0, 0.5), distinct=True, **options)
+    assert len({*map(tuple, distinct.sets)}) == 80
+
+
+@pytest.mark.parametrize(
+    ("temperature", "message"),
+    [((1.0, 1.0), "one of them comes twice"), ((1.0, -2.0), "temperature -2.0"), ((), "at least one")],
+)  # fmt: skip
+def test_temperatures_that_can_not_be_are_a_line(run, temperature, message):
+    with pytest.raises(InputError, match=message):
+        run.generate(3, temperature=temperature)
+
+
+PAIRED = {"present": "g", "absent": "k", "count": {"genre": (1, 2)}, "tags": (2, 4)}
+
+
+def pairs_of(network, tag, num, *, train=None, **options):
+    order = {name: options.pop(name) for name in ("distinct", "unseen") if name in options}
+    generation = PairedGeneration(
+        network, constraints_of(**options), Order(num, **order), train, "abcdefghijkl".index(tag)
+    )
+    return generation, np.concatenate([part.sets for part in generation.labelled()])
+
+
+def rests(network, tag, **options):
+    """p(rest with the tag) and p(rest without it) of all sets, one more way."""
+    column, number = "abcdefghijkl".index(tag), 1 << np.arange(11, -1, -1)
+    without = SETS.copy()
+    without[:, column] = False
+    good = allowed(**options)[without @ number]
+    p = exactly(network, 1.0, good)
+    masses = []
+    for having in (True, False):
+        chosen = good & (SETS[:, column] == having)
+        masses.append(np.bincount(without[chosen] @ number, p[chosen], minlength=len(SETS)))
+    return masses
+
+
+def test_the_rests_of_pairs_are_half_of_each_kind(network):
+    generation, sets = pairs_of(network, "b", 10_000, **PAIRED)
+    having, without = sets[::2], sets[1::2]
+    assert having[:, 1].all()
+    assert ((having ^ without).sum(axis=1) == 1).all()
+    with_, no = rests(network, "b", **PAIRED)
+    counts = np.bincount(without @ (1 << np.arange(11, -1, -1)), minlength=len(SETS))
+    for share, agrees in ((0.5, True), (0.8, False)):
+        p = share * with_ / with_.sum() + (1.0 - share) * no / no.sum()
+        assert not counts[p == 0.0].any()
+        ideal = np.random.default_rng(0).multinomial(10_000, p)
+        distance, noise = (0.5 * np.abs(of / 10_000 - p).sum() for of in (counts, ideal))
+        assert (distance - noise < 0.015) == agrees
+    assert generation.log_probability == pytest.approx(np.log((with_ + no).sum()), abs=0.05)
+    share_with = generation.describe()["pairs"]["share_with_tag_in_model"]
+    assert share_with == pytest.approx(with_.sum() / (with_ + no).sum(), abs=0.02)
+
+
+def test_both_sets_of_a_pair_keep_their_distance_and_rests_are_distinct(network):
+    train = np.zeros((2, 12), bool)
+    train[0, [0, 1, 5]], train[1, [3, 6]] = True, True
+    rows = np.where(train, np.arange(12), 12)
+    _, sets = pairs_of(network, "b", 200, train=rows, unseen=2, distinct=True)
+    assert (sets[:, None] ^ train[None]).sum(axis=2).min() >= 2
+    assert len({*map(bytes, sets)}) == 400
+    assert sets[1::2].any(axis=1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairs": "jaz"}, "unknown tag 'jaz'"),
+        ({"pairs": "jazz", "present": ["Jazz"]}, "pairs jazz: the tag must not be among present"),
+        ({"pairs": "jazz", "balance": "mood"}, "pairs and balance: give one of them"),
+    ],
+)
+def test_pairs_that_can_not_be_are_a_line(run, options, message):
+    with pytest.raises(InputError, match=message):
+        run.generate(3, **options)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -11,14 +11,15 @@ from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.splits import SPLITS
 from jaxvae.errors import InputError
 from jaxvae.inference.arguments import MAX_COUNT
-from jaxvae.inference.generation.constraints import Constraints
-from jaxvae.inference.generation.drawing import Generation, Order, Tally
+from jaxvae.inference.generation.constraints import Constraints, refuse_contradictions
+from jaxvae.inference.generation.drawing import Generation
+from jaxvae.inference.generation.order import Order, SetSource, Tally
 from jaxvae.inference.generation.splits import identify
 from jaxvae.models.trained import TrainedModel
 
 
-class BalancedGeneration:
-    """Orders under way, one for each tag to balance; used as a `Generation`.
+class BalancedGeneration(SetSource):
+    """Orders under way, one for each tag to balance.
 
     Given which of the tags a set has, it has the distribution that the model gives it. Sets come
     tag by tag, in the order of the columns.
@@ -29,6 +30,7 @@ class BalancedGeneration:
       order: how many sets, and which of them.
       train: as in `Generation`.
       balanced: columns of the tags to balance.
+      seen: as in `Generation`.
 
     Raises:
       InputError: there are fewer sets than tags; or as in `Generation` for one of the tags, which
@@ -42,6 +44,8 @@ class BalancedGeneration:
         order: Order,
         train: np.ndarray | None,
         balanced: list[int],
+        *,
+        seen: set[bytes] | None = None,
     ):
         if order.num < len(balanced):
             raise InputError(f"num {order.num}: fewer than the {len(balanced)} tags to balance")
@@ -53,23 +57,20 @@ class BalancedGeneration:
             with self._naming(column):
                 self._parts[column] = Generation(
                     network,
-                    constraints.and_one_of(column, balanced),
+                    _with_one_of(constraints, column, balanced),
                     dataclasses.replace(order, num=MAX_COUNT, seed=seed),
                     train,
+                    seen=seen,
                 )
         # The events that a set has one of the tags alone exclude each other.
         logs = [part.log_probability for part in self._parts.values()]
         self.log_probability = float(np.logaddexp.reduce(logs))
 
     @property
-    def tally(self) -> Tally:
+    def tally(self) -> Tally:  # type: ignore[override]
         """Counts of the draws so far; those beyond a tag's share are not among the kept."""
-        parts = [part.tally for part in self._parts.values()]
-        total = {
-            field.name: sum(getattr(tally, field.name) for tally in parts)
-            for field in dataclasses.fields(Tally)
-        }
-        return Tally(**total | {"kept": self._kept})
+        total = sum((part.tally for part in self._parts.values()), start=Tally())
+        return dataclasses.replace(total, kept=self._kept)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]`, in each split equally many of each tag, or one more.
@@ -88,7 +89,7 @@ class BalancedGeneration:
             name: float(np.exp(part.log_probability - self.log_probability))
             for name, part in zip(names, self._parts.values(), strict=True)
         }
-        return {"share_of_each": 1.0 / len(shares), "shares_in_model": shares}
+        return {"balance": {"share_of_each": 1.0 / len(shares), "shares_in_model": shares}}
 
     def _blocks_of(self, column: int, part: Generation, num: int) -> Iterator[np.ndarray]:
         taxonomy, shares = self.constraints.taxonomy, self.order.splits
@@ -115,3 +116,20 @@ class BalancedGeneration:
         except InputError as error:
             name = quote_tag(self.constraints.taxonomy.spellings[column])
             raise InputError(f"balance, {name}: {error}") from error
+
+
+def _with_one_of(constraints: Constraints, column: int, columns: Iterable[int]) -> Constraints:
+    """Returns the constraints with one more: of some tags, sets have a certain one alone.
+
+    Raises:
+      InputError: no set meets them all.
+    """
+    stricter = dataclasses.replace(
+        constraints,
+        present=tuple(sorted({*constraints.present, column})),
+        absent=tuple(sorted({*constraints.absent, *columns} - {column})),
+    )
+    if column in constraints.absent:
+        raise InputError("the tag must be absent")
+    refuse_contradictions(stricter)
+    return stricter

@@ -115,22 +115,6 @@ class Constraints:
             raise InputError(f"balance: {len(columns)} tags to balance; there must be two or more")
         return columns
 
-    def and_one_of(self, column: int, columns: Iterable[int]) -> "Constraints":
-        """Returns the constraints with one more: of some tags, sets have a certain one alone.
-
-        Raises:
-          InputError: no set meets them all.
-        """
-        stricter = dataclasses.replace(
-            self,
-            present=tuple(sorted({*self.present, column})),
-            absent=tuple(sorted({*self.absent, *columns} - {column})),
-        )
-        if column in self.absent:
-            raise InputError("the tag must be absent")
-        _refuse_contradictions(stricter)
-        return stricter
-
     def tables(self) -> Tables:
         """Returns the constraints as arrays, with counts capped as low as the ranges allow."""
         num_tags, concepts = self.taxonomy.num_tags, self.taxonomy.concepts
@@ -193,7 +177,7 @@ def make_constraints(
     constraints = Constraints(
         taxonomy, tuple(taxonomy.columns(present)), tuple(taxonomy.columns(absent)), spans, total
     )
-    _refuse_contradictions(constraints)
+    refuse_contradictions(constraints)
     return constraints
 
 
@@ -214,7 +198,8 @@ def _range(name: str, value: RangeLike, lowest: int, highest: int, there: str) -
     return span
 
 
-def _refuse_contradictions(constraints: Constraints) -> None:
+def refuse_contradictions(constraints: Constraints) -> None:
+    """Raises InputError if no set meets the constraints, naming those that contradict."""
     taxonomy = constraints.taxonomy
     present, absent = {*constraints.present}, {*constraints.absent}
     if common := sorted(present & absent):

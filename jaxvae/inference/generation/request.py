@@ -1,16 +1,22 @@
 """From what one asks of `generate` to a generation under way, and what it returns."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.errors import InputError
 from jaxvae.inference.generation.balance import BalancedGeneration
-from jaxvae.inference.generation.constraints import RangeLike, make_constraints
-from jaxvae.inference.generation.drawing import Generation, Order
+from jaxvae.inference.generation.constraints import make_constraints
+from jaxvae.inference.generation.drawing import Generation
+from jaxvae.inference.generation.order import Order, SetSource
+from jaxvae.inference.generation.pairs import PairedGeneration
+from jaxvae.inference.generation.temperatures import Temperatures
 from jaxvae.models.trained import TrainedModel
+
+_CONSTRAINTS = ("present", "absent", "count", "tags")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Generated:
       draws: number of sets that were drawn, of which the others are repeats or too near training.
       repeats: number of draws turned away as repeats of earlier ones.
       near_training: number of draws turned away as training rows, or too near one.
+      labels: by a column's name, a value for each set: the temperature at least.
     """
 
     sets: list[list[str]]
@@ -32,6 +39,25 @@ class Generated:
     draws: int
     repeats: int
     near_training: int
+    labels: dict[str, list]
+
+
+def draw_all(source: SetSource) -> Generated:
+    """Draws the sets of a source, in memory."""
+    drawn = list(source.labelled())
+    names, tally = source.constraints.taxonomy.names, source.tally
+    return Generated(
+        [names(np.flatnonzero(row)) for part in drawn for row in part.sets],
+        source.log_probability,
+        tally.effective_draws,
+        tally.draws,
+        tally.repeats,
+        tally.near_training,
+        {
+            name: [v for part in drawn for v in part.labels[name].tolist()]
+            for name in drawn[0].labels
+        },
+    )
 
 
 def start_generation(
@@ -40,34 +66,42 @@ def start_generation(
     num: int,
     *,
     train_rows: Callable[[], np.ndarray],
-    present: Iterable[str] = (),
-    absent: Iterable[str] = (),
-    count: Mapping[str, RangeLike] | None = None,
-    tags: RangeLike | None = None,
+    temperature: float | Sequence[float] = 1.0,
     balance: str | Sequence[str] | None = None,
+    pairs: str | None = None,
     **options: Any,
-) -> Generation | BalancedGeneration:
+) -> SetSource:
     """Prepares a generation, whose sets then come in blocks.
 
     Args:
       network: the model.
       taxonomy: the tags of its columns.
-      num: number of sets.
+      num: number of sets, or of pairs, at each temperature.
       train_rows: returns the training rows `[N, K]`; asked only for sets that differ from them.
-      present: as in `Run.generate`.
-      absent: as in `Run.generate`.
-      count: as in `Run.generate`.
-      tags: as in `Run.generate`.
+      temperature: as in `Run.generate`.
       balance: as in `Run.generate`.
-      **options: those of `drawing.Order`.
+      pairs: as in `Run.generate`.
+      **options: those of `constraints.make_constraints` and of `order.Order`.
 
     Raises:
       InputError: as in `Run.generate`.
     """
-    order = Order(num, **options)
-    constraints = make_constraints(taxonomy, present=present, absent=absent, count=count, tags=tags)
+    of_constraints = {name: options.pop(name) for name in _CONSTRAINTS if name in options}
+    several = isinstance(temperature, Sequence | np.ndarray)
+    temperatures = [float(value) for value in np.atleast_1d(temperature)]
+    order = Order(num, temperature=temperatures[0] if temperatures else 1.0, **options)
+    constraints = make_constraints(taxonomy, **of_constraints)
+    if pairs is not None and balance is not None:
+        raise InputError("pairs and balance: give one of them; pairs are balanced by themselves")
     train = train_rows() if order.unseen else None
-    if balance is None:
-        return Generation(network, constraints, order, train)
-    columns = constraints.to_balance(balance)
-    return BalancedGeneration(network, constraints, order, train, columns)
+
+    def make(order: Order, seen: set[bytes]) -> SetSource:
+        if pairs is not None:
+            (tag,) = taxonomy.columns([pairs])
+            return PairedGeneration(network, constraints, order, train, tag, seen=seen)
+        if balance is None:
+            return Generation(network, constraints, order, train, seen=seen)
+        columns = constraints.to_balance(balance)
+        return BalancedGeneration(network, constraints, order, train, columns, seen=seen)
+
+    return Temperatures(make, order, temperatures) if several else make(order, set())

@@ -14,8 +14,7 @@ from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.export.model_files import to_state_dict
 from jaxvae.inference.arguments import check_count
-from jaxvae.inference.generation.balance import BalancedGeneration
-from jaxvae.inference.generation.drawing import Generation
+from jaxvae.inference.generation.order import LabelledSets, SetSource
 from jaxvae.inference.generation.splits import identify
 from jaxvae.inference.likelihood import row_likelihood
 from jaxvae.models.trained import parameters_digest
@@ -23,7 +22,10 @@ from jaxvae.storage.atomic_files import atomic_write, to_json
 from jaxvae.storage.row_tables import Fields, open_table
 
 CHUNK = 4096
-"""Sets of a chunk, a multiple of the rows that `likelihood.row_likelihood` takes at once."""
+"""Sets of a chunk, an even multiple of the rows that `likelihood.row_likelihood` takes at once."""
+
+
+_PAIR_DRAWS = 100
 
 
 class TableOptions(NamedTuple):
@@ -38,9 +40,7 @@ class TableOptions(NamedTuple):
     command: str | None = None
 
 
-def write_sets(
-    generation: Generation | BalancedGeneration, output: Path, options: TableOptions
-) -> dict:
+def write_sets(generation: SetSource, output: Path, options: TableOptions) -> dict:
     """Draws sets and writes them: see `Run.generate_file`.
 
     Args:
@@ -51,6 +51,8 @@ def write_sets(
     Returns:
       The record, which is in the JSON file.
     """
+    if options.num_importance_samples is None and "pair" in generation.fields:
+        options = options._replace(num_importance_samples=_PAIR_DRAWS)
     if options.num_importance_samples is not None:
         check_count("num_importance_samples", options.num_importance_samples)
     taxonomy = generation.constraints.taxonomy
@@ -61,15 +63,18 @@ def write_sets(
         **{f"{concept}_tags": "texts" for concept, _ in taxonomy.concepts},
         "temperature": "number",
         "split": "text",
+        **generation.fields,
     }
     if options.num_importance_samples is not None:
         fields["log_likelihood"] = "number"
+    if "pair" in generation.fields:
+        fields["log_likelihood_difference"] = "number"
     with atomic_write(record_path(output)) as file:
         with open_table(output, fields) as write:
             first = 0
-            for sets in _chunks(generation.blocks()):
-                write(_table_rows(generation, sets, options, counts, first_row=first))
-                first += len(sets)
+            for chunk in _chunks(generation.labelled()):
+                write(_table_rows(generation, chunk, options, counts, first_row=first))
+                first += len(chunk.sets)
         record = _record(generation, options, counts)
         file.write(to_json(record).encode() + b"\n")
     return record
@@ -81,16 +86,16 @@ def record_path(output: Path) -> Path:
 
 
 def _table_rows(
-    generation: Generation | BalancedGeneration,
-    sets: np.ndarray,
+    generation: SetSource,
+    chunk: LabelledSets,
     options: TableOptions,
     counts: Counter[str],
     *,
     first_row: int,
 ) -> Iterator[list]:
     """Yields the rows of a chunk of sets, and adds to the counts of tags and splits."""
-    taxonomy, temperature = generation.constraints.taxonomy, generation.order.temperature
-    columns = [np.flatnonzero(row).tolist() for row in sets]
+    taxonomy, shares = generation.constraints.taxonomy, generation.order.splits
+    columns = [np.flatnonzero(row).tolist() for row in chunk.sets]
     extra: list[list[float]] = [[] for _ in columns]
     if options.num_importance_samples is not None:
         estimates = row_likelihood(
@@ -100,17 +105,24 @@ def _table_rows(
             seed=generation.order.seed,
             first_row=first_row,
         )
-        extra = [[value] for value in estimates.log_likelihood.tolist()]
-    for present, values in zip(columns, extra, strict=True):
-        identity, split = identify(taxonomy, present, generation.order.splits)
+        values = [estimates.log_likelihood]
+        if "pair" in generation.fields:
+            values.append(np.repeat(values[0][::2] - values[0][1::2], 2))
+        extra = np.stack(values, axis=1).tolist()
+    temperatures = chunk.labels["temperature"].tolist()
+    for row, present in enumerate(columns):
+        identity, split = identify(taxonomy, present, shares)
+        if chunk.split_as is not chunk.sets:
+            split = identify(taxonomy, np.flatnonzero(chunk.split_as[row]), shares)[1]
         counts.update({"tags": len(present), split: 1})
         yield [
             identity,
             taxonomy.names(present),
             *_by_concept(taxonomy, present),
-            float(temperature),
+            temperatures[row],
             split,
-            *values,
+            *(chunk.labels[name][row].item() for name in generation.fields),
+            *extra[row],
         ]
 
 
@@ -120,22 +132,25 @@ def _by_concept(taxonomy: Taxonomy, present: list[int]) -> list[list[str]]:
     ]
 
 
-def _record(
-    generation: Generation | BalancedGeneration, options: TableOptions, counts: Counter[str]
-) -> dict:
+def _record(generation: SetSource, options: TableOptions, counts: Counter[str]) -> dict:
     order, tally = generation.order, generation.tally
+    described = generation.describe()
+    sets = sum(counts[name] for name in SPLITS)
     return {
         "jaxvae_version": __version__,
         "command": options.command,
         "parameters": parameters_digest(to_state_dict(generation.network)),
         "taxonomy_digest": generation.constraints.taxonomy.digest,
         "seed": order.seed,
-        "temperature": order.temperature,
+        "temperature": [entry["temperature"] for entry in described["by_temperature"]]
+        if "by_temperature" in described
+        else order.temperature,
         "constraints": generation.constraints.describe(),
-        "balance": generation.describe() or None,
+        "balance": None,
+        **described,
         "log_probability": generation.log_probability,
         "probability": math.exp(generation.log_probability),
-        "sets": tally.kept,
+        "sets": sets,
         "sets_are": "first occurrences among independent draws, in their order"
         if order.distinct
         else "independent draws",
@@ -145,20 +160,20 @@ def _record(
         "effective_draws": tally.effective_draws,
         "repeats": tally.repeats,
         "near_training": tally.near_training,
-        "tags_per_set": counts["tags"] / tally.kept,
+        "tags_per_set": counts["tags"] / sets,
         "splits": dict(zip(SPLITS, order.splits, strict=True)),
         "sets_in_split": {name: counts[name] for name in SPLITS},
         "num_importance_samples": options.num_importance_samples,
     }
 
 
-def _chunks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _chunks(blocks: Iterable[LabelledSets]) -> Iterator[LabelledSets]:
     """Regroups blocks of sets into chunks of `CHUNK`, the last one shorter."""
-    waiting: np.ndarray | None = None
+    waiting: LabelledSets | None = None
     for block in blocks:
-        waiting = block if waiting is None else np.concatenate([waiting, block])
-        while len(waiting) >= CHUNK:
-            yield waiting[:CHUNK]
-            waiting = waiting[CHUNK:]
-    if waiting is not None and len(waiting):
+        waiting = block if waiting is None else waiting.then(block)
+        while len(waiting.sets) >= CHUNK:
+            yield waiting.part(slice(CHUNK))
+            waiting = waiting.part(slice(CHUNK, None))
+    if waiting is not None and len(waiting.sets):
         yield waiting

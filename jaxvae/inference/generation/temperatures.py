@@ -1,0 +1,82 @@
+"""Draws tag sets at several temperatures, one temperature after the other."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from jaxvae.errors import InputError
+from jaxvae.inference.generation.order import LabelledSets, Order, SetSource, Tally
+
+MakeSource = Callable[[Order, set[bytes]], SetSource]
+"""Makes the sets of an order, to which the packed sets of others count as repeats."""
+
+
+class Temperatures(SetSource):
+    """Sets at several temperatures: those of one temperature alone, as many of each.
+
+    If the order is for distinct sets, none is at two temperatures: it stays at the first.
+
+    Args:
+      make: makes the sets at one temperature.
+      order: what is asked for at each temperature.
+      temperatures: the temperatures, at least one.
+
+    Raises:
+      InputError: a temperature comes twice or is out of range; or as `make` raises.
+    """
+
+    def __init__(self, make: MakeSource, order: Order, temperatures: Sequence[float]):
+        if not temperatures:
+            raise InputError("temperature: give at least one")
+        if len({*temperatures}) < len(temperatures):
+            text = ", ".join(f"{value:g}" for value in temperatures)
+            raise InputError(f"temperature {text}: one of them comes twice")
+        seen: set[bytes] = set()
+        orders = [dataclasses.replace(order, temperature=value) for value in temperatures]
+        self._sources = [make(each, seen) for each in orders]
+        first = self._sources[0]
+        self.network, self.constraints, self.order = first.network, first.constraints, order
+        self.fields = first.fields
+        logs = [source.log_probability for source in self._sources]
+        self.log_probability = float(np.logaddexp.reduce(logs) - math.log(len(logs)))
+
+    @property
+    def tally(self) -> Tally:  # type: ignore[override]
+        """Counts of the draws so far, at all temperatures."""
+        return sum((source.tally for source in self._sources), start=Tally())
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yields boolean sets `[n, V]`, those of the first temperature first."""
+        for block in self.labelled():
+            yield block.sets
+
+    def labelled(self) -> Iterator[LabelledSets]:
+        """Yields the sets of `blocks` with their labels, the temperature among them."""
+        for number, source in enumerate(self._sources):
+            temperature = source.order.temperature
+            try:
+                for block in source.labelled():
+                    if "pair" in block.labels:  # one number for each pair of them all
+                        block.labels["pair"] += number * self.order.num
+                    yield block
+            except InputError as error:
+                raise InputError(f"temperature {temperature:g}: {error}") from error
+
+    def describe(self) -> dict:
+        """Returns the probability and the counts at each temperature."""
+        return {
+            "by_temperature": [
+                {
+                    "temperature": source.order.temperature,
+                    "log_probability": source.log_probability,
+                    "draws": source.tally.draws,
+                    "effective_draws": source.tally.effective_draws,
+                    "repeats": source.tally.repeats,
+                    "near_training": source.tally.near_training,
+                    **source.describe(),
+                }
+                for source in self._sources
+            ]
+        }
