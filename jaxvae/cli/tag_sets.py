@@ -4,6 +4,7 @@ import argparse
 import re
 import shlex
 import sys
+from typing import Any
 
 from jaxvae.cli.files import INPUT
 from jaxvae.cli.run_options import TAG_LIST, add_command, load_run, print_json
@@ -13,6 +14,7 @@ from jaxvae.errors import InputError
 
 _LIKELIHOOD_DRAWS = 100
 _PAIRS = 500
+_GOES_WITH = {("per_row", "column", "distance"): "like", ("steps",): "between"}
 _RANGE = r"\d*\s*\.\.\s*\d*|\d+"
 _COUNT = re.compile(rf'\s*(?:"((?:[^"]|"")+)"|([^"=][^=]*?))\s*=\s*({_RANGE})\s*(?:,|\Z)')
 
@@ -41,6 +43,18 @@ def add_to(commands) -> None:
         "--pairs", metavar="TAG",
         help="pairs of sets with the tag and without it, the rest the same, under the constraints",
     )  # fmt: skip
+    generate.add_argument("--like", metavar="FILE", help=f"variants of its rows: {INPUT}")
+    generate.add_argument("--per-row", type=int, help="variants of each row of --like (3)")
+    generate.add_argument("--column", help="column of --like with the tags (as in training)")
+    generate.add_argument(
+        "--distance", type=float,
+        help="of variants from their rows: times the posterior's standard deviation (1.0)",
+    )  # fmt: skip
+    generate.add_argument(
+        "--between", nargs=2, metavar="TAGS",
+        help="sets on the way between two, in latent space; --num at each step (1)",
+    )  # fmt: skip
+    generate.add_argument("--steps", type=int, help="of --between, both ends included (7)")
     generate.add_argument(
         "--temperature", default="1.0",
         help="divides the logits (1.0); of several, as 0.5,1,2, each has --num sets",
@@ -90,12 +104,13 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
     check_shares(shares)
     count = parse_counts(options.count)
     tags = None if options.tags is None else _range("--tags", options.tags)
+    num = _num(options)
     run = load_run(options)
     balance = options.balance
     if balance is not None and balance not in dict(run.taxonomy.concepts) and "," in balance:
         balance = parse_tags(balance, run.taxonomy, option="--balance")
     record = run.generate_file(
-        _num(options),
+        num,
         options.output,
         splits=shares,
         num_importance_samples=options.likelihood,
@@ -109,6 +124,7 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         unseen=options.min_distance or int(options.unseen),
         balance=balance,
         pairs=options.pairs,
+        **_near(options, run),
         seed=options.seed,
     )
     print(
@@ -122,11 +138,33 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _num(options: argparse.Namespace) -> int:
+    for names, needed in _GOES_WITH.items():
+        for name in names:
+            if getattr(options, name) is not None and getattr(options, needed) is None:
+                raise InputError(f"--{name.replace('_', '-')} goes with --{needed}")
+    if options.like is not None:
+        if options.num is not None:
+            raise InputError("--num does not go with --like; --per-row says how many of each row")
+        return 3 if options.per_row is None else options.per_row
     if options.num is not None:
         return options.num
-    if options.pairs is None:
-        raise InputError("--num: say how many sets to write")
-    return _PAIRS
+    if options.pairs is not None:
+        return _PAIRS
+    if options.between is not None:
+        return 1
+    raise InputError("--num: say how many sets to write")
+
+
+def _near(options: argparse.Namespace, run) -> dict[str, Any]:
+    """Returns the options about given sets that were given."""
+    given = {name: getattr(options, name) for names in _GOES_WITH for name in names}
+    given |= {"like": options.like, "between": options.between}
+    del given["per_row"]
+    if options.between is not None:
+        given["between"] = [
+            parse_tags(tags, run.taxonomy, option="--between") for tags in options.between
+        ]
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:

@@ -17,7 +17,7 @@ from jaxvae.errors import InputError, did_you_mean
 from jaxvae.export import formats
 from jaxvae.inference import queries, sampling
 from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
-from jaxvae.inference.generation import table
+from jaxvae.inference.generation import table, variants
 from jaxvae.inference.generation.order import SetSource
 from jaxvae.inference.generation.request import Generated, draw_all, start_generation
 from jaxvae.inference.generation.splits import SHARES
@@ -187,15 +187,18 @@ class Run(Mixture):
         Given z the constraints are met exactly, and z has its posterior under them.
 
         Args:
-          num: number of sets, or of pairs.
+          num: number of sets; of pairs; of sets like each row; or of sets at each step.
           **options: `present` and `absent`, tags that every set has, or none; `count`, by concept
             the number of its tags in a set, as `{"genre": (1, 2), "tempo": 1}`; `tags`, the number
             in all, as `(3, 12)`; None in a pair is no limit. `balance`, a concept or a list of
             tags, asks for equally many sets with each of the tags, and with it alone of them.
             `pairs`, a tag, asks for pairs of sets, with and without it, whose rest is the same and
-            meets the constraints. `temperature` divides the logits; of several there are `num` sets
-            each. `distinct` leaves out repeats: the sets are the first occurrences among
-            independent draws. `unseen` leaves out training rows' sets; a number leaves out those
+            meets the constraints. `like`, a file or tag sets, asks for `num` variants of each, by
+            its posterior with `distance` times the standard deviation (1); `column` is the file's
+            of tags. `between`, two tag sets, asks for sets at `steps` points (7) on the way from
+            one posterior mean to the other. `temperature` divides the logits; of several there
+            are `num` sets each. `distinct` leaves out repeats: the sets are the first occurrences
+            among independent draws. `unseen` leaves out training rows' sets; a number leaves out those
             that differ from a training row by fewer tags. `seed` is the seed of every draw; unless
             balanced, fewer sets are the first of more.
 
@@ -219,8 +222,8 @@ class Run(Mixture):
 
         The table has the columns `id` (a digest of the set), `tags`, one for each concept, such as
         `genre_tags`, `temperature`, `split` and perhaps `log_likelihood`; of pairs `pair`,
-        `with_tag` and `log_likelihood_difference`, with the tag minus without it. The split of a set is
-        drawn by its digest, so that equal sets share one, in this file and in all others.
+        `with_tag` and `log_likelihood_difference`, with the tag minus without it. The split of a
+        set is drawn by its digest, so that equal sets share one, in this file and in all others.
 
         Args:
           num: number of sets.
@@ -241,6 +244,8 @@ class Run(Mixture):
         path = user_path(output)
         trained_on = str(self.config.get("data", {}).get("dataset_name", ""))
         check_output(path, user_path(trained_on))
+        if isinstance(like := options.get("like"), str | Path):
+            check_output(path, user_path(like))
         return table.write_sets(
             self._start_generation(num, splits=splits, **options),
             path,
@@ -248,9 +253,29 @@ class Run(Mixture):
         )
 
     def _start_generation(self, num: int, **options: Any) -> SetSource:
+        like, between = options.pop("like", None), options.pop("between", None)
+        if like is not None and between is not None:
+            raise InputError("like and between: give one of them")
+        if like is not None:
+            rows, positions = self._rows_like(like, options.pop("column", None))
+            distance = options.pop("distance", 1.0)
+            options["around"] = variants.around_rows(
+                self.network, rows, positions, per_row=num, distance=distance
+            )
+        if between is not None:
+            if isinstance(between, str) or len(between) != 2:
+                raise InputError("between: give two tag sets, the ends of the way")
+            steps = options.pop("steps", 7)
+            options["around"] = variants.around_way(self.network, self.to_rows(between), steps)
         return start_generation(
             self.network, self.taxonomy, num, train_rows=lambda: self.rows("train"), **options
         )
+
+    def _rows_like(self, like: Any, column: str | None) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(like, str | Path):
+            return variants.read_like(user_path(like), self.taxonomy, self.table_fields(column))
+        rows = self.to_rows(like)
+        return rows, np.arange(len(rows))
 
     def table_fields(self, column: str | None) -> TableFields:
         """Says how to find a table's tags: in a column, or for None as in training."""

@@ -213,3 +213,30 @@ def test_a_table_of_pairs_has_both_and_the_difference(capsys, folder, tmp_path):
     assert json.loads((tmp_path / "p.jsonl.json").read_text())["sets"] == 120
     command = ("generate", folder, "--output", out)
     assert "--num: say how many" in refused(capsys, *command)
+
+
+def test_variants_of_a_file_name_its_rows(capsys, folder, tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text('id,tags\n1,"[""jazz"", ""piano""]"\n2,[]\n3,"[""rock""]"\n')
+    out, command = tmp_path / "v.jsonl", ("generate", folder, "--output", tmp_path / "v.jsonl")
+    like = (*command, "--like", rows, "--column", "tags")
+    shell(capsys, *like, "--per-row", 2, "--distance", 0.5, "--without", "rock")
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["source_row"] for line in lines] == [0, 0, 2, 2]
+    assert not any("rock" in line["tags"] for line in lines)
+    record = json.loads((tmp_path / "v.jsonl.json").read_text())
+    assert record["like"] == {"rows": 2, "per_row": 2, "distance": 0.5}
+    shell(capsys, *command, "--between", "jazz, piano", "rock", "--steps", 3)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["position"] for line in lines] == [0.0, 0.5, 1.0]
+    for arguments, message in (
+        (("--num", 3, "--per-row", 2), "--per-row goes with --like"),
+        (("--like", rows, "--num", 3), "--num does not go with --like"),
+        (("--num", 3, "--steps", 2), "--steps goes with --between"),
+        (("--like", rows, "--between", "jazz", "rock"), "like and between: give one of them"),
+    ):
+        assert message in refused(capsys, *command, *arguments)
+    rows.write_text("id,tags\n1,zydeco\n")
+    assert "not in the run's taxonomy, 'zydeco' among them" in refused(capsys, *like)
+    table_of_rows = ("generate", folder, "--output", rows, "--like", rows)
+    assert "is the input file too" in refused(capsys, *table_of_rows)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import jaxvae
+from jaxvae.data.encoding import to_multi_hot
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import queries, sampling
@@ -16,6 +17,7 @@ from jaxvae.inference.generation.latents import run_pilot
 from jaxvae.inference.generation.order import Order
 from jaxvae.inference.generation.pairs import PairedGeneration
 from jaxvae.inference.generation.splits import identify
+from jaxvae.inference.generation.variants import Variants, around_rows, around_way
 from tests.helpers import exact_likelihood
 from tests.helpers.networks import VARIED, make_run
 
@@ -363,7 +365,7 @@ def test_temperatures_that_can_not_be_are_a_line(run, temperature, message):
         run.generate(3, temperature=temperature)
 
 
-PAIRED = {"present": "g", "absent": "k", "count": {"genre": (1, 2)}, "tags": (2, 4)}
+PAIRED = {"absent": "k", "count": {"genre": (1, 3)}, "tags": (2, 6)}
 
 
 def pairs_of(network, tag, num, *, train=None, **options):
@@ -388,12 +390,13 @@ def rests(network, tag, **options):
     return masses
 
 
-def test_the_rests_of_pairs_are_half_of_each_kind(network):
-    generation, sets = pairs_of(network, "b", 10_000, **PAIRED)
+def test_the_rests_of_pairs_are_half_of_each_kind():
+    network = exact_likelihood.network(2, num_tags=12, seed=5, scale=12.0)
+    generation, sets = pairs_of(network, "d", 10_000, **PAIRED)
     having, without = sets[::2], sets[1::2]
-    assert having[:, 1].all()
+    assert having[:, 3].all()
     assert ((having ^ without).sum(axis=1) == 1).all()
-    with_, no = rests(network, "b", **PAIRED)
+    with_, no = rests(network, "d", **PAIRED)
     counts = np.bincount(without @ (1 << np.arange(11, -1, -1)), minlength=len(SETS))
     for share, agrees in ((0.5, True), (0.8, False)):
         p = share * with_ / with_.sum() + (1.0 - share) * no / no.sum()
@@ -421,9 +424,74 @@ def test_both_sets_of_a_pair_keep_their_distance_and_rests_are_distinct(network)
     [
         ({"pairs": "jaz"}, "unknown tag 'jaz'"),
         ({"pairs": "jazz", "present": ["Jazz"]}, "pairs jazz: the tag must not be among present"),
-        ({"pairs": "jazz", "balance": "mood"}, "pairs and balance: give one of them"),
+        ({"pairs": "jazz", "balance": "mood"}, "balance and pairs: give one of them"),
     ],
 )
 def test_pairs_that_can_not_be_are_a_line(run, options, message):
     with pytest.raises(InputError, match=message):
         run.generate(3, **options)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1.0])
+def test_variants_have_the_distribution_of_the_posterior_given_the_constraints(distance):
+    network = exact_likelihood.network(2, num_tags=12, seed=5, scale=12.0)
+    rows = np.full((8192, 2), [3, 7], np.int32)
+    around = around_rows(network, rows, np.arange(8192), per_row=1, distance=distance)
+    generation = Variants(network, constraints_of(**PAIRED), Order(8192), None, around)
+    counts = np.zeros(len(SETS))
+    for sets in generation.blocks():
+        np.add.at(counts, sets @ (1 << np.arange(11, -1, -1)), 1)
+    assert counts.sum() == generation.tally.kept == 8192
+    mean, logvar = (part[0] for part in queries.posterior(network, rows[:1]))
+    axis = np.linspace(-5.0, 5.0, 41)
+    noise = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    mass = np.exp(-0.5 * np.square(noise).sum(axis=1))
+    for factor, agrees in ((distance, True), (2.5 - distance, False)):
+        logits = queries.logits(network, mean + factor * np.exp(0.5 * logvar) * noise)
+        logits = logits.astype(np.float64)
+        given = np.exp(logits @ SETS.T - np.logaddexp(0.0, logits).sum(axis=1)[:, None])
+        p = mass @ given * allowed(**PAIRED)
+        p /= p.sum()
+        ideal = np.random.default_rng(0).multinomial(8192, p)
+        excess_distance = 0.5 * (np.abs(counts / 8192 - p) - np.abs(ideal / 8192 - p)).sum()
+        assert (excess_distance < 0.015) == agrees
+
+
+def test_a_way_begins_and_ends_at_the_posterior_means(network):
+    ends = np.array([[0, 5], [3, 12]], np.int32)
+    around = around_way(network, ends, 5)
+    mean = queries.posterior(network, ends)[0]
+    np.testing.assert_allclose(around.centre[[0, -1]], mean, rtol=1e-6)
+    np.testing.assert_allclose(around.centre[2], mean.mean(axis=0), rtol=1e-5)
+    assert around.values.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert not around.scale.any()
+
+
+def test_variants_say_their_row_and_keep_what_is_asked(run):
+    like = run.names(run.sets("train")[:70])
+    drawn = run.generate(3, like=like, present=["jazz"], distinct=True, unseen=2, seed=1)
+    assert drawn.labels["source_row"] == np.repeat(np.arange(70), 3).tolist()
+    assert all("jazz" in tags for tags in drawn.sets)
+    assert len({*map(tuple, drawn.sets)}) == 210
+    train = run.sets("train")
+    sets = to_multi_hot(run.to_rows(drawn.sets), train.shape[1])
+    assert min((one ^ train).sum(axis=1).min() for one in sets) >= 2
+    way = run.generate(2, between=(["jazz"], ["rock"]), steps=3)
+    assert way.labels["position"] == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"like": [["jaz"]]}, "unknown tag 'jaz'"),
+        ({"like": [["jazz"]], "distance": -1.0}, "distance -1.0: must be"),
+        ({"like": [["jazz"]], "between": (["jazz"], ["rock"])}, "like and between: give one"),
+        ({"like": [["jazz"]], "pairs": "jazz"}, "pairs and like or between: give one"),
+        ({"between": (["jazz"], ["rock"]), "steps": 1}, "steps 1: both ends"),
+        ({"between": "jazz"}, "between: give two tag sets"),
+        ({"like": [["jazz"]], "tags": 1, "distinct": True}, "source_row 0: only"),
+    ],
+)
+def test_variants_that_can_not_be_are_a_line(run, options, message):
+    with pytest.raises(InputError, match=message):
+        run.generate(300 if "tags" in options else 3, **options)

@@ -49,6 +49,7 @@ class Generation(SetSource):
         self.network, self.constraints, self.order = network, constraints, order
         self._seen = set() if seen is None else seen
         self.tally = Tally()
+        self._tables = constraints.tables()
         draws = Draws(network, constraints, temperature=order.temperature, seed=order.seed)
         self.log_probability = draws.log_probability
         self._draws: Iterable[tuple[np.ndarray, np.ndarray]] = draws
@@ -63,7 +64,7 @@ class Generation(SetSource):
         """
         tally, window = self.tally, [(0, 0)]
         for sets, origin in self._draws:
-            kept = self._keep(sets, origin)
+            kept = self._keep(sets, origin, self.order.num - tally.kept)
             yield sets[kept]
             if tally.kept == self.order.num:
                 return
@@ -79,10 +80,9 @@ class Generation(SetSource):
                     f"{tally.kept:,} sets, or loosen the constraints"
                 )
 
-    def _keep(self, sets: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    def _keep(self, sets: np.ndarray, origin: np.ndarray, missing: int) -> np.ndarray:
         """Returns the positions of the sets that are kept, and counts the others."""
         order, tally, seen = self.order, self.tally, self._seen
-        missing = order.num - tally.kept
         near = self._near_training(sets)
         kept: list[int] = []
         position = 0

@@ -14,6 +14,7 @@ from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.order import Order, SetSource
 from jaxvae.inference.generation.pairs import PairedGeneration
 from jaxvae.inference.generation.temperatures import Temperatures
+from jaxvae.inference.generation.variants import Around, Variants
 from jaxvae.models.trained import TrainedModel
 
 _CONSTRAINTS = ("present", "absent", "count", "tags")
@@ -69,6 +70,7 @@ def start_generation(
     temperature: float | Sequence[float] = 1.0,
     balance: str | Sequence[str] | None = None,
     pairs: str | None = None,
+    around: Around | None = None,
     **options: Any,
 ) -> SetSource:
     """Prepares a generation, whose sets then come in blocks.
@@ -81,6 +83,7 @@ def start_generation(
       temperature: as in `Run.generate`.
       balance: as in `Run.generate`.
       pairs: as in `Run.generate`.
+      around: Gaussians of z, near which there are `num` sets each.
       **options: those of `constraints.make_constraints` and of `order.Order`.
 
     Raises:
@@ -91,11 +94,16 @@ def start_generation(
     temperatures = [float(value) for value in np.atleast_1d(temperature)]
     order = Order(num, temperature=temperatures[0] if temperatures else 1.0, **options)
     constraints = make_constraints(taxonomy, **of_constraints)
-    if pairs is not None and balance is not None:
-        raise InputError("pairs and balance: give one of them; pairs are balanced by themselves")
+    kinds = {"balance": balance, "pairs": pairs, "like or between": around}
+    chosen = [name for name, value in kinds.items() if value is not None]
+    if len(chosen) > 1:
+        raise InputError(f"{' and '.join(chosen)}: give one of them")
     train = train_rows() if order.unseen else None
 
     def make(order: Order, seen: set[bytes]) -> SetSource:
+        if around is not None:
+            every = dataclasses.replace(order, num=order.num * len(around.centre))
+            return Variants(network, constraints, every, train, around, seen=seen)
         if pairs is not None:
             (tag,) = taxonomy.columns([pairs])
             return PairedGeneration(network, constraints, order, train, tag, seen=seen)

@@ -1,0 +1,235 @@
+"""Draws tag sets near given latent vectors: variants of rows, and sets between two sets."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxvae.data import encoding
+from jaxvae.data.layouts.options import TableFields
+from jaxvae.data.row_collector import CollectedRows
+from jaxvae.data.sources import SourceFields, open_source
+from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.errors import InputError
+from jaxvae.inference import queries
+from jaxvae.inference.arguments import check_count
+from jaxvae.inference.generation import conditioning
+from jaxvae.inference.generation.constraints import Constraints
+from jaxvae.inference.generation.drawing import Generation
+from jaxvae.inference.generation.order import LabelledSets, Order
+from jaxvae.models.trained import TrainedModel
+
+_PROPOSALS = 64
+_ROUNDS = 100
+_MOST_NUMBERS = 2**22
+_STREAM = 7
+
+
+class Around(NamedTuple):
+    """Gaussians of z to draw sets from, one after the other.
+
+    Attributes:
+      centre: `[N, L]` means.
+      scale: `[N, L]` standard deviations, or zeros.
+      label: the column that tells them apart, with its kind.
+      values: `[N]` values of that column.
+      facts: what a record says of them.
+    """
+
+    centre: np.ndarray
+    scale: np.ndarray
+    label: tuple[str, str]
+    values: np.ndarray
+    facts: dict
+
+
+class Variants(Generation):
+    """Sets whose z comes from given Gaussians, in proportion to p(constraints | z).
+
+    For each Gaussian, z is chosen among 64 draws of it with these weights; the tags given z meet
+    the constraints exactly.
+
+    Args:
+      network: the model.
+      constraints: what every set must meet.
+      order: how many sets in all, a multiple of the Gaussians.
+      train: as in `Generation`.
+      around: the Gaussians.
+      seen: as in `Generation`.
+
+    Raises:
+      InputError: as in `Generation`.
+    """
+
+    def __init__(
+        self,
+        network: TrainedModel,
+        constraints: Constraints,
+        order: Order,
+        train: np.ndarray | None,
+        around: Around,
+        *,
+        seen: set[bytes] | None = None,
+    ):
+        super().__init__(network, constraints, order, train, seen=seen)
+        self._around, self._each = around, order.num // len(around.centre)
+        self.fields = dict([around.label])
+        self._at_once = max(1, min(64, len(around.centre), _MOST_NUMBERS // (network.num_tags * _PROPOSALS)))
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yields boolean sets `[n, V]`, those of the first Gaussian first.
+
+        Raises:
+          InputError: too few of the sets near a Gaussian are kept.
+        """
+        for block in self.labelled():
+            yield block.sets
+
+    def labelled(self) -> Iterator[LabelledSets]:
+        """Yields the sets of `blocks`, each with its Gaussian's label."""
+        for first in range(0, len(self._around.centre), self._at_once):
+            sets = self._near(first)
+            values = self._around.values[first : first + self._at_once]
+            temperature = np.full(len(sets), float(self.order.temperature))
+            labels = {self._around.label[0]: np.repeat(values, self._each)}
+            yield LabelledSets(sets, sets, {"temperature": temperature, **labels})
+
+    def describe(self) -> dict:
+        """Returns the facts of the Gaussians."""
+        return self._around.facts
+
+    def _near(self, first: int) -> np.ndarray:
+        """Draws the sets `[n * each, V]` of some Gaussians, again where some are turned away."""
+        rows = slice(first, first + self._at_once)
+        kept: list[list[np.ndarray]] = [[] for _ in self._around.centre[rows]]
+        for number in range(_ROUNDS):
+            drawn, weights = self._draw(first, number)
+            if not (weights.any(axis=1)).all():
+                at = int(np.flatnonzero(~weights.any(axis=1))[0])
+                raise InputError(f"{self._name(first + at)}: no set near it meets the constraints")
+            for sets, chosen in zip(drawn, kept, strict=True):
+                missing = self._each - len(chosen)
+                if missing:
+                    chosen.extend(sets[self._keep(sets, np.arange(len(sets)), missing)])
+            if all(len(chosen) == self._each for chosen in kept):
+                return np.concatenate([np.stack(chosen) for chosen in kept])
+        at = next(k for k, chosen in enumerate(kept) if len(chosen) < self._each)
+        raise InputError(
+            f"{self._name(first + at)}: only {len(kept[at])} of {self._each} such sets near it in "
+            f"{_ROUNDS * self._each:,} draws; ask for fewer, or loosen the constraints"
+        )
+
+    def _name(self, number: int) -> str:
+        return f"{self._around.label[0]} {self._around.values[number]:g}"
+
+    def _draw(self, first: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws sets `[n, each, V]` near some Gaussians, with the weights `[n, M]` of their z."""
+        network, around, size = self.network, self._around, self._at_once
+        centre, scale = (part[first : first + size] for part in (around.centre, around.scale))
+        short = [(0, size - len(centre)), (0, 0)]
+        key = jax.random.fold_in(jax.random.key(self.order.seed), _STREAM)
+        sets, weights = _program(network.graphdef, self._each)(
+            network.params,
+            network.batch_stats,
+            self._tables,
+            np.pad(centre, short, mode="edge"),
+            np.pad(scale, short, mode="edge"),
+            np.float32(self.order.temperature),
+            jax.random.fold_in(jax.random.fold_in(key, first), number),
+        )
+        return np.asarray(sets)[: len(centre)], np.asarray(weights)[: len(centre)]
+
+
+def around_rows(
+    network: TrainedModel,
+    rows: np.ndarray,
+    source_row: np.ndarray,
+    *,
+    per_row: int,
+    distance: float,
+) -> Around:
+    """Returns the posteriors of rows, as Gaussians to draw variants from.
+
+    Args:
+      network: the model.
+      rows: `[N, K]` column numbers padded with V.
+      source_row: `[N]` positions of the rows in their file.
+      per_row: sets of each row.
+      distance: factor of the posteriors' standard deviations; 0 is their mean.
+
+    Raises:
+      InputError: a number is out of range.
+    """
+    check_count("per_row", per_row)
+    if not 0.0 <= distance < float("inf"):
+        raise InputError(f"distance {distance}: must be a finite number, 0 or more")
+    mean, logvar = queries.posterior(network, rows)
+    facts = {"like": {"rows": len(rows), "per_row": per_row, "distance": distance}}
+    scale = (distance * np.exp(0.5 * logvar)).astype(np.float32)
+    return Around(mean, scale, ("source_row", "count"), source_row, facts)
+
+
+def around_way(network: TrainedModel, rows: np.ndarray, steps: int) -> Around:
+    """Returns points on the straight way between the posterior means of two rows `[2, K]`.
+
+    Raises:
+      InputError: there are fewer than two steps.
+    """
+    check_count("steps", steps)
+    if steps < 2:
+        raise InputError(f"steps {steps}: both ends are steps, so there are two or more")
+    start, end = queries.posterior(network, rows)[0]
+    position = np.linspace(0.0, 1.0, steps)
+    part = position[:, None].astype(np.float32)
+    centre = (1.0 - part) * start[None, :] + part * end[None, :]
+    facts = {"between": {"steps": steps}}
+    return Around(centre, np.zeros_like(centre), ("position", "number"), position, facts)
+
+
+def read_like(path: Path, taxonomy: Taxonomy, table: TableFields) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a file's rows of known tags `[N, K]`, and their positions in it `[N]`.
+
+    Raises:
+      InputError: the file can't be read, has a tag that the taxonomy lacks, or no tag.
+    """
+    source = open_source(SourceFields(dataset_name=str(path), table=table), taxonomy)
+    num_tags = taxonomy.num_tags
+    rows = CollectedRows(source.blocks, encoding.make_tag_lookup(taxonomy), num_tags=num_tags)
+    rows.check_readable(str(path), 0.0)
+    if rows.unknown:
+        (tag, _), *_ = rows.unknown.most_common(1)
+        raise InputError(
+            f"{path}: {rows.unknown.total():,} of its tags, read as {source.read_as}, are not in "
+            f"the run's taxonomy, {tag[:80]!r} among them; give rows of the run's own tags"
+        )
+    if not len(rows.lengths):
+        raise InputError(f"{path}: none of its rows, read as {source.read_as}, has a tag")
+    padded = encoding.pad_ragged(rows.columns, rows.lengths, fill=num_tags, dtype=np.int32)
+    return padded, rows.source_row
+
+
+@functools.lru_cache(maxsize=8)
+def _program(graphdef: nnx.GraphDef, each: int):
+    """Builds the compiled draw of `each` sets for every Gaussian of a batch."""
+
+    def draw(params, batch_stats, tables, centre, scale, temperature, key):
+        model = nnx.merge(graphdef, params, batch_stats)
+        z_key, choice_key, sets_key = jax.random.split(key, 3)
+        num, width = centre.shape
+        noise = jax.random.normal(z_key, (num, _PROPOSALS, width))
+        z = centre[:, None, :] + scale[:, None, :] * noise
+        logits = model.decode(z.reshape(-1, width)) / temperature
+        weights = conditioning.probability(logits, tables).reshape(num, _PROPOSALS)
+        chosen = jax.random.categorical(
+            choice_key, jnp.log(weights)[:, None, :], axis=-1, shape=(num, each)
+        )
+        at = (jnp.arange(num, dtype=chosen.dtype)[:, None] * _PROPOSALS + chosen).reshape(-1)
+        sets = conditioning.draw_sets(logits[at], tables, sets_key)
+        return sets.reshape(num, each, -1), weights
+
+    return jax.jit(draw)
