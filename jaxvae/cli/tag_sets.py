@@ -72,6 +72,10 @@ def add_to(commands) -> None:
         "--likelihood", type=int, nargs="?", const=_LIKELIHOOD_DRAWS, metavar="K",
         help=f"add each set's log-likelihood, by K draws ({_LIKELIHOOD_DRAWS} if bare)",
     )  # fmt: skip
+    generate.add_argument(
+        "--no-figures", action="store_true",
+        help="don't compare at most 10,000 of the sets with held-out rows in the .json",
+    )  # fmt: skip
     generate.add_argument("--seed", type=int, default=0, help="of every draw (0)")
 
     judge = commands.add_parser(
@@ -114,6 +118,7 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         options.output,
         splits=shares,
         num_importance_samples=options.likelihood,
+        judge=_judge(options, run),
         command=shlex.join(["jaxvae", *sys.argv[1:]]),
         present=parse_tags(options.present, run.taxonomy, option="--with"),
         absent=parse_tags(options.absent, run.taxonomy, option="--without"),
@@ -153,6 +158,21 @@ def _num(options: argparse.Namespace) -> int:
     if options.between is not None:
         return 1
     raise InputError("--num: say how many sets to write")
+
+
+def _judge(options: argparse.Namespace, run):
+    """Returns the comparison with held-out rows, or the reason why there is none."""
+    from jaxvae.evaluation.set_files import judge_of
+    from jaxvae.inference.arguments import check_seed
+
+    check_seed(options.seed)
+    if options.no_figures:
+        return None
+    try:
+        return judge_of(run, seed=options.seed)
+    except InputError as error:  # an exported model has no rows
+        reason = str(error)
+        return lambda sets: {"none_because": reason}
 
 
 def _near(options: argparse.Namespace, run) -> dict[str, Any]:

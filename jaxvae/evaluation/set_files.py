@@ -1,6 +1,6 @@
 """Compares two files of tag sets, without a model: the figures that `evaluate` has of samples."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.data.vocabulary import ALL
 from jaxvae.errors import InputError
 from jaxvae.evaluation import sample_quality
+from jaxvae.inference.run import Run
 
 _SETS = 10_000
 _ROWS = 100_000
@@ -79,32 +80,63 @@ def evaluate_set_files(
         for name, entry in files.items()
     }
     sets, rows = read["sets"].sets, read["rows"].sets
-    rng = np.random.default_rng(seed)
-    sides = {"sets": sets}
-    if train is not None:
-        seen = read["train"].sets
-        sides["train_rows"] = seen[rng.integers(len(seen), size=len(sets))]
-    sides["independent"] = _independent(rows.mean(axis=0), len(sets), rng)
-    compared = sample_quality.compare_sets(
-        sides,
-        rows,
-        read["train"].sets if train is not None else rows,
-        tags=known.spellings,
-        concepts=known.concepts,
-        seed=seed,
-    )
+    seen = read["train"].sets if train is not None else None
     return {
         "seed": seed,
         "tags": known.num_tags,
         "files": {
             name: {"path": str(files[name].path), **entry.counts} for name, entry in read.items()
         },
-        **{
-            f"{side}/{name}": value
-            for side, measures in compared.items()
-            for name, value in measures.items()
-        },
+        **compare_with_rows(sets, rows, seen, taxonomy=known, seed=seed),
     }
+
+
+def compare_with_rows(
+    sets: np.ndarray,
+    rows: np.ndarray,
+    train: np.ndarray | None,
+    *,
+    taxonomy: Taxonomy,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compares sets with rows, all boolean `[any, V]`: see `evaluate_set_files`.
+
+    `sets/intervals` has 95 % intervals of some values of the sets.
+    """
+    rng = np.random.default_rng(seed)
+    sides = {"sets": sets}
+    if train is not None:
+        sides["train_rows"] = train[rng.integers(len(train), size=len(sets))]
+    sides["independent"] = _independent(rows.mean(axis=0), len(sets), rng)
+    seen = rows if train is None else train
+    compared = sample_quality.compare_sets(
+        sides, rows, seen, tags=taxonomy.spellings, concepts=taxonomy.concepts, seed=seed
+    )
+    compared["sets"]["intervals"] = sample_quality.bootstrap_intervals(sets, rows, seen, seed=seed)
+    return {
+        f"{side}/{name}": value
+        for side, measures in compared.items()
+        for name, value in measures.items()
+    }
+
+
+def judge_of(run: Run, *, seed: int = 0) -> Callable[[np.ndarray], dict[str, Any]]:
+    """Returns a function that compares sets of a run's model with its held-out rows.
+
+    The rows are those of test, or of validation where there is no test split.
+
+    Raises:
+      InputError: the run has no rows.
+    """
+    split = "test" if len(run.rows("test")) else "val"
+    few = run.with_rows_at_most(train=_ROWS, others=_ROWS)
+    rows, train = few.sets(split), few.sets("train")
+
+    def judge(sets: np.ndarray) -> dict[str, Any]:
+        compared = compare_with_rows(sets, rows, train, taxonomy=run.taxonomy, seed=seed)
+        return {"split": split, "rows": len(rows), "compared": len(sets), **compared}
+
+    return judge
 
 
 def _independent(rates: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:

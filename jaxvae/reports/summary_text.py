@@ -127,6 +127,11 @@ def set_files_table(judged: dict[str, Any]) -> str:
     for key, text in measures.items():
         values = "".join(f"{number(judged[f'{name}/{key}']):>15}" for name in names)
         lines.append(f"{text:<36}{values}")
+    lines += ["", "95 % intervals of the sets, by bootstrap:"]
+    lines += [
+        f"  {measures.get(name, name):<34}{number(low):>8} to {number(high)}"
+        for name, (low, high) in judged["sets/intervals"].items()
+    ]
     worst = judged["sets/worst_pairs"][:5]
     if worst:
         lines += ["", "pairs most unlike the rows, log lift in the sets and in the rows:"]

@@ -12,6 +12,8 @@ from pyarrow import parquet
 import jaxvae
 from jaxvae.cli import tag_sets
 from jaxvae.errors import InputError
+from jaxvae.evaluation import sample_quality
+from jaxvae.evaluation.set_files import TagFile, evaluate_set_files
 from jaxvae.inference.generation import draws, latents, table
 from jaxvae.storage import atomic_files
 from tests.helpers.commands import refused, shell
@@ -20,8 +22,9 @@ ORDER = ("--with", "jazz", "--without", "fast tempo", "--count", "genre=1..2, te
 
 
 @pytest.fixture(autouse=True)
-def _small_pilot(monkeypatch):
+def _small_pilot_and_no_trees(monkeypatch):
     monkeypatch.setattr(latents, "_PILOT", 4096)
+    monkeypatch.setattr(sample_quality, "two_sample_test", lambda *sides, seed: {"size": 0})
 
 
 def lists(row, names):
@@ -240,3 +243,46 @@ def test_variants_of_a_file_name_its_rows(capsys, folder, tmp_path):
     assert "not in the run's taxonomy, 'zydeco' among them" in refused(capsys, *like)
     table_of_rows = ("generate", folder, "--output", rows, "--like", rows)
     assert "is the input file too" in refused(capsys, *table_of_rows)
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps({"tags": tags}) + "\n" for tags in rows))
+    return TagFile(path)
+
+
+def test_the_figures_beside_a_table_are_those_of_evaluate_sets(capsys, folder, tmp_path, run):
+    out = tmp_path / "t.jsonl"
+    shell(capsys, "generate", folder, "--num", 200, "--output", out, "--seed", 2)
+    figures = json.loads((tmp_path / "t.jsonl.json").read_text())["figures"]
+    sides = {
+        name: write_rows(tmp_path / f"{name}.jsonl", run.names(run.sets(name)))
+        for name in ("test", "train")
+    }
+    judged = evaluate_set_files(
+        TagFile(out, "tags"), sides["test"], taxonomy=run.taxonomy, train=sides["train"], seed=2
+    )
+    assert (figures["split"], figures["compared"]) == ("test", 200)
+    names = [name for name in judged if name.startswith("sets/") and name != "sets/intervals"]
+    assert len(names) > 10
+    for name in names:
+        assert figures[name] == judged[name], name
+    low, high = figures["sets/intervals"]["tags_per_set_mean"]
+    assert low < figures["sets/tags_per_set_mean"] < high
+    command = ("generate", folder, "--num", 5, "--output", out)
+    shell(capsys, *command, "--no-figures")
+    assert "figures" not in json.loads((tmp_path / "t.jsonl.json").read_text())
+    shell(capsys, "generate", folder / "model.pth", *command[2:])
+    record = json.loads((tmp_path / "t.jsonl.json").read_text())
+    assert "no rows.npz" in record["figures"]["none_because"]
+
+
+def test_of_many_sets_a_sample_is_compared(monkeypatch, run, tmp_path):
+    monkeypatch.setattr(table, "_JUDGED", 50)
+    monkeypatch.setattr(table, "CHUNK", 64)
+    judged = []
+    run.generate_file(300, tmp_path / "t.jsonl", judge=lambda sets: judged.append(sets) or {})
+    sample = run.names(judged[0])
+    every = [tuple(tags) for tags in run.generate(300).sets]
+    positions = [every.index(tuple(tags)) for tags in sample]
+    assert len(sample) == 50
+    assert max(positions) > 200

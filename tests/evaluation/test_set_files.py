@@ -10,7 +10,7 @@ import sklearn.ensemble
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation import set_files
-from jaxvae.evaluation.sample_quality import compare_sets
+from jaxvae.evaluation.sample_quality import bootstrap_intervals, compare_sets
 from jaxvae.evaluation.set_files import TagFile, evaluate_set_files
 from tests.helpers.commands import refused, shell
 
@@ -119,3 +119,22 @@ def test_files_of_too_many_tags_need_a_taxonomy(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"have 2 tags, too many .*--taxonomy"):
         evaluate_set_files(file, file)
     evaluate_set_files(file, file, taxonomy=TAXONOMY)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    rates = np.array([0.5, 0.3, 0.2, 0.7, 0.4, 0.1])
+    moved = rates + 0.15
+    held = {"tags_per_set_mean": 0, "marginal_mae": 0}
+    truth = {"tags_per_set_mean": moved.sum(), "marginal_mae": 0.15}
+    widths = []
+    for seed in range(60):
+        sets, rows = rng.random((300, 6)) < moved, rng.random((200, 6)) < rates
+        intervals = bootstrap_intervals(sets, rows, rows, seed=seed, resamples=100)
+        widths.append(np.diff(intervals["tags_per_set_mean"])[0])
+        for name in held:
+            low, high = intervals[name]
+            held[name] += low <= truth[name] <= high
+    assert min(held.values()) >= 50  # 57 of 60 are expected, 50 or fewer one time in a thousand
+    sd = np.sqrt((moved * (1.0 - moved)).sum() / 300)
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * sd, rel=0.1)

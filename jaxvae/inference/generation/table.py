@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,9 @@ CHUNK = 4096
 
 
 _PAIR_DRAWS = 100
+_JUDGED = 10_000
+Judge = Callable[[np.ndarray], dict[str, Any]]
+"""Returns figures of boolean sets `[n, V]`."""
 
 
 class TableOptions(NamedTuple):
@@ -34,10 +37,12 @@ class TableOptions(NamedTuple):
     Attributes:
       num_importance_samples: draws for each set's log-likelihood; None leaves the column out.
       command: the command that asks for the table, for the record.
+      judge: returns figures of some of the sets, for the record.
     """
 
     num_importance_samples: int | None = None
     command: str | None = None
+    judge: Judge | None = None
 
 
 def write_sets(generation: SetSource, output: Path, options: TableOptions) -> dict:
@@ -57,6 +62,7 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
         check_count("num_importance_samples", options.num_importance_samples)
     taxonomy = generation.constraints.taxonomy
     counts = Counter[str]()
+    sample = _Sample(taxonomy.num_tags, generation.order.seed)
     fields: Fields = {
         "id": "text",
         "tags": "texts",
@@ -75,7 +81,11 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
             for chunk in _chunks(generation.labelled()):
                 write(_table_rows(generation, chunk, options, counts, first_row=first))
                 first += len(chunk.sets)
+                if options.judge is not None:
+                    sample.add(chunk.sets)
         record = _record(generation, options, counts)
+        if options.judge is not None:
+            record["figures"] = options.judge(sample.sets)
         file.write(to_json(record).encode() + b"\n")
     return record
 
@@ -165,6 +175,21 @@ def _record(generation: SetSource, options: TableOptions, counts: Counter[str]) 
         "sets_in_split": {name: counts[name] for name in SPLITS},
         "num_importance_samples": options.num_importance_samples,
     }
+
+
+class _Sample:
+    """At most 10,000 of the sets, all equally likely to be among them, in their order."""
+
+    def __init__(self, num_tags: int, seed: int):
+        self.sets = np.zeros((0, num_tags), bool)
+        self._ranks = np.zeros(0)
+        self._rng = np.random.default_rng(seed)
+
+    def add(self, sets: np.ndarray) -> None:
+        ranks = np.concatenate([self._ranks, self._rng.random(len(sets))])
+        taken = np.sort(np.argsort(ranks)[:_JUDGED])
+        self.sets = np.concatenate([self.sets, sets])[taken]
+        self._ranks = ranks[taken]
 
 
 def _chunks(blocks: Iterable[LabelledSets]) -> Iterator[LabelledSets]:

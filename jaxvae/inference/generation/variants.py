@@ -79,7 +79,8 @@ class Variants(Generation):
         super().__init__(network, constraints, order, train, seen=seen)
         self._around, self._each = around, order.num // len(around.centre)
         self.fields = dict([around.label])
-        self._at_once = max(1, min(64, len(around.centre), _MOST_NUMBERS // (network.num_tags * _PROPOSALS)))
+        most = max(1, _MOST_NUMBERS // (network.num_tags * _PROPOSALS))
+        self._at_once = min(64, len(around.centre), most)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]`, those of the first Gaussian first.

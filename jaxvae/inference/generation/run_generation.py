@@ -1,0 +1,136 @@
+"""Tag sets to order, asked of a trained model: the methods that a run inherits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvae.config.paths import user_path
+from jaxvae.data.layouts.options import TableFields
+from jaxvae.data.taxonomy import Taxonomy
+from jaxvae.errors import InputError
+from jaxvae.inference.generation import table, variants
+from jaxvae.inference.generation.order import SetSource
+from jaxvae.inference.generation.request import Generated, draw_all, start_generation
+from jaxvae.inference.generation.splits import SHARES
+from jaxvae.models.trained import TrainedModel
+from jaxvae.storage.row_tables import check_output
+
+
+class GeneratingRun:
+    """A trained model that writes tag sets to order."""
+
+    config: dict
+    taxonomy: Taxonomy
+    network: TrainedModel
+
+    def rows(self, split: str) -> np.ndarray:
+        """Returns the rows of a split, as in `Run.rows`."""
+        raise NotImplementedError
+
+    def to_rows(self, tag_sets: Any, *, on_unknown: str = "error") -> np.ndarray:
+        """Converts tag sets to column numbers, as in `Run.to_rows`."""
+        raise NotImplementedError
+
+    def table_fields(self, column: str | None) -> TableFields:
+        """Says how to find a table's tags, as in `Run.table_fields`."""
+        raise NotImplementedError
+
+    def generate(self, num: int, **options: Any) -> Generated:
+        """Draws tag sets from p(set | constraints), none of them empty.
+
+        Given z the constraints are met exactly, and z has its posterior under them.
+
+        Args:
+          num: number of sets; of pairs; of sets like each row; or of sets at each step.
+          **options: `present` and `absent`, tags that every set has, or none; `count`, by concept
+            the number of its tags in a set, as `{"genre": (1, 2), "tempo": 1}`; `tags`, the number
+            in all, as `(3, 12)`; None in a pair is no limit. `balance`, a concept or a list of
+            tags, asks for equally many sets with each of the tags, and with it alone of them.
+            `pairs`, a tag, asks for pairs of sets, with and without it, whose rest is the same and
+            meets the constraints. `like`, a file or tag sets, asks for `num` variants of each, by
+            its posterior with `distance` times the standard deviation (1); `column` is the file's
+            of tags. `between`, two tag sets, asks for sets at `steps` points (7) on the way from
+            one posterior mean to the other. `temperature` divides the logits; of several there
+            are `num` sets each. `distinct` leaves out repeats: the sets are the first occurrences
+            among independent draws. `unseen` leaves out training rows' sets; a number leaves out
+            those that differ from a training row by fewer tags. `seed` is the seed of every draw;
+            unless balanced, fewer sets are the first of more.
+
+        Raises:
+          InputError: a tag or concept is unknown; no set meets the constraints, or fewer than one
+            in a billion; there are not so many sets; or the run has no rows for `unseen`.
+        """
+        return draw_all(self._start_generation(num, **options))
+
+    def generate_file(
+        self,
+        num: int,
+        output: str | Path,
+        *,
+        splits: tuple[float, ...] = SHARES,
+        num_importance_samples: int | None = None,
+        judge: table.Judge | None = None,
+        command: str | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Writes the sets of `generate` as a table, in bounded memory, and a `.json` beside it.
+
+        The table has the columns `id` (a digest of the set), `tags`, one for each concept, such as
+        `genre_tags`, `temperature`, `split` and perhaps `log_likelihood`; of pairs `pair`,
+        `with_tag` and `log_likelihood_difference`, with the tag minus without it. The split of a
+        set is drawn by its digest, so that equal sets share one, in this file and in all others.
+
+        Args:
+          num: number of sets.
+          output: the table: `.csv` or `.jsonl`, numbers to six digits, or `.parquet`.
+          splits: shares of train, val and test; balanced sets are balanced within each.
+          num_importance_samples: draws for each set's log-likelihood, without temperature and
+            constraints, nats; None leaves it out.
+          judge: returns figures of at most 10,000 of the sets, boolean `[n, V]`, for the record, as
+            `evaluation.set_files.judge_of` makes it of a run.
+          command: the command that asks for the table, for the record.
+          **options: as in `generate`.
+
+        Returns:
+          The record in the JSON file: constraints and their probability, counts, seed, the
+          digest of the parameters.
+
+        Raises:
+          InputError: as in `generate`; or the table can't be written. Then nothing is.
+        """
+        path = user_path(output)
+        trained_on = str(self.config.get("data", {}).get("dataset_name", ""))
+        check_output(path, user_path(trained_on))
+        if isinstance(like := options.get("like"), str | Path):
+            check_output(path, user_path(like))
+        return table.write_sets(
+            self._start_generation(num, splits=splits, **options),
+            path,
+            table.TableOptions(num_importance_samples, command, judge),
+        )
+
+    def _start_generation(self, num: int, **options: Any) -> SetSource:
+        like, between = options.pop("like", None), options.pop("between", None)
+        if like is not None and between is not None:
+            raise InputError("like and between: give one of them")
+        if like is not None:
+            rows, positions = self._rows_like(like, options.pop("column", None))
+            distance = options.pop("distance", 1.0)
+            options["around"] = variants.around_rows(
+                self.network, rows, positions, per_row=num, distance=distance
+            )
+        if between is not None:
+            if isinstance(between, str) or len(between) != 2:
+                raise InputError("between: give two tag sets, the ends of the way")
+            steps = options.pop("steps", 7)
+            options["around"] = variants.around_way(self.network, self.to_rows(between), steps)
+        return start_generation(
+            self.network, self.taxonomy, num, train_rows=lambda: self.rows("train"), **options
+        )
+
+    def _rows_like(self, like: Any, column: str | None) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(like, str | Path):
+            return variants.read_like(user_path(like), self.taxonomy, self.table_fields(column))
+        rows = self.to_rows(like)
+        return rows, np.arange(len(rows))
