@@ -352,7 +352,10 @@ def test_sets_at_several_temperatures_are_those_of_each_alone(run):
     assert drawn.draws == 80
     mean = np.mean([np.exp(part.log_probability) for part in alone])
     assert drawn.log_probability == pytest.approx(np.log(mean))
-    distinct = run.generate(40, temperature=(2.0, 0.5), distinct=True, **options)
+    few = {"distinct": True, "tags": 2, **options}  # so few that the temperatures share some
+    distinct = run.generate(40, temperature=(2.0, 0.5), **few)
+    first, second = (run.generate(40, temperature=value, **few).sets for value in (2.0, 0.5))
+    assert {*map(tuple, first)} & {*map(tuple, second)}
     assert len({*map(tuple, distinct.sets)}) == 80
 
 
