@@ -138,3 +138,11 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert min(held.values()) >= 50  # 57 of 60 are expected, 50 or fewer one time in a thousand
     sd = np.sqrt((moved * (1.0 - moved)).sum() / 300)
     assert np.mean(widths) == pytest.approx(2 * 1.96 * sd, rel=0.1)
+
+
+def test_intervals_of_errors_take_out_the_noise_of_resampling():
+    rng = np.random.default_rng(0)
+    sets, rows = rng.random((100, 6)) < 0.5, rng.random((100, 6)) < 0.5
+    error = np.abs(sets.mean(axis=0) - rows.mean(axis=0)).mean()
+    low, high = bootstrap_intervals(sets, rows, rows, seed=0)["marginal_mae"]
+    assert (low + high) / 2.0 < error
