@@ -168,11 +168,9 @@ def _judge(options: argparse.Namespace, run):
     check_seed(options.seed)
     if options.no_figures:
         return None
-    try:
-        return judge_of(run, seed=options.seed)
-    except InputError as error:  # an exported model has no rows
-        reason = str(error)
-        return lambda sets: {"none_because": reason}
+    if not run.has_rows:
+        return lambda sets: {"none_because": "the model came without rows"}
+    return judge_of(run, seed=options.seed)
 
 
 def _near(options: argparse.Namespace, run) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
 from jaxvae.inference.mixture import Mixture
 from jaxvae.models import trained
 from jaxvae.reports.run_plots import Plots
+from jaxvae.storage import run_files
 from jaxvae.storage.saved_rows import SavedRows, load_saved_rows
 
 TagSets = Sequence[Iterable[str]] | np.ndarray
@@ -230,6 +231,11 @@ class Run(Mixture, GeneratingRun):
                 f"trained it"
             )
         return load_saved_rows(self.folder, self.taxonomy)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the run's rows came with it, as they do not with an exported model."""
+        return "source" not in self.facts and (self.folder / run_files.ROWS).exists()
 
     def with_rows_at_most(self, *, train: int, others: int) -> "Run":
         """Returns a copy of the run that subsamples large splits with a fixed seed."""
