@@ -50,6 +50,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name, value in read_resolved(folder).items():
         group, _, field = name.rpartition(".")
         config.setdefault(group, {})[field] = value
+    if not (model["latent_dim"] and model["hidden_dim"]):
+        raise InputError(
+            f"{path}: its sizes follow the data, and {run_files.RESOLVED}, which has their values, "
+            f"is missing; restore it"
+        )
     return config
 
 

@@ -128,12 +128,16 @@ def test_damaged_values_are_refused(clips, of_few_rows):
     path.write_text(path.read_text() + " ")
     with pytest.raises(InputError, match=r"resolved\.json is not what was written"):
         load(folder)
+    assert any("resolved.json" in line for line in verify(folder)[1])
     (folder / manifest.NAME).unlink()
     load(folder)
     for name, value in (("model.latent_dim", '"3"'), ("model.dropout_p", "1"), ("seed", "1")):
         path.write_text(f'{{"{name}": {value}}}')
         with pytest.raises(InputError, match=f"{name} has no value that a run resolves"):
             load(folder)
+    path.unlink()
+    with pytest.raises(InputError, match="is missing; restore it"):
+        load(folder)
 
 
 def test_sizes_of_a_model_to_start_from_are_taken_over(clips, of_few_rows):
