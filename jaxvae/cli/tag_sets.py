@@ -1,12 +1,12 @@
 """The commands on files of tag sets: generate, evaluate-sets."""
 
 import argparse
-import re
 import shlex
 import sys
 from typing import Any
 
 from jaxvae.cli.files import INPUT
+from jaxvae.cli.order_texts import parse_balance, parse_counts, parse_numbers, parse_range
 from jaxvae.cli.run_options import TAG_LIST, add_command, load_run, print_json
 from jaxvae.config.paths import user_path
 from jaxvae.data.cells.tag_lists import parse_tags
@@ -15,8 +15,6 @@ from jaxvae.errors import InputError
 _LIKELIHOOD_DRAWS = 100
 _PAIRS = 500
 _GOES_WITH = {("per_row", "column", "distance"): "like", ("steps",): "between"}
-_RANGE = r"\d*\s*\.\.\s*\d*|\d+"
-_COUNT = re.compile(rf'\s*(?:"((?:[^"]|"")+)"|([^"=][^=]*?))\s*=\s*({_RANGE})\s*(?:,|\Z)')
 
 
 def add_to(commands) -> None:
@@ -36,8 +34,8 @@ def add_to(commands) -> None:
     generate.add_argument("--tags", help="tags in all: 3..12, 3.. or 5 (1..)")
     generate.add_argument(
         "--balance", metavar="CONCEPT",
-        help='equally many sets with each tag of a concept, or of a list: "jazz, rock"; each with '
-        "one of them",
+        help='equally many sets with each tag of a concept, of a list: "jazz, rock", or shares: '
+        '"jazz=0.7, rock=0.3"; each with one of them, unless --count allows more',
     )  # fmt: skip
     generate.add_argument(
         "--pairs", metavar="TAG",
@@ -103,16 +101,13 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.storage.row_tables import check_output
 
     check_output(user_path(options.output), user_path(options.run_folder))
-    shares = _numbers("--splits", options.splits, "shares, as 0.9,0.05,0.05")
-    temperatures = _numbers("--temperature", options.temperature, "numbers, as 0.5,1,2")
+    shares = parse_numbers("--splits", options.splits, "shares, as 0.9,0.05,0.05")
+    temperatures = parse_numbers("--temperature", options.temperature, "numbers, as 0.5,1,2")
     check_shares(shares)
     count = parse_counts(options.count)
-    tags = None if options.tags is None else _range("--tags", options.tags)
+    tags = None if options.tags is None else parse_range("--tags", options.tags)
     num = _num(options)
     run = load_run(options)
-    balance = options.balance
-    if balance is not None and balance not in dict(run.taxonomy.concepts) and "," in balance:
-        balance = parse_tags(balance, run.taxonomy, option="--balance")
     record = run.generate_file(
         num,
         options.output,
@@ -127,7 +122,7 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         temperature=temperatures if len(temperatures) > 1 else temperatures[0],
         distinct=options.distinct,
         unseen=options.min_distance or int(options.unseen),
-        balance=balance,
+        balance=parse_balance(options.balance, run.taxonomy),
         pairs=options.pairs,
         **_near(options, run),
         seed=options.seed,
@@ -204,39 +199,3 @@ def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
     else:
         print(set_files_table(judged))
     return 0
-
-
-def parse_counts(text: str) -> dict[str, tuple[int | None, int | None]]:
-    """Parses `--count`: concepts, each with a number or a range, between commas."""
-    counts: dict[str, tuple[int | None, int | None]] = {}
-    position = 0
-    while text[position:].strip():
-        match = _COUNT.match(text, position)
-        if match is None:
-            raise InputError(
-                f"--count {text[position:].strip()[:80]!r}: expected a concept and its number of "
-                f"tags, as in genre=1..2, tempo=1"
-            )
-        concept = match[1].replace('""', '"') if match[1] else match[2]
-        if concept in counts:
-            raise InputError(f"--count: {concept} is given twice")
-        counts[concept] = _range(f"--count {concept}", match[3])
-        position = match.end()
-    return counts
-
-
-def _range(option: str, text: str) -> tuple[int | None, int | None]:
-    if not re.fullmatch(_RANGE, text.strip()):
-        raise InputError(f"{option} {text[:80]!r}: expected a number, or a range as 3..12 or 3..")
-    least, dots, most = (part.strip() for part in text.partition(".."))
-    if any(len(end) > 9 for end in (least, most)):
-        raise InputError(f"{option} {text[:80]!r}: the number is too large")
-    ends = (int(least) if least else None, int(most) if most else None)
-    return ends if dots else (ends[0], ends[0])
-
-
-def _numbers(option: str, text: str, expected: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"{option} {text[:80]!r}: expected {expected}") from None

@@ -10,13 +10,14 @@ import pytest
 from pyarrow import parquet
 
 import jaxvae
-from jaxvae.cli import tag_sets
+from jaxvae.cli import order_texts
 from jaxvae.errors import InputError
 from jaxvae.evaluation import sample_quality
 from jaxvae.evaluation.set_files import TagFile, evaluate_set_files
 from jaxvae.inference.generation import draws, latents, table
 from jaxvae.storage import atomic_files
 from tests.helpers.commands import refused, shell
+from tests.helpers.networks import TAXONOMY
 
 ORDER = ("--with", "jazz", "--without", "fast tempo", "--count", "genre=1..2, tempo=..1", "--tags", "3..12")  # fmt: skip
 
@@ -161,9 +162,9 @@ def test_a_full_disk_leaves_nothing_half_written(capsys, folder, tmp_path, monke
 def test_counts_are_read_as_they_are_typed(text, counts):
     if counts is None:
         with pytest.raises(InputError, match="--count"):
-            tag_sets.parse_counts(text)
+            order_texts.parse_counts(text)
     else:
-        assert tag_sets.parse_counts(text) == counts
+        assert order_texts.parse_counts(text) == counts
 
 
 def test_a_balanced_table_has_equally_many_of_each_tag(capsys, folder, tmp_path):
@@ -178,7 +179,7 @@ def test_a_balanced_table_has_equally_many_of_each_tag(capsys, folder, tmp_path)
         assert [splits.count("train") for splits in counts.values()] == [36, 36]
         assert [len(splits) for splits in counts.values()] == [40, 40]
         record = json.loads((tmp_path / f"{number}.jsonl.json").read_text())["balance"]
-        assert record["share_of_each"] == 0.5
+        assert [*record["shares"].values()] == [0.5, 0.5]
         assert sum(record["shares_in_model"].values()) == pytest.approx(1.0)
     command = ("generate", folder, "--num", 80, "--output", tmp_path / "t.csv", "--balance")
     assert "unknown concept 'genr' (did you mean 'genre'?)" in refused(capsys, *command, "genr")
@@ -194,7 +195,7 @@ def test_the_column_says_which_of_several_temperatures(capsys, folder, tmp_path)
     assert record["temperature"] == [0.5, 1.0, 2.0]
     assert record["sets"] == 60
     assert [entry["draws"] > 0 for entry in record["by_temperature"]] == [True] * 3
-    assert {"share_of_each", "shares_in_model"} <= {*record["by_temperature"][0]["balance"]}
+    assert {"shares", "shares_in_model"} <= {*record["by_temperature"][0]["balance"]}
     assert "expected numbers, as 0.5,1,2" in refused(capsys, *command, "hot")
 
 
@@ -286,3 +287,37 @@ def test_of_many_sets_a_sample_is_compared(monkeypatch, run, tmp_path):
     positions = [every.index(tuple(tags)) for tags in sample]
     assert len(sample) == 50
     assert max(positions) > 200
+
+
+@pytest.mark.parametrize(
+    ("text", "balance"),
+    [
+        (None, None),
+        ("genre", "genre"),
+        ("jazz", "jazz"),
+        ("jazz, calm", ["jazz", "calm"]),
+        ("jazz=0.7, calm=.3", {"jazz": 0.7, "calm": 0.3}),
+        ('"a,b"=0.5,r&b = 0.5', {"a,b": 0.5, "r&b": 0.5}),
+        ("jazz=0.5, calm", "expected tags with their shares"),
+        ("jazz=0.5, jazz=0.5", "jazz is given twice"),
+    ],
+)
+def test_balances_are_read_as_they_are_typed(text, balance):
+    if isinstance(balance, str) and " " in balance:
+        with pytest.raises(InputError, match=balance):
+            order_texts.parse_balance(text, TAXONOMY)
+    else:
+        assert order_texts.parse_balance(text, TAXONOMY) == balance
+
+
+def test_a_table_of_shares_and_one_of_reweighted_sets(capsys, folder, tmp_path):
+    command = ("generate", folder, "--num", 60, "--output", tmp_path / "t.jsonl", "--balance")
+    shell(capsys, *command, "jazz=0.7, rock=0.3")
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert [sum(tag in line["tags"] for line in lines) for tag in ("jazz", "rock")] == [42, 18]
+    assert "shares sum to 1, not 0.8" in refused(capsys, *command, "jazz=0.5, rock=0.3")
+    shell(capsys, *command, "tempo", "--count", "tempo=1..2")
+    record = json.loads((tmp_path / "t.jsonl.json").read_text())["balance"]
+    rates = [*record["rates"].values()]
+    assert max(rates) < 1.05 * min(rates)
+    assert len(record["factors"]) == len(rates) > 2

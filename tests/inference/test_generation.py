@@ -10,12 +10,14 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import queries, sampling
 from jaxvae.inference.generation import conditioning
-from jaxvae.inference.generation.balance import BalancedGeneration
+from jaxvae.inference.generation.balancing.exclusive import BalancedGeneration
+from jaxvae.inference.generation.balancing.shares import shares_of
 from jaxvae.inference.generation.constraints import make_constraints
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.latents import run_pilot
 from jaxvae.inference.generation.order import Order
 from jaxvae.inference.generation.pairs import PairedGeneration
+from jaxvae.inference.generation.request import start_generation
 from jaxvae.inference.generation.splits import identify
 from jaxvae.inference.generation.variants import Variants, around_rows, around_way
 from tests.helpers import exact_likelihood
@@ -286,9 +288,10 @@ def test_a_model_without_rows_says_that_unseen_needs_them(run, folder):
 def test_balanced_sets_are_equally_many_in_every_split_and_else_the_models(network):
     shares = (0.5, 0.3, 0.2)
     constraints = constraints_of(present="b", absent="k", tags=(3, 5))
-    columns = constraints.to_balance("mood")
     order = Order(2002, splits=shares)
-    generation = BalancedGeneration(network, constraints, order, None, columns)
+    generation = BalancedGeneration(
+        network, constraints, order, None, shares_of(constraints, "mood")
+    )
     sets = np.concatenate(list(generation.blocks()))
     moods = sets[:, 5:9]
     assert (moods.sum(axis=1) == 1).all()
@@ -299,7 +302,7 @@ def test_balanced_sets_are_equally_many_in_every_split_and_else_the_models(netwo
         assert np.abs(counts - 500 * share).max() <= 1
     # Of each tag the sets are the model's, and so is the share of each before balancing.
     weights = []
-    for mood, column in zip("fghi", columns, strict=True):
+    for mood, column in zip("fghi", range(5, 9), strict=True):
         others = "fghi".replace(mood, "")
         p = exactly(network, 1.0, allowed(present="b" + mood, absent="k" + others, tags=(3, 5)))
         weights.append(p.sum())
@@ -312,11 +315,15 @@ def test_balanced_sets_are_equally_many_in_every_split_and_else_the_models(netwo
     assert generation.tally.kept == 2002
 
 
-def balanced(network, num, balance, *, distinct=False, **options):
-    constraints = constraints_of(**options)
-    columns, order = constraints.to_balance(balance), Order(num, distinct=distinct)
-    generation = BalancedGeneration(network, constraints, order, None, columns)
-    return np.concatenate(list(generation.blocks()))
+def balance(network, num, tags_to_balance, *, present="", absent="", **options):
+    return start_generation(
+        network, TAXONOMY, num, train_rows=list, balance=tags_to_balance,
+        present=list(present), absent=list(absent), **options,
+    )  # fmt: skip
+
+
+def balanced(*arguments, **options):
+    return np.concatenate(list(balance(*arguments, **options).blocks()))
 
 
 def test_an_absent_tag_of_a_concept_is_not_balanced(network):
@@ -324,11 +331,48 @@ def test_an_absent_tag_of_a_concept_is_not_balanced(network):
     assert sets[:, 5:9].sum(axis=0).tolist() == [0, 10, 10, 10]
 
 
+def test_shares_of_tags_are_met_exactly(network):
+    sets = balanced(network, 101, {"a": 0.2, "c": 0.5, "f": 0.3}, tags=(2, None))
+    of_each = sets[:, [0, 2, 5]]
+    assert (of_each.sum(axis=1) == 1).all()
+    assert of_each.sum(axis=0).tolist() == [20, 51, 30]
+
+
+@pytest.mark.parametrize("shares", [None, {"f": 0.4, "g": 0.3, "h": 0.2, "i": 0.1}])
+def test_sets_with_several_tags_are_the_models_reweighted(network, shares):
+    options = {"count": {"mood": (1, 3)}, "tags": (2, 5)}
+    generation = balance(network, 20_000, shares or "mood", seed=1, **options)
+    sets = np.concatenate(list(generation.blocks()))
+    described = generation.describe()["balance"]
+    p = exactly(network, 1.0, allowed(**options))
+    assert generation.log_probability == pytest.approx(np.log(p.sum()), abs=0.05)
+    before = p @ SETS[:, 5:9] / p.sum()
+    assert [*described["rates_in_model"].values()] == pytest.approx(before, rel=0.05)
+    tilted = p * np.prod(np.where(SETS[:, 5:9], [*described["factors"].values()], 1.0), axis=1)
+    tilted /= tilted.sum()
+    rates = tilted @ SETS[:, 5:9]
+    wanted = np.array([*shares.values()] if shares else [0.25] * 4)
+    assert [*described["rates"].values()] == pytest.approx(rates, rel=0.03)
+    assert rates / rates.sum() == pytest.approx(wanted, rel=0.03)
+    # Without factors the shares would be others.
+    assert np.abs(before / before.sum() / wanted - 1.0).max() > 0.1
+    counts = np.bincount(sets @ (1 << np.arange(11, -1, -1)), minlength=len(SETS))
+    ideal = np.random.default_rng(0).multinomial(len(sets), tilted)
+    distance, noise = (0.5 * np.abs(of / len(sets) - tilted).sum() for of in (counts, ideal))
+    assert distance - noise < 0.015
+
+
 @pytest.mark.parametrize(
-    ("num", "balance", "options", "message"),
+    ("num", "tags", "options", "message"),
     [
         (9, "moods", {}, "balance: unknown concept 'moods' (did you mean 'mood'?)"),
-        (9, "mood", {"count": {"mood": (1, 2)}}, "balance mood: sets then have one tag of it, not count mood=1..2"),
+        (9, "mood", {"count": {"mood": 0}}, "balance mood: by count, sets have no tag of it"),
+        (9, {"f": 0.9, "g": 0.1}, {"count": {"mood": 2}, "absent": "hi"}, "balance, g: no weights of the model's sets give it a share of 0.1; the nearest is 0.5"),
+        (9, {"a": 0.5, "b": 0.4}, {}, "balance a=0.5, b=0.4: shares sum to 1, not 0.9"),
+        (9, {"a": 1.5, "b": -0.5}, {}, "balance a=1.5: a share is above 0 and at most 1"),
+        (9, {"a": 0.5, "A": 0.5}, {}, "balance a, A: a tag comes twice"),
+        (9, {"a": 0.5, "q": 0.5}, {}, "unknown tag 'q'"),
+        (9, {"a": 0.01, "b": 0.99}, {}, "balance, a: its share of num 9 is no set"),
         (9, ["a", "q"], {}, "unknown tag 'q'"),
         (9, ["a"], {}, "1 tags to balance; there must be two or more"),
         (9, ["a", "b"], {"absent": "b"}, "balance, b: the tag must be absent"),
@@ -337,9 +381,9 @@ def test_an_absent_tag_of_a_concept_is_not_balanced(network):
         (200, ["a", "b"], {"present": "fg", "tags": 3, "distinct": True}, "balance, a: only 1 such sets in"),
     ],
 )  # fmt: skip
-def test_what_can_not_be_balanced_is_a_line(network, num, balance, options, message):
+def test_what_can_not_be_balanced_is_a_line(network, num, tags, options, message):
     with pytest.raises(InputError) as caught:
-        balanced(network, num, balance, **options)
+        balanced(network, num, tags, **options)
     assert message in str(caught.value)
 
 

@@ -18,7 +18,10 @@ from jaxvae.inference.generation.constraints import Tables
 
 
 def probability(logits: jax.Array, tables: Tables) -> jax.Array:
-    """p(constraints | z) `[B]`, from the logits `[B, V]` of the tags given z."""
+    """p(constraints | z) `[B]`, from the logits `[B, V]` of the tags given z.
+
+    With factors other than 1 it is the mean weight, over all sets, of those that meet them.
+    """
     on, off = _tag_probabilities(logits, tables)
     (total, _), _ = _scan_tags(on, off, tables, keep=False)
     return jnp.sum(total * tables.total_allows[:, None], axis=0)
@@ -61,8 +64,9 @@ def draw_sets(logits: jax.Array, tables: Tables, key: jax.Array) -> jax.Array:
 
 
 def _tag_probabilities(logits: jax.Array, tables: Tables) -> tuple[jax.Array, jax.Array]:
-    """Returns p(tag | z) and p(no tag | z), `[V, B]`; zero where a constraint forbids it."""
-    on = jnp.where(tables.absent[:, None], 0.0, jax.nn.sigmoid(logits.T))
+    """Returns p(tag | z) times its factor and p(no tag | z), `[V, B]`; zero where forbidden."""
+    on = jax.nn.sigmoid(logits.T) * tables.factors[:, None]
+    on = jnp.where(tables.absent[:, None], 0.0, on)
     off = jnp.where(tables.present[:, None], 0.0, jax.nn.sigmoid(-logits.T))
     return on, off
 

@@ -2,13 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import jax
 
 
 class Range(NamedTuple):
@@ -37,6 +40,7 @@ class Tables(NamedTuple):
       last: boolean `[V]`, whether a tag is the last of its concept.
       concept_allows: float32 `[V, K + 1]`, 1 for the counts that a tag's concept may have.
       total_allows: float32 `[T + 1]`, 1 for the numbers of tags that a set may have.
+      factors: float32 `[V]`, by which each tag of a set multiplies the set's weight.
     """
 
     present: np.ndarray
@@ -44,6 +48,7 @@ class Tables(NamedTuple):
     last: np.ndarray
     concept_allows: np.ndarray
     total_allows: np.ndarray
+    factors: "np.ndarray | jax.Array"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Constraints:
       absent: columns of the tags that no set has.
       count: the range of each constrained concept, by name.
       tags: the range of the number of tags; the least is at least 1.
+      factors: by column, what a tag multiplies the weights of its sets by, if not by 1.
     """
 
     taxonomy: Taxonomy
@@ -63,6 +69,7 @@ class Constraints:
     absent: tuple[int, ...]
     count: dict[str, Range]
     tags: Range
+    factors: Mapping[int, float] = dataclasses.field(default_factory=dict)
 
     def describe(self) -> dict:
         """Returns the constraints as JSON-able values, for a record of what was drawn."""
@@ -90,31 +97,6 @@ class Constraints:
             parts.append((f"tags {self.tags}", replace(self, tags=everything)))
         return parts
 
-    def to_balance(self, balance: str | Iterable[str]) -> list[int]:
-        """Returns the columns of a concept or of a list of tags, at least two.
-
-        Raises:
-          InputError: a name is unknown, or sets may have several tags of the concept.
-        """
-        concepts = dict(self.taxonomy.concepts)
-        if isinstance(balance, str):
-            if balance not in concepts:
-                raise InputError(
-                    f"balance: unknown concept {balance[:80]!r}{did_you_mean(balance, concepts)}; "
-                    f"the concepts are {', '.join(concepts)}"
-                )
-            span = self.count.get(balance, Range(1, 1))
-            if span != Range(1, 1):
-                raise InputError(
-                    f"balance {balance}: sets then have one tag of it, not count {balance}={span}"
-                )
-            columns = [v for v in concepts[balance] if v not in self.absent]
-        else:
-            columns = self.taxonomy.columns(balance)
-        if len(columns) < 2:
-            raise InputError(f"balance: {len(columns)} tags to balance; there must be two or more")
-        return columns
-
     def tables(self) -> Tables:
         """Returns the constraints as arrays, with counts capped as low as the ranges allow."""
         num_tags, concepts = self.taxonomy.num_tags, self.taxonomy.concepts
@@ -140,7 +122,10 @@ class Constraints:
         total_allows[total_cap] = not bounded
         present, absent = np.zeros((2, num_tags), bool)
         present[list(self.present)], absent[list(self.absent)] = True, True
-        return Tables(present, absent, last, concept_allows, total_allows.astype(np.float32))
+        factors = np.ones(num_tags, np.float32)
+        factors[list(self.factors)] = list(self.factors.values())
+        total_allows = total_allows.astype(np.float32)
+        return Tables(present, absent, last, concept_allows, total_allows, factors)
 
 
 def make_constraints(

@@ -76,6 +76,21 @@ class Draws:
                 yield np.asarray(sets), origins[:size]
                 waiting, origins = waiting[size:], origins[size:]
 
+    def draw_latents(self, num: int) -> np.ndarray:
+        """Draws `[num, L]` of p(z | constraints), which are those of the first sets."""
+        parts: list[np.ndarray] = []
+        for z, copies in latents.draw_posterior(
+            self._network,
+            self._tables,
+            self._pilot,
+            temperature=self._temperature,
+            seed=self._seed,
+        ):
+            parts.append(np.repeat(z, copies, axis=0))
+            if sum(map(len, parts)) >= num:
+                break
+        return np.concatenate(parts)[:num]
+
     def _run_pilot(self, constraints: Constraints) -> latents.Pilot:
         return latents.run_pilot(
             self._network,

@@ -8,7 +8,9 @@ import numpy as np
 
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.inference.generation.balance import BalancedGeneration
+from jaxvae.inference.generation.balancing.exclusive import BalancedGeneration
+from jaxvae.inference.generation.balancing.shares import Balance, may_have_several, shares_of
+from jaxvae.inference.generation.balancing.tilting import TiltedGeneration
 from jaxvae.inference.generation.constraints import make_constraints
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.order import Order, SetSource
@@ -68,7 +70,7 @@ def start_generation(
     *,
     train_rows: Callable[[], np.ndarray],
     temperature: float | Sequence[float] = 1.0,
-    balance: str | Sequence[str] | None = None,
+    balance: Balance | None = None,
     pairs: str | None = None,
     around: Around | None = None,
     **options: Any,
@@ -109,7 +111,9 @@ def start_generation(
             return PairedGeneration(network, constraints, order, train, tag, seen=seen)
         if balance is None:
             return Generation(network, constraints, order, train, seen=seen)
-        columns = constraints.to_balance(balance)
-        return BalancedGeneration(network, constraints, order, train, columns, seen=seen)
+        shares = shares_of(constraints, balance)
+        several = may_have_several(constraints, shares)
+        balanced = TiltedGeneration if several else BalancedGeneration
+        return balanced(network, constraints, order, train, shares, seen=seen)
 
     return Temperatures(make, order, temperatures) if several else make(order, set())

@@ -46,7 +46,10 @@ class GeneratingRun:
           **options: `present` and `absent`, tags that every set has, or none; `count`, by concept
             the number of its tags in a set, as `{"genre": (1, 2), "tempo": 1}`; `tags`, the number
             in all, as `(3, 12)`; None in a pair is no limit. `balance`, a concept or a list of
-            tags, asks for equally many sets with each of the tags, and with it alone of them.
+            tags, asks for equally many sets with each of the tags, and with it alone of them;
+            `{"jazz": 0.7, "rock": 0.3}` for these shares. Where `count` says that sets have other
+            numbers of the concept's tags than 1, sets are reweighted instead, so that the tags'
+            rates are in such proportions.
             `pairs`, a tag, asks for pairs of sets, with and without it, whose rest is the same and
             meets the constraints. `like`, a file or tag sets, asks for `num` variants of each, by
             its posterior with `distance` times the standard deviation (1); `column` is the file's

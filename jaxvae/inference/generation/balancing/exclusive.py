@@ -1,9 +1,9 @@
-"""Draws balanced tag sets: equally many with each of some tags, each with one of them alone."""
+"""Draws balanced tag sets: so many with each of some tags, each with one of them alone."""
 
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.splits import SPLITS
 from jaxvae.errors import InputError
 from jaxvae.inference.arguments import MAX_COUNT
+from jaxvae.inference.generation.balancing.shares import divide
 from jaxvae.inference.generation.constraints import Constraints, refuse_contradictions
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.order import Order, SetSource, Tally
@@ -29,12 +30,12 @@ class BalancedGeneration(SetSource):
       constraints: what every set must meet beside.
       order: how many sets, and which of them.
       train: as in `Generation`.
-      balanced: columns of the tags to balance.
+      shares: the share of the sets with each of the tags, by its column.
       seen: as in `Generation`.
 
     Raises:
-      InputError: there are fewer sets than tags; or as in `Generation` for one of the tags, which
-        the message names.
+      InputError: there are fewer sets than tags, or none of a tag; or as in `Generation` for one
+        of the tags, which the message names.
     """
 
     def __init__(
@@ -43,21 +44,23 @@ class BalancedGeneration(SetSource):
         constraints: Constraints,
         order: Order,
         train: np.ndarray | None,
-        balanced: list[int],
+        shares: Mapping[int, float],
         *,
         seen: set[bytes] | None = None,
     ):
-        if order.num < len(balanced):
-            raise InputError(f"num {order.num}: fewer than the {len(balanced)} tags to balance")
+        if order.num < len(shares):
+            raise InputError(f"num {order.num}: fewer than the {len(shares)} tags to balance")
         self.network, self.constraints, self.order = network, constraints, order
-        self._kept = 0
+        self._kept, self._shares, self._numbers = 0, shares, divide(order.num, shares)
         self._parts: dict[int, Generation] = {}
-        for column in balanced:
+        for column, num in self._numbers.items():
             seed = int(np.random.SeedSequence([order.seed, column]).generate_state(1)[0])
             with self._naming(column):
+                if not num:
+                    raise InputError(f"its share of num {order.num} is no set")
                 self._parts[column] = Generation(
                     network,
-                    _with_one_of(constraints, column, balanced),
+                    _with_one_of(constraints, column, shares),
                     dataclasses.replace(order, num=MAX_COUNT, seed=seed),
                     train,
                     seen=seen,
@@ -73,23 +76,23 @@ class BalancedGeneration(SetSource):
         return dataclasses.replace(total, kept=self._kept)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yields boolean sets `[n, V]`, in each split equally many of each tag, or one more.
+        """Yields boolean sets `[n, V]`, in each split each tag's share, or one more.
 
         Raises:
           InputError: as in `Generation.blocks`, for a tag that the message names.
         """
-        each, more = divmod(self.order.num, len(self._parts))
-        for number, (column, part) in enumerate(self._parts.items()):
-            yield from self._blocks_of(column, part, each + (number < more))
+        for column, part in self._parts.items():
+            yield from self._blocks_of(column, part, self._numbers[column])
 
     def describe(self) -> dict:
-        """Returns each tag's share of the model's sets like these, beside that of all tags."""
+        """Returns each tag's share of these sets, and of the model's sets like these."""
         names = self.constraints.taxonomy.names(self._parts)
-        shares = {
+        in_model = {
             name: float(np.exp(part.log_probability - self.log_probability))
             for name, part in zip(names, self._parts.values(), strict=True)
         }
-        return {"balance": {"share_of_each": 1.0 / len(shares), "shares_in_model": shares}}
+        shares = dict(zip(names, self._shares.values(), strict=True))
+        return {"balance": {"shares": shares, "shares_in_model": in_model}}
 
     def _blocks_of(self, column: int, part: Generation, num: int) -> Iterator[np.ndarray]:
         taxonomy, shares = self.constraints.taxonomy, self.order.splits
