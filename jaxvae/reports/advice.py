@@ -35,6 +35,7 @@ def advise(judged: dict[str, Any], *, is_behind: bool) -> str:
 def _step(judged: dict[str, Any], is_behind: bool) -> str:
     weight = judged["kld_weight"]
     course = _course(judged)
+    or_best = "; or --config=configs/best.py, which fits this kind of data better" * is_behind
     rows_of_tag = judged.get("training/rows_of_median_tag")
     if course and _is_unsteady(course):
         return (
@@ -58,7 +59,7 @@ def _step(judged: dict[str, Any], is_behind: bool) -> str:
             f"It over-fits: validation is best at epoch {course['best_epoch']} of "
             f"{course['epochs']} and then {course['rise_after_best']:.2f} nats worse, while the "
             f"training loss falls on. Try next: a higher --config.model.dropout_p, a smaller "
-            f"--config.model.hidden_dim, or fewer --config.trainer.max_epochs."
+            f"--config.model.hidden_dim, or fewer --config.trainer.max_epochs{or_best}."
         )
     if course and course["best_is_last"] and course["fall_at_end"] > STILL_FALLING:
         fall = (
@@ -69,9 +70,9 @@ def _step(judged: dict[str, Any], is_behind: bool) -> str:
             return (
                 f"{fall}, and below the training loss. Try next: a larger "
                 f"--config.model.hidden_dim, a lower --config.model.dropout_p, or more "
-                f"--config.trainer.max_epochs."
+                f"--config.trainer.max_epochs{or_best}."
             )
-        return f"{fall}. Try next: more --config.trainer.max_epochs."
+        return f"{fall}. Try next: more --config.trainer.max_epochs{or_best}."
     if rows_of_tag is not None and rows_of_tag < FEW_ROWS:
         return (
             f"There are few rows for so many tags: half of them are in {rows_of_tag:g} training "

@@ -65,6 +65,10 @@ def test_a_run_that_still_falls_is_told_to_train_longer(trained, course):
     assert text.startswith("It under-fits: validation is best at the last epoch, 0.63 nats")
     assert "more --config.trainer.max_epochs" in text
     assert "hidden_dim" not in text
+    assert "best.py" not in text
+    behind = advise(advice(trained)[0] | {"collapsed": False}, is_behind=True)
+    assert behind.startswith("It under-fits")
+    assert "; or --config=configs/best.py" in behind
 
 
 def test_a_run_above_its_validation_is_told_to_be_wider(trained, course):
