@@ -176,7 +176,9 @@ def around_rows(
 
 
 def around_way(network: TrainedModel, rows: np.ndarray, steps: int) -> Around:
-    """Returns points on the straight way between the posterior means of two rows `[2, K]`.
+    """Returns Gaussians on the straight way between the posteriors of two rows `[2, K]`.
+
+    Standard deviations go along with the means: means alone lie where z rarely is.
 
     Raises:
       InputError: there are fewer than two steps.
@@ -184,12 +186,15 @@ def around_way(network: TrainedModel, rows: np.ndarray, steps: int) -> Around:
     check_count("steps", steps)
     if steps < 2:
         raise InputError(f"steps {steps}: both ends are steps, so there are two or more")
-    start, end = queries.posterior(network, rows)[0]
+    means, logvars = queries.posterior(network, rows)
     position = np.linspace(0.0, 1.0, steps)
     part = position[:, None].astype(np.float32)
-    centre = (1.0 - part) * start[None, :] + part * end[None, :]
+    centre, scale = (
+        (1.0 - part) * start[None, :] + part * end[None, :]
+        for start, end in (means, np.exp(0.5 * logvars).astype(np.float32))
+    )
     facts = {"between": {"steps": steps}}
-    return Around(centre, np.zeros_like(centre), ("position", "number"), position, facts)
+    return Around(centre, scale, ("position", "number"), position, facts)
 
 
 def read_like(path: Path, taxonomy: Taxonomy, table: TableFields) -> tuple[np.ndarray, np.ndarray]:
