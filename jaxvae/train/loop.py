@@ -91,13 +91,8 @@ def train(
             state, line = _train_one_epoch(programs, state, progress)
             if line is None:
                 break
-            settled = budget and budget.settle(
-                progress.epoch, line["seconds"], most=plan.max_epochs
-            )
-            if budget and settled:
-                numbers, plan = budget.replan(settled)
-                programs = dataclasses.replace(programs, hyperparams=numbers)
-                progress_display.total = settled
+            programs, plan, settled = _settle_length(programs, plan, progress, line["seconds"])
+            progress_display.total = plan.max_epochs
             kl_per_dimension = None
             if plan.validates(progress.epoch):
                 kl_per_dimension = _validate(programs, state, plan.monitor, line)
@@ -118,14 +113,12 @@ def train(
                 saved_at, saved_epoch = time.monotonic(), progress.epoch
             if budget and settled:  # what came before is saved: no resumed run trains that again
                 budget.record(settled)
-                budget = None
                 terminal.say(f"Training for {settled:,} epochs, which the minutes given allow")
             if failed:
                 raise failure or CallbackFailed("a callback of the first process failed")
             if stop:
-                raise signals.Interrupted(
-                    stop, f"epoch {progress.epoch} of {plan.max_epochs} is saved"
-                )
+                saved = f"epoch {progress.epoch} of {plan.max_epochs} is saved"
+                raise signals.Interrupted(stop, saved)
     # A saved epoch is not saved again: after a failure, a resumed run meets the same bad step.
     if saved_epoch != progress.epoch:
         outputs.save(state, best, progress)
@@ -137,6 +130,18 @@ def train(
             f"without a better {plan.monitor.name}"
         )
     return best, progress
+
+
+def _settle_length(
+    programs: TrainContext, plan: RunPlan, progress: RunProgress, seconds: float
+) -> tuple[TrainContext, RunPlan, int]:
+    """Settles the run's length where its budget can; returns (programs, plan, epochs or 0)."""
+    budget = programs.budget
+    settled = budget and budget.settle(progress.epoch, seconds, most=plan.max_epochs)
+    if not budget or not settled:
+        return programs, plan, 0
+    hyperparams, plan = budget.replan(settled)
+    return dataclasses.replace(programs, hyperparams=hyperparams, budget=None), plan, settled
 
 
 def _check_steps(
