@@ -15,7 +15,7 @@ from jaxvae.inference.generation.balancing.shares import shares_of
 from jaxvae.inference.generation.constraints import make_constraints
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.latents import run_pilot
-from jaxvae.inference.generation.order import Order
+from jaxvae.inference.generation.order import Order, Task
 from jaxvae.inference.generation.pairs import PairedGeneration
 from jaxvae.inference.generation.request import start_generation
 from jaxvae.inference.generation.splits import identify
@@ -92,7 +92,7 @@ def excess(network, options, num, *, exact_temperature=None):
     p = exactly(network, exact_temperature or temperature, allowed(**options))
     total, p = p.sum(), p / p.sum()
     generation = Generation(
-        network, constraints_of(**options), Order(num, temperature=temperature, seed=1)
+        Task(network, constraints_of(**options), Order(num, temperature=temperature, seed=1))
     )
     counts = np.zeros(len(SETS))
     for sets in generation.blocks():
@@ -155,17 +155,10 @@ def test_sets_are_those_that_rejection_leaves(prior, tmp_path):
     size = samples.sum(axis=1)
     good = samples[:, 0] & ~samples[:, 5] & (size >= 2) & (samples[:, :4].sum(axis=1) <= 2)
     rejected = samples[good]
-    generation = Generation(
-        run.network,
-        make_constraints(
-            run.taxonomy,
-            present=["jazz"],
-            absent=["naïve ♫"],
-            count={"genre": (0, 2)},
-            tags=(2, None),
-        ),
-        Order(len(rejected), temperature=0.8),
+    constraints = make_constraints(
+        run.taxonomy, present=["jazz"], absent=["naïve ♫"], count={"genre": (0, 2)}, tags=(2, None)
     )
+    generation = Generation(Task(run.network, constraints, Order(len(rejected), temperature=0.8)))
     drawn = np.concatenate(list(generation.blocks()))
     counts = np.stack([
         np.bincount(sets @ (1 << np.arange(7)), minlength=128) for sets in (rejected, drawn)
@@ -181,7 +174,7 @@ def test_sets_are_those_that_rejection_leaves(prior, tmp_path):
 def drawn(network, num, *, train=None, seed=0, **options):
     order = {name: options.pop(name) for name in ("distinct", "unseen") if name in options}
     constraints = constraints_of(**options)
-    generation = Generation(network, constraints, Order(num, seed=seed, **order), train)
+    generation = Generation(Task(network, constraints, Order(num, seed=seed, **order), train))
     return np.concatenate(list(generation.blocks())), generation.tally
 
 
@@ -290,7 +283,7 @@ def test_balanced_sets_are_equally_many_in_every_split_and_else_the_models(netwo
     constraints = constraints_of(present="b", absent="k", tags=(3, 5))
     order = Order(2002, splits=shares)
     generation = BalancedGeneration(
-        network, constraints, order, None, shares_of(constraints, "mood")
+        Task(network, constraints, order), shares_of(constraints, "mood")
     )
     sets = np.concatenate(list(generation.blocks()))
     moods = sets[:, 5:9]
@@ -417,9 +410,8 @@ PAIRED = {"absent": "k", "count": {"genre": (1, 3)}, "tags": (2, 6)}
 
 def pairs_of(network, tag, num, *, train=None, **options):
     order = {name: options.pop(name) for name in ("distinct", "unseen") if name in options}
-    generation = PairedGeneration(
-        network, constraints_of(**options), Order(num, **order), train, "abcdefghijkl".index(tag)
-    )
+    task = Task(network, constraints_of(**options), Order(num, **order), train)
+    generation = PairedGeneration(task, "abcdefghijkl".index(tag))
     return generation, np.concatenate([part.sets for part in generation.labelled()])
 
 
@@ -484,7 +476,7 @@ def test_variants_have_the_distribution_of_the_posterior_given_the_constraints(d
     network = exact_likelihood.network(2, num_tags=12, seed=5, scale=12.0)
     rows = np.full((8192, 2), [3, 7], np.int32)
     around = around_rows(network, rows, np.arange(8192), per_row=1, distance=distance)
-    generation = Variants(network, constraints_of(**PAIRED), Order(8192), None, around)
+    generation = Variants(Task(network, constraints_of(**PAIRED), Order(8192)), around)
     counts = np.zeros(len(SETS))
     for sets in generation.blocks():
         np.add.at(counts, sets @ (1 << np.arange(11, -1, -1)), 1)

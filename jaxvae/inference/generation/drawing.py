@@ -6,10 +6,8 @@ import numpy as np
 
 from jaxvae.data.encoding import to_multi_hot
 from jaxvae.errors import InputError
-from jaxvae.inference.generation.constraints import Constraints
 from jaxvae.inference.generation.draws import Draws
-from jaxvae.inference.generation.order import Order, SetSource, Tally
-from jaxvae.models.trained import TrainedModel
+from jaxvae.inference.generation.order import SetSource, Tally, Task
 
 _DRY_DRAWS = 65_536
 _DRY_SHARE = 0.01
@@ -20,13 +18,7 @@ class Generation(SetSource):
     """An order under way: iterate once over its blocks of sets.
 
     Args:
-      network: the model.
-      constraints: what every set must meet.
-      order: how many sets, and which of them.
-      train: `[N, K]` training rows padded with V, from which sets must differ; None if they need
-        not.
-      seen: packed sets that count as repeats if the order is for distinct ones; those kept are
-        added. None is a new set.
+      task: the sets to draw.
 
     Raises:
       InputError: the constraints are less probable than `draws.FLOOR`.
@@ -37,24 +29,21 @@ class Generation(SetSource):
         included.
     """
 
-    def __init__(
-        self,
-        network: TrainedModel,
-        constraints: Constraints,
-        order: Order,
-        train: np.ndarray | None = None,
-        *,
-        seen: set[bytes] | None = None,
-    ):
-        self.network, self.constraints, self.order = network, constraints, order
-        self._seen = set() if seen is None else seen
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self._seen = task.seen
         self.tally = Tally()
-        self._tables = constraints.tables()
-        draws = Draws(network, constraints, temperature=order.temperature, seed=order.seed)
+        draws = Draws(
+            task.network,
+            task.constraints,
+            temperature=task.order.temperature,
+            seed=task.order.seed,
+        )
         self.log_probability = draws.log_probability
         self._draws: Iterable[tuple[np.ndarray, np.ndarray]] = draws
-        self._train = None if train is None else to_multi_hot(train, network.num_tags)
-        self._known = set(_pack(self._train)) if self._train is not None else set()
+        rows = task.train
+        self._train = None if rows is None else to_multi_hot(rows, task.network.num_tags)
+        self._known = set() if self._train is None else set(_pack(self._train))
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]`, `order.num` in all, in the order in which they are drawn.

@@ -105,8 +105,32 @@ class LabelledSets(NamedTuple):
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What sets to draw, and from what.
+
+    Attributes:
+      network: the model.
+      constraints: what every set must meet.
+      order: how many sets, and which of them.
+      train: `[N, K]` training rows padded with V, from which sets must differ; None if they need
+        not.
+      seen: packed sets that count as repeats if the order is for distinct ones; those kept are
+        added.
+    """
+
+    network: TrainedModel
+    constraints: Constraints
+    order: Order
+    train: np.ndarray | None = None
+    seen: set[bytes] = dataclasses.field(default_factory=set)
+
+
 class SetSource:
     """Tag sets on their way; iterate once, over `blocks` or over `labelled`.
+
+    Args:
+      task: the sets to draw.
 
     Attributes:
       network: the model.
@@ -117,12 +141,12 @@ class SetSource:
       fields: kinds of the columns that the sets' labels fill, beside `temperature`.
     """
 
-    network: TrainedModel
-    constraints: Constraints
-    order: Order
     tally: Tally
     log_probability: float
     fields: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, task: Task):
+        self.network, self.constraints, self.order = task.network, task.constraints, task.order
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]` in their order."""

@@ -11,8 +11,7 @@ from jaxvae.errors import InputError
 from jaxvae.inference.generation.constraints import Constraints, Range, refuse_contradictions
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.draws import Draws
-from jaxvae.inference.generation.order import LabelledSets, Order
-from jaxvae.models.trained import TrainedModel
+from jaxvae.inference.generation.order import LabelledSets, Task
 
 _AT_ONCE = 2048
 
@@ -25,13 +24,9 @@ class PairedGeneration(Generation):
     sets for each, the one with the tag first. Both share the split of the one without.
 
     Args:
-      network: the model.
-      constraints: what the rest of each pair meets.
-      order: how many pairs; distinct are the rests, and both sets of a pair keep their distance
-        from training rows.
-      train: as in `Generation`.
+      task: the pairs to draw: the rest of each meets the constraints, distinct are the rests, and
+        both sets of a pair keep their distance from training rows.
       tag: the tag's column.
-      seen: as in `Generation`.
 
     Raises:
       InputError: the constraints are about the tag; or as in `Generation`.
@@ -39,24 +34,16 @@ class PairedGeneration(Generation):
 
     fields: Mapping[str, str] = MappingProxyType({"pair": "count", "with_tag": "count"})
 
-    def __init__(
-        self,
-        network: TrainedModel,
-        constraints: Constraints,
-        order: Order,
-        train: np.ndarray | None,
-        tag: int,
-        *,
-        seen: set[bytes] | None = None,
-    ):
+    def __init__(self, task: Task, tag: int):
+        constraints, order = task.constraints, task.order
         self._tag = tag
         self._name = quote_tag(constraints.taxonomy.spellings[tag])
         if tag in (*constraints.present, *constraints.absent):
             raise InputError(f"pairs {self._name}: the tag must not be among present or absent too")
         without, having = _without_tag(constraints, tag), _with_tag(constraints, tag)
-        super().__init__(network, without, order, train, seen=seen)
+        super().__init__(dataclasses.replace(task, constraints=without))
         seed = int(np.random.SeedSequence([order.seed, tag, 1]).generate_state(1)[0])
-        draws = Draws(network, having, temperature=order.temperature, seed=seed)
+        draws = Draws(task.network, having, temperature=order.temperature, seed=seed)
         logs = draws.log_probability, self.log_probability
         # A set has the tag or has not, so the probabilities add up.
         self.log_probability = float(np.logaddexp(*logs))

@@ -13,7 +13,7 @@ from jaxvae.inference.generation.balancing.shares import Balance, may_have_sever
 from jaxvae.inference.generation.balancing.tilting import TiltedGeneration
 from jaxvae.inference.generation.constraints import make_constraints
 from jaxvae.inference.generation.drawing import Generation
-from jaxvae.inference.generation.order import Order, SetSource
+from jaxvae.inference.generation.order import Order, SetSource, Task
 from jaxvae.inference.generation.pairs import PairedGeneration
 from jaxvae.inference.generation.temperatures import Temperatures
 from jaxvae.inference.generation.variants import Around, Variants
@@ -100,20 +100,19 @@ def start_generation(
     chosen = [name for name, value in kinds.items() if value is not None]
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(chosen)}: give one of them")
-    train = train_rows() if order.unseen else None
+    task = Task(network, constraints, order, train_rows() if order.unseen else None)
 
-    def make(order: Order, seen: set[bytes]) -> SetSource:
+    def make(task: Task) -> SetSource:
         if around is not None:
-            every = dataclasses.replace(order, num=order.num * len(around.centre))
-            return Variants(network, constraints, every, train, around, seen=seen)
+            every = dataclasses.replace(task.order, num=task.order.num * len(around.centre))
+            return Variants(dataclasses.replace(task, order=every), around)
         if pairs is not None:
             (tag,) = taxonomy.columns([pairs])
-            return PairedGeneration(network, constraints, order, train, tag, seen=seen)
+            return PairedGeneration(task, tag)
         if balance is None:
-            return Generation(network, constraints, order, train, seen=seen)
+            return Generation(task)
         shares = shares_of(constraints, balance)
-        several = may_have_several(constraints, shares)
-        balanced = TiltedGeneration if several else BalancedGeneration
-        return balanced(network, constraints, order, train, shares, seen=seen)
+        several_of_them = may_have_several(constraints, shares)
+        return (TiltedGeneration if several_of_them else BalancedGeneration)(task, shares)
 
-    return Temperatures(make, order, temperatures) if several else make(order, set())
+    return Temperatures(make, task, temperatures) if several else make(task)

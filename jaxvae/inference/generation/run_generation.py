@@ -54,7 +54,7 @@ class GeneratingRun:
             meets the constraints. `like`, a file or tag sets, asks for `num` variants of each, by
             its posterior with `distance` times the standard deviation (1); `column` is the file's
             of tags. `between`, two tag sets, asks for sets at `steps` points (7) on the way from
-            one posterior mean to the other. `temperature` divides the logits; of several there
+            one posterior to the other. `temperature` divides the logits; of several there
             are `num` sets each. `distinct` leaves out repeats: the sets are the first occurrences
             among independent draws. `unseen` leaves out training rows' sets; a number leaves out
             those that differ from a training row by fewer tags. `seed` is the seed of every draw;

@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from jaxvae.errors import InputError
-from jaxvae.inference.generation.order import LabelledSets, Order, SetSource, Tally
-
-MakeSource = Callable[[Order, set[bytes]], SetSource]
-"""Makes the sets of an order, to which the packed sets of others count as repeats."""
+from jaxvae.inference.generation.order import LabelledSets, SetSource, Tally, Task
 
 
 class Temperatures(SetSource):
@@ -19,26 +16,26 @@ class Temperatures(SetSource):
     If the order is for distinct sets, none is at two temperatures: it stays at the first.
 
     Args:
-      make: makes the sets at one temperature.
-      order: what is asked for at each temperature.
+      make: makes the source of a task's sets.
+      task: the sets to draw at each temperature.
       temperatures: the temperatures, at least one.
 
     Raises:
       InputError: a temperature comes twice or is out of range; or as `make` raises.
     """
 
-    def __init__(self, make: MakeSource, order: Order, temperatures: Sequence[float]):
+    def __init__(
+        self, make: Callable[[Task], SetSource], task: Task, temperatures: Sequence[float]
+    ):
+        super().__init__(task)
         if not temperatures:
             raise InputError("temperature: give at least one")
         if len({*temperatures}) < len(temperatures):
             text = ", ".join(f"{value:g}" for value in temperatures)
             raise InputError(f"temperature {text}: one of them comes twice")
-        seen: set[bytes] = set()
-        orders = [dataclasses.replace(order, temperature=value) for value in temperatures]
-        self._sources = [make(each, seen) for each in orders]
-        first = self._sources[0]
-        self.network, self.constraints, self.order = first.network, first.constraints, order
-        self.fields = first.fields
+        orders = [dataclasses.replace(task.order, temperature=value) for value in temperatures]
+        self._sources = [make(dataclasses.replace(task, order=order)) for order in orders]
+        self.fields = self._sources[0].fields
         logs = [source.log_probability for source in self._sources]
         self.log_probability = float(np.logaddexp.reduce(logs) - math.log(len(logs)))
 

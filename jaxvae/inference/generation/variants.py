@@ -19,9 +19,8 @@ from jaxvae.errors import InputError
 from jaxvae.inference import queries
 from jaxvae.inference.arguments import check_count
 from jaxvae.inference.generation import conditioning
-from jaxvae.inference.generation.constraints import Constraints
 from jaxvae.inference.generation.drawing import Generation
-from jaxvae.inference.generation.order import LabelledSets, Order
+from jaxvae.inference.generation.order import LabelledSets, Task
 from jaxvae.models.trained import TrainedModel
 
 _PROPOSALS = 64
@@ -55,31 +54,19 @@ class Variants(Generation):
     the constraints exactly.
 
     Args:
-      network: the model.
-      constraints: what every set must meet.
-      order: how many sets in all, a multiple of the Gaussians.
-      train: as in `Generation`.
+      task: the sets to draw, in all a multiple of the Gaussians.
       around: the Gaussians.
-      seen: as in `Generation`.
 
     Raises:
       InputError: as in `Generation`.
     """
 
-    def __init__(
-        self,
-        network: TrainedModel,
-        constraints: Constraints,
-        order: Order,
-        train: np.ndarray | None,
-        around: Around,
-        *,
-        seen: set[bytes] | None = None,
-    ):
-        super().__init__(network, constraints, order, train, seen=seen)
-        self._around, self._each = around, order.num // len(around.centre)
+    def __init__(self, task: Task, around: Around):
+        super().__init__(task)
+        self._around, self._each = around, task.order.num // len(around.centre)
+        self._tables = task.constraints.tables()
         self.fields = dict([around.label])
-        most = max(1, _MOST_NUMBERS // (network.num_tags * _PROPOSALS))
+        most = max(1, _MOST_NUMBERS // (task.network.num_tags * _PROPOSALS))
         self._at_once = min(64, len(around.centre), most)
 
     def blocks(self) -> Iterator[np.ndarray]:

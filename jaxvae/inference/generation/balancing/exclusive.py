@@ -14,9 +14,8 @@ from jaxvae.inference.arguments import MAX_COUNT
 from jaxvae.inference.generation.balancing.shares import divide
 from jaxvae.inference.generation.constraints import Constraints, refuse_contradictions
 from jaxvae.inference.generation.drawing import Generation
-from jaxvae.inference.generation.order import Order, SetSource, Tally
+from jaxvae.inference.generation.order import SetSource, Tally, Task
 from jaxvae.inference.generation.splits import identify
-from jaxvae.models.trained import TrainedModel
 
 
 class BalancedGeneration(SetSource):
@@ -26,31 +25,19 @@ class BalancedGeneration(SetSource):
     tag by tag, in the order of the columns.
 
     Args:
-      network: the model.
-      constraints: what every set must meet beside.
-      order: how many sets, and which of them.
-      train: as in `Generation`.
+      task: the sets to draw in all; what they must meet beside.
       shares: the share of the sets with each of the tags, by its column.
-      seen: as in `Generation`.
 
     Raises:
       InputError: there are fewer sets than tags, or none of a tag; or as in `Generation` for one
         of the tags, which the message names.
     """
 
-    def __init__(
-        self,
-        network: TrainedModel,
-        constraints: Constraints,
-        order: Order,
-        train: np.ndarray | None,
-        shares: Mapping[int, float],
-        *,
-        seen: set[bytes] | None = None,
-    ):
+    def __init__(self, task: Task, shares: Mapping[int, float]):
+        order = task.order
         if order.num < len(shares):
             raise InputError(f"num {order.num}: fewer than the {len(shares)} tags to balance")
-        self.network, self.constraints, self.order = network, constraints, order
+        super().__init__(task)
         self._kept, self._shares, self._numbers = 0, shares, divide(order.num, shares)
         self._parts: dict[int, Generation] = {}
         for column, num in self._numbers.items():
@@ -58,13 +45,12 @@ class BalancedGeneration(SetSource):
             with self._naming(column):
                 if not num:
                     raise InputError(f"its share of num {order.num} is no set")
-                self._parts[column] = Generation(
-                    network,
-                    _with_one_of(constraints, column, shares),
-                    dataclasses.replace(order, num=MAX_COUNT, seed=seed),
-                    train,
-                    seen=seen,
+                one = dataclasses.replace(
+                    task,
+                    constraints=_with_one_of(task.constraints, column, shares),
+                    order=dataclasses.replace(order, num=MAX_COUNT, seed=seed),
                 )
+                self._parts[column] = Generation(one)
         # The events that a set has one of the tags alone exclude each other.
         logs = [part.log_probability for part in self._parts.values()]
         self.log_probability = float(np.logaddexp.reduce(logs))

@@ -18,7 +18,7 @@ from jaxvae.inference.generation import conditioning
 from jaxvae.inference.generation.constraints import Constraints, Tables
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.draws import Draws
-from jaxvae.inference.generation.order import Order
+from jaxvae.inference.generation.order import Task
 from jaxvae.models.trained import TrainedModel
 
 _POOL = 8192
@@ -47,32 +47,20 @@ class TiltedGeneration(Generation):
     """Sets with one or several of some tags, whose rates are in proportion to their shares.
 
     Args:
-      network: the model.
-      constraints: what every set must meet.
-      order: how many sets, and which of them.
-      train: as in `Generation`.
+      task: the sets to draw.
       shares: by column.
-      seen: as in `Generation`.
 
     Raises:
       InputError: as in `Generation`, or sets that meet the constraints can't have such rates.
     """
 
-    def __init__(
-        self,
-        network: TrainedModel,
-        constraints: Constraints,
-        order: Order,
-        train: np.ndarray | None,
-        shares: Mapping[int, float],
-        *,
-        seen: set[bytes] | None = None,
-    ):
+    def __init__(self, task: Task, shares: Mapping[int, float]):
+        network, constraints, order = task.network, task.constraints, task.order
         plain = Draws(network, constraints, temperature=order.temperature, seed=order.seed)
         self._shares = shares
         self._tilt = fit_tilt(network, constraints, plain, shares, temperature=order.temperature)
         tilted = dataclasses.replace(constraints, factors=self._tilt.factors)
-        super().__init__(network, tilted, order, train, seen=seen)
+        super().__init__(dataclasses.replace(task, constraints=tilted))
         self.log_probability = plain.log_probability
 
     def describe(self) -> dict:
