@@ -3,6 +3,7 @@
 python launch.py --config=configs/best_0.py --workdir=outputs/that_run
 
 Found on MusicCaps' 4,315 training rows of ConceptCaps' 200 tags; what it reached: docs/quality.md.
+A copy, so that it stays as it was when `best.py` changes.
 """
 
 from configs import base

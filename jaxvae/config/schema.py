@@ -34,6 +34,11 @@ FOLLOWS_DATA: dict[str, int | float] = {
 """Fields that can follow the data, each with the value that asks for it."""
 
 
+def follows_data(name: str, value: Any) -> bool:
+    """Tests whether a field, by its dotted name, has the value that asks to follow the data."""
+    return name in FOLLOWS_DATA and not isinstance(value, bool) and value == FOLLOWS_DATA[name]
+
+
 def flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields every leaf of a config as (dotted name, value)."""
     for key, value in config.items():

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxvae.config.extensions import is_reference
 from jaxvae.config.monitor import check_monitor
-from jaxvae.config.schema import FOLLOWS_DATA, flatten
+from jaxvae.config.schema import FOLLOWS_DATA, flatten, follows_data
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.models.layer_names import MAX_HIDDEN_LAYERS, is_valid_hidden_dims
 
@@ -142,10 +142,6 @@ def _holds(holds: Callable[[Any], bool], value: Any) -> bool:
         return False
 
 
-def _follows_data(name: str, value: Any) -> bool:
-    return name in FOLLOWS_DATA and not isinstance(value, bool) and value == FOLLOWS_DATA[name]
-
-
 def check(config: ConfigDict, values: dict[str, Any], choices: Choices) -> None:
     """Checks a config.
 
@@ -170,7 +166,7 @@ def check(config: ConfigDict, values: dict[str, Any], choices: Choices) -> None:
             raise InputError(
                 "--config.trainer.precision=16: float16 would need loss scaling; use bf16 or 32"
             )
-        if holds is None or _holds(holds, value) or _follows_data(name, value):
+        if holds is None or _holds(holds, value) or follows_data(name, value):
             continue
         if name in FOLLOWS_DATA:
             text += f", or {FOLLOWS_DATA[name]} to follow the data"

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxvae.config.schema import FOLLOWS_DATA
+from jaxvae.config.schema import follows_data
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.export.hub_files import sizes
@@ -91,7 +91,7 @@ def check_sizes(start: Start, model: dict[str, Any]) -> None:
         f"model.{name} is {value} there, {wanted[name]} here"
         for name, value in found.items()
         if (list(wanted[name]) if isinstance(value, list) else wanted[name]) != value
-        and wanted[name] != FOLLOWS_DATA.get(f"model.{name}")
+        and not follows_data(f"model.{name}", wanted[name])
     ]
     if wrong:
         raise InputError(

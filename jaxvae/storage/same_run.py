@@ -64,7 +64,9 @@ def check_same_settings(folder: Path, fields: dict[str, Any]) -> None:
     ]
     if changed:
         follows = any(
-            fields[name] == sign != recorded.get(name) for name, sign in schema.FOLLOWS_DATA.items()
+            schema.follows_data(name, fields[name])
+            and not schema.follows_data(name, recorded.get(name))
+            for name in schema.FOLLOWS_DATA
         )
         former = (
             "; if it was begun with configs/best.py before that followed the data, resume with "

@@ -5,6 +5,7 @@ Takes config objects.
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -102,7 +103,6 @@ class TrialRunner:
     at_once: int
 
     def __post_init__(self):
-        self._size = recipe.measure(self.dataset)
         self._starts: dict[str, transfer.Start | None] = {}
         self._shapes: dict[Hashable, tuple[ConfigDict, setup.ModelSetup]] = {}
         self._train, self._val = (
@@ -155,7 +155,13 @@ class TrialRunner:
     def _resolve(self, config: ConfigDict) -> dict[str, Any]:
         """Returns the values of a config's fields that follow the data."""
         start = self._load_start(config)
-        return recipe.resolve(config, self._size, start=start and transfer.sizes(start.run.network))
+        return recipe.resolve(
+            config, lambda: self._size, start=start and transfer.sizes(start.run.network)
+        )
+
+    @functools.cached_property
+    def _size(self) -> recipe.DataSize:
+        return recipe.measure(self.dataset)
 
     def train(
         self,

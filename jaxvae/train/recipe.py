@@ -6,6 +6,7 @@ gives the same model everywhere. How the numbers were found: docs/quality.md.
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from jaxvae.config import schema
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.encoding import tag_counts
-from jaxvae.storage import run_dir
+from jaxvae.storage import run_dir, run_files
 
 
 class DataSize(NamedTuple):
@@ -69,32 +70,37 @@ def _power_of_two(value: float, *, low: int, high: int) -> int:
 
 def following(config: ConfigDict) -> list[str]:
     """Returns the dotted names of the fields of a config that follow the data."""
-    values = dict(schema.flatten(config))
-    return [name for name, sign in schema.FOLLOWS_DATA.items() if values[name] == sign]
+    return [name for name, value in schema.flatten(config) if schema.follows_data(name, value)]
 
 
 def resolve(
-    config: ConfigDict, size: DataSize, *, start: dict[str, Any] | None = None
+    config: ConfigDict, measured: Callable[[], DataSize], *, start: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Returns the values of the fields that follow the data, {} where none does.
 
     Args:
       config: every field of `configs/base.py`.
-      size: of the training rows.
+      measured: returns the size of the training rows; asked only if a field follows them.
       start: sizes of the model that training starts from, by the names of `model`, if there is one.
     """
-    values = rule(size) | {f"model.{name}": value for name, value in (start or {}).items()}
-    return {name: values[name] for name in following(config)}
+    names = following(config)
+    if not names:
+        return {}
+    values = rule(measured()) | {f"model.{name}": value for name, value in (start or {}).items()}
+    return {name: values[name] for name in names}
 
 
 def recorded(config: ConfigDict, folder: Path) -> dict[str, Any]:
     """Returns the values that a folder's run resolved before; those stay, whatever the rule says.
 
-    With a budget of minutes its number of epochs is among them, once that is settled.
+    With a budget of minutes its number of epochs is among them, once that is settled. A folder
+    without `config.json` has no run.
 
     Raises:
       InputError: `resolved.json` is damaged.
     """
+    if not (folder / run_files.CONFIG).exists():
+        return {}
     before = run_dir.read_resolved(folder)
     names = {*following(config), *(["trainer.max_epochs"] if config.trainer.max_minutes else [])}
     return {name: value for name, value in before.items() if name in names}

@@ -1,6 +1,7 @@
 """One run, from a config and a folder to a trained, evaluated, exported model."""
 
 import contextlib
+import functools
 import json
 import signal
 from collections.abc import Callable, Sequence
@@ -219,24 +220,24 @@ class _Session:
     def _fill_in(self, dataset: Dataset) -> None:
         """Fills in the fields that follow the data, as the folder's run did if it has begun."""
         with multihost.raise_together():
-            self._resolved = recipe.resolve(
+            values = recipe.resolve(
                 self.config,
-                recipe.measure(dataset),
+                functools.partial(recipe.measure, dataset),
                 start=self._start and transfer.sizes(self._start.run.network),
             )
-            if (self.folder / run_files.CONFIG).exists():
-                self._resolved |= recipe.recorded(self.config, self.folder)
-            self.filled = recipe.fill_in(self.config, self._resolved)
-            if self._has_unsettled_length() and "trainer.max_epochs" in self._resolved:
-                most = LONGER * self._resolved.pop("trainer.max_epochs")
-                self.filled = recipe.fill_in(self.filled, {"trainer.max_epochs": most})
+            before = recipe.recorded(self.config, self.folder)
+            self._resolved = values | before
+            if self.config.trainer.max_minutes and "trainer.max_epochs" not in before:
+                self._resolved.pop("trainer.max_epochs", None)  # until it is settled
+            if self._has_unsettled_length and "trainer.max_epochs" in values:
+                values["trainer.max_epochs"] *= LONGER
+            self.filled = recipe.fill_in(self.config, values | before)
             validation.validate(self.filled, CHOICES)
 
+    @property
     def _has_unsettled_length(self) -> bool:
-        """Tests whether the minutes that are given have not been turned into epochs yet."""
-        if not self.config.trainer.max_minutes:
-            return False
-        return "trainer.max_epochs" not in recipe.recorded(self.config, self.folder)
+        """Whether minutes are given, and have not been turned into epochs yet."""
+        return bool(self.config.trainer.max_minutes) and "trainer.max_epochs" not in self._resolved
 
     def _budget(self, steps: int, growth: int) -> Budget:
         """Returns what settles the run's length, by epochs of so many optimizer steps."""
@@ -286,7 +287,7 @@ class _Session:
         context = setup.build_train_context(
             config, model, inputs.taxonomy, dataset, inputs.sharding
         )
-        if self._has_unsettled_length():
+        if self._has_unsettled_length:
             context.budget = self._budget(context.steps, context.growth)
         return model, state, context
 

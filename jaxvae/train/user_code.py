@@ -106,7 +106,7 @@ def load_user_code(config: ConfigDict, copies: Path | None = None) -> UserCode:
       InputError: a file can't be run, or what it has is no objective, prior or architecture; or
         the objective needs another prior.
     """
-    config = recipe.fill_in(config, recipe.resolve(config, recipe.SMALL))
+    config = recipe.fill_in(config, recipe.resolve(config, lambda: recipe.SMALL))
     values = dict(flatten(config))
     for callback in config.trainer.callbacks:
         for field in ("loss.objective", "model.prior", "model.architecture"):

@@ -63,7 +63,7 @@ def test_sizes_of_the_rule(rows, expected):
 @pytest.mark.parametrize("rows", [1, 17, 999, 10**4, 10**9])
 def test_every_number_of_rows_has_values_that_a_config_may_have(rows):
     config = parsing.load_config(str(ROOT / "configs" / "best.py"))
-    filled = recipe.fill_in(config, recipe.resolve(config, recipe.DataSize(rows, 3, 1.0)))
+    filled = recipe.fill_in(config, recipe.resolve(config, lambda: recipe.DataSize(rows, 3, 1.0)))
     assert recipe.following(filled) == []
     for name, value in recipe.rule(recipe.DataSize(rows, 3, 1.0)).items():
         assert type(value) is type(schema.FOLLOWS_DATA[name])
