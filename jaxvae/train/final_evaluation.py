@@ -1,13 +1,11 @@
 """The evaluation of a run's best model on its splits, after training."""
 
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
 from jaxvae.data import encoding
@@ -15,6 +13,8 @@ from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.evaluation import split_metrics, tag_sets
 from jaxvae.evaluation.streaming_metrics import SplitMetrics
+from jaxvae.inference import queries
+from jaxvae.models.trained import TrainedModel, rebuild_model
 from jaxvae.runtime import devices, sharding
 from jaxvae.storage import epoch_metrics
 from jaxvae.train import setup
@@ -77,40 +77,13 @@ class FittedRun(NamedTuple):
             )
         )
 
-    def posterior(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (posterior means, log-variances) of rows `[n, K]`, without metrics."""
-        num_tags = self.taxonomy.num_tags
-        size = eval_epoch.eval_batch_size(len(rows), num_tags)
-        encode = _encoder(self.model.graphdef)
-        blocks = []
-        for start in range(0, len(rows), size):
-            block = rows[start : start + size]
-            padding = ((0, size - len(block)), (0, 0))
-            padded = np.pad(block, padding, constant_values=num_tags)
-            outputs = jax.device_get(encode(self.params, self.batch_stats, padded))
-            blocks.append([array[: len(block)] for array in outputs])
-        mean, logvar = map(np.concatenate, zip(*blocks, strict=True))
-        return mean, logvar
-
-
-@functools.lru_cache(maxsize=8)
-def _encoder(graphdef: nnx.GraphDef):
-    """Returns the compiled encoder of rows, cached, so that runs share it."""
-
-    def encode(params, batch_stats, columns):
-        return nnx.merge(graphdef, params, batch_stats).encode_rows(columns)
-
-    return jax.jit(encode)
-
-
-@functools.lru_cache(maxsize=8)
-def _decoder(graphdef: nnx.GraphDef, threshold: float):
-    """Returns the compiled decoder of latent vectors to tags above a probability, cached."""
-
-    def decode(params, batch_stats, z):
-        return jax.nn.sigmoid(nnx.merge(graphdef, params, batch_stats).decode(z)) > threshold
-
-    return jax.jit(decode)
+    @property
+    def network(self) -> TrainedModel:
+        """The best model as it was trained: with its precision, and with layers that are tied."""
+        rebuilt = rebuild_model(self.params, self.batch_stats, self.model.user_classes)
+        return rebuilt._replace(
+            graphdef=self.model.graphdef, params=self.params, batch_stats=self.batch_stats
+        )
 
 
 class Evaluation(NamedTuple):
@@ -149,7 +122,7 @@ def evaluate_splits(folder: Path, fitted: FittedRun) -> Evaluation:
     }
     positions = fitted.dataset.splits["train"][: split_metrics.INFORMATION_ROWS]
     train_rows = fitted.dataset.rows[positions]
-    train_mean, train_logvar = fitted.posterior(train_rows)
+    train_mean, train_logvar = queries.posterior(fitted.network, train_rows)
     information = split_metrics.aggregate_mutual_information(train_mean, train_logvar)
     stages["train"]["train/information"] = information
     return Evaluation(
@@ -193,15 +166,12 @@ def _decode(fitted: FittedRun, z: np.ndarray):
     """The tags that are more probable than the threshold given each z, as a sparse `[N, V]`."""
     from scipy.sparse import csr_matrix, vstack
 
+    network, threshold = fitted.network, fitted.config.inference.threshold
     size = eval_epoch.eval_batch_size(len(z), fitted.taxonomy.num_tags)
-    decode = _decoder(fitted.model.graphdef, fitted.config.inference.threshold)
-    blocks = []
-    for start in range(0, len(z), size):
-        block = z[start : start + size]
-        padded = np.pad(block, ((0, size - len(block)), (0, 0)))
-        blocks.append(
-            csr_matrix(np.asarray(decode(fitted.params, fitted.batch_stats, padded))[: len(block)])
-        )
+    blocks = [
+        csr_matrix(queries.probabilities(network, z[start : start + size]) > threshold)
+        for start in range(0, len(z), size)
+    ]
     return vstack(blocks, format="csr")
 
 
