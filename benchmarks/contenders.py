@@ -24,7 +24,7 @@ from jaxvae.data.encoding import to_multi_hot
 from jaxvae.models import distributions
 from jaxvae.models.vae import reparameterize
 from jaxvae.runtime.sharding import append_empty_rows
-from jaxvae.train.hyperparams import make_hyperparams
+from jaxvae.train.plan.hyperparams import make_hyperparams
 from jaxvae.train.steps.train_epoch import make_train_epoch
 from jaxvae.train.train_state import create_train_state
 

@@ -23,7 +23,7 @@ from benchmarks.contenders import trainer
 from benchmarks.problems import load_problem, machine, source
 from jaxvae.runtime import devices, sharding
 from jaxvae.sweeps.population import Population
-from jaxvae.train.hyperparams import make_hyperparams
+from jaxvae.train.plan.hyperparams import make_hyperparams
 from jaxvae.train.steps import eval_epoch, train_epoch
 from jaxvae.train.train_state import create_train_state
 

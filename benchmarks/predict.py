@@ -20,7 +20,7 @@ from benchmarks.problems import machine
 from jaxvae.models.layers import FULL_PRECISION
 from jaxvae.models.vae import VAE
 from jaxvae.runtime.sharding import append_empty_rows
-from jaxvae.train.hyperparams import make_hyperparams
+from jaxvae.train.plan.hyperparams import make_hyperparams
 from jaxvae.train.steps.train_epoch import make_train_epoch
 from jaxvae.train.train_state import create_train_state
 

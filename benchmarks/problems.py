@@ -14,7 +14,7 @@ from jaxvae.data.dataset import load_dataset
 from jaxvae.data.encoding import to_multi_hot
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.models.vae import VAE
-from jaxvae.train.progress import steps_per_epoch
+from jaxvae.train.plan.progress import steps_per_epoch
 
 SIZES = {"small": (32, 128), "medium": (64, 256), "large": (128, 512)}
 """Latent and hidden size of the configs."""

@@ -157,7 +157,7 @@ def _num(options: argparse.Namespace) -> int:
 
 def _judge(options: argparse.Namespace, run):
     """Returns the comparison with held-out rows, or the reason why there is none."""
-    from jaxvae.evaluation.set_files import judge_of
+    from jaxvae.evaluation.sets.set_files import judge_of
     from jaxvae.inference.arguments import check_seed
 
     check_seed(options.seed)
@@ -182,7 +182,7 @@ def _near(options: argparse.Namespace, run) -> dict[str, Any]:
 
 def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.data.taxonomy import Taxonomy
-    from jaxvae.evaluation.set_files import TagFile, evaluate_set_files
+    from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
     from jaxvae.inference.arguments import check_seed
     from jaxvae.reports.summary_text import set_files_table
 

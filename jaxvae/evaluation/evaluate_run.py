@@ -11,11 +11,12 @@ import numpy as np
 
 from jaxvae.data.dataset import fingerprint_rows, known_generator
 from jaxvae.data.encoding import tag_counts
-from jaxvae.evaluation import latents, retrieval, sample_quality, split_metrics
+from jaxvae.evaluation import latents, retrieval, split_metrics
 from jaxvae.evaluation.baseline_fitting import Baselines, load_or_fit_baselines
 from jaxvae.evaluation.baselines import Independent
 from jaxvae.evaluation.disentanglement import disentanglement
 from jaxvae.evaluation.saved_evaluation import question
+from jaxvae.evaluation.sets import sample_quality
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL, ACTIVE_VARIANCE
 from jaxvae.inference import completion, likelihood, queries
 from jaxvae.inference.run import Run

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxvae.errors import InputError
 from jaxvae.evaluation import latents, retrieval
-from jaxvae.evaluation.sample_quality import commonest_pairs
+from jaxvae.evaluation.sets.sample_quality import commonest_pairs
 from jaxvae.inference import completion, queries, traversal
 from jaxvae.reports import figures
 from jaxvae.storage import run_files

@@ -11,9 +11,9 @@ import numpy as np
 from jaxvae.config import monitor
 from jaxvae.runtime import signals
 from jaxvae.sweeps.population import Population
-from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.loop import training_line
-from jaxvae.train.progress import RunPlan, RunProgress
+from jaxvae.train.plan.hyperparams import Hyperparams
+from jaxvae.train.plan.progress import RunPlan, RunProgress
 from jaxvae.train.train_state import TrainState
 
 

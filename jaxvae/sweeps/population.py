@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxvae.evaluation import streaming_metrics
-from jaxvae.train.hyperparams import Hyperparams
+from jaxvae.train.plan.hyperparams import Hyperparams
 from jaxvae.train.train_state import TrainState, eval_params
 
 _MEMBERS = PartitionSpec("data")

@@ -27,11 +27,12 @@ from jaxvae.storage import lock, run_dir, run_files
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.sweeps.member_loop import Member, MemberCallbacks, train_members
 from jaxvae.sweeps.population import Population
-from jaxvae.train import hyperparams, recipe, setup
+from jaxvae.train import setup
 from jaxvae.train.choices import CHOICES
 from jaxvae.train.final_evaluation import FittedRun
 from jaxvae.train.finalize import finalize_run
 from jaxvae.train.loggers import display, metrics_log, trackers
+from jaxvae.train.plan import hyperparams, recipe
 from jaxvae.train.user_code import load_user_code
 
 TRACED_FIELDS = (

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.evaluation import split_metrics, tag_sets
+from jaxvae.evaluation import split_metrics
+from jaxvae.evaluation.sets import tag_sets
 from jaxvae.evaluation.streaming_metrics import SplitMetrics
 from jaxvae.inference import queries
 from jaxvae.models.trained import TrainedModel, rebuild_model
@@ -19,7 +20,7 @@ from jaxvae.runtime import devices, sharding
 from jaxvae.storage import epoch_metrics
 from jaxvae.train import setup
 from jaxvae.train.objectives import LossWeights
-from jaxvae.train.progress import RunProgress
+from jaxvae.train.plan.progress import RunProgress
 from jaxvae.train.steps import eval_epoch
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxvae.config import schema
 from jaxvae.data import encoding
-from jaxvae.evaluation import tag_sets
+from jaxvae.evaluation.sets import tag_sets
 from jaxvae.export import model_files
 from jaxvae.inference import sampling
 from jaxvae.models.trained import rebuild_model

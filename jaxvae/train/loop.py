@@ -16,11 +16,11 @@ from jaxvae.errors import InputError
 from jaxvae.evaluation import split_metrics
 from jaxvae.evaluation.streaming_metrics import Losses
 from jaxvae.runtime import devices, multihost, signals
-from jaxvae.train.budget import Budget
-from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.loggers import display
 from jaxvae.train.loggers.callbacks import CallbackFailed
-from jaxvae.train.progress import RunPlan, RunProgress
+from jaxvae.train.plan.budget import Budget
+from jaxvae.train.plan.hyperparams import Hyperparams
+from jaxvae.train.plan.progress import RunPlan, RunProgress
 from jaxvae.train.resume import TrainingFailed, copy_tree, describe_nonfinite, resume
 from jaxvae.train.run_outputs import Outputs
 from jaxvae.train.train_state import TrainState, eval_params

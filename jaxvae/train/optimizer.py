@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxvae.train.hyperparams import Hyperparams
+from jaxvae.train.plan.hyperparams import Hyperparams
 
 
 def learning_rate_schedule(hyperparams: Hyperparams, step: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from jaxvae.runtime.sharding import put
 from jaxvae.storage import epoch_metrics, run_files
 from jaxvae.storage.checkpoints import Checkpoint, Checkpoints, set_aside_whole
 from jaxvae.train.loggers import display
-from jaxvae.train.progress import RunProgress
+from jaxvae.train.plan.progress import RunProgress
 from jaxvae.train.train_state import TrainState, eval_params
 
 

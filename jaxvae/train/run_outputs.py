@@ -13,7 +13,7 @@ from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.train.loggers import display, metrics_log
 from jaxvae.train.loggers.callbacks import CallbackFailed
 from jaxvae.train.loggers.trackers import TrackerGroup
-from jaxvae.train.progress import RunProgress
+from jaxvae.train.plan.progress import RunProgress
 from jaxvae.train.train_state import TrainState
 
 Hook = Callable[[int, dict[str, Any], TrainState], None]

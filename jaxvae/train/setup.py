@@ -30,8 +30,9 @@ from jaxvae.models.trained import UserClasses, model_arguments
 from jaxvae.runtime import devices
 from jaxvae.runtime.row_stream import RowStream
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train import hyperparams, loop
+from jaxvae.train import loop
 from jaxvae.train.objectives import Objective
+from jaxvae.train.plan import hyperparams
 from jaxvae.train.steps import eval_epoch, rng, train_epoch
 from jaxvae.train.train_state import TrainState, make_init_fn
 from jaxvae.train.user_code import PACKAGES, UserCode, try_model

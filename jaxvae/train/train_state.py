@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxvae.train.hyperparams import Hyperparams, make_hyperparams
 from jaxvae.train.optimizer import global_norm, make_optimizer
+from jaxvae.train.plan.hyperparams import Hyperparams, make_hyperparams
 
 
 @flax.struct.dataclass

@@ -25,14 +25,15 @@ from jaxvae.runtime.sharding import Sharding, check_vocabulary
 from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir, run_files, same_run
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import describe_damage
-from jaxvae.train import hyperparams, loop, recipe, run_outputs, setup
-from jaxvae.train.budget import LONGER, Budget
+from jaxvae.train import loop, run_outputs, setup
 from jaxvae.train.choices import CHOICES
 from jaxvae.train.final_evaluation import FittedRun
 from jaxvae.train.finalize import finalize_run
 from jaxvae.train.loggers import display, trackers
 from jaxvae.train.loggers.callbacks import Callback, CallbackFailed, load_callbacks
-from jaxvae.train.progress import RunPlan, RunProgress
+from jaxvae.train.plan import hyperparams, recipe
+from jaxvae.train.plan.budget import LONGER, Budget
+from jaxvae.train.plan.progress import RunPlan, RunProgress
 from jaxvae.train.resume import TrainingFailed
 from jaxvae.train.run_outputs import Hook
 from jaxvae.train.train_state import TrainState

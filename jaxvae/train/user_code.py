@@ -22,8 +22,8 @@ from jaxvae.models.checks import check_architecture, check_prior
 from jaxvae.models.choices import ARCHITECTURES, import_choice
 from jaxvae.models.priors import Prior, prior_class
 from jaxvae.models.trained import UserClasses, model_arguments
-from jaxvae.train import hyperparams, recipe
 from jaxvae.train.objectives import LossTerms, make_loss_weights
+from jaxvae.train.plan import hyperparams, recipe
 
 _ANY_TAGS = 23
 """Tags that a model is tried with before the data, which may make their taxonomy, are read."""

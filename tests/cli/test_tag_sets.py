@@ -12,8 +12,8 @@ from pyarrow import parquet
 import jaxvae
 from jaxvae.cli import order_texts
 from jaxvae.errors import InputError
-from jaxvae.evaluation import sample_quality
-from jaxvae.evaluation.set_files import TagFile, evaluate_set_files
+from jaxvae.evaluation.sets import sample_quality
+from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
 from jaxvae.inference.generation import draws, latents, table
 from jaxvae.storage import atomic_files
 from tests.helpers.commands import refused, shell

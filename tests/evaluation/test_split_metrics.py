@@ -11,7 +11,8 @@ from scipy.stats import norm
 from sklearn.metrics import silhouette_score
 
 from jaxvae.data import encoding
-from jaxvae.evaluation import split_metrics, tag_sets
+from jaxvae.evaluation import split_metrics
+from jaxvae.evaluation.sets import tag_sets
 
 
 def random_sets(count=50, tags=7, seed=0):

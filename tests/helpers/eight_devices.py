@@ -19,7 +19,7 @@ import numpy as np
 from jaxvae.models.vae import VAE
 from jaxvae.runtime import devices
 from jaxvae.runtime.sharding import Sharding, append_empty_rows
-from jaxvae.train.hyperparams import make_hyperparams
+from jaxvae.train.plan.hyperparams import make_hyperparams
 from jaxvae.train.steps.eval_epoch import make_eval_pass
 from jaxvae.train.steps.train_epoch import make_train_epoch
 from jaxvae.train.train_state import create_train_state

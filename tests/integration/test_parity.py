@@ -10,7 +10,7 @@ from scipy.special import erfinv
 from jaxvae.models import distributions
 from jaxvae.models.layers import BatchNorm
 from jaxvae.train import objectives
-from jaxvae.train.hyperparams import make_hyperparams
+from jaxvae.train.plan.hyperparams import make_hyperparams
 from jaxvae.train.steps import train_epoch
 from jaxvae.train.steps.forward import forward
 from tests.helpers.random_rows import (

@@ -9,7 +9,7 @@ from jaxvae.errors import InputError
 from jaxvae.runtime import devices
 from jaxvae.runtime.row_stream import RowStream
 from jaxvae.storage.epoch_metrics import read_epochs
-from jaxvae.train import hyperparams
+from jaxvae.train.plan import hyperparams
 from tests.helpers.training import parameters, run, same, small, timeless, write_clips
 
 

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from jaxvae.models.vae import VAE
-from jaxvae.train.hyperparams import make_hyperparams
 from jaxvae.train.optimizer import learning_rate_schedule
+from jaxvae.train.plan.hyperparams import make_hyperparams
 from jaxvae.train.train_state import apply_gradients, create_train_state, eval_params
 
 STEPS = np.arange(0, 120)

@@ -91,7 +91,7 @@ class GeneratingRun:
           num_importance_samples: draws for each set's log-likelihood, without temperature and
             constraints, nats; None leaves it out.
           judge: returns figures of at most 10,000 of the sets, boolean `[n, V]`, for the record, as
-            `evaluation.set_files.judge_of` makes it of a run.
+            `evaluation.sets.set_files.judge_of` makes it of a run.
           command: the command that asks for the table, for the record.
           **options: as in `generate`.
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train.progress import steps_per_epoch
+from jaxvae.train.plan.progress import steps_per_epoch
 from jaxvae.train.steps.rng import ORDER
 
 _WASTE = 1 / 16

@@ -11,7 +11,7 @@ from jaxvae.evaluation import streaming_metrics
 from jaxvae.models.layers import multi_hot
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train.objectives import ELBO, Objective
-from jaxvae.train.progress import steps_per_epoch
+from jaxvae.train.plan.progress import steps_per_epoch
 from jaxvae.train.steps import rng
 from jaxvae.train.steps.forward import forward
 

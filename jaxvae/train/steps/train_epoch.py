@@ -12,8 +12,8 @@ from flax import nnx
 
 from jaxvae.evaluation import streaming_metrics
 from jaxvae.runtime.sharding import Sharding
-from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.objectives import ELBO, Objective
+from jaxvae.train.plan.hyperparams import Hyperparams
 from jaxvae.train.steps import rng
 from jaxvae.train.steps.batches import Batch, EpochPlan, epoch_permutation, gather_batches
 from jaxvae.train.steps.train_step import StepOptions, random_layout, train_step

@@ -9,8 +9,8 @@ from flax import nnx
 from jaxvae.evaluation.streaming_metrics import Losses
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.train import objectives
-from jaxvae.train.hyperparams import Hyperparams
 from jaxvae.train.objectives import ELBO, LossWeights, Objective
+from jaxvae.train.plan.hyperparams import Hyperparams
 from jaxvae.train.steps import rng
 from jaxvae.train.steps.batches import Batch
 from jaxvae.train.steps.forward import forward

@@ -11,8 +11,8 @@ from flax import nnx
 from jaxvae.models import distributions
 from jaxvae.models.layers import dropout_mask, multi_hot
 from jaxvae.models.vae import reparameterize
-from jaxvae.train.hyperparams import make_hyperparams
-from jaxvae.train.progress import steps_per_epoch
+from jaxvae.train.plan.hyperparams import make_hyperparams
+from jaxvae.train.plan.progress import steps_per_epoch
 from jaxvae.train.steps.batches import _last_batch
 from jaxvae.train.steps.eval_epoch import make_eval_pass
 from jaxvae.train.steps.train_epoch import make_train_epoch

@@ -9,9 +9,9 @@ import sklearn.ensemble
 
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.evaluation import set_files
-from jaxvae.evaluation.sample_quality import bootstrap_intervals, compare_sets
-from jaxvae.evaluation.set_files import TagFile, evaluate_set_files
+from jaxvae.evaluation.sets import set_files
+from jaxvae.evaluation.sets.sample_quality import bootstrap_intervals, compare_sets
+from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
 from tests.helpers.commands import refused, shell
 
 TAXONOMY = Taxonomy.from_mapping({"genre": ["jazz", "r&b"], "mood": ["calm", "sad"]}, source="test")

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from jaxvae.evaluation import sample_quality
-from jaxvae.evaluation.sample_quality import compare_samples, describe_sets, two_sample_test
+from jaxvae.evaluation.sets import sample_quality
+from jaxvae.evaluation.sets.sample_quality import compare_samples, describe_sets, two_sample_test
 
 TAGS = ("a", "b", "c", "d")
 

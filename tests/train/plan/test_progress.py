@@ -5,7 +5,7 @@ import math
 import pytest
 
 from jaxvae.config.monitor import MODES, Monitor
-from jaxvae.train.progress import RunPlan, RunProgress
+from jaxvae.train.plan.progress import RunPlan, RunProgress
 
 
 def plan(**options):

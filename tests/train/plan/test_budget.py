@@ -7,8 +7,9 @@ import pytest
 
 from jaxvae.errors import InputError
 from jaxvae.inference.verify import verify
-from jaxvae.train import loop, recipe
-from jaxvae.train.budget import LONGER, Budget
+from jaxvae.train import loop
+from jaxvae.train.plan import recipe
+from jaxvae.train.plan.budget import LONGER, Budget
 from jaxvae.train.trainer import train_and_evaluate
 from tests.helpers.training import parameters, run, same, small, write_clips
 

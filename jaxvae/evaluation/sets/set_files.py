@@ -14,7 +14,7 @@ from jaxvae.data.sources import SourceFields, open_source
 from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.data.vocabulary import ALL
 from jaxvae.errors import InputError
-from jaxvae.evaluation import sample_quality
+from jaxvae.evaluation.sets import sample_quality
 from jaxvae.inference.run import Run
 
 _SETS = 10_000

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from jaxvae.runtime import multihost
-from jaxvae.train.hyperparams import Hyperparams
-from jaxvae.train.progress import RunPlan
+from jaxvae.train.plan.hyperparams import Hyperparams
+from jaxvae.train.plan.progress import RunPlan
 
 LONGER = 4
 """A run whose epochs follow the data is at most this many times as long as the data ask for."""

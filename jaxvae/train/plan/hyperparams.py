@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from jaxvae.config.monitor import Monitor
 from jaxvae.errors import InputError
-from jaxvae.train import progress
 from jaxvae.train.objectives import LossWeights, make_loss_weights
-from jaxvae.train.progress import RunPlan
+from jaxvae.train.plan import progress
+from jaxvae.train.plan.progress import RunPlan
 
 _LOSS = {"bce_weight": 1.0, "kld_weight": 1.0, "kld_cycles": 1.0}
 """Numbers that every loss has, where a caller names none."""

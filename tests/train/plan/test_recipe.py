@@ -11,7 +11,7 @@ from jaxvae.errors import InputError
 from jaxvae.inference.load import load
 from jaxvae.inference.verify import verify
 from jaxvae.storage import manifest
-from jaxvae.train import recipe
+from jaxvae.train.plan import recipe
 from tests.conftest import ROOT
 from tests.helpers.training import parameters, run, same, small, write_clips
 
