@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from jaxvae.data.dataset import fingerprint_rows, known_generator
-from jaxvae.data.encoding import tag_counts
 from jaxvae.evaluation import latents, retrieval, split_metrics
 from jaxvae.evaluation.baseline_fitting import Baselines, load_or_fit_baselines
 from jaxvae.evaluation.baselines import Independent
@@ -18,11 +17,12 @@ from jaxvae.evaluation.disentanglement import disentanglement
 from jaxvae.evaluation.saved_evaluation import question
 from jaxvae.evaluation.sets import sample_quality
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL, ACTIVE_VARIANCE
+from jaxvae.evaluation.training_course import training_course
 from jaxvae.inference import completion, likelihood, queries
 from jaxvae.inference.run import Run
 from jaxvae.inference.sampling import DECODES
 from jaxvae.models.trained import TrainedModel
-from jaxvae.storage import epoch_metrics, run_files
+from jaxvae.storage import run_files
 
 NUM_SAMPLES = 5000
 _TRAIN_ROWS = 100_000
@@ -73,7 +73,7 @@ def evaluate_run(
         "rows": len(rows),
         "rows_in_split": rows_in_split,
         "kld_weight": run.config.get("loss", {}).get("kld_weight"),
-        **_training(run, split),
+        **training_course(run, split),
         **_likelihood(estimates),
         **_latent(run.network, estimates, mean, train_mean, train_logvar, seed),
         **_among_baselines(run, split, sets, estimates, baselines, seed),
@@ -93,52 +93,6 @@ def with_rows_enough(run: Run) -> Run:
     return run.with_rows_at_most(
         train=max(_LEAST_ROWS, min(_TRAIN_ROWS, limit)), others=max(_LEAST_ROWS, min(_ROWS, limit))
     )
-
-
-def _training(run: Run, split: str) -> dict[str, Any]:
-    """How the run fitted: the course of its losses, and how its rows stand to its tags.
-
-    Losses are compared without their weights, so that a warm-up of the KL's weight does not show.
-    `bounce` is what the validation loss went up, in the second half, only to come down again: nats
-    a validation.
-    """
-    train, rows = run.rows("train"), run.rows(split)
-    counts = tag_counts(train, run.network.num_tags)
-    known = {row.tobytes() for row in train}
-    values: dict[str, Any] = {
-        "training/rows_of_median_tag": float(np.median(counts)),
-        "training/repeated_fraction": float(np.mean([row.tobytes() in known for row in rows])),
-    }
-    if not epoch_metrics.has_epochs(run.folder):  # an exported or published model
-        return values
-    lines = epoch_metrics.read_epochs(run.folder)
-    validated = [line for line in lines if _elbo(line, "val") is not None]
-    if not validated:
-        return values
-    losses, fitted = (
-        np.array([_elbo(line, name) for line in validated], np.float64) for name in ("val", "train")
-    )
-    best = int(losses.argmin())
-    before = len(losses) - 1 - max(1, len(losses) // 5)
-    late = np.diff(losses[len(losses) // 2 :])
-    bounce = (np.maximum(late, 0.0).sum() - max(late.sum(), 0.0)) / max(len(late), 1)
-    return values | {
-        "training/epochs": lines[-1]["epoch"],
-        "training/best_epoch": validated[best]["epoch"],
-        "training/best_is_last": best == len(losses) - 1,
-        "training/fall_at_end": float(losses[max(before, 0)] - losses[-1]),
-        "training/rise_after_best": float(losses[-1] - losses[best]),
-        "training/train_change_after_best": float(fitted[-1] - fitted[best]),
-        "training/bounce": float(bounce),
-        "training/gap": float(losses[best] - fitted[best]),
-    }
-
-
-def _elbo(line: dict[str, Any], split: str) -> float | None:
-    """The negative ELBO of an epoch's line, nats; None if the split was not looked at in it."""
-    if f"{split}/kld" not in line:
-        return None
-    return float(line[f"{split}/bce"]) + float(line[f"{split}/kld"])
 
 
 def _likelihood(found: likelihood.RowLikelihood) -> dict[str, Any]:

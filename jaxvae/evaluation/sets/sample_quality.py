@@ -13,7 +13,7 @@ _PAIR_COUNT = 5
 _NAMED = 10
 
 
-class _Data:
+class DataRows:
     """Precomputed statistics of the data, shared by all comparisons with it.
 
     Rows that are both held out and of training, the same array, count once.
@@ -81,7 +81,7 @@ def describe_sets(
       tags: the V names.
       concepts: names and columns, as a taxonomy's; adds `tags_per_set_of_concept`.
     """
-    return _describe(np.asarray(sets, bool), _Data(held_out, train), tags, concepts)
+    return _describe(np.asarray(sets, bool), DataRows(held_out, train), tags, concepts)
 
 
 def two_sample_test(sets: np.ndarray, held_out: np.ndarray, *, seed: int, folds: int = 5) -> dict:
@@ -164,50 +164,12 @@ def compare_sets(
     seed: int = 0,
 ) -> dict[str, dict]:
     """Applies `describe_sets` and `two_sample_test` to several named collections of sets."""
-    data = _Data(held_out, train)
+    data = DataRows(held_out, train)
     return {
         name: _describe(np.asarray(sets, bool), data, tags, concepts)
         | two_sample_test(sets[:, data.columns], data.held_out[:, data.columns], seed=seed)
         for name, sets in sides.items()
     }
-
-
-def bootstrap_intervals(
-    sets: np.ndarray, held_out: np.ndarray, train: np.ndarray, *, seed: int, resamples: int = 200
-) -> dict[str, list[float]]:
-    """Returns 95 % intervals of some of `describe_sets`, by resampling sets and held-out rows.
-
-    The intervals are basic ones (Davison & Hinkley 1997), which also take out the bias by which
-    errors grow with the noise of resampling; lower ends of errors and shares are at least 0.
-
-    Args:
-      sets: boolean `[N, V]`.
-      held_out: boolean `[M, V]`.
-      train: boolean `[T, V]`.
-      seed: seed of the resamples.
-      resamples: number of resamples.
-    """
-    sides = [np.asarray(side, bool) for side in (sets, held_out)]
-    distances, copies = _Data(held_out, train).distances(sides[0])
-    of_set = np.stack([sides[0].sum(axis=1), distances, ~copies, copies], axis=1).astype(float)
-    names = ("tags_per_set_mean", "nearest_train_distance", "unseen_fraction", "copies_fraction")
-    floats = [side.astype(np.float32) for side in sides]
-
-    def measure(weights: list[np.ndarray]) -> np.ndarray:
-        rates = [w.astype(np.float32) @ side for w, side in zip(weights, floats, strict=True)]
-        error = np.abs(rates[0] - rates[1])
-        return np.array([*(weights[0] @ of_set), error.mean(), error.sum() / 2.0])
-
-    rng = np.random.default_rng(seed)
-    evenly = [np.full(len(side), 1.0 / len(side)) for side in sides]
-    resampled = np.array(
-        [measure([rng.multinomial(len(w), w) / len(w) for w in evenly]) for _ in range(resamples)]
-    )
-    value = measure(evenly)
-    high, low = np.quantile(resampled, (0.025, 0.975), axis=0)
-    ends = np.maximum(0.0, np.stack([2.0 * value - low, 2.0 * value - high], axis=1))
-    of_rates = ("marginal_mae", "marginal_total_variation")
-    return dict(zip((*names, *of_rates), ends.tolist(), strict=True))
 
 
 def commonest_pairs(
@@ -231,7 +193,7 @@ def commonest_pairs(
     return columns, in_data, in_drawn
 
 
-def _describe(sets: np.ndarray, data: _Data, tags: Sequence[str], concepts) -> dict:
+def _describe(sets: np.ndarray, data: DataRows, tags: Sequence[str], concepts) -> dict:
     sides = {"": sets, "_held_out": data.held_out}
     rates, rates_data = (side.mean(axis=0) for side in sides.values())
     counts = _pair_counts(sets[:, data.columns])
@@ -265,7 +227,7 @@ def _describe(sets: np.ndarray, data: _Data, tags: Sequence[str], concepts) -> d
     return result | ({"tags_per_set_of_concept": by_concept} if by_concept else {})
 
 
-def _lift(num_sets: int, counts: np.ndarray, data: _Data, tags: Sequence[str]) -> dict:
+def _lift(num_sets: int, counts: np.ndarray, data: DataRows, tags: Sequence[str]) -> dict:
     rows = len(data.held_out)
     expected = np.outer(np.diag(data.pairs), np.diag(data.pairs)) / rows
     first, second = np.nonzero(np.triu(np.maximum(data.pairs, expected) >= _PAIR_COUNT, 1))

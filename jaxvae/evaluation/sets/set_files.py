@@ -15,6 +15,7 @@ from jaxvae.data.taxonomy import Taxonomy, normalize
 from jaxvae.data.vocabulary import ALL
 from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import sample_quality
+from jaxvae.evaluation.sets.intervals import bootstrap_intervals
 from jaxvae.inference.run import Run
 
 _SETS = 10_000
@@ -112,7 +113,7 @@ def compare_with_rows(
     compared = sample_quality.compare_sets(
         sides, rows, seen, tags=taxonomy.spellings, concepts=taxonomy.concepts, seed=seed
     )
-    compared["sets"]["intervals"] = sample_quality.bootstrap_intervals(sets, rows, seen, seed=seed)
+    compared["sets"]["intervals"] = bootstrap_intervals(sets, rows, seen, seed=seed)
     return {
         f"{side}/{name}": value
         for side, measures in compared.items()

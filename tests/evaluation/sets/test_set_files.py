@@ -10,7 +10,8 @@ import sklearn.ensemble
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import set_files
-from jaxvae.evaluation.sets.sample_quality import bootstrap_intervals, compare_sets
+from jaxvae.evaluation.sets.intervals import bootstrap_intervals
+from jaxvae.evaluation.sets.sample_quality import compare_sets
 from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
 from tests.helpers.commands import refused, shell
 
