@@ -148,6 +148,11 @@ class SetSource:
     def __init__(self, task: Task):
         self.network, self.constraints, self.order = task.network, task.constraints, task.order
 
+    @property
+    def temperature(self) -> float | list[float]:
+        """The temperature of all sets, or each of several."""
+        return self.order.temperature
+
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]` in their order."""
         raise NotImplementedError

@@ -144,7 +144,6 @@ def _by_concept(taxonomy: Taxonomy, present: list[int]) -> list[list[str]]:
 
 def _record(generation: SetSource, options: TableOptions, counts: Counter[str]) -> dict:
     order, tally = generation.order, generation.tally
-    described = generation.describe()
     sets = sum(counts[name] for name in SPLITS)
     return {
         "jaxvae_version": __version__,
@@ -152,12 +151,10 @@ def _record(generation: SetSource, options: TableOptions, counts: Counter[str]) 
         "parameters": parameters_digest(to_state_dict(generation.network)),
         "taxonomy_digest": generation.constraints.taxonomy.digest,
         "seed": order.seed,
-        "temperature": [entry["temperature"] for entry in described["by_temperature"]]
-        if "by_temperature" in described
-        else order.temperature,
+        "temperature": generation.temperature,
         "constraints": generation.constraints.describe(),
         "balance": None,
-        **described,
+        **generation.describe(),
         "log_probability": generation.log_probability,
         "probability": math.exp(generation.log_probability),
         "sets": sets,

@@ -44,6 +44,11 @@ class Temperatures(SetSource):
         """Counts of the draws so far, at all temperatures."""
         return sum((source.tally for source in self._sources), start=Tally())
 
+    @property
+    def temperature(self) -> list[float]:
+        """The temperatures, in their order."""
+        return [source.order.temperature for source in self._sources]
+
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]`, those of the first temperature first."""
         for block in self.labelled():
