@@ -70,7 +70,8 @@ def _power_of_two(value: float, *, low: int, high: int) -> int:
 
 def following(config: ConfigDict) -> list[str]:
     """Returns the dotted names of the fields of a config that follow the data."""
-    return [name for name, value in schema.flatten(config) if schema.follows_data(name, value)]
+    values = dict(schema.flatten(config))
+    return [name for name in schema.FOLLOWS_DATA if schema.follows_data(name, values[name])]
 
 
 def resolve(
