@@ -128,8 +128,12 @@ def set_files_table(judged: dict[str, Any]) -> str:
         values = "".join(f"{number(judged[f'{name}/{key}']):>15}" for name in names)
         lines.append(f"{text:<36}{values}")
     lines += ["", "95 % intervals of the sets, by bootstrap:"]
+    names_of_others = {
+        "copies_fraction": "copies of rows",
+        "marginal_total_variation": "tag rates, half of all errors",
+    }
     lines += [
-        f"  {measures.get(name, name):<34}{number(low):>8} to {number(high)}"
+        f"  {(measures | names_of_others)[name]:<34}{number(low):>8} to {number(high)}"
         for name, (low, high) in judged["sets/intervals"].items()
     ]
     worst = judged["sets/worst_pairs"][:5]
