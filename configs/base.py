@@ -112,6 +112,7 @@ def get_config(presets: str = "") -> ConfigDict:
     c.inference.decode = "bernoulli"  # "bernoulli" (empty sets redrawn) or "threshold"
     c.inference.threshold = 0.5  # probability cut of reconstructions, and of decode="threshold"
     c.inference.seed = 0  # seed of the samples
+    c.inference.quick_baseline = False  # at the end compare with a small mixture of Bernoullis
 
     c.logger = ConfigDict()
     c.logger.name = ("tensorboard",)  # also "wandb", "trackio", "mlflow"; (): metrics.jsonl alone

@@ -30,4 +30,5 @@ def get_config(presets: str = ""):
     c.trainer.lr_scheduler.warmup_epochs = 4.0
     c.trainer.lr_scheduler.final_fraction = 0.02
     c.trainer.ema_decay = 0.999
+    c.inference.quick_baseline = True
     return base.with_presets(c, presets)

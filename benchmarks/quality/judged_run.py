@@ -26,6 +26,7 @@ LARGER = (640, 1280)
 """Components of the larger mixture, with the smoothing that the tuned one has."""
 QUIET = (
     "--config.inference.enabled=False",
+    "--config.inference.quick_baseline=False",
     "--config.logger.name=()",
     "--config.trainer.enable_progress_bar=False",
 )

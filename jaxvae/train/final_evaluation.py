@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.evaluation import split_metrics
+from jaxvae.evaluation import quick_baseline, split_metrics
 from jaxvae.evaluation.sets import tag_sets
 from jaxvae.evaluation.streaming_metrics import SplitMetrics
 from jaxvae.inference import queries
@@ -120,6 +120,7 @@ def evaluate_splits(folder: Path, fitted: FittedRun) -> Evaluation:
         **_named("test", test_total, test_mean, fitted.split_rows("test")),
         **_decoded_sets(fitted, test_mean, test_sets),
         **_references(fitted, test_sets),
+        **_quick_baseline(fitted),
     }
     positions = fitted.dataset.splits["train"][: split_metrics.INFORMATION_ROWS]
     train_rows = fitted.dataset.rows[positions]
@@ -161,6 +162,16 @@ def _references(fitted: FittedRun, test_sets) -> dict[str, float]:
         return {"test/independent_nll": independent}
     generator = float(-dataset.generator.log_likelihood(fitted.split_rows("test")).mean())
     return {"test/independent_nll": independent, "test/generator_nll": generator}
+
+
+def _quick_baseline(fitted: FittedRun) -> dict[str, float]:
+    """How far the model is ahead of a quick mixture, if that is asked for; {} for squared error."""
+    wanted = fitted.config.inference.quick_baseline
+    if not (wanted and fitted.model.objective.use_binary_cross_entropy):
+        return {}
+    splits = {name: fitted.split_rows(name) for name in ("train", "val", "test")}
+    compared = quick_baseline.compare_with_quick_mixture(fitted.network, **splits)
+    return {f"test/{name}": value for name, value in compared.items()}
 
 
 def _decode(fitted: FittedRun, z: np.ndarray):

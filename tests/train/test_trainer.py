@@ -206,6 +206,7 @@ EFFECTS = {
     "inference.decode": ("threshold", "inference"),
     "inference.threshold": (0.9, "test metrics"),
     "inference.seed": (1, "inference"),
+    "inference.quick_baseline": (True, "own test"),
     "logger.name": (("tensorboard",), "own test"),
     "logger.project": ("another", "own test"),
     "logger.offline": (True, "own test"),

@@ -44,6 +44,8 @@ def summarize_run(
         rows["best possible"] = (
             f"{test['test/generator_nll']:.3f} nats per row: the corpus's own generator"
         )
+    if "test/quick_mixture_gain" in test:
+        rows["quick mixture"] = _quick_mixture(test)
     if "inference" in stages:
         samples = stages["inference"]
         rows["samples"] = (
@@ -61,3 +63,14 @@ def summarize_run(
     if copies:
         rows["copies"] = copies
     return rows
+
+
+def _quick_mixture(test: dict[str, Any]) -> str:
+    """Says where the model stands against a mixture that took a moment, and what tells more."""
+    gain, error = test["test/quick_mixture_gain"], test["test/quick_mixture_gain_stderr"]
+    stands = "level with it" if abs(gain) < 2.0 * error else "ahead" if gain > 0 else "behind"
+    return (
+        f"{test['test/quick_mixture_nll']:.3f} nats per row on {test['test/quick_mixture_rows']:,} "
+        f"test rows; the model is {stands} ({gain:+.3f} ± {error:.3f}). A tuned one: "
+        "python -m jaxvae evaluate"
+    )
