@@ -14,7 +14,7 @@ def training_course(run: Run, split: str) -> dict[str, Any]:
 
     Losses are compared without their weights, so that a warm-up of the KL's weight does not show.
     `bounce` is what the validation loss went up, in the second half, only to come down again: nats
-    a validation.
+    a validation. `max_minutes` is 0 where training had no limit of time.
     """
     train, rows = run.rows("train"), run.rows(split)
     counts = tag_counts(train, run.network.num_tags)
@@ -37,6 +37,7 @@ def training_course(run: Run, split: str) -> dict[str, Any]:
     late = np.diff(losses[len(losses) // 2 :])
     bounce = (np.maximum(late, 0.0).sum() - max(late.sum(), 0.0)) / max(len(late), 1)
     return values | {
+        "training/max_minutes": float(run.config["trainer"].get("max_minutes", 0.0)),
         "training/epochs": lines[-1]["epoch"],
         "training/best_epoch": validated[best]["epoch"],
         "training/best_is_last": best == len(losses) - 1,

@@ -37,6 +37,10 @@ def _step(judged: dict[str, Any], is_behind: bool) -> str:
     course = _course(judged)
     or_best = "; or --config=configs/best.py, which fits this kind of data better" * is_behind
     rows_of_tag = judged.get("training/rows_of_median_tag")
+    minutes = judged.get("training/max_minutes") or 0.0
+    longer = "--config.trainer.max_epochs"
+    if minutes:
+        longer = f"--config.trainer.max_minutes (it was {minutes:g})"
     if course and _is_unsteady(course):
         return (
             f"The learning rate is too high: validation is best at epoch {course['best_epoch']} of "
@@ -50,10 +54,7 @@ def _step(judged: dict[str, Any], is_behind: bool) -> str:
             f"--config.loss.capacity=8.0."
         )
     if judged["collapsed"]:
-        return (
-            "Try next: more --config.trainer.max_epochs, or a lower --config.loss.kld_weight than "
-            "the run's."
-        )
+        return f"Try next: more {longer}, or a lower --config.loss.kld_weight than the run's."
     if course and course["rise_after_best"] > OVERFITTED:
         return (
             f"It over-fits: validation is best at epoch {course['best_epoch']} of "
@@ -69,10 +70,10 @@ def _step(judged: dict[str, Any], is_behind: bool) -> str:
         if course["gap"] < 0.0:
             return (
                 f"{fall}, and below the training loss. Try next: a larger "
-                f"--config.model.hidden_dim, a lower --config.model.dropout_p, or more "
-                f"--config.trainer.max_epochs{or_best}."
+                f"--config.model.hidden_dim, a lower --config.model.dropout_p, or more {longer}"
+                f"{or_best}."
             )
-        return f"{fall}. Try next: more --config.trainer.max_epochs{or_best}."
+        return f"{fall}. Try next: more {longer}{or_best}."
     if rows_of_tag is not None and rows_of_tag < FEW_ROWS:
         return (
             f"There are few rows for so many tags: half of them are in {rows_of_tag:g} training "

@@ -71,6 +71,18 @@ def test_a_run_that_still_falls_is_told_to_train_longer(trained, course):
     assert "; or --config=configs/best.py" in behind
 
 
+def test_a_run_whose_minutes_were_too_few_is_told_so(trained, course):
+    course(FALLING - 0.5, FALLING)
+    judged, text = advice(trained)
+    assert judged["training/max_minutes"] == 0.0
+    assert "minutes" not in text
+    learned = judged | {"collapsed": False, "training/max_minutes": 0.5}
+    told = "Try next: more --config.trainer.max_minutes (it was 0.5)."
+    assert told in advise(learned, is_behind=False)
+    nothing_yet = {"training/epochs": None, "training/max_minutes": 10.0, "collapsed": True}
+    assert "max_minutes (it was 10)" in advise(judged | nothing_yet, is_behind=False)
+
+
 def test_a_run_above_its_validation_is_told_to_be_wider(trained, course):
     course(FALLING + 0.5, FALLING)
     _, text = advice(trained)
