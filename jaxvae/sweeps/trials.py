@@ -27,7 +27,7 @@ from jaxvae.storage import lock, run_dir, run_files
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.sweeps.member_loop import Member, MemberCallbacks, train_members
 from jaxvae.sweeps.population import Population
-from jaxvae.train import setup
+from jaxvae.train import model_setup, program_setup
 from jaxvae.train.choices import CHOICES
 from jaxvae.train.final_evaluation import FittedRun
 from jaxvae.train.finalize import finalize_run
@@ -105,7 +105,7 @@ class TrialRunner:
 
     def __post_init__(self):
         self._starts: dict[str, transfer.Start | None] = {}
-        self._shapes: dict[Hashable, tuple[ConfigDict, setup.ModelSetup]] = {}
+        self._shapes: dict[Hashable, tuple[ConfigDict, model_setup.ModelSetup]] = {}
         self._train, self._val = (
             self.dataset.rows[self.dataset.splits[name]] for name in ("train", "val")
         )
@@ -123,7 +123,7 @@ class TrialRunner:
         shape = program_key(config)
         if shape not in self._shapes:
             start = self._load_start(config)
-            model = setup.build_model(
+            model = model_setup.build_model(
                 config,
                 self.taxonomy,
                 len(self._train),
@@ -144,7 +144,7 @@ class TrialRunner:
     def _load_start(self, config: ConfigDict) -> transfer.Start | None:
         """Loads the model that a config starts from, and checks its sizes."""
         if config.init_from not in self._starts:
-            start = setup.load_start(config, self.taxonomy)
+            start = model_setup.load_start(config, self.taxonomy)
             if start is not None:
                 display.Terminal().say(start.describe())
             self._starts[config.init_from] = start
@@ -176,18 +176,18 @@ class TrialRunner:
     def _population(self, shape: Hashable) -> Population:
         config, model = self._shapes[shape]
         num_tags = self.taxonomy.num_tags
-        bound, bound_rows = setup.build_likelihood_bound(
+        bound, bound_rows = program_setup.build_likelihood_bound(
             config, model.graphdef, val_rows=self._val, num_tags=num_tags
         )
         return Population(
-            train_epoch=setup.build_train_epoch(
+            train_epoch=program_setup.build_train_epoch(
                 config,
                 model,
                 num_rows=len(self._train),
                 num_tags=num_tags,
                 batch_size=config.data.batch_size,
             ),
-            validate=setup.build_eval_epoch(
+            validate=program_setup.build_eval_epoch(
                 config, model, num_rows=len(self._val), num_tags=num_tags
             ),
             mesh=self.mesh,

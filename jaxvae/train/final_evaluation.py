@@ -18,7 +18,7 @@ from jaxvae.inference import queries
 from jaxvae.models.trained import TrainedModel, rebuild_model
 from jaxvae.runtime import devices, sharding
 from jaxvae.storage import epoch_metrics
-from jaxvae.train import setup
+from jaxvae.train import model_setup, program_setup
 from jaxvae.train.objectives import LossWeights
 from jaxvae.train.plan.progress import RunProgress
 from jaxvae.train.steps import eval_epoch
@@ -39,7 +39,7 @@ class FittedRun(NamedTuple):
     """
 
     config: ConfigDict
-    model: setup.ModelSetup
+    model: model_setup.ModelSetup
     params: dict
     batch_stats: dict
     progress: RunProgress
@@ -54,7 +54,7 @@ class FittedRun(NamedTuple):
     def evaluate(self, rows: np.ndarray) -> tuple[SplitMetrics, np.ndarray, np.ndarray]:
         """Returns (metrics, posterior means, log-variances) of rows `[n, K]`."""
         num_tags = self.taxonomy.num_tags
-        eval_pass = setup.build_eval_epoch(
+        eval_pass = program_setup.build_eval_epoch(
             self.config, self.model, num_rows=len(rows), num_tags=num_tags
         )
         # Placed as in training on one device, whose program for these sizes is compiled already.

@@ -25,7 +25,7 @@ from jaxvae.runtime.sharding import Sharding, check_vocabulary
 from jaxvae.storage import atomic_files, epoch_metrics, lock, run_dir, run_files, same_run
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.saved_rows import describe_damage
-from jaxvae.train import loop, run_outputs, setup
+from jaxvae.train import loop, model_setup, program_setup, run_outputs
 from jaxvae.train.choices import CHOICES
 from jaxvae.train.final_evaluation import FittedRun
 from jaxvae.train.finalize import finalize_run
@@ -207,7 +207,7 @@ class _Session:
         resumes = self.is_primary and same_run.can_resume(self.folder)
         if not multihost.broadcast_from_primary(resumes, [])[0]:
             with multihost.raise_together():
-                self._start = setup.load_start(config, taxonomy)
+                self._start = model_setup.load_start(config, taxonomy)
                 if self._start and self.is_primary:
                     same_run.check_same_start(self.folder, self._start.record)
         self._fill_in(dataset)
@@ -273,11 +273,13 @@ class _Session:
             return {}
         return _tell_trackers(self.folder, self.config, self.overrides, self.terminal)
 
-    def build(self, inputs: _Inputs) -> tuple[setup.ModelSetup, TrainState, loop.TrainContext]:
+    def build(
+        self, inputs: _Inputs
+    ) -> tuple[model_setup.ModelSetup, TrainState, loop.TrainContext]:
         """Builds the model, a fresh state, and the compiled programs."""
         config, dataset = self.filled, inputs.dataset
         train_split = dataset.splits["train"]
-        model = setup.build_model(
+        model = model_setup.build_model(
             config,
             inputs.taxonomy,
             len(train_split),
@@ -285,7 +287,7 @@ class _Session:
             start=self._start,
         )
         state = model.initial(config, dataset.rows[train_split])
-        context = setup.build_train_context(
+        context = program_setup.build_train_context(
             config, model, inputs.taxonomy, dataset, inputs.sharding
         )
         if self._has_unsettled_length:

@@ -17,7 +17,7 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.storage import manifest
 from jaxvae.storage.checkpoints import Checkpoints
 from jaxvae.storage.epoch_metrics import read_epochs
-from jaxvae.train import setup
+from jaxvae.train import model_setup
 from jaxvae.train.train_state import eval_params
 from tests.conftest import ROOT
 from tests.helpers.training import logged, write_clips
@@ -105,7 +105,7 @@ def state_of(folder: Path):
     taxonomy = Taxonomy.load(folder / "taxonomy.json")
     # Only the structure is wanted: no row has a say in it.
     rows = np.zeros((1, 1), np.uint8)
-    state = setup.build_model(config, taxonomy, len(rows)).initial(config, rows)
+    state = model_setup.build_model(config, taxonomy, len(rows)).initial(config, rows)
     with Checkpoints(folder / "checkpoints", taxonomy_digest=taxonomy.digest) as checkpoints:
         found, passed_over = checkpoints.restore({"state": state, "best": eval_params(state)})
     whole = max(whole_steps_in(folder))

@@ -16,7 +16,7 @@ from jaxvae.export.hub_files import without_paths
 from jaxvae.inference import transfer
 from jaxvae.storage import manifest, run_dir
 from jaxvae.sweeps.trials import TrialRunner, share_devices
-from jaxvae.train import setup
+from jaxvae.train import model_setup
 from tests.helpers import networks
 from tests.helpers.training import (
     WORDS,
@@ -52,8 +52,8 @@ def test_the_first_state_is_the_others_and_new_tags_have_their_log_odds(old, sou
     config = small(old, init_from=str(old / source), trainer__ema_decay=0.9)
     taxonomy = Taxonomy.from_mapping(WORDS, source="words")
     rows = np.array([[0, 4, 12], [5, 10, 12], [5, 12, 12], [1, 5, 10]])
-    start = setup.load_start(config, taxonomy)
-    state = setup.build_model(config, taxonomy, len(rows), start=start).initial(config, rows)
+    start = model_setup.load_start(config, taxonomy)
+    state = model_setup.build_model(config, taxonomy, len(rows), start=start).initial(config, rows)
     network = jaxvae.load(old / "old").network
     dark, drums = taxonomy.columns(["dark", "drums"])
     shared = [v for v in range(12) if v not in (dark, drums)]
@@ -148,7 +148,7 @@ def test_running_statistics_and_a_learned_prior_are_the_others(tmp_path):
                    model__prior="mixture", model__prior_components=3)  # fmt: skip
     start = transfer.match_tags(other, other.taxonomy, source="other")
     rows = np.array([[0, 1], [2, 7]])
-    state = setup.build_model(config, other.taxonomy, 2, start=start).initial(config, rows)
+    state = model_setup.build_model(config, other.taxonomy, 2, start=start).initial(config, rows)
     network = other.network
     for found, expected in (
         (state.params, network.params), (state.batch_stats, network.batch_stats)

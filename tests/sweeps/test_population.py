@@ -22,7 +22,7 @@ from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.sweeps import trials
 from jaxvae.sweeps.member_loop import MemberCallbacks
 from jaxvae.sweeps.population import Population
-from jaxvae.train import setup
+from jaxvae.train import model_setup, program_setup
 from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT
 
@@ -73,8 +73,8 @@ def alone(data, config):
     taxonomy, dataset = data
     mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
     rows = dataset.rows[dataset.splits["train"]]
-    made = setup.build_model(config, taxonomy, len(rows))
-    programs = setup.build_train_context(config, made, taxonomy, dataset, Sharding(mesh))
+    made = model_setup.build_model(config, taxonomy, len(rows))
+    programs = program_setup.build_train_context(config, made, taxonomy, dataset, Sharding(mesh))
     state, losses = made.initial(config, rows), []
     for _ in range(config.trainer.max_epochs):
         state, sums = programs.train_epoch(state, programs.hyperparams, programs.rows_of_epoch(0))
