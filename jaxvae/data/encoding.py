@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxvae.data.spelling import normalize
 from jaxvae.data.spill_array import SpillArray
-from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.taxonomy import Taxonomy
 
 BLOCK = 65_536
 _PADDED = _COUNTED = 2**22

@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxvae.data import encoding
 from jaxvae.data.encoding import TagBlock
+from jaxvae.data.spelling import clean_spelling, normalize
 from jaxvae.data.spill_array import SpillArray
 from jaxvae.data.summary import SHOWN, describe_unreadable
-from jaxvae.data.taxonomy import clean_spelling, normalize
 from jaxvae.errors import InputError
 
 _MANY = 2**32

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from jaxvae.data.encoding import tag_counts
-from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.spelling import normalize
+from jaxvae.data.taxonomy import Taxonomy
 
 _MUCH, _LONG = 10**8, 20
 SHOWN = 20

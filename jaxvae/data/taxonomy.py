@@ -15,42 +15,18 @@ import hashlib
 import itertools
 import json
 import operator
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jaxvae.config.paths import user_path
-from jaxvae.data.readers.file_kinds import stand_in
-from jaxvae.errors import InputError, json_fault, suggest, type_name
+from jaxvae.data.readers.taxonomy_file import read_taxonomy_file
+from jaxvae.data.spelling import MAX_QUOTED, clean_spelling, cut, normalize, quote
+from jaxvae.errors import InputError, suggest, type_name
 
 SHIPPED = Path(__file__).with_name("taxonomy.json")
-MAX_FILE_BYTES = 64 * 2**20
-# A wrong file can hold a "tag" of megabytes, too long for a message and for difflib.
-MAX_QUOTED = 80
 _CONCEPTS, _ALIASES = "concepts", "aliases"
-
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
-
-
-def normalize(tag: str) -> str:
-    """Returns the canonical spelling under which variants of a tag are compared.
-
-    Compatibility forms are composed (NFKC), invisible characters dropped, case folded, white space
-    collapsed and stripped. Normalising twice changes nothing.
-
-    Args:
-        tag: any text.
-    """
-    while True:
-        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", tag))
-        text = " ".join(text.casefold().split())
-        # After case folding or dropping a joiner, characters may compose anew.
-        if text == tag:
-            return text
-        tag = text
 
 
 @dataclass(frozen=True)
@@ -90,8 +66,8 @@ class Taxonomy:
                 with the file and the line, concept or tag that is wrong.
         """
         if path is None:
-            return cls.from_mapping(_read_json(SHIPPED), source="the shipped taxonomy")
-        return cls.from_mapping(_read_json(user_path(path)), source=str(path))
+            return cls.from_mapping(read_taxonomy_file(SHIPPED), source="the shipped taxonomy")
+        return cls.from_mapping(read_taxonomy_file(user_path(path)), source=str(path))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Iterable[str]], *, source: str) -> "Taxonomy":
@@ -120,7 +96,7 @@ class Taxonomy:
         for key, listed in mapping.items():
             concept = _checked_concept(key, written_names, source)
             start = len(owner)
-            where = f"{source}: concept {_quote(concept)}"
+            where = f"{source}: concept {quote(concept)}"
             if not isinstance(listed, list | tuple):
                 raise InputError(f"{where} must be a list of tags, found {type_name(listed)}")
             if not listed:
@@ -133,8 +109,8 @@ class Taxonomy:
                 elif owner[tag] == concept:
                     merged.append(raw)
                 else:
-                    pair = f"{_quote(owner[tag])} and {_quote(concept)}"
-                    name = _quote(spellings[tag])
+                    pair = f"{quote(owner[tag])} and {quote(concept)}"
+                    name = quote(spellings[tag])
                     raise InputError(f"{source}: tag {name} is in two concepts, {pair}")
             concepts.append((concept, range(start, len(owner))))
         return cls(
@@ -150,7 +126,7 @@ class Taxonomy:
         unknown = [key for key in mapping if key not in (_CONCEPTS, _ALIASES)]
         if unknown:
             raise InputError(
-                f"{source}: unknown section {_quote(str(unknown[0]))} beside 'concepts'; known is "
+                f"{source}: unknown section {quote(str(unknown[0]))} beside 'concepts'; known is "
                 f"'aliases'"
             )
         taxonomy = cls.from_mapping(mapping[_CONCEPTS], source=source)
@@ -162,12 +138,12 @@ class Taxonomy:
             )
         owner: dict[str, int] = {}
         for alias, tag in listed.items():
-            where = f"{source}: alias {_quote(str(alias))}"
+            where = f"{source}: alias {quote(str(alias))}"
             name = _checked_tag(alias, where)
             column = taxonomy._find(tag)
             if column is None:
                 near = suggest(taxonomy.nearest(tag))
-                raise InputError(f"{where} stands for {_quote(tag)}, which is no tag{near}")
+                raise InputError(f"{where} stands for {quote(tag)}, which is no tag{near}")
             if name in taxonomy._column_of:
                 raise InputError(f"{where} is itself a tag; leave out one of the two")
             if owner.setdefault(name, column) != column:
@@ -244,8 +220,8 @@ class Taxonomy:
                 # Perhaps the text is the first part of a tag with commas, cut off by a list.
                 start = normalize(tag)[:MAX_QUOTED] + ","
                 longer = (v for v, candidate in enumerate(self.tags) if candidate.startswith(start))
-                near = [_cut(self.spellings[v]) for v in itertools.islice(longer, 1)]
-            raise InputError(f"unknown tag {_quote(tag)}{suggest(near)}: not in {self.source}")
+                near = [cut(self.spellings[v]) for v in itertools.islice(longer, 1)]
+            raise InputError(f"unknown tag {quote(tag)}{suggest(near)}: not in {self.source}")
         return column
 
     def columns(self, tags: Iterable[str], on_unknown: str = "error") -> list[int]:
@@ -262,7 +238,7 @@ class Taxonomy:
         if on_unknown not in ("error", "ignore"):
             raise InputError(f"on_unknown must be 'error' or 'ignore', not {on_unknown!r}")
         if isinstance(tags, str):
-            raise InputError(f"expected a list of tags, found one text: {_quote(tags)}")
+            raise InputError(f"expected a list of tags, found one text: {quote(tags)}")
         find = self.column if on_unknown == "error" else self._find
         return sorted({column for tag in tags if (column := find(tag)) is not None})
 
@@ -313,48 +289,15 @@ class Taxonomy:
         return number
 
 
-def _read_json(path: Path) -> Any:
-    """Parses a JSON file strictly: repeated keys and NaN are errors, each message is one line."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read taxonomy {path}: {reason}") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise InputError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; not a taxonomy")
-
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        keys: dict[str, object] = {}
-        for key, value in pairs:
-            if key in keys:
-                raise InputError(f"{path}: key {_quote(key)} appears twice in one object")
-            keys[key] = value
-        return keys
-
-    def refuse(constant: str) -> object:
-        raise InputError(f"{path}: {constant} is not JSON")
-
-    try:
-        text = content.decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        if kind := stand_in(path):
-            raise InputError(f"taxonomy {path} is {kind}") from error
-        raise InputError(f"{path}: not a taxonomy in UTF-8 JSON: {json_fault(error)}") from error
-
-
 def _checked_concept(key: object, seen: dict[str, str], source: str) -> str:
     """Returns a concept's name, stripped; `seen` maps normalised names to names as written."""
     if not isinstance(key, str):
         raise InputError(f"{source}: a concept's name must be text, found {type_name(key)}")
     folded = normalize(key)
     if not folded:
-        raise InputError(f"{source}: the name of concept {_quote(key)} is blank")
+        raise InputError(f"{source}: the name of concept {quote(key)} is blank")
     if folded in seen:
-        raise InputError(f"{source}: concept {_quote(key)} repeats {_quote(seen[folded])}")
+        raise InputError(f"{source}: concept {quote(key)} repeats {quote(seen[folded])}")
     seen[folded] = key
     return key.strip()
 
@@ -365,28 +308,7 @@ def _checked_tag(raw: object, where: str) -> str:
         raise InputError(f"{where}: must be text, found {type_name(raw)}")
     tag = normalize(raw)
     if not tag:
-        raise InputError(f"{where}: {_quote(raw)} is blank")
+        raise InputError(f"{where}: {quote(raw)} is blank")
     if any("\ud800" <= character <= "\udfff" for character in tag):
-        raise InputError(f"{where}: {_quote(raw)} is not valid Unicode text")
+        raise InputError(f"{where}: {quote(raw)} is not valid Unicode text")
     return tag
-
-
-def clean_spelling(raw: str, tag: str) -> str:
-    """Returns a tag as it was written, on one line and without invisible characters.
-
-    Args:
-        raw: the tag as written.
-        tag: the same, normalised.
-    """
-    spelling = " ".join(_INVISIBLE.sub("", raw).split())
-    # The spelling must normalise back to the tag; without joiners, some accents would compose.
-    return spelling if normalize(spelling) == tag else tag
-
-
-def _quote(text: str) -> str:
-    """Quotes a user's text on one line, truncated if very long."""
-    return repr(_cut(text))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…"

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from jaxvae.data.taxonomy import normalize
+from jaxvae.data.spelling import normalize
 
 _LETTERS = re.compile(r"[\W_]+")
 _LEAST_LETTERS = 6

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.spelling import normalize
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 
 FROM_DATA = "from_data"

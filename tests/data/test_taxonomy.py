@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.spelling import normalize
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 
 SMALL = {"genre": ["jazz", "rock"], "mood": ["calm"], "tempo": ["slow tempo", "fast tempo"]}
@@ -255,7 +256,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         Taxonomy.load("nul\0.json")
     path = tmp_path / "big.json"
     path.write_text(json.dumps({"mood": ["x" * 2000]}))
-    monkeypatch.setattr("jaxvae.data.taxonomy.MAX_FILE_BYTES", 1024)
+    monkeypatch.setattr("jaxvae.data.readers.taxonomy_file.MAX_FILE_BYTES", 1024)
     with pytest.raises(InputError, match=r"big\.json: larger than"):
         Taxonomy.load(path)
 

@@ -9,7 +9,8 @@ import pytest
 
 from jaxvae.cli import main
 from jaxvae.data.dataset import format_report, load_dataset
-from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.spelling import normalize
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.data.variants import find_variants
 from jaxvae.data.vocabulary import FromData, make_vocabulary
 from jaxvae.errors import InputError

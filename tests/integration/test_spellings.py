@@ -11,7 +11,8 @@ import pytest
 import jaxvae
 from jaxvae.cli import main
 from jaxvae.data.cells.tag_lists import parse_tags
-from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.spelling import normalize
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation import evaluate_run
 from jaxvae.export import hub_files

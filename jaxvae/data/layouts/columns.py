@@ -16,8 +16,9 @@ from jaxvae.data.encoding import BLOCK, TagBlock
 from jaxvae.data.layouts.options import Reading
 from jaxvae.data.layouts.separators import COMMA, SAMPLE, find_separator, shown
 from jaxvae.data.readers.tables import Rows, Table, single_rows
+from jaxvae.data.spelling import normalize
 from jaxvae.data.splits import SplitWords
-from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.taxonomy import Taxonomy
 
 _ENDING = re.compile(r"[\s_.-]+(?:tags?|list|labels?|aspects?)$", re.IGNORECASE)
 

@@ -16,7 +16,8 @@ from jaxvae.data.cells.tag_parser import (
     TagParseError,
     parse_tags,
 )
-from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.spelling import normalize
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 
 COMMA = ","

@@ -11,7 +11,8 @@ from jaxvae.data.encoding import TagBlock
 from jaxvae.data.layouts.options import TableFields
 from jaxvae.data.row_collector import CollectedRows
 from jaxvae.data.sources import SourceFields, open_source
-from jaxvae.data.taxonomy import Taxonomy, normalize
+from jaxvae.data.spelling import normalize
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.data.vocabulary import ALL
 from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import sample_quality
