@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 _CODES_AT_ONCE = 16
+_ROWS_OF_A_TREE = 2000
 
 
 def mutual_information(
@@ -134,8 +135,9 @@ def sap(codes: np.ndarray, factors: Mapping[str, np.ndarray], *, seed: int = 0) 
 def dci(codes: np.ndarray, factors: Mapping[str, np.ndarray], *, seed: int = 0) -> dict:
     """Disentanglement, completeness and informativeness, by random forests.
 
-    A forest predicts each factor from all codes. Its importances form the matrix for `dci_scores`;
-    its accuracy on a held-out third of the rows, averaged over factors, is the informativeness.
+    A forest, whose trees see 2,000 rows each at most, predicts each factor from all codes. Its
+    importances form the matrix for `dci_scores`; its accuracy on a held-out third of the rows,
+    averaged over factors, is the informativeness.
     Keys begin with `dci_`; values are None if every factor is constant.
 
     Args:
@@ -150,10 +152,14 @@ def dci(codes: np.ndarray, factors: Mapping[str, np.ndarray], *, seed: int = 0) 
     importance, accuracy = [], []
     for labels in _varying(factors).values():
         # With few candidates per split irrelevant codes get credit; with all, fits take twice as
-        # long.
-        tried = (codes.shape[1] + 1) // 2
+        # long, and so they do where each tree sees as many rows as the embedded corpus has.
         forest = RandomForestClassifier(
-            40, max_features=tried, min_samples_leaf=5, random_state=seed, n_jobs=-1
+            40,
+            max_features=(codes.shape[1] + 1) // 2,
+            max_samples=min(len(fit), _ROWS_OF_A_TREE),
+            min_samples_leaf=5,
+            random_state=seed,
+            n_jobs=-1,
         )
         forest.fit(codes[fit], labels[fit])
         importance.append(forest.feature_importances_)
