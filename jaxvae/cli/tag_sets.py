@@ -71,6 +71,11 @@ def add_to(commands) -> None:
         help=f"add each set's log-likelihood, by K draws ({_LIKELIHOOD_DRAWS} if bare)",
     )  # fmt: skip
     generate.add_argument(
+        "--template", metavar="FILE",
+        help="add a text of each set by a Jinja2 template, a file or typed: "
+        "\"A {{ genre }} song\"; or tags['mood/theme'], or all tags",
+    )  # fmt: skip
+    generate.add_argument(
         "--no-figures", action="store_true",
         help="don't compare at most 10,000 of the sets with held-out rows in the .json",
     )  # fmt: skip
@@ -113,6 +118,7 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         options.output,
         splits=shares,
         num_importance_samples=options.likelihood,
+        template=options.template,
         judge=_judge(options, run),
         command=shlex.join(["jaxvae", *sys.argv[1:]]),
         present=parse_tags(options.present, run.taxonomy, option="--with"),

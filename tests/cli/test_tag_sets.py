@@ -14,7 +14,8 @@ from jaxvae.cli import order_texts
 from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import sample_quality
 from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
-from jaxvae.inference.generation import draws, latents, table
+from jaxvae.inference.generation import draws, latents
+from jaxvae.inference.generation.tables import table
 from jaxvae.storage import atomic_files
 from tests.helpers.commands import refused, shell
 from tests.helpers.networks import TAXONOMY

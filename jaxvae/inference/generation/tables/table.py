@@ -11,11 +11,11 @@ import numpy as np
 from jaxvae import __version__
 from jaxvae.data import encoding
 from jaxvae.data.splits import SPLITS
-from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.export.model_files import to_state_dict
 from jaxvae.inference.arguments import check_count
 from jaxvae.inference.generation.order import LabelledSets, SetSource
 from jaxvae.inference.generation.splits import identify
+from jaxvae.inference.generation.tables.prompts import Prompts, by_concept
 from jaxvae.inference.likelihood import row_likelihood
 from jaxvae.models.trained import parameters_digest
 from jaxvae.storage.atomic_files import atomic_write, to_json
@@ -23,8 +23,6 @@ from jaxvae.storage.row_tables import Fields, open_table
 
 CHUNK = 4096
 """Sets of a chunk, an even multiple of the rows that `likelihood.row_likelihood` takes at once."""
-
-
 _PAIR_DRAWS = 100
 _JUDGED = 10_000
 Judge = Callable[[np.ndarray], dict[str, Any]]
@@ -36,11 +34,13 @@ class TableOptions(NamedTuple):
 
     Attributes:
       num_importance_samples: draws for each set's log-likelihood; None leaves the column out.
+      prompts: texts of the sets; None leaves the column out.
       command: the command that asks for the table, for the record.
       judge: returns figures of some of the sets, for the record.
     """
 
     num_importance_samples: int | None = None
+    prompts: Prompts | None = None
     command: str | None = None
     judge: Judge | None = None
 
@@ -75,6 +75,8 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
         fields["log_likelihood"] = "number"
     if "pair" in generation.fields:
         fields["log_likelihood_difference"] = "number"
+    if options.prompts is not None:
+        fields["text"] = "text"
     with atomic_write(record_path(output)) as file:
         with open_table(output, fields) as write:
             first = 0
@@ -128,18 +130,13 @@ def _table_rows(
         yield [
             identity,
             taxonomy.names(present),
-            *_by_concept(taxonomy, present),
+            *by_concept(taxonomy, present).values(),
             temperatures[row],
             split,
             *(chunk.labels[name][row].item() for name in generation.fields),
             *extra[row],
+            *([options.prompts.text_of(present)] if options.prompts else ()),
         ]
-
-
-def _by_concept(taxonomy: Taxonomy, present: list[int]) -> list[list[str]]:
-    return [
-        [taxonomy.spellings[v] for v in present if v in columns] for _, columns in taxonomy.concepts
-    ]
 
 
 def _record(generation: SetSource, options: TableOptions, counts: Counter[str]) -> dict:
@@ -171,6 +168,7 @@ def _record(generation: SetSource, options: TableOptions, counts: Counter[str]) 
         "splits": dict(zip(SPLITS, order.splits, strict=True)),
         "sets_in_split": {name: counts[name] for name in SPLITS},
         "num_importance_samples": options.num_importance_samples,
+        "template": options.prompts and options.prompts.source,
     }
 
 
