@@ -79,6 +79,9 @@ def add_to(commands) -> None:
         "--no-figures", action="store_true",
         help="don't compare at most 10,000 of the sets with held-out rows in the .json",
     )  # fmt: skip
+    generate.add_argument(
+        "--card", metavar="README.md", help="write a data card in the form of the Hugging Face Hub"
+    )
     generate.add_argument("--seed", type=int, default=0, help="of every draw (0)")
 
     judge = commands.add_parser(
@@ -103,9 +106,14 @@ def add_to(commands) -> None:
 def _generate(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.inference.generation.draws import one_in
     from jaxvae.inference.generation.splits import check_shares
+    from jaxvae.reports.sets.data_card import check_card_path, read_record, write_card
     from jaxvae.storage.row_tables import check_output
 
-    check_output(user_path(options.output), user_path(options.run_folder))
+    output = user_path(options.output)
+    card = user_path(options.card) if options.card else None
+    check_output(output, user_path(options.run_folder))
+    if card is not None:
+        check_card_path(card)
     shares = parse_numbers("--splits", options.splits, "shares, as 0.9,0.05,0.05")
     temperatures = parse_numbers("--temperature", options.temperature, "numbers, as 0.5,1,2")
     check_shares(shares)
@@ -133,6 +141,8 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         **_near(options, run),
         seed=options.seed,
     )
+    if card is not None:
+        write_card(card, read_record(output), output)
     print(
         f"{options.output}: {record['sets']:,} sets; {one_in(record['probability'])} of the "
         f"model's is like these ({record['log_probability']:.2f} nats); {record['repeats']:,} "

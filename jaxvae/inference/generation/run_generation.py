@@ -9,6 +9,7 @@ from jaxvae.config.paths import user_path
 from jaxvae.data.layouts.options import TableFields
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
+from jaxvae.export.hub_files import without_paths
 from jaxvae.inference.generation import variants
 from jaxvae.inference.generation.options import check_options
 from jaxvae.inference.generation.order import SetSource
@@ -118,6 +119,8 @@ class GeneratingRun:
         options = check_options({**options, "splits": splits, "template": template})
         path = user_path(output)
         trained_on = str(self.config.get("data", {}).get("dataset_name", ""))
+        published = without_paths(self.config).get("data", {}).get("dataset_name")
+        facts = {"command": command, "trained_on": published}
         check_output(path, user_path(trained_on))
         if isinstance(like := options.get("like"), str | Path):
             check_output(path, user_path(like))
@@ -125,7 +128,7 @@ class GeneratingRun:
         return table.write_sets(
             self._start_generation(num, **options),
             path,
-            table.TableOptions(num_importance_samples, prompts, command, judge),
+            table.TableOptions(num_importance_samples, prompts, facts, judge),
         )
 
     def _prompts(self, template: str | Path | None) -> Prompts | None:

@@ -1,23 +1,20 @@
 """Writes drawn tag sets as a table, with a JSON file beside it that says how they were drawn."""
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxvae import __version__
 from jaxvae.data import encoding
-from jaxvae.data.splits import SPLITS
-from jaxvae.export.model_files import to_state_dict
 from jaxvae.inference.arguments import check_count
 from jaxvae.inference.generation.order import LabelledSets, SetSource
 from jaxvae.inference.generation.splits import identify
 from jaxvae.inference.generation.tables.prompts import Prompts, by_concept
+from jaxvae.inference.generation.tables.record import make_record, record_path
 from jaxvae.inference.likelihood import row_likelihood
-from jaxvae.models.trained import parameters_digest
 from jaxvae.storage.atomic_files import atomic_write, to_json
 from jaxvae.storage.row_tables import Fields, open_table
 
@@ -35,13 +32,13 @@ class TableOptions(NamedTuple):
     Attributes:
       num_importance_samples: draws for each set's log-likelihood; None leaves the column out.
       prompts: texts of the sets; None leaves the column out.
-      command: the command that asks for the table, for the record.
+      facts: what else the record says, by name.
       judge: returns figures of some of the sets, for the record.
     """
 
     num_importance_samples: int | None = None
     prompts: Prompts | None = None
-    command: str | None = None
+    facts: Mapping[str, Any] = MappingProxyType({})
     judge: Judge | None = None
 
 
@@ -85,16 +82,17 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
                 first += len(chunk.sets)
                 if options.judge is not None:
                     sample.add(chunk.sets)
-        record = _record(generation, options, counts)
+        facts = {
+            **options.facts,
+            "columns": fields,
+            "num_importance_samples": options.num_importance_samples,
+            "template": options.prompts and options.prompts.source,
+        }
+        record = make_record(generation, counts, facts)
         if options.judge is not None:
             record["figures"] = options.judge(sample.sets)
         file.write(to_json(record).encode() + b"\n")
     return record
-
-
-def record_path(output: Path) -> Path:
-    """Returns the path of the JSON file beside a table: `tags.csv.json` for `tags.csv`."""
-    return output.with_name(output.name + ".json")
 
 
 def _table_rows(
@@ -137,39 +135,6 @@ def _table_rows(
             *extra[row],
             *([options.prompts.text_of(present)] if options.prompts else ()),
         ]
-
-
-def _record(generation: SetSource, options: TableOptions, counts: Counter[str]) -> dict:
-    order, tally = generation.order, generation.tally
-    sets = sum(counts[name] for name in SPLITS)
-    return {
-        "jaxvae_version": __version__,
-        "command": options.command,
-        "parameters": parameters_digest(to_state_dict(generation.network)),
-        "taxonomy_digest": generation.constraints.taxonomy.digest,
-        "seed": order.seed,
-        "temperature": generation.temperature,
-        "constraints": generation.constraints.describe(),
-        "balance": None,
-        **generation.describe(),
-        "log_probability": generation.log_probability,
-        "probability": math.exp(generation.log_probability),
-        "sets": sets,
-        "sets_are": "first occurrences among independent draws, in their order"
-        if order.distinct
-        else "independent draws",
-        "distinct": order.distinct,
-        "unseen": int(order.unseen),
-        "draws": tally.draws,
-        "effective_draws": tally.effective_draws,
-        "repeats": tally.repeats,
-        "near_training": tally.near_training,
-        "tags_per_set": counts["tags"] / sets,
-        "splits": dict(zip(SPLITS, order.splits, strict=True)),
-        "sets_in_split": {name: counts[name] for name in SPLITS},
-        "num_importance_samples": options.num_importance_samples,
-        "template": options.prompts and options.prompts.source,
-    }
 
 
 class _Sample:
