@@ -82,6 +82,10 @@ def add_to(commands) -> None:
     generate.add_argument(
         "--card", metavar="README.md", help="write a data card in the form of the Hugging Face Hub"
     )
+    generate.add_argument(
+        "--resume", action="store_true",
+        help="go on with the parts that the same command, killed, left in NAME.partial, if any",
+    )  # fmt: skip
     generate.add_argument("--seed", type=int, default=0, help="of every draw (0)")
 
     judge = commands.add_parser(
@@ -128,7 +132,8 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         num_importance_samples=options.likelihood,
         template=options.template,
         judge=_judge(options, run),
-        command=shlex.join(["jaxvae", *sys.argv[1:]]),
+        command=shlex.join(["jaxvae", *(word for word in sys.argv[1:] if word != "--resume")]),
+        resume=options.resume,
         present=parse_tags(options.present, run.taxonomy, option="--with"),
         absent=parse_tags(options.absent, run.taxonomy, option="--without"),
         count=count,

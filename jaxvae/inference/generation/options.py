@@ -40,8 +40,16 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if options.get(name) is not None and options.get(needed) is None:
             raise InputError(f"{name} goes with {needed}, which is not given")
     return {
-        name: value for name, value in options.items() if value is not None or name in _NEVER_NONE
+        name: _kept(value)
+        for name, value in options.items()
+        if value is not None or name in _NEVER_NONE
     }
+
+
+def _kept(value: Any) -> Any:
+    """Returns a value that can be gone through twice."""
+    can_be = isinstance(value, list | tuple | np.ndarray) or not _is_listing(value)
+    return value if can_be else list(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -17,6 +17,7 @@ from jaxvae.inference.generation.request import Generated, draw_all, start_gener
 from jaxvae.inference.generation.splits import SHARES
 from jaxvae.inference.generation.tables import table
 from jaxvae.inference.generation.tables.prompts import Prompts
+from jaxvae.inference.generation.tables.record import make_order
 from jaxvae.models.trained import TrainedModel
 from jaxvae.storage.row_tables import check_output
 
@@ -88,6 +89,7 @@ class GeneratingRun:
         template: str | Path | None = None,
         judge: table.Judge | None = None,
         command: str | None = None,
+        resume: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """Writes the sets of `generate` as a table, in bounded memory, and a `.json` beside it.
@@ -107,6 +109,8 @@ class GeneratingRun:
           judge: returns figures of at most 10,000 of the sets, boolean `[n, V]`, for the record, as
             `evaluation.sets.set_files.judge_of` makes it of a run.
           command: the command that asks for the table, for the record.
+          resume: whether to go on with the parts of such a table in `NAME.partial`, which a killed
+            process left; the table is then the same to the byte.
           **options: as in `generate`.
 
         Returns:
@@ -114,7 +118,8 @@ class GeneratingRun:
           digest of the parameters.
 
         Raises:
-          InputError: as in `generate`; or the table can't be written. Then nothing is.
+          InputError: as in `generate`; or the table can't be written. Then nothing is, but
+            complete parts of it where the disk was full.
         """
         options = check_options({**options, "splits": splits, "template": template})
         path = user_path(output)
@@ -125,10 +130,20 @@ class GeneratingRun:
         if isinstance(like := options.get("like"), str | Path):
             check_output(path, user_path(like))
         prompts = self._prompts(options.pop("template", None))
+        order = make_order(
+            self.network,
+            self.taxonomy,
+            {
+                "num": num,
+                **options,
+                "num_importance_samples": num_importance_samples,
+                "template": prompts and prompts.source,
+            },
+        )
         return table.write_sets(
             self._start_generation(num, **options),
             path,
-            table.TableOptions(num_importance_samples, prompts, facts, judge),
+            table.TableOptions(num_importance_samples, prompts, facts, order, resume, judge),
         )
 
     def _prompts(self, template: str | Path | None) -> Prompts | None:

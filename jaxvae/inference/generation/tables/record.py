@@ -1,20 +1,48 @@
 """The JSON file beside a table of tag sets, which says how they were drawn."""
 
+import json
 import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxvae import __version__
 from jaxvae.data.splits import SPLITS
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.export.model_files import to_state_dict
 from jaxvae.inference.generation.order import SetSource
-from jaxvae.models.trained import parameters_digest
+from jaxvae.models.trained import TrainedModel, parameters_digest
 
 
 def record_path(output: Path) -> Path:
     """Returns the path of the JSON file beside a table: `tags.csv.json` for `tags.csv`."""
     return output.with_name(output.name + ".json")
+
+
+def make_order(network: TrainedModel, taxonomy: Taxonomy, options: dict[str, Any]) -> dict:
+    """Returns all that a table's contents depend on, JSON-able.
+
+    Args:
+      network: the model.
+      taxonomy: the tags of its columns.
+      options: what was asked for, by name.
+    """
+    asked = json.loads(json.dumps(options, default=_plain))
+    return {
+        "jaxvae_version": __version__,
+        "parameters": parameters_digest(to_state_dict(network)),
+        "taxonomy_digest": taxonomy.digest,
+        **asked,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value of NumPy's, or a path, as JSON has it."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return str(value)
 
 
 def make_record(generation: SetSource, counts: Counter[str], facts: dict[str, Any]) -> dict:

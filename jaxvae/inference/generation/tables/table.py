@@ -1,5 +1,6 @@
 """Writes drawn tag sets as a table, with a JSON file beside it that says how they were drawn."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,14 +13,17 @@ from jaxvae.data import encoding
 from jaxvae.inference.arguments import check_count
 from jaxvae.inference.generation.order import LabelledSets, SetSource
 from jaxvae.inference.generation.splits import identify
+from jaxvae.inference.generation.tables.parts import open_parts
 from jaxvae.inference.generation.tables.prompts import Prompts, by_concept
 from jaxvae.inference.generation.tables.record import make_record, record_path
 from jaxvae.inference.likelihood import row_likelihood
 from jaxvae.storage.atomic_files import atomic_write, to_json
-from jaxvae.storage.row_tables import Fields, open_table
+from jaxvae.storage.row_tables import Fields
 
 CHUNK = 4096
 """Sets of a chunk, an even multiple of the rows that `likelihood.row_likelihood` takes at once."""
+PART = 8
+"""Chunks of a part, which is what a killed process loses at most."""
 _PAIR_DRAWS = 100
 _JUDGED = 10_000
 Judge = Callable[[np.ndarray], dict[str, Any]]
@@ -32,13 +36,17 @@ class TableOptions(NamedTuple):
     Attributes:
       num_importance_samples: draws for each set's log-likelihood; None leaves the column out.
       prompts: texts of the sets; None leaves the column out.
-      facts: what else the record says, by name.
+      facts: what else the record says, by name; the `command` at least, or None.
+      order: all that the table's contents depend on, JSON-able.
+      resume: whether to go on with the parts of the same order.
       judge: returns figures of some of the sets, for the record.
     """
 
     num_importance_samples: int | None = None
     prompts: Prompts | None = None
     facts: Mapping[str, Any] = MappingProxyType({})
+    order: Mapping[str, Any] = MappingProxyType({})
+    resume: bool = False
     judge: Judge | None = None
 
 
@@ -57,13 +65,43 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
         options = options._replace(num_importance_samples=_PAIR_DRAWS)
     if options.num_importance_samples is not None:
         check_count("num_importance_samples", options.num_importance_samples)
-    taxonomy = generation.constraints.taxonomy
-    counts = Counter[str]()
-    sample = _Sample(taxonomy.num_tags, generation.order.seed)
+    sample = _Sample(generation.constraints.taxonomy.num_tags, generation.order.seed)
+
+    def rows_of(chunk: LabelledSets, first_row: int, counts: Counter[str]) -> Iterator[list]:
+        return _table_rows(generation, chunk, options, counts, first_row=first_row)
+
+    fields, counts = _fields(generation, options), Counter[str]()
+    command, order = options.facts.get("command"), {**options.order, "sets_of_a_part": PART * CHUNK}
+    with open_parts(output, fields, order, command=command, resume=options.resume) as parts:
+        chunks = _chunks(generation.labelled())
+        if options.judge is not None:
+            chunks = map(sample.add, chunks)
+        for first in chunks:
+            counts += parts.add(
+                itertools.chain([first], itertools.islice(chunks, PART - 1)), rows_of
+            )
+        facts = {
+            **options.facts,
+            "command": parts.command,
+            "columns": fields,
+            "num_importance_samples": options.num_importance_samples,
+            "template": options.prompts and options.prompts.source,
+        }
+        record = make_record(generation, counts, facts)
+        if options.judge is not None:
+            record["figures"] = options.judge(sample.sets)
+        with atomic_write(record_path(output)) as file:
+            file.write(to_json(record).encode() + b"\n")
+            parts.join()
+    return record
+
+
+def _fields(generation: SetSource, options: TableOptions) -> Fields:
+    """Returns the table's columns."""
     fields: Fields = {
         "id": "text",
         "tags": "texts",
-        **{f"{concept}_tags": "texts" for concept, _ in taxonomy.concepts},
+        **{f"{concept}_tags": "texts" for concept, _ in generation.constraints.taxonomy.concepts},
         "temperature": "number",
         "split": "text",
         **generation.fields,
@@ -74,25 +112,7 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
         fields["log_likelihood_difference"] = "number"
     if options.prompts is not None:
         fields["text"] = "text"
-    with atomic_write(record_path(output)) as file:
-        with open_table(output, fields) as write:
-            first = 0
-            for chunk in _chunks(generation.labelled()):
-                write(_table_rows(generation, chunk, options, counts, first_row=first))
-                first += len(chunk.sets)
-                if options.judge is not None:
-                    sample.add(chunk.sets)
-        facts = {
-            **options.facts,
-            "columns": fields,
-            "num_importance_samples": options.num_importance_samples,
-            "template": options.prompts and options.prompts.source,
-        }
-        record = make_record(generation, counts, facts)
-        if options.judge is not None:
-            record["figures"] = options.judge(sample.sets)
-        file.write(to_json(record).encode() + b"\n")
-    return record
+    return fields
 
 
 def _table_rows(
@@ -145,11 +165,13 @@ class _Sample:
         self._ranks = np.zeros(0)
         self._rng = np.random.default_rng(seed)
 
-    def add(self, sets: np.ndarray) -> None:
-        ranks = np.concatenate([self._ranks, self._rng.random(len(sets))])
+    def add(self, chunk: LabelledSets) -> LabelledSets:
+        """Takes some sets of a chunk, and returns the chunk."""
+        ranks = np.concatenate([self._ranks, self._rng.random(len(chunk.sets))])
         taken = np.sort(np.argsort(ranks)[:_JUDGED])
-        self.sets = np.concatenate([self.sets, sets])[taken]
+        self.sets = np.concatenate([self.sets, chunk.sets])[taken]
         self._ranks = ranks[taken]
+        return chunk
 
 
 def _chunks(blocks: Iterable[LabelledSets]) -> Iterator[LabelledSets]:
