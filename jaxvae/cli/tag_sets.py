@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxvae.cli.files import INPUT
 from jaxvae.cli.order_texts import parse_balance, parse_counts, parse_numbers, parse_range
-from jaxvae.cli.run_options import TAG_LIST, add_command, load_run, print_json
+from jaxvae.cli.run_options import TAG_LIST, add_command, check_page_name, load_run, print_json
 from jaxvae.config.paths import user_path
 from jaxvae.data.cells.tag_lists import parse_tags
 from jaxvae.errors import InputError
@@ -104,6 +104,7 @@ def add_to(commands) -> None:
         judge.add_argument(f"--{name}", help=f"column of {what} with the tags (found)")
     judge.add_argument("--seed", type=int, default=0, help="of the two-sample tests (0)")
     judge.add_argument("--json", action="store_true", help="one JSON object")
+    judge.add_argument("--output", metavar="PAGE.html", help="write a page too, with figures")
     judge.set_defaults(run=_evaluate_sets)
 
 
@@ -205,9 +206,15 @@ def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
     from jaxvae.inference.arguments import check_seed
+    from jaxvae.reports import html_page
+    from jaxvae.reports.sets.sets_page import write_sets_page
     from jaxvae.reports.summary_text import set_files_table
 
     check_seed(options.seed)
+    check_page_name(options)
+    page = user_path(options.output) if options.output else None
+    if page is not None:
+        html_page.check_place(page)
     judged = evaluate_set_files(
         TagFile(user_path(options.file), options.column),
         TagFile(user_path(options.against), options.against_column),
@@ -215,6 +222,8 @@ def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
         train=TagFile(user_path(options.train), options.against_column) if options.train else None,
         seed=options.seed,
     )
+    if page is not None:
+        write_sets_page(judged, page)
     if options.json:
         print_json(judged)
     else:

@@ -536,7 +536,8 @@ def test_variants_say_their_row_and_keep_what_is_asked(run):
         ({"like": [["jazz"]], "between": (["jazz"], ["rock"])}, "like and between: give one"),
         ({"like": [["jazz"]], "pairs": "jazz"}, "pairs and like or between: give one"),
         ({"between": (["jazz"], ["rock"]), "steps": 1}, "steps 1: both ends"),
-        ({"between": "jazz"}, "between: give two tag sets"),
+        ({"between": "jazz"}, "between: expected two tag sets"),
+        ({"between": [["jazz"]]}, "between: give two tag sets"),
         ({"like": [["jazz"]], "tags": 1, "distinct": True}, "source_row 0: only"),
     ],
 )
