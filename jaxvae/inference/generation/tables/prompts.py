@@ -56,7 +56,9 @@ class Prompts:
         Raises:
           InputError: the template has no text for this set.
         """
-        concepts = by_concept(self._taxonomy, columns)
+        concepts: dict[str, list[str]] = {
+            name: _Tags(tags) for name, tags in by_concept(self._taxonomy, columns).items()
+        }
         every = _AllTags(concepts)
         try:
             # A concept that is called tags gives way; `tags["tags"]` has it.
@@ -138,7 +140,7 @@ def by_concept(taxonomy: Taxonomy, columns: Iterable[int]) -> dict[str, list[str
     """Returns a set's tags of each concept, as the taxonomy spells them."""
     present = list(columns)
     return {
-        name: _Tags(taxonomy.spellings[v] for v in present if v in of_it)
+        name: [taxonomy.spellings[v] for v in present if v in of_it]
         for name, of_it in taxonomy.concepts
     }
 
