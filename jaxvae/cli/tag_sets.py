@@ -63,6 +63,13 @@ def add_to(commands) -> None:
         "--min-distance", type=int, default=0, metavar="D",
         help="only sets that differ from every training row by D tags",
     )  # fmt: skip
+    _add_table_options(generate)
+    generate.add_argument("--seed", type=int, default=0, help="of every draw (0)")
+    _add_judge(commands)
+
+
+def _add_table_options(generate: argparse.ArgumentParser) -> None:
+    """Adds what is written, rather than drawn."""
     generate.add_argument(
         "--splits", default="0.9,0.05,0.05", help="shares of train, val and test (0.9,0.05,0.05)"
     )
@@ -86,8 +93,9 @@ def add_to(commands) -> None:
         "--resume", action="store_true",
         help="go on with the parts that the same command, killed, left in NAME.partial, if any",
     )  # fmt: skip
-    generate.add_argument("--seed", type=int, default=0, help="of every draw (0)")
 
+
+def _add_judge(commands) -> None:
     judge = commands.add_parser(
         "evaluate-sets",
         help="how like a file's rows the tag sets of another are",
