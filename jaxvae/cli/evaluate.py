@@ -9,6 +9,7 @@ import contextlib
 from jaxvae.cli.run_options import (
     add_command,
     add_importance_options,
+    check_page_name,
     load_any,
     load_run,
     print_json,
@@ -94,7 +95,7 @@ def _evaluate_ensemble(ensemble, options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.reports.run_report import write_report
 
-    _check_page_name(options)
+    check_page_name(options)
     run = load_run(options)
     path = write_report(
         run,
@@ -113,7 +114,7 @@ def _explore(options: argparse.Namespace, rest: list[str]) -> int:
 
     from jaxvae.reports.explorer import write_explore
 
-    _check_page_name(options)
+    check_page_name(options)
     run = load_run(options)
     path = write_explore(run, output=user_path(options.output) if options.output else None)
     print(path, flush=True)
@@ -121,11 +122,6 @@ def _explore(options: argparse.Namespace, rest: list[str]) -> int:
         with contextlib.suppress(webbrowser.Error):  # the page is written, and its name printed
             webbrowser.open(path.resolve().as_uri())
     return 0
-
-
-def _check_page_name(options: argparse.Namespace) -> None:
-    if options.output and user_path(options.output).suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--output {options.output}: the name must end in .html")
 
 
 def _compare(options: argparse.Namespace, rest: list[str]) -> int:

@@ -37,16 +37,23 @@ def add_to(commands) -> None:
 
     push = commands.add_parser(
         "push",
-        help="publish a run's model on the Hugging Face Hub",
-        description="Publishes parameters, taxonomy, config and a model card; never the rows. The "
-        "token is the one of `hf auth login` or HF_TOKEN.",
+        help="publish a run's model, or a generated table, on the Hugging Face Hub",
+        description="Publishes parameters, taxonomy, config and a model card, never the rows; or, "
+        "with --dataset, a table of generate with its record and a data card. The token is the one "
+        "of `hf auth login` or HF_TOKEN.",
     )
-    push.add_argument("run_folder", metavar="RUN", help="a run's folder, or an exported .pth")
+    push.add_argument(
+        "run_folder",
+        metavar="RUN",
+        help="a run's folder, or an exported .pth; with --dataset a table of generate",
+    )
     push.add_argument("repository", metavar="USER/NAME", help="the repository, made if missing")
     push.add_argument("--private", action="store_true", help="make a new repository private")
     push.add_argument("--revision", metavar="BRANCH", help="branch to write (main)")
     push.add_argument("--folder", help="write the repository's files here and contact nobody")
     push.add_argument("--license", metavar="ID", help="for the card, such as apache-2.0")
+    push.add_argument("--dataset", action="store_true", help="RUN is a table of generate")
+    push.add_argument("--card", metavar="FILE", help="of --dataset: a card to take as it is")
     _checkpoint(push)
     add_trust_option(push)
     push.set_defaults(run=_push)
@@ -101,6 +108,10 @@ def _push(options: argparse.Namespace, rest: list[str]) -> int:
     model_card.check_license(options.license)
     if options.folder and (options.private or options.revision):
         raise InputError("--folder writes here alone; --private and --revision are for the Hub")
+    if options.dataset:
+        return _push_table(options)
+    if options.card:
+        raise InputError("--card goes with --dataset; a model's card is made of its evaluation")
     run = load_run(options)
     if run.network.user_classes:
         say(f"config.json has the code of {', '.join(run.network.user_classes.sources)}, as text")
@@ -120,4 +131,29 @@ def _push(options: argparse.Namespace, rest: list[str]) -> int:
         print(f"hf://{options.repository}@{commit}")
     if publish.judged_of(run) is None:
         say("the card has no results; python -m jaxvae evaluate RUN, and push again")
+    return 0
+
+
+def _push_table(options: argparse.Namespace) -> int:
+    from jaxvae.reports.sets import publish_table
+
+    if options.trust_code or options.checkpoint != "best":
+        raise InputError("--checkpoint and --trust-code are for models, not for --dataset")
+    table = user_path(options.run_folder)
+    card = user_path(options.card) if options.card else None
+    of_card = {"license": options.license, "card": card}
+    if options.folder:
+        names = publish_table.write_table_folder(
+            table, user_path(options.folder), repository=options.repository, **of_card
+        )
+        print(f"{options.folder}: {', '.join(names)}")
+    else:
+        commit = publish_table.push_table(
+            table,
+            options.repository,
+            private=options.private,
+            revision=options.revision,
+            **of_card,
+        )
+        print(f"hf://datasets/{options.repository}@{commit}")
     return 0

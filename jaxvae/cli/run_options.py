@@ -4,6 +4,9 @@ import argparse
 import csv
 import sys
 
+from jaxvae.config.paths import user_path
+from jaxvae.errors import InputError
+
 FORMATS = ("text", "json", "csv")
 
 
@@ -56,6 +59,12 @@ def add_unknown_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ignore-unknown", action="store_true", help="skip tags that are not in the taxonomy"
     )
+
+
+def check_page_name(options: argparse.Namespace) -> None:
+    """Raises InputError unless `--output` is absent or names a page."""
+    if options.output and user_path(options.output).suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--output {options.output}: the name must end in .html")
 
 
 def load_run(options: argparse.Namespace):

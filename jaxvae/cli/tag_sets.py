@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxvae.cli.files import INPUT
 from jaxvae.cli.order_texts import parse_balance, parse_counts, parse_numbers, parse_range
-from jaxvae.cli.run_options import TAG_LIST, add_command, load_run, print_json
+from jaxvae.cli.run_options import TAG_LIST, add_command, check_page_name, load_run, print_json
 from jaxvae.config.paths import user_path
 from jaxvae.data.cells.tag_lists import parse_tags
 from jaxvae.errors import InputError
@@ -63,6 +63,13 @@ def add_to(commands) -> None:
         "--min-distance", type=int, default=0, metavar="D",
         help="only sets that differ from every training row by D tags",
     )  # fmt: skip
+    _add_table_options(generate)
+    generate.add_argument("--seed", type=int, default=0, help="of every draw (0)")
+    _add_judge(commands)
+
+
+def _add_table_options(generate: argparse.ArgumentParser) -> None:
+    """Adds what is written, rather than drawn."""
     generate.add_argument(
         "--splits", default="0.9,0.05,0.05", help="shares of train, val and test (0.9,0.05,0.05)"
     )
@@ -71,11 +78,24 @@ def add_to(commands) -> None:
         help=f"add each set's log-likelihood, by K draws ({_LIKELIHOOD_DRAWS} if bare)",
     )  # fmt: skip
     generate.add_argument(
+        "--template", metavar="FILE",
+        help="add a text of each set by a Jinja2 template, a file or typed: "
+        "\"A {{ genre }} song\"; or tags['mood/theme'], or all tags",
+    )  # fmt: skip
+    generate.add_argument(
         "--no-figures", action="store_true",
         help="don't compare at most 10,000 of the sets with held-out rows in the .json",
     )  # fmt: skip
-    generate.add_argument("--seed", type=int, default=0, help="of every draw (0)")
+    generate.add_argument(
+        "--card", metavar="README.md", help="write a data card in the form of the Hugging Face Hub"
+    )
+    generate.add_argument(
+        "--resume", action="store_true",
+        help="go on with the parts that the same command, killed, left in NAME.partial, if any",
+    )  # fmt: skip
 
+
+def _add_judge(commands) -> None:
     judge = commands.add_parser(
         "evaluate-sets",
         help="how like a file's rows the tag sets of another are",
@@ -92,15 +112,21 @@ def add_to(commands) -> None:
         judge.add_argument(f"--{name}", help=f"column of {what} with the tags (found)")
     judge.add_argument("--seed", type=int, default=0, help="of the two-sample tests (0)")
     judge.add_argument("--json", action="store_true", help="one JSON object")
+    judge.add_argument("--output", metavar="PAGE.html", help="write a page too, with figures")
     judge.set_defaults(run=_evaluate_sets)
 
 
 def _generate(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.inference.generation.draws import one_in
     from jaxvae.inference.generation.splits import check_shares
+    from jaxvae.reports.sets.data_card import check_card_path, read_record, write_card
     from jaxvae.storage.row_tables import check_output
 
-    check_output(user_path(options.output), user_path(options.run_folder))
+    output = user_path(options.output)
+    card = user_path(options.card) if options.card else None
+    check_output(output, user_path(options.run_folder))
+    if card is not None:
+        check_card_path(card)
     shares = parse_numbers("--splits", options.splits, "shares, as 0.9,0.05,0.05")
     temperatures = parse_numbers("--temperature", options.temperature, "numbers, as 0.5,1,2")
     check_shares(shares)
@@ -113,8 +139,10 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         options.output,
         splits=shares,
         num_importance_samples=options.likelihood,
+        template=options.template,
         judge=_judge(options, run),
-        command=shlex.join(["jaxvae", *sys.argv[1:]]),
+        command=shlex.join(["jaxvae", *(word for word in sys.argv[1:] if word != "--resume")]),
+        resume=options.resume,
         present=parse_tags(options.present, run.taxonomy, option="--with"),
         absent=parse_tags(options.absent, run.taxonomy, option="--without"),
         count=count,
@@ -127,6 +155,8 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         **_near(options, run),
         seed=options.seed,
     )
+    if card is not None:
+        write_card(card, read_record(output), output)
     print(
         f"{options.output}: {record['sets']:,} sets; {one_in(record['probability'])} of the "
         f"model's is like these ({record['log_probability']:.2f} nats); {record['repeats']:,} "
@@ -184,9 +214,15 @@ def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
     from jaxvae.inference.arguments import check_seed
+    from jaxvae.reports import html_page
+    from jaxvae.reports.sets.sets_page import write_sets_page
     from jaxvae.reports.summary_text import set_files_table
 
     check_seed(options.seed)
+    check_page_name(options)
+    page = user_path(options.output) if options.output else None
+    if page is not None:
+        html_page.check_place(page)
     judged = evaluate_set_files(
         TagFile(user_path(options.file), options.column),
         TagFile(user_path(options.against), options.against_column),
@@ -194,6 +230,8 @@ def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
         train=TagFile(user_path(options.train), options.against_column) if options.train else None,
         seed=options.seed,
     )
+    if page is not None:
+        write_sets_page(judged, page)
     if options.json:
         print_json(judged)
     else:

@@ -1,4 +1,4 @@
-"""Fetches published models from the Hugging Face Hub into its cache, and uploads models.
+"""Fetches published models from the Hugging Face Hub into its cache; uploads models and tables.
 
 The list of files to fetch is fixed here, not by the repository, and a file is fetched only after
 its size has been checked. The library handles tokens: HF_TOKEN, or `hf auth login`.
@@ -6,6 +6,7 @@ its size has been checked. The library handles tokens: HF_TOKEN, or `hf auth log
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxvae.config.paths import user_path
 from jaxvae.data.readers.hub.client import held_offline, quiet, unreachable
@@ -18,6 +19,24 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _LOGIN = "log in (hf auth login, or HF_TOKEN)"
+
+
+class Contents(NamedTuple):
+    """Contents of a repository.
+
+    Attributes:
+      kind: the Hub's name of such repositories, "model" or "dataset".
+      message: the commit's.
+      outdated: patterns of files that an earlier upload may have left.
+    """
+
+    kind: str
+    message: str
+    outdated: tuple[str, ...]
+
+
+MODEL = Contents("model", "The model, its card and its pictures", ("*.png", "metrics.json"))
+TABLE = Contents("dataset", "The table, its record and its card", ())
 
 
 def is_address(path: object) -> bool:
@@ -111,14 +130,22 @@ def _fetch(
     return folder, revision
 
 
-def upload(folder: Path, repository: str, *, private: bool, revision: str | None) -> str:
+def upload(
+    folder: Path,
+    repository: str,
+    *,
+    private: bool,
+    revision: str | None,
+    contents: Contents = MODEL,
+) -> str:
     """Commits a folder's files to a repository, which is created if missing.
 
     Args:
-      folder: a folder written by `publish.write_folder`.
+      folder: a folder written by `publish.write_folder`, or as `contents` says.
       repository: "user/name".
       private: make a new repository private; an existing one must then be private already.
       revision: the branch, created if missing; None is the main one.
+      contents: of the folder.
 
     Returns:
       The commit.
@@ -137,17 +164,19 @@ def upload(folder: Path, repository: str, *, private: bool, revision: str | None
     api = hub.HfApi(library_name="jaxvae")
     with quiet("huggingface_hub"):
         try:
-            api.create_repo(repository, private=private or None, exist_ok=True)
-            if private and not api.model_info(repository).private:
+            kind = contents.kind
+            api.create_repo(repository, private=private or None, exist_ok=True, repo_type=kind)
+            if private and not api.repo_info(repository, repo_type=kind).private:
                 raise InputError(f"{repository} exists and is public; nothing was uploaded")
             if revision is not None:
-                api.create_branch(repository, branch=revision, exist_ok=True)
+                api.create_branch(repository, branch=revision, exist_ok=True, repo_type=kind)
             commit = api.upload_folder(
                 repo_id=repository,
                 folder_path=folder,
+                repo_type=kind,
                 revision=revision,
-                commit_message="The model, its card and its pictures",
-                delete_patterns=["*.png", "metrics.json"],  # of an earlier upload
+                commit_message=contents.message,
+                delete_patterns=list(contents.outdated) or None,
             )
         except InputError:
             raise

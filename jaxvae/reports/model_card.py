@@ -66,12 +66,12 @@ def make_card(
     name = str(config.get("model_name", "vae"))
     sections = [
         f"---\n{_metadata(name, config, judged, license)}\n---\n",
-        f"# {_escape(name)}\n",
+        f"# {escape(name)}\n",
         _what(sizes, prior, concepts, facts) + _files(carries_code),
         _use(repository, carries_code),
         _results(judged),
         *(f"## {title}\n\n![{title}]({file})\n" for file, title in pictures.items()),
-        "## Samples\n\n" + "\n".join(f"- {_escape(', '.join(tags))}" for tags in samples) + "\n",
+        "## Samples\n\n" + "\n".join(f"- {escape(', '.join(tags))}" for tags in samples) + "\n",
         _data(config, data_report, license),
     ]
     return "\n".join(sections)
@@ -123,7 +123,7 @@ def _what(
 ) -> str:
     norms = [text for text in ("batch", "layer") if sizes[f"use_{text}_norm"]]
     units = " and ".join(map(str, sizes["hidden_dims"] or [sizes["hidden_dim"]]))
-    listed = ", ".join(f"{_escape(concept)} ({count})" for concept, count in concepts.items())
+    listed = ", ".join(f"{escape(concept)} ({count})" for concept, count in concepts.items())
     epoch = "" if facts.get("epoch") is None else f", of epoch {facts['epoch']}"
     return (
         f"A variational autoencoder over sets of {sum(concepts.values())} tags: {listed}. "
@@ -183,10 +183,10 @@ def _data(config: dict[str, Any], report: dict[str, Any], license: str | None) -
     if is_embedded(source):
         text = "the embedded corpus of jaxvae, drawn from a generative model of music tags"
     elif _HUB_ID.fullmatch(source):
-        split = _escape(str(data.get("dataset_split", "train")))
+        split = escape(str(data.get("dataset_split", "train")))
         text = f"[{source}](https://huggingface.co/datasets/{source}), split {split}"
     else:
-        text = f"a file, {_escape(source)}" if source != "unknown" else "not known"
+        text = f"a file, {escape(source)}" if source != "unknown" else "not known"
     lines = [f"Trained on: {text}."]
     if report:
         num_kept, num_read = report.get("rows_kept"), report.get("rows_read")
@@ -203,6 +203,6 @@ def _data(config: dict[str, Any], report: dict[str, Any], license: str | None) -
     return "## Data\n\n" + " ".join(lines) + "\n"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Escapes text for Markdown, on one line, so that nothing in it is markup."""
     return re.sub(r"([\\`*_{}\[\]<>#|!~&])", r"\\\1", " ".join(text.split()))

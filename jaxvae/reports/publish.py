@@ -1,6 +1,7 @@
 """Publishes a run: writes its model, card and pictures to a folder, and uploads it to the Hub."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,19 @@ def write_folder(run: Run, folder: Path, *, repository: str, license: str | None
       InputError: the folder exists, writing failed, or a file of the run is damaged.
     """
     model_card.check_license(license)
+    return write_new_folder(folder, lambda contents: _write(run, contents, repository, license))
+
+
+def write_new_folder(folder: Path, write: Callable[[Path], None]) -> list[str]:
+    """Makes a folder whose contents appear in one step; returns the names of its files.
+
+    Args:
+      folder: the folder to make.
+      write: writes the contents into the empty folder that it is given.
+
+    Raises:
+      InputError: the folder exists, or writing failed.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; name a new folder")
     with name_file_in_errors(folder):
@@ -42,7 +56,7 @@ def write_folder(run: Run, folder: Path, *, repository: str, license: str | None
         with tempfile.TemporaryDirectory(prefix=".push-", dir=folder.parent) as stage:
             contents = Path(stage) / "made"
             contents.mkdir()
-            _write(run, contents, repository, license)
+            write(contents)
             names = sorted(path.name for path in contents.iterdir())
             contents.replace(folder)  # whole, in one step
     return names

@@ -1,7 +1,6 @@
 """`report.html`: one offline file with the results of a run, in words and figures."""
 
 import html
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from jaxvae.config.paths import user_path
 from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.summary import format_report
-from jaxvae.errors import InputError
 from jaxvae.evaluation import evaluate_run, retrieval
 from jaxvae.evaluation.saved_evaluation import evaluation_path, saved_evaluation
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
@@ -53,7 +51,7 @@ def write_report(
     """
     path = run.folder / run_files.REPORT if output is None else user_path(output)
     run.rows(split)  # raises if there are none
-    _check_place(path)
+    html_page.check_place(path)
     judged = saved_evaluation(
         run, split=split, num_importance_samples=num_importance_samples, seed=seed
     )
@@ -78,17 +76,6 @@ def write_report(
     ]
     write_text(path, html_page.document(f"{name}: report", sections))
     return path
-
-
-def _check_place(path: Path) -> None:
-    """Raises InputError before minutes of work if a file can't be written."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir():
-        raise InputError(f"{path}: can't be written: it is a folder")
-    if not folder.is_dir():
-        raise InputError(f"{path}: can't be written: {folder} is no folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: can't be written: {folder} may not be written to")
 
 
 def _verdict(judged: dict[str, Any]) -> str:

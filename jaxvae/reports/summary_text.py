@@ -107,8 +107,7 @@ def set_files_table(judged: dict[str, Any]) -> str:
     Args:
       judged: the result of `set_files.evaluate_set_files`.
     """
-    sides = {"sets": "the sets", "train_rows": "training rows", "independent": "independent"}
-    names = [side for side in sides if f"{side}/marginal_mae" in judged]
+    sides, measures = set_measures(judged)
     lines = []
     for name, file in judged["files"].items():
         compared = "" if file["compared"] == file["rows"] else f", {file['compared']:,} compared"
@@ -117,25 +116,11 @@ def set_files_table(judged: dict[str, Any]) -> str:
             f"{file['without_known_tag']:,} without a known tag, {file['unreadable']:,} "
             f"unreadable, {file['unknown_tags']:,} unknown tags ignored"
         )
-    lines += ["", " " * 36 + "".join(f"{sides[name]:>15}" for name in names)]
-    measures = {**SAMPLE_MEASURES, "distinct_fraction": "distinct sets"}
-    if "train" not in judged["files"]:
-        measures |= {
-            "unseen_fraction": "sets not among the rows",
-            "nearest_train_distance": "tags to the nearest row",
-        }
-    for key, text in measures.items():
-        values = "".join(f"{number(judged[f'{name}/{key}']):>15}" for name in names)
-        lines.append(f"{text:<36}{values}")
+    lines += ["", " " * 36 + "".join(f"{name:>15}" for name in sides)]
+    for text, values in measures:
+        lines.append(f"{text:<36}" + "".join(f"{value:>15}" for value in values))
     lines += ["", "95 % intervals of the sets, by bootstrap:"]
-    names_of_others = {
-        "copies_fraction": "copies of rows",
-        "marginal_total_variation": "tag rates, half of all errors",
-    }
-    lines += [
-        f"  {(measures | names_of_others)[name]:<34}{number(low):>8} to {number(high)}"
-        for name, (low, high) in judged["sets/intervals"].items()
-    ]
+    lines += [f"  {text:<34}{low:>8} to {high}" for text, low, high in set_intervals(judged)]
     worst = judged["sets/worst_pairs"][:5]
     if worst:
         lines += ["", "pairs most unlike the rows, log lift in the sets and in the rows:"]
@@ -145,6 +130,41 @@ def set_files_table(judged: dict[str, Any]) -> str:
             for pair in worst
         ]
     return "\n".join(lines)
+
+
+def set_measures(judged: dict[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Returns the names of the compared sets, and each measure's description with its values.
+
+    Args:
+      judged: the result of `set_files.compare_with_rows`, and perhaps `files`.
+    """
+    sides = {"sets": "the sets", "train_rows": "training rows", "independent": "independent"}
+    names = [side for side in sides if f"{side}/marginal_mae" in judged]
+    return [sides[name] for name in names], [
+        (text, [number(judged[f"{name}/{key}"]) for name in names])
+        for key, text in _set_texts(judged).items()
+    ]
+
+
+def set_intervals(judged: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns descriptions of the measures that have intervals, each with both ends."""
+    texts = {
+        **_set_texts(judged),
+        "copies_fraction": "copies of rows",
+        "marginal_total_variation": "tag rates, half of all errors",
+    }
+    intervals = judged["sets/intervals"].items()
+    return [(texts[name], number(low), number(high)) for name, (low, high) in intervals]
+
+
+def _set_texts(judged: dict[str, Any]) -> dict[str, str]:
+    texts = {**SAMPLE_MEASURES, "distinct_fraction": "distinct sets"}
+    if "train_rows/marginal_mae" not in judged:
+        texts |= {
+            "unseen_fraction": "sets not among the rows",
+            "nearest_train_distance": "tags to the nearest row",
+        }
+    return texts
 
 
 def _groups(judged: dict[str, Any]) -> list[tuple[str, str]]:

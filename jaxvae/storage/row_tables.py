@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +27,7 @@ def check_output(output: Path, source: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_table(path: Path, fields: Fields) -> Iterator[WriteRows]:
+def open_table(path: Path, fields: Fields, *, header: bool = True) -> Iterator[WriteRows]:
     """Opens a table, which takes its name once it is completely written.
 
     Text has numbers to six digits. A missing value is None: nothing in a CSV, null elsewhere.
@@ -34,19 +35,45 @@ def open_table(path: Path, fields: Fields) -> Iterator[WriteRows]:
     Args:
       path: ends in `.csv`, whose lists are JSON, `.jsonl` or `.parquet`.
       fields: the columns.
+      header: whether a CSV begins with the columns' names.
 
     Yields:
       A function that writes some rows, each a list of values.
     """
-    with atomic_write(path) as file, _FORMATS[path.suffix](file, fields) as write:
+    with atomic_write(path) as file, _FORMATS[path.suffix](file, fields, header) as write:
         yield write
 
 
+def join_tables(parts: Iterable[Path], output: Path, fields: Fields) -> None:
+    """Writes the rows of tables one after the other as one table, which appears once complete.
+
+    Args:
+      parts: tables of the same format, of which the first alone has a header.
+      output: the table.
+      fields: the columns of them all.
+    """
+    with atomic_write(output) as file:
+        if output.suffix != ".parquet":
+            for part in parts:
+                with part.open("rb") as rows:
+                    shutil.copyfileobj(rows, file)
+            return
+        from pyarrow import parquet
+
+        schema = _schema(fields)
+        with parquet.ParquetWriter(file, schema) as writer:
+            for part in parts:
+                with parquet.ParquetFile(part) as table:
+                    for group in range(table.num_row_groups):
+                        writer.write_table(table.read_row_group(group).cast(schema))
+
+
 @contextlib.contextmanager
-def _csv_table(file: BinaryIO, fields: Fields) -> Iterator[WriteRows]:
+def _csv_table(file: BinaryIO, fields: Fields, header: bool) -> Iterator[WriteRows]:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(fields)
+    if header:
+        writer.writerow(fields)
 
     def cell(value: Any) -> Any:
         return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
@@ -58,7 +85,9 @@ def _csv_table(file: BinaryIO, fields: Fields) -> Iterator[WriteRows]:
 
 
 @contextlib.contextmanager
-def _json_lines(file: BinaryIO, fields: Fields) -> Iterator[WriteRows]:
+def _json_lines(file: BinaryIO, fields: Fields, header: bool) -> Iterator[WriteRows]:
+    del header  # each row has the names
+
     def write(rows: Iterable[list]) -> None:
         for row in rows:
             values = dict(zip(fields, _rounded(row), strict=True))
@@ -68,18 +97,12 @@ def _json_lines(file: BinaryIO, fields: Fields) -> Iterator[WriteRows]:
 
 
 @contextlib.contextmanager
-def _parquet_table(file: BinaryIO, fields: Fields) -> Iterator[WriteRows]:
+def _parquet_table(file: BinaryIO, fields: Fields, header: bool) -> Iterator[WriteRows]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    kinds = {
-        "count": pa.int64(),
-        "number": pa.float64(),
-        "text": pa.string(),
-        "texts": pa.list_(pa.string()),
-        "numbers": pa.list_(pa.float64()),
-    }
-    schema = pa.schema([(name, kinds[kind]) for name, kind in fields.items()])
+    del header  # the schema has the names
+    schema = _schema(fields)
     with parquet.ParquetWriter(file, schema) as writer:
 
         def write(rows: Iterable[list]) -> None:
@@ -88,6 +111,20 @@ def _parquet_table(file: BinaryIO, fields: Fields) -> Iterator[WriteRows]:
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
         yield write
+
+
+def _schema(fields: Fields) -> Any:
+    """Returns the columns as a schema of Arrow's."""
+    import pyarrow as pa
+
+    kinds = {
+        "count": pa.int64(),
+        "number": pa.float64(),
+        "text": pa.string(),
+        "texts": pa.list_(pa.string()),
+        "numbers": pa.list_(pa.float64()),
+    }
+    return pa.schema([(name, kinds[kind]) for name, kind in fields.items()])
 
 
 def _rounded(value: Any) -> Any:

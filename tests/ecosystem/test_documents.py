@@ -24,6 +24,7 @@ pytestmark = pytest.mark.ecosystem
 MOST_NOT_RUN = 15
 NEEDS = {
     "docs/export.md": ("onnx", "onnxruntime", "flatbuffers", "torch"),
+    "docs/generate.md": ("jinja2",),
     "docs/search.md": ("optuna",),
     "docs/trackers.md": ("tensorboard", "wandb", "trackio", "mlflow"),
 }

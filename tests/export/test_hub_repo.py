@@ -228,6 +228,34 @@ def test_the_token_goes_to_the_hub_and_into_no_file(hub, pushed, judged_folder):
             assert not any(TOKEN.encode() in data for data in files.values())
 
 
+def test_a_table_becomes_a_data_set(hub, run, tmp_path):
+    table = tmp_path / "tags.parquet"
+    run.generate_file(30, table)
+    hub.commit("datasets/someone/public", {"README.md": b""})
+    push = ["push", str(table)]
+    steps = [
+        [*push, "someone/sets", "--dataset", "--license", "mit"],
+        [*push, "someone/hidden", "--dataset", "--private", "--revision", "dev"],
+        [*push, "someone/public", "--dataset", "--private"],
+    ]
+    done, hidden, refused = child(
+        steps, endpoint=hub.endpoint, home=tmp_path / "home", HF_TOKEN=TOKEN
+    )
+    address, commit = done["out"].strip().split("@")
+    assert address == "hf://datasets/someone/sets"
+    assert commit == hub.repos["datasets/someone/sets"]["branches"]["main"]
+    files = hub.files("datasets/someone/sets")
+    assert {*files} == {".gitattributes", "README.md", "tags.parquet", "tags.parquet.json"}
+    assert files["tags.parquet"] == table.read_bytes()
+    assert b"license: mit" in files["README.md"]
+    assert b'load_dataset("someone/sets"' in files["README.md"]
+    assert "someone/sets" not in hub.repos  # that is a model's name
+    assert hidden["code"] == 0
+    assert hub.repos["datasets/someone/hidden"]["private"] is True
+    assert "tags.parquet" in hub.files("datasets/someone/hidden", "dev")
+    assert "is public; nothing was uploaded" in one_line_of(refused)
+
+
 @pytest.fixture(scope="module")
 def opened(hub, pushed, published, home):
     """One process without a token that opens good models and bad, by name."""

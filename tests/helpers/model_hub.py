@@ -1,4 +1,7 @@
-"""A Hub of our own on the loopback interface that keeps models: made, committed to and read."""
+"""A Hub of our own on the loopback interface that keeps models: made, committed to and read.
+
+It keeps data sets too, under names that begin with `datasets/`.
+"""
 
 import base64
 import hashlib
@@ -79,7 +82,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not known:
                 return self.send(401, {"error": "Invalid username or password."})
             asked = json.loads(body)
-            name = f"{asked['organization']}/{asked['name']}"
+            kept_as = "datasets/" if asked.get("type") == "dataset" else ""
+            name = f"{kept_as}{asked['organization']}/{asked['name']}"
             if asked["organization"] == "stranger":
                 return self.send(403, {"error": "You don't have the rights"})
             url = {"url": f"{hub.endpoint}/{name}"}
@@ -88,7 +92,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             private = asked.get("private") or asked.get("visibility") == "private"
             hub.commit(name, {".gitattributes": b"*.safetensors filter=lfs\n"}, private=private)
             return self.send(200, url)
-        found = re.fullmatch(r"(?:/api/models)?/([\w.-]+/[\w-]+(?:\.[\w-]+)*?)(\.git)?(/.*)?", path)
+        path = path.replace("/api/datasets/", "/api/models/datasets/", 1)
+        found = re.fullmatch(
+            r"(?:/api/models)?/((?:datasets/)?[\w.-]+/[\w-]+(?:\.[\w-]+)*?)(\.git)?(/.*)?", path
+        )
         repo = hub.repos.get(found[1]) if found else None
         if repo is None or (repo["private"] and not known):
             status = 404 if known else 401
@@ -117,7 +124,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 {
                     "path": each["path"],
                     "uploadMode": "lfs"
-                    if re.search("(safetensors|png)$", each["path"])
+                    if re.search("(safetensors|png|parquet)$", each["path"])
                     else "regular",
                     "shouldIgnore": False,
                 }

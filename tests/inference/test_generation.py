@@ -251,6 +251,13 @@ def test_a_constraint_that_is_hardly_ever_met_is_named(network):
         drawn(rare, 5, present="ad")
 
 
+def test_a_split_to_which_no_set_of_a_tag_belongs_is_named(tmp_path):
+    run = make_run(*VARIED[0], tmp_path)  # 7 tags, so 8 sets of each genre
+    with pytest.raises(InputError, match=r"balance, jazz: none of [\d,]+ draws belongs to "):
+        run.generate(400, balance="genre")
+    assert len(run.generate(400, balance="genre", splits=(1.0, 0.0, 0.0)).sets) == 400
+
+
 def test_a_run_generates_by_names(run):
     genre = dict(run.taxonomy.concepts)["genre"]
     ordered = run.generate(
@@ -529,7 +536,8 @@ def test_variants_say_their_row_and_keep_what_is_asked(run):
         ({"like": [["jazz"]], "between": (["jazz"], ["rock"])}, "like and between: give one"),
         ({"like": [["jazz"]], "pairs": "jazz"}, "pairs and like or between: give one"),
         ({"between": (["jazz"], ["rock"]), "steps": 1}, "steps 1: both ends"),
-        ({"between": "jazz"}, "between: give two tag sets"),
+        ({"between": "jazz"}, "between: expected two tag sets"),
+        ({"between": [["jazz"]]}, "between: give two tag sets"),
         ({"like": [["jazz"]], "tags": 1, "distinct": True}, "source_row 0: only"),
     ],
 )

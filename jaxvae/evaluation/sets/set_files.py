@@ -24,6 +24,7 @@ _ROWS = 100_000
 _LEAST = 1000
 _MOST_VALUES = 2**26
 _COMMON = 20_000
+_NAMED = 10
 
 
 class TagFile(NamedTuple):
@@ -103,7 +104,8 @@ def compare_with_rows(
 ) -> dict[str, Any]:
     """Compares sets with rows, all boolean `[any, V]`: see `evaluate_set_files`.
 
-    `sets/intervals` has 95 % intervals of some values of the sets.
+    `sets/intervals` has 95 % intervals of some values of the sets, `sets/worst_tags` the tags whose
+    shares of the sets and of the rows differ most.
     """
     rng = np.random.default_rng(seed)
     sides = {"sets": sets}
@@ -114,6 +116,7 @@ def compare_with_rows(
     compared = sample_quality.compare_sets(
         sides, rows, seen, tags=taxonomy.spellings, concepts=taxonomy.concepts, seed=seed
     )
+    compared["sets"]["worst_tags"] = _worst_tags(sets, rows, taxonomy)
     compared["sets"]["intervals"] = bootstrap_intervals(sets, rows, seen, seed=seed)
     return {
         f"{side}/{name}": value
@@ -139,6 +142,15 @@ def judge_of(run: Run, *, seed: int = 0) -> Callable[[np.ndarray], dict[str, Any
         return {"split": split, "rows": len(rows), "compared": len(sets), **compared}
 
     return judge
+
+
+def _worst_tags(sets: np.ndarray, rows: np.ndarray, taxonomy: Taxonomy) -> list[dict[str, Any]]:
+    rates = [side.mean(axis=0) for side in (sets, rows)]
+    worst = np.argsort(-np.abs(rates[0] - rates[1]), kind="stable")[:_NAMED]
+    return [
+        {"tag": tag, "rate_samples": float(rates[0][v]), "rate_data": float(rates[1][v])}
+        for v, tag in zip(worst, taxonomy.names(worst), strict=True)
+    ]
 
 
 def _independent(rates: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,7 @@ from jaxvae.inference.generation.constraints import make_constraints
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.order import Order, SetSource, Task
 from jaxvae.inference.generation.pairs import PairedGeneration
+from jaxvae.inference.generation.tables.prompts import Prompts
 from jaxvae.inference.generation.temperatures import Temperatures
 from jaxvae.inference.generation.variants import Around, Variants
 from jaxvae.models.trained import TrainedModel
@@ -33,7 +34,8 @@ class Generated:
       draws: number of sets that were drawn, of which the others are repeats or too near training.
       repeats: number of draws turned away as repeats of earlier ones.
       near_training: number of draws turned away as training rows, or too near one.
-      labels: by a column's name, a value for each set: the temperature at least.
+      labels: by a column's name, a value for each set: the temperature at least; with a template
+        the `text`.
     """
 
     sets: list[list[str]]
@@ -45,12 +47,13 @@ class Generated:
     labels: dict[str, list]
 
 
-def draw_all(source: SetSource) -> Generated:
-    """Draws the sets of a source, in memory."""
+def draw_all(source: SetSource, prompts: Prompts | None = None) -> Generated:
+    """Draws the sets of a source, in memory, with their texts if there are prompts."""
     drawn = list(source.labelled())
     names, tally = source.constraints.taxonomy.names, source.tally
+    columns = [np.flatnonzero(row) for part in drawn for row in part.sets]
     return Generated(
-        [names(np.flatnonzero(row)) for part in drawn for row in part.sets],
+        [names(present) for present in columns],
         source.log_probability,
         tally.effective_draws,
         tally.draws,
@@ -59,7 +62,8 @@ def draw_all(source: SetSource) -> Generated:
         {
             name: [v for part in drawn for v in part.labels[name].tolist()]
             for name in drawn[0].labels
-        },
+        }
+        | ({"text": [prompts.text_of(present) for present in columns]} if prompts else {}),
     )
 
 

@@ -9,10 +9,15 @@ from jaxvae.config.paths import user_path
 from jaxvae.data.layouts.options import TableFields
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.inference.generation import table, variants
+from jaxvae.export.hub_files import without_paths
+from jaxvae.inference.generation import variants
+from jaxvae.inference.generation.options import check_options
 from jaxvae.inference.generation.order import SetSource
 from jaxvae.inference.generation.request import Generated, draw_all, start_generation
 from jaxvae.inference.generation.splits import SHARES
+from jaxvae.inference.generation.tables import table
+from jaxvae.inference.generation.tables.prompts import Prompts
+from jaxvae.inference.generation.tables.record import make_order
 from jaxvae.models.trained import TrainedModel
 from jaxvae.storage.row_tables import check_output
 
@@ -36,13 +41,18 @@ class GeneratingRun:
         """Says how to find a table's tags, as in `Run.table_fields`."""
         raise NotImplementedError
 
-    def generate(self, num: int, **options: Any) -> Generated:
+    def generate(
+        self, num: int, *, template: str | Path | None = None, **options: Any
+    ) -> Generated:
         """Draws tag sets from p(set | constraints), none of them empty.
 
         Given z the constraints are met exactly, and z has its posterior under them.
 
         Args:
           num: number of sets; of pairs; of sets like each row; or of sets at each step.
+          template: a Jinja2 template, or the path of its file, for a text of each set in
+            `labels["text"]`: each concept is a list that prints between commas, and `tags` has all
+            tags, or those of a concept as `tags["mood/theme"]`.
           **options: `present` and `absent`, tags that every set has, or none; `count`, by concept
             the number of its tags in a set, as `{"genre": (1, 2), "tempo": 1}`; `tags`, the number
             in all, as `(3, 12)`; None in a pair is no limit. `balance`, a concept or a list of
@@ -62,9 +72,12 @@ class GeneratingRun:
 
         Raises:
           InputError: a tag or concept is unknown; no set meets the constraints, or fewer than one
-            in a billion; there are not so many sets; or the run has no rows for `unseen`.
+            in a billion; there are not so many sets; the run has no rows for `unseen`; or the
+            template is wrong.
         """
-        return draw_all(self._start_generation(num, **options))
+        options = check_options({**options, "template": template})
+        prompts = self._prompts(options.pop("template", None))
+        return draw_all(self._start_generation(num, **options), prompts)
 
     def generate_file(
         self,
@@ -73,8 +86,10 @@ class GeneratingRun:
         *,
         splits: tuple[float, ...] = SHARES,
         num_importance_samples: int | None = None,
+        template: str | Path | None = None,
         judge: table.Judge | None = None,
         command: str | None = None,
+        resume: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """Writes the sets of `generate` as a table, in bounded memory, and a `.json` beside it.
@@ -90,9 +105,12 @@ class GeneratingRun:
           splits: shares of train, val and test; balanced sets are balanced within each.
           num_importance_samples: draws for each set's log-likelihood, without temperature and
             constraints, nats; None leaves it out.
+          template: as in `generate`; the column is called `text`.
           judge: returns figures of at most 10,000 of the sets, boolean `[n, V]`, for the record, as
             `evaluation.sets.set_files.judge_of` makes it of a run.
           command: the command that asks for the table, for the record.
+          resume: whether to go on with the parts of such a table in `NAME.partial`, which a killed
+            process left; the table is then the same to the byte.
           **options: as in `generate`.
 
         Returns:
@@ -100,18 +118,36 @@ class GeneratingRun:
           digest of the parameters.
 
         Raises:
-          InputError: as in `generate`; or the table can't be written. Then nothing is.
+          InputError: as in `generate`; or the table can't be written. Then nothing is, but
+            complete parts of it where the disk was full.
         """
+        options = check_options({**options, "splits": splits, "template": template})
         path = user_path(output)
         trained_on = str(self.config.get("data", {}).get("dataset_name", ""))
+        published = without_paths(self.config).get("data", {}).get("dataset_name")
+        facts = {"command": command, "trained_on": published}
         check_output(path, user_path(trained_on))
         if isinstance(like := options.get("like"), str | Path):
             check_output(path, user_path(like))
-        return table.write_sets(
-            self._start_generation(num, splits=splits, **options),
-            path,
-            table.TableOptions(num_importance_samples, command, judge),
+        prompts = self._prompts(options.pop("template", None))
+        order = make_order(
+            self.network,
+            self.taxonomy,
+            {
+                "num": num,
+                **options,
+                "num_importance_samples": num_importance_samples,
+                "template": prompts and prompts.source,
+            },
         )
+        return table.write_sets(
+            self._start_generation(num, **options),
+            path,
+            table.TableOptions(num_importance_samples, prompts, facts, order, resume, judge),
+        )
+
+    def _prompts(self, template: str | Path | None) -> Prompts | None:
+        return None if template is None else Prompts(template, self.taxonomy)
 
     def _start_generation(self, num: int, **options: Any) -> SetSource:
         like, between = options.pop("like", None), options.pop("between", None)
@@ -124,7 +160,8 @@ class GeneratingRun:
                 self.network, rows, positions, per_row=num, distance=distance
             )
         if between is not None:
-            if isinstance(between, str) or len(between) != 2:
+            between = list(between)
+            if len(between) != 2:
                 raise InputError("between: give two tag sets, the ends of the way")
             steps = options.pop("steps", 7)
             options["around"] = variants.around_way(self.network, self.to_rows(between), steps)

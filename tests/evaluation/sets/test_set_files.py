@@ -71,6 +71,17 @@ def test_figures_by_hand(tmp_path):
     assert judged["sets/distinct_fraction"] == pytest.approx(2 / 3)
     assert judged["sets/unseen_fraction"] == pytest.approx(1 / 3)
     assert judged["sets/nearest_train_distance"] == pytest.approx(1 / 3)  # of sad from jazz, sad
+    worst = {
+        tag["tag"]: (tag["rate_samples"], tag["rate_data"]) for tag in judged["sets/worst_tags"]
+    }
+    assert {*[*worst][:2]} == {"r&b", "calm"}
+    by_hand = {
+        "jazz": (2 / 3, 2 / 3),
+        "r&b": (0, 1 / 3),
+        "calm": (2 / 3, 1 / 3),
+        "sad": (1 / 3,) * 2,
+    }
+    assert worst == {tag: pytest.approx(rates) for tag, rates in by_hand.items()}
     assert judged["sets/tags_per_set_of_concept"] == {"genre": pytest.approx(2 / 3), "mood": 1.0}
     # Without a taxonomy the tag that only the rows have counts too.
     judged = evaluate_set_files(sets, rows)

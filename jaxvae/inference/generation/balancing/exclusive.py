@@ -17,6 +17,9 @@ from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.order import SetSource, Tally, Task
 from jaxvae.inference.generation.splits import identify
 
+_MOST_IN_VAIN = 65_536
+"""Draws of a tag without one for a split that lacks some, after which it is given up."""
+
 
 class BalancedGeneration(SetSource):
     """Orders under way, one for each tag to balance.
@@ -84,6 +87,7 @@ class BalancedGeneration(SetSource):
         taxonomy, shares = self.constraints.taxonomy, self.order.splits
         edges = np.round(np.cumsum([0.0, *shares]) / sum(shares) * num).astype(int)
         missing = Counter(dict(zip(SPLITS, np.diff(edges).tolist(), strict=True)))
+        in_vain = 0
         with self._naming(column):
             for block in part.blocks():
                 kept = []
@@ -96,6 +100,14 @@ class BalancedGeneration(SetSource):
                 yield block[kept]
                 if not missing.total():
                     return
+                in_vain = 0 if kept else in_vain + len(block)
+                if in_vain >= _MOST_IN_VAIN:
+                    splits = ", ".join(name for name, number in missing.items() if number)
+                    raise InputError(
+                        f"none of {in_vain:,} draws belongs to {splits}, where {missing.total():,} "
+                        f"sets are missing: the tag has too few different sets; leave the split "
+                        f"out (splits 1,0,0), or loosen the constraints"
+                    )
 
     @contextlib.contextmanager
     def _naming(self, column: int) -> Iterator[None]:

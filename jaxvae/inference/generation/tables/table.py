@@ -1,30 +1,29 @@
 """Writes drawn tag sets as a table, with a JSON file beside it that says how they were drawn."""
 
-import math
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxvae import __version__
 from jaxvae.data import encoding
-from jaxvae.data.splits import SPLITS
-from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.export.model_files import to_state_dict
 from jaxvae.inference.arguments import check_count
 from jaxvae.inference.generation.order import LabelledSets, SetSource
 from jaxvae.inference.generation.splits import identify
+from jaxvae.inference.generation.tables.parts import open_parts
+from jaxvae.inference.generation.tables.prompts import Prompts, by_concept
+from jaxvae.inference.generation.tables.record import make_record, record_path
 from jaxvae.inference.likelihood import row_likelihood
-from jaxvae.models.trained import parameters_digest
 from jaxvae.storage.atomic_files import atomic_write, to_json
-from jaxvae.storage.row_tables import Fields, open_table
+from jaxvae.storage.row_tables import Fields
 
 CHUNK = 4096
 """Sets of a chunk, an even multiple of the rows that `likelihood.row_likelihood` takes at once."""
-
-
+PART = 8
+"""Chunks of a part, which is what a killed process loses at most."""
 _PAIR_DRAWS = 100
 _JUDGED = 10_000
 Judge = Callable[[np.ndarray], dict[str, Any]]
@@ -36,12 +35,18 @@ class TableOptions(NamedTuple):
 
     Attributes:
       num_importance_samples: draws for each set's log-likelihood; None leaves the column out.
-      command: the command that asks for the table, for the record.
+      prompts: texts of the sets; None leaves the column out.
+      facts: what else the record says, by name; the `command` at least, or None.
+      order: all that the table's contents depend on, JSON-able.
+      resume: whether to go on with the parts of the same order.
       judge: returns figures of some of the sets, for the record.
     """
 
     num_importance_samples: int | None = None
-    command: str | None = None
+    prompts: Prompts | None = None
+    facts: Mapping[str, Any] = MappingProxyType({})
+    order: Mapping[str, Any] = MappingProxyType({})
+    resume: bool = False
     judge: Judge | None = None
 
 
@@ -60,13 +65,43 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
         options = options._replace(num_importance_samples=_PAIR_DRAWS)
     if options.num_importance_samples is not None:
         check_count("num_importance_samples", options.num_importance_samples)
-    taxonomy = generation.constraints.taxonomy
-    counts = Counter[str]()
-    sample = _Sample(taxonomy.num_tags, generation.order.seed)
+    sample = _Sample(generation.constraints.taxonomy.num_tags, generation.order.seed)
+
+    def rows_of(chunk: LabelledSets, first_row: int, counts: Counter[str]) -> Iterator[list]:
+        return _table_rows(generation, chunk, options, counts, first_row=first_row)
+
+    fields, counts = _fields(generation, options), Counter[str]()
+    command, order = options.facts.get("command"), {**options.order, "sets_of_a_part": PART * CHUNK}
+    with open_parts(output, fields, order, command=command, resume=options.resume) as parts:
+        chunks = _chunks(generation.labelled())
+        if options.judge is not None:
+            chunks = map(sample.add, chunks)
+        for first in chunks:
+            counts += parts.add(
+                itertools.chain([first], itertools.islice(chunks, PART - 1)), rows_of
+            )
+        facts = {
+            **options.facts,
+            "command": parts.command,
+            "columns": fields,
+            "num_importance_samples": options.num_importance_samples,
+            "template": options.prompts and options.prompts.source,
+        }
+        record = make_record(generation, counts, facts)
+        if options.judge is not None:
+            record["figures"] = options.judge(sample.sets)
+        with atomic_write(record_path(output)) as file:
+            file.write(to_json(record).encode() + b"\n")
+            parts.join()
+    return record
+
+
+def _fields(generation: SetSource, options: TableOptions) -> Fields:
+    """Returns the table's columns."""
     fields: Fields = {
         "id": "text",
         "tags": "texts",
-        **{f"{concept}_tags": "texts" for concept, _ in taxonomy.concepts},
+        **{f"{concept}_tags": "texts" for concept, _ in generation.constraints.taxonomy.concepts},
         "temperature": "number",
         "split": "text",
         **generation.fields,
@@ -75,24 +110,9 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
         fields["log_likelihood"] = "number"
     if "pair" in generation.fields:
         fields["log_likelihood_difference"] = "number"
-    with atomic_write(record_path(output)) as file:
-        with open_table(output, fields) as write:
-            first = 0
-            for chunk in _chunks(generation.labelled()):
-                write(_table_rows(generation, chunk, options, counts, first_row=first))
-                first += len(chunk.sets)
-                if options.judge is not None:
-                    sample.add(chunk.sets)
-        record = _record(generation, options, counts)
-        if options.judge is not None:
-            record["figures"] = options.judge(sample.sets)
-        file.write(to_json(record).encode() + b"\n")
-    return record
-
-
-def record_path(output: Path) -> Path:
-    """Returns the path of the JSON file beside a table: `tags.csv.json` for `tags.csv`."""
-    return output.with_name(output.name + ".json")
+    if options.prompts is not None:
+        fields["text"] = "text"
+    return fields
 
 
 def _table_rows(
@@ -128,50 +148,13 @@ def _table_rows(
         yield [
             identity,
             taxonomy.names(present),
-            *_by_concept(taxonomy, present),
+            *by_concept(taxonomy, present).values(),
             temperatures[row],
             split,
             *(chunk.labels[name][row].item() for name in generation.fields),
             *extra[row],
+            *([options.prompts.text_of(present)] if options.prompts else ()),
         ]
-
-
-def _by_concept(taxonomy: Taxonomy, present: list[int]) -> list[list[str]]:
-    return [
-        [taxonomy.spellings[v] for v in present if v in columns] for _, columns in taxonomy.concepts
-    ]
-
-
-def _record(generation: SetSource, options: TableOptions, counts: Counter[str]) -> dict:
-    order, tally = generation.order, generation.tally
-    sets = sum(counts[name] for name in SPLITS)
-    return {
-        "jaxvae_version": __version__,
-        "command": options.command,
-        "parameters": parameters_digest(to_state_dict(generation.network)),
-        "taxonomy_digest": generation.constraints.taxonomy.digest,
-        "seed": order.seed,
-        "temperature": generation.temperature,
-        "constraints": generation.constraints.describe(),
-        "balance": None,
-        **generation.describe(),
-        "log_probability": generation.log_probability,
-        "probability": math.exp(generation.log_probability),
-        "sets": sets,
-        "sets_are": "first occurrences among independent draws, in their order"
-        if order.distinct
-        else "independent draws",
-        "distinct": order.distinct,
-        "unseen": int(order.unseen),
-        "draws": tally.draws,
-        "effective_draws": tally.effective_draws,
-        "repeats": tally.repeats,
-        "near_training": tally.near_training,
-        "tags_per_set": counts["tags"] / sets,
-        "splits": dict(zip(SPLITS, order.splits, strict=True)),
-        "sets_in_split": {name: counts[name] for name in SPLITS},
-        "num_importance_samples": options.num_importance_samples,
-    }
 
 
 class _Sample:
@@ -182,11 +165,13 @@ class _Sample:
         self._ranks = np.zeros(0)
         self._rng = np.random.default_rng(seed)
 
-    def add(self, sets: np.ndarray) -> None:
-        ranks = np.concatenate([self._ranks, self._rng.random(len(sets))])
+    def add(self, chunk: LabelledSets) -> LabelledSets:
+        """Takes some sets of a chunk, and returns the chunk."""
+        ranks = np.concatenate([self._ranks, self._rng.random(len(chunk.sets))])
         taken = np.sort(np.argsort(ranks)[:_JUDGED])
-        self.sets = np.concatenate([self.sets, sets])[taken]
+        self.sets = np.concatenate([self.sets, chunk.sets])[taken]
         self._ranks = ranks[taken]
+        return chunk
 
 
 def _chunks(blocks: Iterable[LabelledSets]) -> Iterator[LabelledSets]:

@@ -1,0 +1,1 @@
+"""Tables of drawn tag sets: their columns, their texts by a template, their record."""

@@ -1,0 +1,169 @@
+"""Cards of generated tables, and what of a table is published."""
+
+import csv
+import json
+import re
+
+import pytest
+import yaml
+from huggingface_hub import DatasetCard
+
+from jaxvae.errors import InputError
+from jaxvae.evaluation.sets import sample_quality
+from jaxvae.reports.sets import data_card, publish_table
+from tests.helpers.commands import refused, shell
+from tests.helpers.networks import VARIED, make_run
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A small table of a model without rows, as its record says."""
+    place = tmp_path_factory.mktemp("table")
+    run = make_run(*VARIED[0], place)
+    run.generate_file(
+        40, place / "tags.csv", present=["calm"], count={"genre": (1, 2)}, seed=3,
+        command=f"jaxvae generate {place}/run --num 40 --output={place}/tags.csv --with calm",
+        template="{{ genre }}", distinct=False,
+    )  # fmt: skip
+    return place / "tags.csv"
+
+
+@pytest.fixture
+def record(table):
+    return data_card.read_record(table)
+
+
+def card_of(record, **changes):
+    text = data_card.make_card({**record, **changes}, table="tags.csv", repository="me/my-tags", license=None)  # fmt: skip
+    _, metadata, page = text.split("---\n", 2)
+    return yaml.safe_load(metadata), page
+
+
+def test_a_card_beside_a_table_has_what_the_record_has(capsys, folder, tmp_path, monkeypatch):
+    tests = {"auc_logistic": 0.625, "auc_boosting": 0.5625}
+    monkeypatch.setattr(sample_quality, "two_sample_test", lambda *sides, seed: tests)
+    out, card = tmp_path / "tags.csv", tmp_path / "README.md"
+    command = ("generate", folder, "--num", 60, "--output", out, "--card", card, "--with", "jazz")
+    for _ in range(2):  # a card of its own is replaced
+        shell(capsys, *command, "--unseen")
+    read = DatasetCard.load(card)
+    assert read.data.to_dict() == {
+        "pretty_name": "tags",
+        "size_categories": "n<1K",
+        "tags": ["jaxvae", "synthetic", "tags", "multi-label"],
+        "configs": [{"config_name": "default", "data_files": "tags.csv"}],
+    }
+    record = json.loads((tmp_path / "tags.csv.json").read_text())
+    with out.open(newline="") as file:
+        columns = next(csv.reader(file))
+    assert re.findall(r"^\| `(\w+)` \| ", read.text, re.M) == columns == [*record["columns"]]
+    assert "60 sets of tags in `tags.csv`" in read.text
+    assert "trained on embedded" in read.text
+    assert f"| parameters | `{record['parameters']}` |" in read.text
+    assert "| tags of every set | jazz |" in read.text
+    assert f"({record['log_probability']:.2f} nats)" in read.text
+    figures = record["figures"]
+    assert f"60 of the sets against {figures['rows']} test rows" in read.text
+    assert "| two-sample AUC, logistic | 0.625 | 0.625 | 0.625 |" in read.text
+    lift = [f"{figures[f'{side}/lift_error']:.3f}" for side in ("sets", "train_rows", "independent")]  # fmt: skip
+    assert f"| log lift, error | {' | '.join(lift)} |" in read.text
+    assert "--unseen` was not" not in read.text
+    assert "--distinct` was not" in read.text
+    assert "stated no license" in read.text
+    # Folders of this disk stay here.
+    assert str(tmp_path) not in read.text
+    card.write_text("# My project\n")
+    for path, message in ((card, "exists and is no card"), (tmp_path / "card.txt", "in .md")):
+        assert message in refused(capsys, *command[:6], "--card", path)
+    assert card.read_text() == "# My project\n"
+
+
+def test_a_card_names_the_command_without_folders(record):
+    _, page = card_of(record)
+    line = "jaxvae generate run --num 40 --output=tags.csv --with calm"
+    assert f"```bash\n{line}\n```" in page
+    assert "| tags of a concept | genre 1 to 2 |" in page
+    assert 'datasets.load_dataset("me/my-tags", split="train")' in page
+    assert "Not known: nothing was compared." in page
+
+
+@pytest.mark.parametrize(
+    ("command", "published"),
+    [
+        ("jaxvae generate /home/me/runs/a --like ~/x/clips.csv", "jaxvae generate a --like clips.csv"),
+        ("jaxvae generate runs/a --count 'mood/theme=1'", "jaxvae generate runs/a --count mood/theme=1"),
+        ("jaxvae generate r --template '{{ genre }}/{{ mood }}'", "jaxvae generate r --template '{{ genre }}/{{ mood }}'"),
+        ("jaxvae generate r --output=/tmp/t.csv", "jaxvae generate r --output=t.csv"),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_absolute_paths_are_reduced_to_names(command, published):
+    assert data_card.without_folders(command) == published
+
+
+@pytest.mark.parametrize(
+    ("sets", "size"),
+    [(1, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (10**6, "1M<n<10M"), (10**7, "10M<n<100M")],
+)  # fmt: skip
+def test_sizes_are_the_hubs(record, sets, size):
+    assert card_of(record, sets=sets)[0]["size_categories"] == size
+
+
+def test_names_of_tags_are_no_markup(record):
+    constraints = {**record["constraints"], "present": ["<b>|*jazz*"]}
+    assert r"| tags of every set | \<b\>\|\*jazz\* |" in card_of(record, constraints=constraints)[1]
+
+
+def test_a_pushed_table_is_as_it_was_and_its_record_has_no_folders(capsys, table, tmp_path):
+    there = tmp_path / "card"
+    out = shell(
+        capsys, "push", table, "me/my-tags", "--dataset", "--folder", there, "--license", "mit"
+    )
+    assert out == f"{there}: README.md, tags.csv, tags.csv.json\n"
+    assert (there / "tags.csv").read_bytes() == table.read_bytes()
+    published, record = (
+        json.loads((place / "tags.csv.json").read_text()) for place in (there, table.parent)
+    )
+    assert str(table.parent) in record.pop("command")
+    assert published.pop("command").startswith("jaxvae generate run --num 40")
+    assert published == record
+    card = DatasetCard.load(there / "README.md")
+    assert (card.data.license, card.data.pretty_name) == ("mit", "my-tags")
+    mine = tmp_path / "mine.md"
+    mine.write_text("---\nlicense: mit\n---\n# Mine\n")
+    publish_table.write_table_folder(
+        table, tmp_path / "other", repository="me/my-tags", license=None, card=mine
+    )
+    assert (tmp_path / "other" / "README.md").read_bytes() == mine.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("none.csv", "me/tags", "--dataset"), "none.csv: no such file; a table by generate"),
+        (("alone.csv", "me/tags", "--dataset"), "alone.csv.json: no such file"),
+        (("other.csv", "me/tags", "--dataset"), "it lacks columns, command, constraints"),
+        (("tags.csv", "me/tags", "--dataset", "--card", "none.md"), "none.md: no such file"),
+        (("tags.csv", "me/tags", "--dataset", "--trust-code"), "are for models"),
+        (("tags.csv", "me/tags", "--card", "none.md"), "--card goes with --dataset"),
+        (("tags.csv", "tags", "--dataset"), "a repository on the Hub is named user/name"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_is_not_published(
+    capsys, table, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tags.csv", "tags.csv.json"):
+        (tmp_path / name).write_bytes((table.parent / name).read_bytes())
+    (tmp_path / "alone.csv").write_text("tags\n")
+    (tmp_path / "other.csv").write_text("tags\n")
+    (tmp_path / "other.csv.json").write_text("{}")
+    assert message in refused(capsys, "push", *arguments, "--folder", "card")
+    assert not (tmp_path / "card").exists()
+
+
+def test_a_license_is_not_put_into_a_card_that_is_given(table, tmp_path):
+    with pytest.raises(InputError, match="write it into the card"):
+        publish_table.write_table_folder(
+            table, tmp_path / "x", repository="me/tags", license="mit", card=tmp_path / "card.md"
+        )
