@@ -2,8 +2,8 @@
 
 python launch.py --config=configs/best.py:data=musiccaps
 
-Sizes, dropout, batch and epochs follow the training rows: docs/runs.md. What each part bought, by
-how much it is ahead of other models and on which data: docs/quality.md.
+Sizes, dropout, weight decay, batch and epochs follow the training rows: docs/runs.md. What each
+part bought, by how much it is ahead of other models and on which data: docs/quality.md.
 """
 
 from configs import base
@@ -26,6 +26,8 @@ def get_config(presets: str = ""):
     c.trainer.check_val_every_n_epoch = 5
     c.trainer.gradient_clip_val = 5.0
     c.trainer.optimizer.lr = 1e-2
+    c.trainer.optimizer.weight_decay = -1.0
+    c.trainer.optimizer.decoupled_weight_decay = True
     c.trainer.lr_scheduler.name = "cosine"
     c.trainer.lr_scheduler.warmup_epochs = 4.0
     c.trainer.lr_scheduler.final_fraction = 0.02

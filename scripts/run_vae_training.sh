@@ -10,8 +10,9 @@ usage() {
     cat <<'TEXT'
 usage: scripts/run_vae_training.sh [OPTIONS] [-- ARGUMENTS OF launch.py]
 
-  --model NAME        config in configs/: default, small, medium, large, beta_default,
-                      beta_balanced, beta_high (medium)
+  --model NAME        config in configs/: best, whose sizes follow the data, or of the original
+                      default, small, medium, large, beta_default, beta_balanced, beta_high
+                      (medium)
   --trainer NAME      default, quick_test (10 epochs), tuned, tuned_iw, tuned_iw_wide or
                       distributed (default)
   --data NAME         embedded, musiccaps, msd or mtt (embedded)

@@ -29,6 +29,7 @@ FOLLOWS_DATA: dict[str, int | float] = {
     "model.dropout_p": -1.0,
     "model.prior_components": 0,
     "data.batch_size": 0,
+    "trainer.optimizer.weight_decay": -1.0,
     "trainer.max_epochs": 0,
 }
 """Fields that can follow the data, each with the value that asks for it."""

@@ -25,9 +25,9 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 
 EMBEDDED = "embedded"
+"""The name of the corpus that needs neither file nor network."""
 EMBEDDED_ROWS = 5_500
 _MOST_EMBEDDED_ROWS = 10**9
-"""The name of the corpus that needs neither file nor network."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _END = object()
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")

@@ -46,20 +46,23 @@ def rule(size: DataSize) -> dict[str, Any]:
     """Returns the value of every field that can follow the data, by its dotted name.
 
     Width grows with the rows: what a wide model learns by heart of a few thousand is structure in
-    tens of thousands. Below 4,000 rows input dropout grows. Beyond 20,000 epochs shrink, so that
-    the time of a run grows more slowly than its rows.
+    tens of thousands. Few rows want more epochs, for their steps, and weight decay. Beyond 20,000
+    epochs shrink, so that the time of a run grows more slowly than its rows.
 
     Args:
       size: of the training rows.
     """
-    width = _power_of_two(size.rows / 14.0, low=128, high=1024)
+    rows = max(size.rows, 1)
+    width = _power_of_two(rows / 14.0, low=128, high=1024)
+    few, many = math.sqrt(8_000 / rows), math.sqrt(20_000 / rows)
     return {
         "model.hidden_dim": width,
         "model.latent_dim": 32 if width <= 256 else 64,
-        "model.prior_components": min(500, max(50, size.rows // 8)),
-        "model.dropout_p": round(min(0.3, max(0.1, 400.0 / max(size.rows, 1))), 3),
+        "model.prior_components": min(500, max(50, rows // 4)),
+        "model.dropout_p": 0.1,
         "data.batch_size": min(512, max(128, width // 2)),
-        "trainer.max_epochs": max(1, round(80 * min(1.0, math.sqrt(20_000 / max(size.rows, 1))))),
+        "trainer.optimizer.weight_decay": round(min(1.0, (750 / rows) ** 1.5), 4),
+        "trainer.max_epochs": max(1, round(80 * min(max(1.0, few), many, 4.0))),
     }
 
 

@@ -22,6 +22,7 @@ SIZES = {
     "model.dropout_p": 0.25,
     "model.prior_components": 7,
     "data.batch_size": 14,
+    "trainer.optimizer.weight_decay": 0.125,
     "trainer.max_epochs": 2,
 }
 
@@ -40,22 +41,22 @@ def of_few_rows(monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        (1_000, (128, 32, 125, 0.3, 128, 80)),
-        (2_000, (128, 32, 250, 0.2, 128, 80)),
-        (4_315, (256, 32, 500, 0.1, 128, 80)),
-        (9_000, (512, 64, 500, 0.1, 256, 80)),
-        (20_400, (1024, 64, 500, 0.1, 512, 79)),
-        (500_000, (1024, 64, 500, 0.1, 512, 16)),
+        (300, (128, 32, 75, 128, 1.0, 320)),
+        (750, (128, 32, 187, 128, 1.0, 261)),
+        (2_000, (128, 32, 500, 128, 0.2296, 160)),
+        (4_315, (256, 32, 500, 128, 0.0725, 109)),
+        (9_000, (512, 64, 500, 256, 0.0241, 80)),
+        (20_400, (1024, 64, 500, 512, 0.007, 79)),
+        (500_000, (1024, 64, 500, 512, 0.0001, 16)),
     ],
 )
 def test_sizes_of_the_rule(rows, expected):
     values = recipe.rule(recipe.DataSize(rows, 200, 4.0))
-    names = ("hidden_dim", "latent_dim", "prior_components", "dropout_p")
-    found = (
-        *(values[f"model.{name}"] for name in names),
-        values["data.batch_size"],
-        values["trainer.max_epochs"],
+    names = (
+        *("model.hidden_dim", "model.latent_dim", "model.prior_components", "data.batch_size"),
+        *("trainer.optimizer.weight_decay", "trainer.max_epochs"),
     )
+    found = tuple(values[name] for name in names)
     assert found == expected
     assert {*values} == {*schema.FOLLOWS_DATA}
 
