@@ -27,6 +27,13 @@ VARIABLES = {
     "OMP_NUM_THREADS": "x",
     "SLURM_JOB_ID": "1",
 }
+KINDS = {
+    "none": (),
+    "numbers": ("JAX_ENABLE_X64", "JAX_DEBUG_NANS", "JAX_DEFAULT_MATMUL_PRECISION"),
+    "terminal": ("PYTHONIOENCODING", "LC_ALL", "NO_COLOR", "TERM", "COLUMNS"),
+    "place": ("MPLBACKEND", "HOME", "OMP_NUM_THREADS", "SLURM_JOB_ID"),
+}
+"""Variables by what they change; none of a kind can hide what another does."""
 SMALL = [
     *(f"--config={ROOT}/configs/small.py", "--config.trainer.max_epochs=1"),
     *("--config.data.dataset_name=clips.csv", "--config.data.taxonomy_path=words.json"),
@@ -107,11 +114,15 @@ def test_every_command_works_with_all_variables_at_once(hub, tmp_path):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", [None, *VARIABLES])
-def test_every_command_works_with_each_variable(name, hub, tmp_path):
-    variables = {name: VARIABLES[name]} if name else {}
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_command_works_with_the_variables_of_a_kind(kind, hub, tmp_path):
+    variables = {name: VARIABLES[name] for name in KINDS[kind]}
     codes, said = codes_of(COMMANDS, tmp_path, **hub, **variables)
     assert set(codes.values()) == {0}, (codes, said)
+
+
+def test_every_variable_is_of_one_kind():
+    assert sorted(name for names in KINDS.values() for name in names) == sorted(VARIABLES)
 
 
 def test_a_platform_that_is_not_here_is_one_line(tmp_path):
