@@ -1,9 +1,9 @@
 """Splits of drawn sets by a digest of each set, so that equal sets of all files share a split."""
 
+import bisect
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
-
-import numpy as np
 
 from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
@@ -40,7 +40,7 @@ def identify(
     """
     tags = sorted(taxonomy.tags[column] for column in columns)
     digest = hashlib.sha256("\n".join(tags).encode()).digest()
-    point = int.from_bytes(digest[_ID_BYTES : _ID_BYTES + _POINT_BYTES], "big")
-    edges = np.cumsum(shares) / sum(shares)
-    number = int((point / 2.0 ** (8 * _POINT_BYTES) >= edges[:-1]).sum())
-    return digest[:_ID_BYTES].hex(), SPLITS[number]
+    digits = int.from_bytes(digest[_ID_BYTES : _ID_BYTES + _POINT_BYTES], "big")
+    edges = list(itertools.accumulate(shares))
+    point = digits / 2.0 ** (8 * _POINT_BYTES) * edges[-1]
+    return digest[:_ID_BYTES].hex(), SPLITS[bisect.bisect_right(edges[:-1], point)]
