@@ -49,6 +49,9 @@ def train_seeds(
         configs[seed] = config.copy_and_resolve_references()
         configs[seed].seed = seed
     folders = {seed: folder / f"seed_{seed}" for seed in configs}
+    finished = [path for path in folders.values() if manifest.is_sealed(path)]
+    if finished:  # seeds of one config differ by nothing else, also where the rule has changed
+        trials.resolve_as(finished[0])
     waiting = [
         trials.member(seed, configs[seed])
         for seed in configs

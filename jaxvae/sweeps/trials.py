@@ -104,11 +104,16 @@ class TrialRunner:
     at_once: int
 
     def __post_init__(self):
+        self._before: Path | None = None
         self._starts: dict[str, transfer.Start | None] = {}
         self._shapes: dict[Hashable, tuple[ConfigDict, model_setup.ModelSetup]] = {}
         self._train, self._val = (
             self.dataset.rows[self.dataset.splits[name]] for name in ("train", "val")
         )
+
+    def resolve_as(self, folder: Path) -> None:
+        """Gives fields that follow the data the values of a run in `folder`, whatever the rule."""
+        self._before = folder
 
     def member(self, name: Any, config: ConfigDict) -> Member:
         """Makes a config's run before its first step; the config must not be changed afterwards.
@@ -156,9 +161,10 @@ class TrialRunner:
     def _resolve(self, config: ConfigDict) -> dict[str, Any]:
         """Returns the values of a config's fields that follow the data."""
         start = self._load_start(config)
-        return recipe.resolve(
+        values = recipe.resolve(
             config, lambda: self._size, start=start and transfer.sizes(start.run.network)
         )
+        return values | (recipe.recorded(config, self._before) if self._before else {})
 
     @functools.cached_property
     def _size(self) -> recipe.DataSize:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from jaxvae.cli import main
 from jaxvae.config import parsing, schema
 from jaxvae.data.dataset import load_from_config
 from jaxvae.errors import InputError
@@ -113,6 +114,23 @@ def test_a_resumed_run_keeps_its_values_whatever_the_rule_says(clips, of_few_row
     assert load(resumed).network.hidden_dims == (8,)
     _, fresh = run(clips, "fresh", **FOLLOW_ALL)
     assert load(fresh).network.hidden_dims == (11,)
+
+
+def test_seeds_that_are_added_have_the_values_of_those_before(clips, of_few_rows, monkeypatch):
+    given = {name.replace("__", "."): value for name, value in FOLLOW_ALL.items()}
+    fields = dict(schema.flatten(small(clips))) | given
+    command = [
+        *("seeds", f"--config={ROOT / 'configs' / 'base.py'}", f"--workdir={clips / 'seeds'}"),
+        *(f"--config.{name}={value}" for name, value in fields.items() if name != "seed"),
+    ]
+    assert main.main([*command, "--num=1"]) == 0
+    monkeypatch.setattr(recipe, "rule", lambda size: SIZES | {"model.hidden_dim": 11})
+    assert main.main([*command, "--num=2"]) == 0
+    widths = [load(clips / "seeds" / f"seed_{seed}").network.hidden_dims for seed in (0, 1)]
+    assert widths == [(8,), (8,)]
+    fresh = [argument.replace("/seeds", "/fresh") for argument in command]
+    assert main.main([*fresh, "--num=1"]) == 0
+    assert load(clips / "fresh" / "seed_0").network.hidden_dims == (11,)
 
 
 def test_a_run_of_fixed_sizes_is_not_resumed_by_a_config_that_follows(clips, of_few_rows):
