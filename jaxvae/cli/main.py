@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from jaxvae import __version__
-from jaxvae.cli import evaluate, export, files, generate, search, sweeps, tag_sets, taxonomy, train
+from jaxvae.cli import evaluate, export, files, generate, tag_sets, taxonomy, train
 from jaxvae.cli.quiet import quiet_libraries
+from jaxvae.cli.sweeps import search, seeds
 from jaxvae.config import parsing
 from jaxvae.config.paths import user_path
 from jaxvae.errors import CommandEnded, InputError
@@ -144,7 +145,7 @@ def _dispatch(arguments: list[str]) -> int:
     files.add_to(commands)
     export.add_to(commands)
     search.add_to(commands)
-    sweeps.add_to(commands)
+    seeds.add_to(commands)
     taxonomy.add_to(commands)
 
     options, rest = parser.parse_known_args(arguments)

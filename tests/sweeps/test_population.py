@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvae.cli import main, sweep_options, sweeps
+from jaxvae.cli import main
+from jaxvae.cli.sweeps import options, seeds
 from jaxvae.config import parsing, schema
 from jaxvae.data.dataset import Dataset, load_from_config
 from jaxvae.data.taxonomy import Taxonomy
@@ -259,7 +260,7 @@ def test_a_signal_while_the_folder_is_made_leaves_none(tmp_path, monkeypatch):
         return take(*arguments)
 
     monkeypatch.setattr(lock, "_take", stopped)
-    prepared = sweep_options.prepared_trials(config_of(), tmp_path / "new", 1)
+    prepared = options.prepared_trials(config_of(), tmp_path / "new", 1)
     with pytest.raises(signals.Interrupted), prepared:
         pytest.fail("began")
     assert not (tmp_path / "new").exists()
@@ -267,7 +268,7 @@ def test_a_signal_while_the_folder_is_made_leaves_none(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", [("seeds", "--num"), ("frontier", "--seeds")])
 def test_the_last_seed_must_be_one(command, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sweeps, "prepared_trials", lambda *given: pytest.fail("began"))
+    monkeypatch.setattr(seeds, "prepared_trials", lambda *given: pytest.fail("began"))
     name, option = command
     given = [name, f"--config={ROOT}/configs/small.py", "--workdir", str(tmp_path / "new")]
     assert main.main([*given, "--config.seed=4294967294", option, "3"]) == 2

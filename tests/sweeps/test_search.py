@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import jaxvae
-from jaxvae.cli import main, search, sweeps
+from jaxvae.cli import main
+from jaxvae.cli.sweeps import seeds, study
 from jaxvae.config import parsing
 from jaxvae.errors import InputError, StudyLost
 from jaxvae.inference.likelihood import row_likelihood
@@ -564,7 +565,7 @@ def stop_before(monkeypatch, place, name):
     ],
 )
 def test_how_to_go_on_has_every_option(tmp_path, monkeypatch, capsys, name, given, outcome):
-    stop_before(monkeypatch, sweeps, "prepared_trials")
+    stop_before(monkeypatch, seeds, "prepared_trials")
     given = [*SMALL, *given, f"--workdir={tmp_path / 'a b'}"]
     line = interrupted(capsys, name, *given)
     assert line.startswith(f"jaxvae: stopped by SIGINT; {outcome}: ")
@@ -575,7 +576,7 @@ def test_how_to_go_on_has_every_option(tmp_path, monkeypatch, capsys, name, give
 
 
 def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatch, capsys):
-    said = sweeps.say
+    said = seeds.say
 
     def stop(text):
         said(text)
@@ -583,7 +584,7 @@ def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatc
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(sweeps, "say", stop)
+        patched.setattr(seeds, "say", stop)
         line = interrupted(
             capsys, "seeds", *SMALL, "--num=2", "--at_once=1", "--workdir", tmp_path / "s"
         )
@@ -599,7 +600,7 @@ def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatc
 
 def test_a_search_that_was_stopped_says_how_to_go_on(found, space, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
-        stop_before(patched, search, "prepared_trials")
+        stop_before(patched, study, "prepared_trials")
         line = interrupted(
             capsys, "search", *SMALL, "--space", space, "--workdir", tmp_path / "new"
         )

@@ -6,7 +6,7 @@ import shlex
 
 from ml_collections import ConfigDict
 
-from jaxvae.cli.sweep_options import (
+from jaxvae.cli.sweeps.options import (
     at_least_one,
     command,
     interrupted,

@@ -1,0 +1,1 @@
+"""The commands that train many runs at once: seeds, frontier and search."""
