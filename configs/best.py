@@ -2,8 +2,8 @@
 
 python launch.py --config=configs/best.py:data=musiccaps
 
-Sizes, dropout, weight decay, batch and epochs follow the training rows: docs/runs.md. What each
-part bought, by how much it is ahead of other models and on which data: docs/quality.md.
+Sizes, dropout, weight decay, objective, batch and epochs follow the training rows: docs/runs.md.
+What each part bought, by how much it is ahead of other models and on which data: docs/quality.md.
 """
 
 from configs import base
@@ -20,6 +20,8 @@ def get_config(presets: str = ""):
     c.model.prior = "vamp"
     c.model.prior_components = 0
     c.data.batch_size = 0
+    c.loss.objective = "auto"
+    c.loss.num_importance_samples = 5
     c.loss.kld_schedule = "linear"
     c.loss.kld_warmup = 0.25
     c.trainer.max_epochs = 0

@@ -23,12 +23,13 @@ RETIRED = {
 }
 
 
-FOLLOWS_DATA: dict[str, int | float] = {
+FOLLOWS_DATA: dict[str, int | float | str] = {
     "model.latent_dim": 0,
     "model.hidden_dim": 0,
     "model.dropout_p": -1.0,
     "model.prior_components": 0,
     "data.batch_size": 0,
+    "loss.objective": "auto",
     "trainer.optimizer.weight_decay": -1.0,
     "trainer.max_epochs": 0,
 }

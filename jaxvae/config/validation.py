@@ -205,7 +205,10 @@ def _check_choice(name: str, value: Any, options: Collection[str]) -> None:
     """Raises InputError unless a value is an option, or a user's own code where that may be."""
     if value in options or (name in USER_CODE and is_reference(value)):
         return
-    example = f", or of your own, {USER_CODE[name]}" if name in USER_CODE else ""
+    if follows_data(name, value):
+        return
+    example = f", {FOLLOWS_DATA[name]!r} to follow the data" if name in FOLLOWS_DATA else ""
+    example += f", or of your own, {USER_CODE[name]}" if name in USER_CODE else ""
     listed = ", ".join(map(repr, options))
     raise InputError(f"--config.{name}={value}: must be one of {listed}{example}")
 

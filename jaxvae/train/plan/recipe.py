@@ -32,6 +32,9 @@ class DataSize(NamedTuple):
     tags_per_row: float
 
 
+MANY_ROWS = 40_000
+"""Training rows from which a tighter bound is worth its draws, and dropout not its price."""
+
 SMALL = DataSize(rows=1000, tags=100, tags_per_row=4.0)
 """Some data, for what has to be tried before the rows are read."""
 
@@ -46,7 +49,8 @@ def rule(size: DataSize) -> dict[str, Any]:
     """Returns the value of every field that can follow the data, by its dotted name.
 
     Width grows with the rows: what a wide model learns by heart of a few thousand is structure in
-    tens of thousands. Few rows want more epochs, for their steps, and weight decay. Beyond 20,000
+    tens of thousands. Few rows want more epochs, for their steps, and weight decay. From 40,000 on
+    the importance-weighted bound is worth its draws, and dropout is not wanted. Beyond 20,000
     epochs shrink, so that the time of a run grows more slowly than its rows.
 
     Args:
@@ -59,8 +63,9 @@ def rule(size: DataSize) -> dict[str, Any]:
         "model.hidden_dim": width,
         "model.latent_dim": 32 if width <= 256 else 64,
         "model.prior_components": min(500, max(50, rows // 4)),
-        "model.dropout_p": 0.1,
+        "model.dropout_p": 0.1 if rows < MANY_ROWS else 0.0,
         "data.batch_size": min(512, max(128, width // 2)),
+        "loss.objective": "elbo" if rows < MANY_ROWS else "iw",
         "trainer.optimizer.weight_decay": round(min(1.0, (750 / rows) ** 1.5), 4),
         "trainer.max_epochs": max(1, round(80 * min(max(1.0, few), many, 4.0))),
     }
@@ -90,7 +95,10 @@ def resolve(
     names = following(config)
     if not names:
         return {}
-    values = rule(measured()) | {f"model.{name}": value for name, value in (start or {}).items()}
+    values = rule(measured())
+    if not config.loss.use_binary_cross_entropy:  # a squared error is no likelihood to bound
+        values["loss.objective"] = "elbo"
+    values |= {f"model.{name}": value for name, value in (start or {}).items()}
     return {name: values[name] for name in names}
 
 

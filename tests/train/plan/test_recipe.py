@@ -23,6 +23,7 @@ SIZES = {
     "model.dropout_p": 0.25,
     "model.prior_components": 7,
     "data.batch_size": 14,
+    "loss.objective": "iw",
     "trainer.optimizer.weight_decay": 0.125,
     "trainer.max_epochs": 2,
 }
@@ -42,19 +43,21 @@ def of_few_rows(monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        (300, (128, 32, 75, 128, 1.0, 320)),
-        (750, (128, 32, 187, 128, 1.0, 261)),
-        (2_000, (128, 32, 500, 128, 0.2296, 160)),
-        (4_315, (256, 32, 500, 128, 0.0725, 109)),
-        (9_000, (512, 64, 500, 256, 0.0241, 80)),
-        (20_400, (1024, 64, 500, 512, 0.007, 79)),
-        (500_000, (1024, 64, 500, 512, 0.0001, 16)),
+        (300, (128, 32, 75, 0.1, 128, "elbo", 1.0, 320)),
+        (750, (128, 32, 187, 0.1, 128, "elbo", 1.0, 261)),
+        (2_000, (128, 32, 500, 0.1, 128, "elbo", 0.2296, 160)),
+        (4_315, (256, 32, 500, 0.1, 128, "elbo", 0.0725, 109)),
+        (9_000, (512, 64, 500, 0.1, 256, "elbo", 0.0241, 80)),
+        (20_400, (1024, 64, 500, 0.1, 512, "elbo", 0.007, 79)),
+        (43_672, (1024, 64, 500, 0.0, 512, "iw", 0.0023, 54)),
+        (500_000, (1024, 64, 500, 0.0, 512, "iw", 0.0001, 16)),
     ],
 )
 def test_sizes_of_the_rule(rows, expected):
     values = recipe.rule(recipe.DataSize(rows, 200, 4.0))
     names = (
-        *("model.hidden_dim", "model.latent_dim", "model.prior_components", "data.batch_size"),
+        *("model.hidden_dim", "model.latent_dim", "model.prior_components", "model.dropout_p"),
+        *("data.batch_size", "loss.objective"),
         *("trainer.optimizer.weight_decay", "trainer.max_epochs"),
     )
     found = tuple(values[name] for name in names)
@@ -76,6 +79,19 @@ def test_rows_to_train_on_are_what_counts(clips):
     train = dataset.rows[dataset.splits["train"]]
     tags = sum(len({*row.tolist()} - {12}) for row in train)
     assert recipe.measure(dataset) == (len(train), 12, pytest.approx(tags / len(train)))
+
+
+def test_a_squared_error_has_no_bound_to_tighten():
+    config = parsing.load_config(str(ROOT / "configs" / "best.py"))
+    many = recipe.DataSize(100_000, 3, 1.0)
+    assert recipe.resolve(config, lambda: many)["loss.objective"] == "iw"
+    config.loss.use_binary_cross_entropy = False
+    assert recipe.resolve(config, lambda: many)["loss.objective"] == "elbo"
+
+
+def test_an_objective_that_is_none_names_the_one_that_follows(clips):
+    with pytest.raises(InputError, match=r"objective=atuo.*'auto' to follow the data, or of your"):
+        run(clips, loss__objective="atuo")
 
 
 def test_a_given_field_holds_and_the_others_follow(clips, of_few_rows, capsys):
