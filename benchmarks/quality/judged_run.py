@@ -108,7 +108,7 @@ def _read(kept) -> Answer:
 def _find(question: Question, *, shared: Path, folder: Path) -> Answer:
     run_folder = folder / "runs" / question.name
     data = panel.prepare(question.data, shared=shared, folder=folder)
-    seconds = _train(question, data.options, run_folder)
+    seconds = _train(question, data, run_folder)
     run = with_rows_enough(jaxvae.load(run_folder))
     rows, sets, train = run.rows(question.split), run.sets(question.split), run.sets("train")
     kept = folder / "baselines"
@@ -185,7 +185,6 @@ def _recalled(run: Run, sets: np.ndarray, mixture: Mixture) -> dict[str, np.ndar
     }
     counts = {}
     for who, values in scores.items():
-        rank = np.where(observed, -np.inf, values).argsort(axis=1)[:, ::-1].argsort(axis=1)
-        hits = (held_out & (rank < 10)).sum(axis=1)
+        hits = (held_out & (retrieval.rank_tags(values, observed) < 10)).sum(axis=1)
         counts[who] = np.stack([hits, held_out.sum(axis=1)], axis=1)
     return counts

@@ -4,7 +4,6 @@ import csv
 import itertools
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -31,14 +30,8 @@ TEST_SEEDS = {
 _VOCABULARY_ROWS, _VOCABULARY, _TOPICS = 20_000, 5_000, 200
 
 
-class Data(NamedTuple):
-    """Options of `launch.py` that choose rows, taxonomy and the way of splitting."""
-
-    options: tuple[str, ...]
-
-
-def prepare(name: str, *, shared: Path, folder: Path) -> Data:
-    """Returns the options for a data set, after writing the file that it needs.
+def prepare(name: str, *, shared: Path, folder: Path) -> tuple[str, ...]:
+    """Returns the options of `launch.py` for a data set, after writing the file that it needs.
 
     Args:
       name: of `TEST_SEEDS`.
@@ -63,7 +56,7 @@ def prepare(name: str, *, shared: Path, folder: Path) -> Data:
         data += [f"val_fraction={0.2 if rows == '1000' else 0.1}"] if rows else []
         data += ["test_fraction=0.2"] if rows == "1000" else []
     data += ["split_by=set"] if by_set else []
-    return Data(tuple(f"--config.data.{option}" for option in data))
+    return tuple(f"--config.data.{option}" for option in data)
 
 
 def _of_file(rows: Path, taxonomy: Path) -> list[str]:

@@ -86,6 +86,11 @@ def hold_out_tags(sets: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarra
     return sets & ~held_out, held_out
 
 
+def rank_tags(scores: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Ranks the tags of each row by score, the best from 0; observed ones, `left`, come last."""
+    return np.where(left, -np.inf, scores).argsort(axis=1)[:, ::-1].argsort(axis=1)
+
+
 def recall_at(
     scores: np.ndarray, left: np.ndarray, taken: np.ndarray, concepts: dict[str, range]
 ) -> dict[str, float | None]:
@@ -97,7 +102,7 @@ def recall_at(
       taken: boolean `[M, V]`, held-out tags to recall.
       concepts: columns of concepts by name; adds the recall at 10 of each concept's tags.
     """
-    rank = np.where(left, -np.inf, scores).argsort(axis=1)[:, ::-1].argsort(axis=1)
+    rank = rank_tags(scores, left)
     values: dict[str, float | None] = {}
     for k in RECALL_AT:
         values[f"recall_at_{k}"] = _share(taken & (rank < k), taken)
