@@ -50,8 +50,8 @@ def rule(size: DataSize) -> dict[str, Any]:
 
     Width grows with the rows: what a wide model learns by heart of a few thousand is structure in
     tens of thousands. Few rows want more epochs, for their steps, and weight decay. Many are worth
-    the draws of the importance-weighted bound, with fewer epochs and more dropout, which it fits
-    faster; beyond 20,000 both shrink, so that the time of a run grows more slowly than its rows.
+    the draws of the importance-weighted bound, with more dropout, since it fits faster; beyond
+    20,000 dropout and epochs shrink, so that a run's time grows more slowly than its rows.
 
     Args:
       size: of the training rows.
@@ -59,7 +59,7 @@ def rule(size: DataSize) -> dict[str, Any]:
     rows = max(size.rows, 1)
     width = _power_of_two(rows / 14.0, low=128, high=1024)
     many = rows >= MANY_ROWS
-    epochs = 40 * min(1.0, (20_000 / rows) ** 0.4) if many else 80 * math.sqrt(8_000 / rows)
+    epochs = 80 * min(1.0, (20_000 / rows) ** 0.7) if many else 80 * math.sqrt(8_000 / rows)
     return {
         "model.hidden_dim": width,
         "model.latent_dim": 32 if width <= 256 else 64,
@@ -68,7 +68,7 @@ def rule(size: DataSize) -> dict[str, Any]:
         "data.batch_size": min(512, max(128, width // 2)),
         "loss.objective": "iw" if many else "elbo",
         "trainer.optimizer.weight_decay": round(min(1.0, (750 / rows) ** 1.5), 4),
-        "trainer.max_epochs": round(epochs if many else min(320.0, max(80.0, epochs))),
+        "trainer.max_epochs": max(1, round(epochs if many else min(320.0, max(80.0, epochs)))),
     }
 
 
