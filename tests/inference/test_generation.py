@@ -6,12 +6,13 @@ import pytest
 
 import jaxvae
 from jaxvae.data.encoding import to_multi_hot
+from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import queries, sampling
 from jaxvae.inference.generation import conditioning
 from jaxvae.inference.generation.balancing.exclusive import BalancedGeneration
-from jaxvae.inference.generation.balancing.shares import shares_of
+from jaxvae.inference.generation.balancing.shares import divide_within, shares_of
 from jaxvae.inference.generation.constraints import make_constraints
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.latents import run_pilot
@@ -378,7 +379,7 @@ def test_sets_with_several_tags_are_the_models_reweighted(network, shares):
         (9, ["a", "b"], {"absent": "b"}, "balance, b: the tag must be absent"),
         (9, ["a", "b"], {"present": "b"}, "balance, a: both present and absent: b"),
         (3, "mood", {}, "num 3: fewer than the 4 tags to balance"),
-        (200, ["a", "b"], {"present": "fg", "tags": 3, "distinct": True}, "balance, a: only 1 such sets in"),
+        (200, ["a", "b"], {"present": "fg", "tags": 3, "distinct": True}, "100 with the tag are to be: leave it out of the balance, do without distinct"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_balanced_is_a_line(network, num, tags, options, message):
@@ -544,3 +545,28 @@ def test_variants_say_their_row_and_keep_what_is_asked(run):
 def test_variants_that_can_not_be_are_a_line(run, options, message):
     with pytest.raises(InputError, match=message):
         run.generate(300 if "tags" in options else 3, **options)
+
+
+@pytest.mark.parametrize("num", [30, 47, 500, 501, 9999])
+@pytest.mark.parametrize("splits", [(0.9, 0.05, 0.05), (0.8, 0.1, 0.1), (1.0, 0.0, 0.0), (0.5, 0.3, 0.2)])  # fmt: skip
+@pytest.mark.parametrize("shares", [[1 / 10] * 10, [1 / 3] * 3, [0.7, 0.2, 0.1]])
+def test_tags_and_splits_have_their_shares_as_nearly_as_whole_numbers_can(num, splits, shares):
+    numbers = divide_within(num, dict(enumerate(shares)), dict(zip(SPLITS, splits, strict=True)))
+    table = np.array([[of_tag[split] for split in SPLITS] for of_tag in numbers.values()])
+    assert table.sum() == num
+    for axis, wanted in ((1, shares), (0, splits)):
+        assert np.abs(table.sum(axis=axis) - num * np.array(wanted)).max() < 1.0
+    # As the product of shares, so that tags of equal shares differ by one.
+    assert np.abs(table - num * np.outer(shares, splits)).max() < 1.0 + 1e-9
+    if len({*shares}) == 1:
+        assert np.ptp(table, axis=0).max() <= 1
+
+
+def test_balanced_sets_are_in_every_split_however_few_a_tag_has(network):
+    generation = balance(network, 100, "genre")
+    sets = np.concatenate(list(generation.blocks()))
+    splits = [identify(TAXONOMY, np.flatnonzero(row), generation.order.splits)[1] for row in sets]
+    assert [splits.count(name) for name in SPLITS] == [90, 5, 5]
+    # Sets of which a split had enough are no draws of these.
+    assert generation.tally.draws == generation.tally.kept == 100
+    assert 0.0 < generation.tally.effective_draws <= 100.0

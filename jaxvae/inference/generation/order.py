@@ -153,6 +153,13 @@ class SetSource:
         """The temperature of all sets, or each of several."""
         return self.order.temperature
 
+    @property
+    def sets_are(self) -> str:
+        """Says in a record how the sets were drawn."""
+        if self.order.distinct:
+            return "first occurrences among independent draws, in their order"
+        return "independent draws"
+
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]` in their order."""
         raise NotImplementedError
