@@ -120,11 +120,11 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.inference.generation.draws import one_in
     from jaxvae.inference.generation.splits import check_shares
     from jaxvae.reports.sets.data_card import check_card_path, read_record, write_card
-    from jaxvae.storage.row_tables import check_output
+    from jaxvae.storage.row_tables import check_suffix
 
     output = user_path(options.output)
     card = user_path(options.card) if options.card else None
-    check_output(output, user_path(options.run_folder))
+    check_suffix(output)
     if card is not None:
         check_card_path(card)
     shares = parse_numbers("--splits", options.splits, "shares, as 0.9,0.05,0.05")
@@ -143,6 +143,7 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         judge=_judge(options, run),
         command=shlex.join(["jaxvae", *(word for word in sys.argv[1:] if word != "--resume")]),
         resume=options.resume,
+        beside={} if card is None else {"card": card},
         present=parse_tags(options.present, run.taxonomy, option="--with"),
         absent=parse_tags(options.absent, run.taxonomy, option="--without"),
         count=count,
@@ -214,15 +215,16 @@ def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
     from jaxvae.inference.arguments import check_seed
-    from jaxvae.reports import html_page
     from jaxvae.reports.sets.sets_page import write_sets_page
     from jaxvae.reports.summary_text import set_files_table
+    from jaxvae.storage.places import check_outputs, existing
 
     check_seed(options.seed)
     check_page_name(options)
     page = user_path(options.output) if options.output else None
     if page is not None:
-        html_page.check_place(page)
+        read = (options.file, options.against, options.train, options.taxonomy)
+        check_outputs({"--output": page}, existing(read))
     judged = evaluate_set_files(
         TagFile(user_path(options.file), options.column),
         TagFile(user_path(options.against), options.against_column),

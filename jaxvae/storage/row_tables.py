@@ -18,12 +18,10 @@ Fields = dict[str, str]
 WriteRows = Callable[[Iterable[list]], None]
 
 
-def check_output(output: Path, source: Path) -> None:
-    """Raises InputError unless `output` has the suffix of a table and is not the input."""
+def check_suffix(output: Path) -> None:
+    """Raises InputError unless `output` has the suffix of a table."""
     if output.suffix not in _FORMATS:
         raise InputError(f"output {output}: the name must end in {', '.join(_FORMATS)}")
-    if output.exists() and source.exists() and output.samefile(source):
-        raise InputError(f"output {output}: is the input file too; name another")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import sample_quality
 from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
 from jaxvae.inference.generation import draws, latents
+from jaxvae.inference.generation.draws import Draws
 from jaxvae.inference.generation.tables import table
 from jaxvae.storage import atomic_files
 from tests.helpers.commands import refused, shell
@@ -325,3 +326,35 @@ def test_a_table_of_shares_and_one_of_reweighted_sets(capsys, folder, tmp_path):
     rates = [*record["rates"].values()]
     assert max(rates) < 1.05 * min(rates)
     assert len(record["factors"]) == len(rates) > 2
+
+
+def test_no_input_is_written_over_and_nothing_is_drawn_where_nothing_can_be_written(
+    capsys, folder, tmp_path, monkeypatch
+):
+    rows, text = tmp_path / "t.csv.json", tmp_path / "prompt.csv"
+    rows.write_text('[{"tags": ["jazz"]}]')
+    text.write_text("{{ genre }}")
+    (tmp_path / "r.csv.json").mkdir()
+    kept = {path: path.read_bytes() for path in (rows, text, folder / "metrics.jsonl")}
+    monkeypatch.setattr(Draws, "__init__", lambda *_, **__: pytest.fail("something was drawn"))
+    command = ("generate", folder, "--num", 3, "--no-figures", "--output")
+    for arguments, message in (
+        ((folder / "metrics.jsonl",), "is a file of"),
+        ((folder / "checkpoints" / "t.csv",), "is a file of"),
+        ((text, "--template", text), "output " + str(text) + ": is the input file too"),
+        ((tmp_path / "r.csv",), "r.csv.json: can't be written: it is a folder"),
+        ((tmp_path / "u.csv", "--card", "/proc/new/README.md"), "README.md: can't be written"),
+    ):
+        assert message in refused(capsys, *command, *arguments)
+    like = ("generate", folder, "--like", rows, "--output", tmp_path / "t.csv")
+    assert "record " + str(rows) + ": is the input file too" in refused(capsys, *like)
+    for name in ("encode", "likelihood", "complete"):
+        output = folder / ("rows.npz" if name == "encode" else "metrics.jsonl")
+        assert "is a file of" in refused(capsys, name, folder, "--input", rows, "--output", output)
+    page = tmp_path / "rows.html"
+    page.hardlink_to(text)
+    command = ("evaluate-sets", text, "--against", text, "--output", page)
+    assert "rows.html: is the input file too" in refused(capsys, *command)
+    assert {path: path.read_bytes() for path in kept} == kept
+    names = ["prompt.csv", "r.csv.json", "rows.html", "t.csv.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -146,6 +146,11 @@ class Parts:
         return facts if is_whole and {"rows", "sets", "counts"} <= {*facts} else None
 
 
+def parts_folder(output: Path) -> Path:
+    """Returns the folder of a table's parts: `tags.csv.partial` for `tags.csv`."""
+    return output.with_name(output.name + ".partial")
+
+
 @contextlib.contextmanager
 def open_parts(
     output: Path, fields: Fields, order: dict[str, Any], *, command: str | None, resume: bool
@@ -165,7 +170,7 @@ def open_parts(
     Raises:
       InputError: as in `Parts.start`; or another process is writing this table.
     """
-    folder = output.with_name(output.name + ".partial")
+    folder = parts_folder(output)
     with name_file_in_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
