@@ -31,6 +31,14 @@ def check_positive(name: str, value: float) -> None:
         raise InputError(f"{name} {value}: must be a finite number above 0")
 
 
+def check_temperature(value: float) -> None:
+    """Raises InputError unless `value` is above 0, and a number of single precision."""
+    check_positive("temperature", value)
+    least, most = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))
+    if not least <= value <= most:
+        raise InputError(f"temperature {value:g}: must be from {least:.3g} to {most:.3g}")
+
+
 def check_share(name: str, value: float) -> None:
     """Raises InputError unless `value` is above 0 and below 1."""
     if not 0.0 < value < 1.0:

@@ -1,5 +1,7 @@
 """Sets drawn under constraints: exactly the model's, as sums over all sets and all z have it."""
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import queries, sampling
-from jaxvae.inference.generation import conditioning
+from jaxvae.inference.generation import conditioning, draws, variants
 from jaxvae.inference.generation.balancing.exclusive import BalancedGeneration
 from jaxvae.inference.generation.balancing.shares import divide_within, shares_of
 from jaxvae.inference.generation.constraints import make_constraints
@@ -534,6 +536,10 @@ def test_variants_say_their_row_and_keep_what_is_asked(run):
     [
         ({"like": [["jaz"]]}, "unknown tag 'jaz'"),
         ({"like": [["jazz"]], "distance": -1.0}, "distance -1.0: must be"),
+        ({"like": [["jazz"]], "distance": 1e25}, "source_row 0: (so far away|no set near it)"),
+        ({"like": [["jazz"]], "distance": 1e30}, "source_row 0: (so far away|no set near it)"),
+        ({"like": [["jazz"]], "distance": 1e300}, r"distance 1e\+300: too large"),
+        ({"like": [["jazz"]], "temperature": 1e300}, r"temperature 1e\+300: must be from"),
         ({"like": [["jazz"]], "between": (["jazz"], ["rock"])}, "like and between: give one"),
         ({"like": [["jazz"]], "pairs": "jazz"}, "pairs and like or between: give one"),
         ({"between": (["jazz"], ["rock"]), "steps": 1}, "steps 1: both ends"),
@@ -543,7 +549,7 @@ def test_variants_say_their_row_and_keep_what_is_asked(run):
     ],
 )
 def test_variants_that_can_not_be_are_a_line(run, options, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message), warnings.catch_warnings(action="error"):
         run.generate(300 if "tags" in options else 3, **options)
 
 
@@ -570,3 +576,30 @@ def test_balanced_sets_are_in_every_split_however_few_a_tag_has(network):
     # Sets of which a split had enough are no draws of these.
     assert generation.tally.draws == generation.tally.kept == 100
     assert 0.0 < generation.tally.effective_draws <= 100.0
+
+
+def test_no_set_that_breaks_a_constraint_is_kept(network, monkeypatch):
+    every = SETS[1:]
+    for options in KINDS.values():
+        options = {name: value for name, value in options.items() if name != "temperature"}
+        met = constraints_of(**options).met_by(every)
+        assert np.array_equal(met, allowed(**options)[1:])
+    program = conditioning.draw_sets
+    monkeypatch.setattr(conditioning, "draw_sets", lambda *args: program(*args) & False)
+    for compiled in (draws._program, variants._program):
+        compiled.cache_clear()
+    around = around_rows(network, np.array([[3, 7]]), np.arange(1), per_row=2, distance=1.0)
+    for source in (Generation, lambda task: Variants(task, around)):
+        with pytest.raises(InputError, match="does not meet the constraints"):
+            list(source(Task(network, constraints_of(), Order(2))).blocks())
+    for compiled in (draws._program, variants._program):
+        compiled.cache_clear()
+
+
+def test_each_variant_has_a_latent_vector_of_its_own_but_at_distance_0(network):
+    rows = np.array([[3, 7], [0, 12]])
+    for distance, effective in ((0.0, 2.0), (1.0, 600.0)):
+        around = around_rows(network, rows, np.arange(2), per_row=300, distance=distance)
+        generation = Variants(Task(network, constraints_of(), Order(600)), around)
+        assert len(np.concatenate(list(generation.blocks()))) == 600
+        assert generation.tally.effective_draws == pytest.approx(effective)

@@ -97,6 +97,17 @@ class Constraints:
             parts.append((f"tags {self.tags}", replace(self, tags=everything)))
         return parts
 
+    def met_by(self, sets: np.ndarray) -> np.ndarray:
+        """Returns whether each of some boolean sets `[n, V]` meets the constraints, `[n]`."""
+        met = sets[:, list(self.present)].all(axis=1) & ~sets[:, list(self.absent)].any(axis=1)
+        counts = [(sets.sum(axis=1), self.tags)]
+        for name, columns in self.taxonomy.concepts:
+            if (span := self.count.get(name)) is not None:
+                counts.append((sets[:, columns.start : columns.stop].sum(axis=1), span))
+        for number, span in counts:
+            met &= (number >= span.least) & (number <= span.most)
+        return met
+
     def tables(self) -> Tables:
         """Returns the constraints as arrays, with counts capped as low as the ranges allow."""
         num_tags, concepts = self.taxonomy.num_tags, self.taxonomy.concepts

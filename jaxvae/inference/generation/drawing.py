@@ -97,6 +97,11 @@ class Generation(SetSource):
             counted.append(position)
             if len(kept) == missing:
                 break
+        if not self.constraints.met_by(sets[kept]).all():
+            raise InputError(
+                "the model's numbers overflow: a set that was drawn does not meet the constraints; "
+                "give a temperature nearer to 1"
+            )
         tally.kept += len(kept)
         tally.draws += len(counted)
         sizes = np.unique(origin[counted], return_counts=True)[1]

@@ -44,7 +44,7 @@ class Draws:
         self._temperature, self._seed = temperature, seed
         self._tables = constraints.tables()
         self._pilot = self._run_pilot(constraints)
-        if self._pilot.probability < FLOOR:
+        if not self._pilot.probability >= FLOOR:
             self._refuse()
         self.log_probability = math.log(self._pilot.probability)
 

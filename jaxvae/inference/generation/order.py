@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvae.inference.arguments import check_count, check_positive, check_seed
+from jaxvae.inference.arguments import check_count, check_seed, check_temperature
 from jaxvae.inference.generation.constraints import Constraints
 from jaxvae.inference.generation.splits import SHARES, check_shares
 from jaxvae.models.trained import TrainedModel
@@ -38,7 +38,7 @@ class Order:
 
     def __post_init__(self):
         check_count("num", self.num)
-        check_positive("temperature", self.temperature)
+        check_temperature(self.temperature)
         check_seed(self.seed)
         check_shares(self.splits)
         if self.unseen != 0:
