@@ -21,7 +21,8 @@ def check_count(name: str, value: int) -> None:
 
 def check_seed(value: int) -> None:
     """Raises InputError unless `value` is a whole number that fits 32 bits."""
-    if not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or not 0 <= value < 2**32:
         raise InputError(f"seed {value}: must be a whole number between 0 and {2**32 - 1}")
 
 

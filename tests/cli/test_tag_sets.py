@@ -107,8 +107,11 @@ def test_what_can_not_be_is_a_line_and_leaves_nothing(capsys, folder, tmp_path, 
         (("--splits", "0.9,0.2,0.1"), "sum to 1, not 1.2"),
         (("--splits", "0.9,0.1"), "give three shares"),
         (("--splits", "most"), "expected shares"),
-        (("--min-distance", -1), "unseen -1"),
-        (("--likelihood", 0), "num_importance_samples 0"),
+        (("--min-distance", -1), "--min-distance -1: must be"),
+        (("--min-distance", 0, "--unseen"), "--min-distance 0: must be"),
+        (("--likelihood", 0), "--likelihood 0: must be"),
+        (("--tags", 3, "--seed", 1, "--tags", 4), "--tags is given twice"),
+        (("--count", "genre=1", "--count", "genre=2"), "--count: genre is given twice"),
     ):
         command = ("generate", folder, "--num", 5, "--output", tmp_path / "t.csv", *arguments)
         assert message in refused(capsys, *command)
@@ -303,6 +306,8 @@ def test_of_many_sets_a_sample_is_compared(monkeypatch, run, tmp_path):
         ("jazz, calm", ["jazz", "calm"]),
         ("jazz=0.7, calm=.3", {"jazz": 0.7, "calm": 0.3}),
         ('"a,b"=0.5,r&b = 0.5', {"a,b": 0.5, "r&b": 0.5}),
+        ('"genre"', "genre"),
+        ('"jazz", "calm"', ["jazz", "calm"]),
         ("jazz=0.5, calm", "expected tags with their shares"),
         ("jazz=0.5, jazz=0.5", "jazz is given twice"),
     ],
@@ -358,3 +363,24 @@ def test_no_input_is_written_over_and_nothing_is_drawn_where_nothing_can_be_writ
     assert {path: path.read_bytes() for path in kept} == kept
     names = ["prompt.csv", "r.csv.json", "rows.html", "t.csv.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_options_that_are_lists_may_be_given_again(capsys, folder, tmp_path):
+    out, command = tmp_path / "t.jsonl", ("generate", folder, "--num", 5, "--no-figures")
+    lists = ("--with", "jazz", "--without", "rock", "--count", "mood=1", "--with", '["piano"]')
+    shell(capsys, *command, "--output", out, *lists, "--without", "calming", "--count", "tempo=0")
+    constraints = json.loads((tmp_path / "t.jsonl.json").read_text())["constraints"]
+    assert constraints["count"] == {"mood": [1, 1], "tempo": [0, 0]}
+    assert sorted(constraints["present"]) == ["jazz", "piano"]
+    assert sorted(constraints["absent"]) == ["calming", "rock"]
+    both = shell(capsys, "complete", folder, "--with", "jazz", "--with", "piano", "--format", "csv")
+    assert both == shell(capsys, "complete", folder, "--with", "jazz, piano", "--format", "csv")
+    assert both != shell(capsys, "complete", folder, "--with", "piano", "--format", "csv")
+
+
+def test_a_tag_of_pairs_may_be_in_quotes(capsys, folder, tmp_path):
+    out = tmp_path / "t.jsonl"
+    command = ("generate", folder, "--num", 2, "--no-figures", "--output", out, "--pairs")
+    shell(capsys, *command, '"jazz"')
+    assert json.loads(out.read_text().splitlines()[0])["tags"].count("jazz") == 1
+    assert "unknown tag 'jaz'" in refused(capsys, *command, '"jaz"')

@@ -181,6 +181,12 @@ def drawn(network, num, *, train=None, seed=0, **options):
     return np.concatenate(list(generation.blocks())), generation.tally
 
 
+def test_numbers_of_numpy_are_numbers():
+    assert constraints_of(tags=np.int64(2), count={"mood": (np.int32(0), None)}).tags == (2, 2)
+    with pytest.raises(InputError, match="neither a whole number"):
+        constraints_of(tags=True)
+
+
 def test_fewer_sets_are_the_first_of_more_and_the_seed_fixes_them(network):
     few, _ = drawn(network, 10, present="a")
     many, _ = drawn(network, 5000, present="a")
@@ -252,6 +258,16 @@ def test_a_constraint_that_is_hardly_ever_met_is_named(network):
         InputError, match=r"present d: fewer than one set in 1,000,000,000 .*one set in"
     ):
         drawn(rare, 5, present="ad")
+
+
+def test_constraints_that_are_too_rare_only_together_are_all_named(network):
+    bias = network.params["fc4"]["bias"].at[3].set(-60.0).at[4].set(-60.0)
+    rare = network._replace(params=network.params | {"fc4": network.params["fc4"] | {"bias": bias}})
+    with pytest.raises(
+        InputError, match=r"present d, present e, tags 3\.\.4: .*loosen several"
+    ) as caught:
+        drawn(rare, 5, present="de", tags=(3, 4))
+    assert "inf" not in str(caught.value)
 
 
 def test_a_split_to_which_no_set_of_a_tag_belongs_is_named(tmp_path):
@@ -377,6 +393,9 @@ def test_sets_with_several_tags_are_the_models_reweighted(network, shares):
         (9, {"a": 0.5, "q": 0.5}, {}, "unknown tag 'q'"),
         (9, {"a": 0.01, "b": 0.99}, {}, "balance, a: its share of num 9 is no set"),
         (9, ["a", "q"], {}, "unknown tag 'q'"),
+        (9, ["f", "g"], {"count": {"mood": 0}}, "balance, f: by count mood=0, sets have no tag of mood"),
+        (9, ["f", "g"], {"count": {"mood": (1, 2)}, "absent": "f"}, "balance, f: the tag must be absent"),
+        (9, "mood", {"count": {"mood": (0, 2)}, "present": "a", "tags": 1}, "no set that meets the constraints has any of the tags"),
         (9, ["a"], {}, "1 tags to balance; there must be two or more"),
         (9, ["a", "b"], {"absent": "b"}, "balance, b: the tag must be absent"),
         (9, ["a", "b"], {"present": "b"}, "balance, a: both present and absent: b"),
@@ -543,6 +562,9 @@ def test_variants_say_their_row_and_keep_what_is_asked(run):
         ({"like": [["jazz"]], "between": (["jazz"], ["rock"])}, "like and between: give one"),
         ({"like": [["jazz"]], "pairs": "jazz"}, "pairs and like or between: give one"),
         ({"between": (["jazz"], ["rock"]), "steps": 1}, "steps 1: both ends"),
+        ({"between": (["jazz"], [])}, "between: set 2 of 2 has no tag"),
+        ({"like": [[]]}, "like: set 1 of 1 has no tag"),
+        ({"like": [["jazz"]], "seed": True}, "seed True: must be"),
         ({"between": "jazz"}, "between: expected two tag sets"),
         ({"between": [["jazz"]]}, "between: give two tag sets"),
         ({"like": [["jazz"]], "tags": 1, "distinct": True}, "source_row 0: only"),

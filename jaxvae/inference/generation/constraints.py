@@ -179,11 +179,14 @@ def make_constraints(
 
 def _range(name: str, value: RangeLike, lowest: int, highest: int, there: str) -> Range:
     ends = value if isinstance(value, tuple | list) else (value, value)
-    whole = [end is None or (isinstance(end, int) and not isinstance(end, bool)) for end in ends]
+    whole = [
+        end is None or (isinstance(end, int | np.integer) and not isinstance(end, bool))
+        for end in ends
+    ]
     if len(ends) != 2 or not all(whole):
         raise InputError(f"{name}: {value!r} is neither a whole number nor the least and the most")
     least, most = ends
-    span = Range(lowest if least is None else least, highest if most is None else most)
+    span = Range(lowest if least is None else int(least), highest if most is None else int(most))
     if span.least < lowest:
         reason = "no set is empty" if lowest else "there is no negative count"
         raise InputError(f"{name}={span}: {reason}, so the least is {lowest} or more")

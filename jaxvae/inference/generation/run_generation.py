@@ -103,7 +103,8 @@ class GeneratingRun:
         The table has the columns `id` (a digest of the set), `tags`, one for each concept, such as
         `genre_tags`, `temperature`, `split` and perhaps `log_likelihood`; of pairs `pair`,
         `with_tag` and `log_likelihood_difference`, with the tag minus without it. The split of a
-        set is drawn by its digest, so that equal sets share one, in this file and in all others.
+        set is drawn by its digest, so that equal sets share one, in this file and in all others;
+        both sets of a pair have that of the set without the tag, whatever the other's own is.
 
         Args:
           num: number of sets.
@@ -185,8 +186,8 @@ class GeneratingRun:
             between = list(between)
             if len(between) != 2:
                 raise InputError("between: give two tag sets, the ends of the way")
-            steps = options.pop("steps", 7)
-            options["around"] = variants.around_way(self.network, self.to_rows(between), steps)
+            steps, rows = options.pop("steps", 7), self._rows_with_tags("between", between)
+            options["around"] = variants.around_way(self.network, rows, steps)
         return start_generation(
             self.network, self.taxonomy, num, train_rows=lambda: self.rows("train"), **options
         )
@@ -194,5 +195,13 @@ class GeneratingRun:
     def _rows_like(self, like: Any, column: str | None) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(like, str | Path):
             return variants.read_like(user_path(like), self.taxonomy, self.table_fields(column))
-        rows = self.to_rows(like)
+        rows = self._rows_with_tags("like", like)
         return rows, np.arange(len(rows))
+
+    def _rows_with_tags(self, name: str, tag_sets: Any) -> np.ndarray:
+        """Converts tag sets to rows, of which none may be empty."""
+        rows = self.to_rows(tag_sets)
+        empty = np.flatnonzero((rows == self.network.num_tags).all(axis=1))
+        if len(empty):
+            raise InputError(f"{name}: set {empty[0] + 1} of {len(rows)} has no tag")
+        return rows

@@ -36,6 +36,10 @@ _COLUMNS = {
     "position": "place on the way from one set, 0, to the other, 1",
     "text": "of the set, by the template in the JSON file",
 }
+_OF_PAIRS = {
+    "split": "train, val or test, of both sets of a pair that of the one without the tag, by its "
+    "digest: in tables without pairs a set like the other may have another split"
+}
 
 
 def read_record(table: Path) -> dict[str, Any]:
@@ -54,7 +58,8 @@ def read_record(table: Path) -> dict[str, Any]:
             f"{path}: not the record of a table by this jaxvae: it lacks {', '.join(lacking)}; "
             f"generate the table again"
         )
-    return {**record, "command": without_folders(record["command"])}
+    commands = ("command", "resumed_by")
+    return record | {name: without_folders(record[name]) for name in commands if name in record}
 
 
 def check_card_path(path: Path) -> None:
@@ -188,7 +193,12 @@ def _constraints(constraints: dict[str, Any]) -> dict[str, Any]:
 def _columns(record: dict[str, Any], table: str) -> str:
     rows = []
     for name, kind in record["columns"].items():
-        text = _COLUMNS.get(name) or f"those of the concept {escape(name.removesuffix('_tags'))}"
+        text = _OF_PAIRS.get(name) if "pair" in record["columns"] else None
+        text = (
+            text
+            or _COLUMNS.get(name)
+            or f"those of the concept {escape(name.removesuffix('_tags'))}"
+        )
         rows.append(f"| `{name}` | {_kind(kind, table)} | {text} |")
     splits = ", ".join(f"{name} {size:,}" for name, size in record["sets_in_split"].items())
     return (

@@ -150,7 +150,5 @@ def _with_one_of(constraints: Constraints, column: int, columns: Iterable[int]) 
         present=tuple(sorted({*constraints.present, column})),
         absent=tuple(sorted({*constraints.absent, *columns} - {column})),
     )
-    if column in constraints.absent:
-        raise InputError("the tag must be absent")
     refuse_contradictions(stricter)
     return stricter

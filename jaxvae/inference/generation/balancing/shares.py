@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TypeVar
 
+from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.inference.generation.constraints import Constraints, Range
 
@@ -29,6 +30,12 @@ def shares_of(constraints: Constraints, balance: Balance) -> dict[int, float]:
             else taxonomy.columns(balance)
         )
         shares = dict.fromkeys(columns, 1.0 / max(1, len(columns)))
+    for column in shares:
+        tag, concept = quote_tag(taxonomy.spellings[column]), taxonomy.concept_of(column)
+        if constraints.count.get(concept, Range(1, 1)).most == 0:
+            raise InputError(f"balance, {tag}: by count {concept}=0, sets have no tag of {concept}")
+        if column in constraints.absent:
+            raise InputError(f"balance, {tag}: the tag must be absent")
     if len(shares) < 2:
         raise InputError(f"balance: {len(shares)} tags to balance; there must be two or more")
     return shares

@@ -100,8 +100,16 @@ class Prompts:
             if node.name in unknown:
                 raise InputError(
                     f"template, line {node.lineno}: unknown name {node.name[:80]!r}"
-                    f"{did_you_mean(node.name, known)}; the names are {_listed(known)}"
+                    f"{self._hint(node.name) or did_you_mean(node.name, known)}; the names are "
+                    f"{_listed(known)}"
                 )
+
+    def _hint(self, name: str) -> str:
+        """Says how a concept is written whose name is no word, if one begins with this."""
+        for concept, _ in self._taxonomy.concepts:
+            if not concept.isidentifier() and re.split(r"\W", concept)[0] == name:
+                return f" (for the concept {concept} write {_ALL}[{concept!r}])"
+        return ""
 
     def _refuse(self, error: Exception, line: int | None, of: str = "") -> NoReturn:
         if isinstance(error, InputError):

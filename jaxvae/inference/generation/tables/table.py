@@ -83,6 +83,7 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
         facts = {
             **options.facts,
             "command": parts.command,
+            **({"resumed_by": command} if command != parts.command else {}),
             "columns": fields,
             "num_importance_samples": options.num_importance_samples,
             "template": options.prompts and options.prompts.source,
