@@ -174,6 +174,13 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
     )
     if card is not None:
         write_card(card, read_record(output), output)
+    if "unknown_tags" in (like := record.get("like", {})):
+        print(
+            f"jaxvae: {options.like}: {like['rows']:,} rows; {like['without_known_tag']:,} without "
+            f"a known tag and {like['unreadable']:,} unreadable left out; "
+            f"{like['unknown_tags']:,} unknown tags ignored",
+            file=sys.stderr,
+        )
     print(
         f"{options.output}: {record['sets']:,} sets; {one_in(record['probability'])} of the "
         f"model's is like these ({record['log_probability']:.2f} nats); {record['repeats']:,} "
@@ -247,11 +254,16 @@ def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
     if page is not None:
         read = (options.file, options.against, options.train, options.taxonomy)
         check_outputs({"--output": page}, existing(read))
+    others = [
+        TagFile(user_path(path), options.against_column, "--against-column")
+        for path in (options.against, options.train)
+        if path
+    ]
     judged = evaluate_set_files(
         TagFile(user_path(options.file), options.column),
-        TagFile(user_path(options.against), options.against_column),
+        others[0],
         taxonomy=Taxonomy.load(options.taxonomy) if options.taxonomy else None,
-        train=TagFile(user_path(options.train), options.against_column) if options.train else None,
+        train=others[1] if options.train else None,
         seed=options.seed,
     )
     if page is not None:

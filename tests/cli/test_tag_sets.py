@@ -229,7 +229,7 @@ def test_a_table_of_pairs_has_both_and_the_difference(capsys, folder, tmp_path):
 
 def test_variants_of_a_file_name_its_rows(capsys, folder, tmp_path):
     rows = tmp_path / "rows.csv"
-    rows.write_text('id,tags\n1,"[""jazz"", ""piano""]"\n2,[]\n3,"[""rock""]"\n')
+    rows.write_text('id,tags\n1,"[""jazz"", ""piano"", ""polka""]"\n2,[]\n3,"[""rock""]"\n')
     out, command = tmp_path / "v.jsonl", ("generate", folder, "--output", tmp_path / "v.jsonl")
     like = (*command, "--like", rows, "--column", "tags")
     shell(capsys, *like, "--per-row", 2, "--distance", 0.5, "--without", "rock")
@@ -237,7 +237,10 @@ def test_variants_of_a_file_name_its_rows(capsys, folder, tmp_path):
     assert [line["source_row"] for line in lines] == [0, 0, 2, 2]
     assert not any("rock" in line["tags"] for line in lines)
     record = json.loads((tmp_path / "v.jsonl.json").read_text())
-    assert record["like"] == {"rows": 2, "per_row": 2, "distance": 0.5}
+    assert record["like"] == {
+        "rows": 2, "without_known_tag": 1, "unreadable": 0, "unknown_tags": 1, "per_row": 2,
+        "distance": 0.5,
+    }  # fmt: skip
     shell(capsys, *command, "--between", "jazz, piano", "rock", "--steps", 3)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["position"] for line in lines] == [0.0, 0.5, 1.0]
@@ -249,7 +252,13 @@ def test_variants_of_a_file_name_its_rows(capsys, folder, tmp_path):
     ):
         assert message in refused(capsys, *command, *arguments)
     rows.write_text("id,tags\n1,zydeco\n")
-    assert "not in the run's taxonomy, 'zydeco' among them" in refused(capsys, *like)
+    assert "none of its 1 rows, read as column tags, has a tag of" in refused(capsys, *like)
+    wrong = refused(capsys, *command, "--like", rows, "--column", "tgas")
+    assert "name the column of tags by --column, several as a,b,c\n" in wrong
+    for name in ("embedded", "user/data", "nothing", "my.py:rows"):
+        assert f"{name}: no such file" in refused(capsys, *command, "--like", name)
+        encode = ("encode", folder, "--input", name, "--output", tmp_path / "t.csv")
+        assert f"{name}: no such file" in refused(capsys, *encode)
     table_of_rows = ("generate", folder, "--output", rows, "--like", rows)
     assert "is the input file too" in refused(capsys, *table_of_rows)
 

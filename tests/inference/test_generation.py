@@ -22,7 +22,7 @@ from jaxvae.inference.generation.order import Order, Task
 from jaxvae.inference.generation.pairs import PairedGeneration
 from jaxvae.inference.generation.request import start_generation
 from jaxvae.inference.generation.splits import identify
-from jaxvae.inference.generation.variants import Variants, around_rows, around_way
+from jaxvae.inference.generation.variants import LikeRows, Variants, around_rows, around_way
 from tests.helpers import exact_likelihood
 from tests.helpers.networks import VARIED, make_run
 
@@ -504,7 +504,7 @@ def test_pairs_that_can_not_be_are_a_line(run, options, message):
 def test_variants_have_the_distribution_of_the_posterior_given_the_constraints(distance):
     network = exact_likelihood.network(2, num_tags=12, seed=5, scale=12.0)
     rows = np.full((8192, 2), [3, 7], np.int32)
-    around = around_rows(network, rows, np.arange(8192), per_row=1, distance=distance)
+    around = around_rows(network, LikeRows(rows, np.arange(8192), {}), per_row=1, distance=distance)
     generation = Variants(Task(network, constraints_of(**PAIRED), Order(8192)), around)
     counts = np.zeros(len(SETS))
     for sets in generation.blocks():
@@ -610,7 +610,9 @@ def test_no_set_that_breaks_a_constraint_is_kept(network, monkeypatch):
     monkeypatch.setattr(conditioning, "draw_sets", lambda *args: program(*args) & False)
     for compiled in (draws._program, variants._program):
         compiled.cache_clear()
-    around = around_rows(network, np.array([[3, 7]]), np.arange(1), per_row=2, distance=1.0)
+    around = around_rows(
+        network, LikeRows(np.array([[3, 7]]), np.arange(1), {}), per_row=2, distance=1.0
+    )
     for source in (Generation, lambda task: Variants(task, around)):
         with pytest.raises(InputError, match="does not meet the constraints"):
             list(source(Task(network, constraints_of(), Order(2))).blocks())
@@ -621,7 +623,9 @@ def test_no_set_that_breaks_a_constraint_is_kept(network, monkeypatch):
 def test_each_variant_has_a_latent_vector_of_its_own_but_at_distance_0(network):
     rows = np.array([[3, 7], [0, 12]])
     for distance, effective in ((0.0, 2.0), (1.0, 600.0)):
-        around = around_rows(network, rows, np.arange(2), per_row=300, distance=distance)
+        around = around_rows(
+            network, LikeRows(rows, np.arange(2), {}), per_row=300, distance=distance
+        )
         generation = Variants(Task(network, constraints_of(), Order(600)), around)
         assert len(np.concatenate(list(generation.blocks()))) == 600
         assert generation.tally.effective_draws == pytest.approx(effective)

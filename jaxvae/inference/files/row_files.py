@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxvae.data import encoding
 from jaxvae.data.layouts.options import TableFields
-from jaxvae.data.sources import SourceFields, open_source
+from jaxvae.data.sources import open_file
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import likelihood, pool
@@ -142,7 +142,7 @@ def _write_answers(
       table: how its tags are found.
     """
     counts = Counter[str]()
-    opened = open_source(SourceFields(dataset_name=str(source), table=table), taxonomy)
+    opened = open_file(source, table, taxonomy)
     with open_table(output, fields) as write:
         for rows in _read_rows(opened.blocks, taxonomy, counts):
             has_tag = (rows < taxonomy.num_tags).any(axis=1).tolist()

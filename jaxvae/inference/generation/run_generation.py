@@ -177,26 +177,26 @@ class GeneratingRun:
         if like is not None and between is not None:
             raise InputError("like and between: give one of them")
         if like is not None:
-            rows, positions = self._rows_like(like, options.pop("column", None))
+            rows = self._rows_like(like, options.pop("column", None))
             distance = options.pop("distance", 1.0)
             options["around"] = variants.around_rows(
-                self.network, rows, positions, per_row=num, distance=distance
+                self.network, rows, per_row=num, distance=distance
             )
         if between is not None:
             between = list(between)
             if len(between) != 2:
                 raise InputError("between: give two tag sets, the ends of the way")
-            steps, rows = options.pop("steps", 7), self._rows_with_tags("between", between)
-            options["around"] = variants.around_way(self.network, rows, steps)
+            steps, ends = options.pop("steps", 7), self._rows_with_tags("between", between)
+            options["around"] = variants.around_way(self.network, ends, steps)
         return start_generation(
             self.network, self.taxonomy, num, train_rows=lambda: self.rows("train"), **options
         )
 
-    def _rows_like(self, like: Any, column: str | None) -> tuple[np.ndarray, np.ndarray]:
+    def _rows_like(self, like: Any, column: str | None) -> variants.LikeRows:
         if isinstance(like, str | Path):
             return variants.read_like(user_path(like), self.taxonomy, self.table_fields(column))
         rows = self._rows_with_tags("like", like)
-        return rows, np.arange(len(rows))
+        return variants.LikeRows(rows, np.arange(len(rows)), {})
 
     def _rows_with_tags(self, name: str, tag_sets: Any) -> np.ndarray:
         """Converts tag sets to rows, of which none may be empty."""

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxvae.data import encoding
 from jaxvae.data.layouts.options import TableFields
 from jaxvae.data.row_collector import CollectedRows
-from jaxvae.data.sources import SourceFields, open_source
+from jaxvae.data.sources import open_file
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import queries
@@ -45,6 +45,20 @@ class Around(NamedTuple):
     label: tuple[str, str]
     values: np.ndarray
     facts: dict
+
+
+class LikeRows(NamedTuple):
+    """Rows to draw variants of.
+
+    Attributes:
+      rows: `[N, K]` column numbers padded with V.
+      source_row: `[N]` positions of the rows in their file.
+      facts: counts of what is left out of the file, for the record.
+    """
+
+    rows: np.ndarray
+    source_row: np.ndarray
+    facts: dict[str, int]
 
 
 class Variants(Generation):
@@ -163,8 +177,7 @@ class Variants(Generation):
 
 def around_rows(
     network: TrainedModel,
-    rows: np.ndarray,
-    source_row: np.ndarray,
+    like: LikeRows,
     *,
     per_row: int,
     distance: float,
@@ -173,8 +186,7 @@ def around_rows(
 
     Args:
       network: the model.
-      rows: `[N, K]` column numbers padded with V.
-      source_row: `[N]` positions of the rows in their file.
+      like: the rows.
       per_row: sets of each row.
       distance: factor of the posteriors' standard deviations; 0 is their mean.
 
@@ -184,13 +196,13 @@ def around_rows(
     check_count("per_row", per_row)
     if not 0.0 <= distance < float("inf"):
         raise InputError(f"distance {distance}: must be a finite number, 0 or more")
-    mean, logvar = queries.posterior(network, rows)
-    facts = {"like": {"rows": len(rows), "per_row": per_row, "distance": distance}}
+    mean, logvar = queries.posterior(network, like.rows)
+    facts = {"rows": len(like.rows), **like.facts, "per_row": per_row, "distance": distance}
     with np.errstate(over="ignore"):
         scale = (distance * np.exp(0.5 * logvar)).astype(np.float32)
     if not np.isfinite(scale).all():
         raise InputError(f"distance {distance:g}: too large a number; 1 is the posterior's own")
-    return Around(mean, scale, ("source_row", "count"), source_row, facts)
+    return Around(mean, scale, ("source_row", "count"), like.source_row, {"like": facts})
 
 
 def around_way(network: TrainedModel, rows: np.ndarray, steps: int) -> Around:
@@ -215,26 +227,29 @@ def around_way(network: TrainedModel, rows: np.ndarray, steps: int) -> Around:
     return Around(centre, scale, ("position", "number"), position, facts)
 
 
-def read_like(path: Path, taxonomy: Taxonomy, table: TableFields) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a file's rows of known tags `[N, K]`, and their positions in it `[N]`.
+def read_like(path: Path, taxonomy: Taxonomy, table: TableFields) -> LikeRows:
+    """Reads a file's rows of known tags; others are ignored, as in all files of rows.
 
     Raises:
-      InputError: the file can't be read, has a tag that the taxonomy lacks, or no tag.
+      InputError: the file can't be read, or has no known tag.
     """
-    source = open_source(SourceFields(dataset_name=str(path), table=table), taxonomy)
+    source = open_file(path, table, taxonomy)
     num_tags = taxonomy.num_tags
     rows = CollectedRows(source.blocks, encoding.make_tag_lookup(taxonomy), num_tags=num_tags)
-    rows.check_readable(str(path), 0.0)
-    if rows.unknown:
-        (tag, _), *_ = rows.unknown.most_common(1)
+    rows.check_readable(str(path), 1.0)
+    num_rows, num_tagged = rows.num_read, len(rows.lengths)
+    if not num_tagged:
         raise InputError(
-            f"{path}: {rows.unknown.total():,} of its tags, read as {source.read_as}, are not in "
-            f"the run's taxonomy, {tag[:80]!r} among them; give rows of the run's own tags"
+            f"{path}: none of its {num_rows:,} rows, read as {source.read_as}, has a tag of the "
+            f"run's taxonomy; name another column by --column"
         )
-    if not len(rows.lengths):
-        raise InputError(f"{path}: none of its rows, read as {source.read_as}, has a tag")
     padded = encoding.pad_ragged(rows.columns, rows.lengths, fill=num_tags, dtype=np.int32)
-    return padded, rows.source_row
+    facts = {
+        "without_known_tag": num_rows - num_tagged - rows.num_unreadable,
+        "unreadable": rows.num_unreadable,
+        "unknown_tags": rows.unknown.total(),
+    }
+    return LikeRows(padded, rows.source_row, facts)
 
 
 @functools.lru_cache(maxsize=8)

@@ -118,7 +118,11 @@ def test_what_can_not_be_compared_is_a_line(capsys, tmp_path):
     others = ("--against", tmp_path / "other.csv", "--taxonomy", tmp_path / "t.json")
     for arguments, message in (
         ((tmp_path / "none.csv", "--against", rows), "no file"),
+        (("embedded", "--against", rows), "embedded: no such file"),
+        ((rows, "--against", "user/data"), "user/data: no such file"),
         ((rows, "--against", rows, "--column", "tag"), "no column 'tag' (did you mean 'tags'?)"),
+        ((rows, "--against", rows, "--column", "tag"), "tags by --column, several as a,b,c\n"),
+        ((rows, "--against", rows, "--against-column", "x"), "by --against-column, several"),
         ((rows, *others), "other.csv: none of its 1 rows has a tag of"),
         ((rows, "--against", rows, "--seed", -1), "seed -1"),
     ):
