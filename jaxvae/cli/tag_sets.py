@@ -131,7 +131,8 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.inference.arguments import check_count
     from jaxvae.inference.generation.draws import one_in
     from jaxvae.inference.generation.splits import check_shares
-    from jaxvae.reports.sets.data_card import check_card_path, read_record, write_card
+    from jaxvae.reports.sets.data_card import check_card_path, write_card
+    from jaxvae.reports.sets.table_record import read_record
     from jaxvae.storage.row_tables import check_suffix
 
     output = user_path(options.output)

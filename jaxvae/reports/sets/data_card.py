@@ -1,6 +1,5 @@
 """The README.md of a table of drawn tag sets: metadata for the Hub, and a page for people."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,8 @@ from jaxvae.inference.generation.draws import one_in
 from jaxvae.inference.generation.tables.record import record_path
 from jaxvae.reports.model_card import check_license, escape
 from jaxvae.reports.summary_text import set_measures
-from jaxvae.storage.atomic_files import read_json, write_text
+from jaxvae.storage.atomic_files import write_text
 
-_MOST_BYTES = 2**26
-_NEEDED = (
-    *("columns", "command", "constraints", "draws", "effective_draws", "log_probability"),
-    *("near_training", "parameters", "probability", "repeats", "seed", "sets", "sets_are"),
-    *("sets_in_split", "taxonomy_digest", "tags_per_set", "temperature", "trained_on"),
-)
 _SIZES = (
     *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")),
     *((1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M")),
@@ -40,26 +33,6 @@ _OF_PAIRS = {
     "split": "train, val or test, of both sets of a pair that of the one without the tag, by its "
     "digest: in tables without pairs a set like the other may have another split"
 }
-
-
-def read_record(table: Path) -> dict[str, Any]:
-    """Reads the JSON file beside a table that `generate` wrote.
-
-    Raises:
-      InputError: there is none, or it is not what `generate` leaves.
-    """
-    path = record_path(table)
-    if not table.is_file() or not path.is_file():
-        missing = path if table.is_file() else table
-        raise InputError(f"{missing}: no such file; a table by generate has a .json beside it")
-    record = read_json(path, most_bytes=_MOST_BYTES)
-    if lacking := [name for name in _NEEDED if name not in record]:
-        raise InputError(
-            f"{path}: not the record of a table by this jaxvae: it lacks {', '.join(lacking)}; "
-            f"generate the table again"
-        )
-    commands = ("command", "resumed_by")
-    return record | {name: without_folders(record[name]) for name in commands if name in record}
 
 
 def check_card_path(path: Path) -> None:
@@ -108,18 +81,6 @@ def make_card(
         _cautions(record, license),
     ]
     return "\n".join(sections)
-
-
-def without_folders(command: str | None) -> str | None:
-    """Reduces absolute paths in a command, and those in home folders, to their last parts."""
-    if command is None:
-        return None
-    words = []
-    for word in shlex.split(command):
-        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        is_path = value.startswith(("/", "~")) and "{" not in value
-        words.append(option + equals + (Path(value).name if is_path else value))
-    return shlex.join(words)
 
 
 def _metadata(record: dict[str, Any], name: str, table: str, license: str | None) -> str:

@@ -108,11 +108,10 @@ class Parts:
             )
         return Counter(saved["counts"])
 
-    def join(self) -> None:
-        """Makes the table of its parts."""
-        join_tables(
-            [self._path(number) for number in range(self._number)], self._output, self._fields
-        )
+    def join(self, before: Callable[[str], object]) -> None:
+        """Makes the table of its parts; `before` takes its SHA-256 before it appears."""
+        paths = [self._path(number) for number in range(self._number)]
+        join_tables(paths, self._output, self._fields, before)
 
     def complete_rows(self) -> int:
         """Returns the number of sets in complete parts."""
