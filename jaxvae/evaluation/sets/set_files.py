@@ -106,7 +106,8 @@ def compare_with_rows(
 ) -> dict[str, Any]:
     """Compares sets with rows, all boolean `[any, V]`: see `evaluate_set_files`.
 
-    `sets/intervals` has 95 % intervals of some values of the sets, `sets/worst_tags` the tags whose
+    `equal_to_rows_fraction` is the share of sets that equal one of the rows. `sets/intervals` has
+    95 % intervals of some values of the sets, `sets/worst_tags` the tags whose
     shares of the sets and of the rows differ most.
     """
     rng = np.random.default_rng(seed)
@@ -118,6 +119,9 @@ def compare_with_rows(
     compared = sample_quality.compare_sets(
         sides, rows, seen, tags=taxonomy.spellings, concepts=taxonomy.concepts, seed=seed
     )
+    for side, some in sides.items():
+        among = sample_quality.are_among(some, rows)
+        compared[side]["equal_to_rows_fraction"] = float(among.mean())
     compared["sets"]["worst_tags"] = _worst_tags(sets, rows, taxonomy)
     compared["sets"]["intervals"] = bootstrap_intervals(sets, rows, seen, seed=seed)
     return {

@@ -7,7 +7,7 @@ from jaxvae.errors import InputError
 from jaxvae.inference.generation.draws import one_in
 from jaxvae.inference.generation.tables.record import record_path
 from jaxvae.reports.model_card import check_license, escape
-from jaxvae.reports.summary_text import set_measures
+from jaxvae.reports.summary_text import set_measures, too_alike
 from jaxvae.storage.atomic_files import write_text
 
 _SIZES = (
@@ -188,6 +188,7 @@ def _figures(record: dict[str, Any]) -> str:
         f"beside training rows and independent tags:\n\n"
         f"| | {' | '.join(sides)} |\n|---|{'---:|' * len(sides)}\n{rows}\n\n"
         f"The AUC says how well a classifier tells sets from rows: 0.5 is not at all.\n"
+        + "".join(f"\nBeware: {escape(line)}.\n" for line in too_alike(figures))
     )
 
 
