@@ -68,9 +68,12 @@ def _likelihood(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _check_table(options: argparse.Namespace) -> None:
-    from jaxvae.storage.row_tables import check_output
+    from jaxvae.storage.places import check_outputs, existing
+    from jaxvae.storage.row_tables import check_suffix
 
-    check_output(user_path(options.output), user_path(options.input))
+    output = user_path(options.output)
+    check_suffix(output)
+    check_outputs({"output": output}, existing([options.input, options.run_folder]))
 
 
 def _report(options: argparse.Namespace, counts) -> int:
@@ -85,12 +88,12 @@ def _report(options: argparse.Namespace, counts) -> int:
 
 def _encode(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.inference.files.encode_file import SUFFIXES, encode_file, write_latents
+    from jaxvae.storage.places import check_outputs, existing
 
     output = user_path(options.output)
     if output.suffix not in SUFFIXES:
         raise InputError(f"--output {output}: the name must end in {', '.join(SUFFIXES)}")
-    if output.exists() and output.samefile(user_path(options.input)):
-        raise InputError(f"--output {output}: is the input file too; name another")
+    check_outputs({"--output": output}, existing([options.input, options.run_folder]))
     run = load_run(options)
     encoded = encode_file(run, user_path(options.input), options.column)
     write_latents(output, encoded)

@@ -11,12 +11,15 @@ from jaxvae.cli.run_options import (
     TAG_LIST,
     add_command,
     add_seed_and_format,
+    add_tag_options,
     add_unknown_option,
     load_any,
     load_run,
     on_unknown,
     print_csv,
     print_json,
+    refuse_repeats,
+    typed_tags,
 )
 from jaxvae.data.cells.tag_lists import format_tags, parse_tags, quote_tag
 from jaxvae.errors import InputError
@@ -38,8 +41,8 @@ def add_to(commands) -> None:
     add_seed_and_format(sample)
 
     complete = add_command(commands, "complete", _complete, "complete a tag set, or a file of them")
-    complete.add_argument("--with", dest="present", default="", help=TAG_LIST)
-    complete.add_argument("--without", dest="absent", default="", help='"fast tempo"')
+    refuse_repeats(complete)
+    add_tag_options(complete, TAG_LIST, '"fast tempo"')
     complete.add_argument("--num", type=int, help="distinct sets (5)")
     add_unknown_option(complete)
     add_complete_options(complete)
@@ -88,7 +91,7 @@ _OF_A_FILE = {name: name.strip("-") for name in ("--output", "--column", "--top"
 def _complete(options: argparse.Namespace, rest: list[str]) -> int:
     for_others = _OF_A_FILE if options.input is None else _OF_A_SET
     for name, field in for_others.items():
-        if getattr(options, field) not in (None, "", False):
+        if getattr(options, field) not in (None, [], False):
             goes_with = "goes with" if options.input is None else "does not go with"
             raise InputError(f"{name} {goes_with} --input, a file whose rows to complete")
     if options.input is not None:
@@ -97,8 +100,8 @@ def _complete(options: argparse.Namespace, rest: list[str]) -> int:
         return complete_file(options)
     run = load_any(options)
     completion = run.complete(
-        parse_tags(options.present, run.taxonomy, option="--with"),
-        parse_tags(options.absent, run.taxonomy, option="--without"),
+        typed_tags(options.present, run.taxonomy, "--with"),
+        typed_tags(options.absent, run.taxonomy, "--without"),
         num=5 if options.num is None else options.num,
         seed=options.seed,
         on_unknown=on_unknown(options),

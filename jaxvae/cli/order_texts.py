@@ -31,10 +31,18 @@ def parse_balance(
     """Parses `--balance`: a concept, tags between commas, or tags with their shares."""
     if text is None or text in dict(taxonomy.concepts):
         return text
+    if (name := unquoted(text, taxonomy, option="--balance")) is not None:
+        return name
     if _SHARE.search(text) and not taxonomy.knows(text):
         form = "tags with their shares, as in jazz=0.7, rock=0.3"
         return {tag: float(share) for tag, share in _assignments("--balance", text, _SHARE, form)}
     return parse_tags(text, taxonomy, option="--balance") if "," in text else text
+
+
+def unquoted(text: str, taxonomy: "Taxonomy", *, option: str) -> str | None:
+    """Returns the one name that a text is, perhaps in double quotes; None for a list."""
+    names = parse_tags(text, taxonomy, option=option)
+    return names[0] if len(names) == 1 and "=" not in names[0] else None
 
 
 def parse_range(option: str, text: str) -> tuple[int | None, int | None]:

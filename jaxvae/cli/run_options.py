@@ -3,13 +3,19 @@
 import argparse
 import csv
 import sys
+from typing import TYPE_CHECKING, Any
 
 from jaxvae.config.paths import user_path
+from jaxvae.data.cells.tag_lists import parse_tags
 from jaxvae.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxvae.data.taxonomy import Taxonomy
 
 FORMATS = ("text", "json", "csv")
 
 
+_LISTS: dict[str, Any] = {"action": "append", "default": []}
 TAG_LIST = '"jazz, upright bass"; a tag with a comma in double quotes; or a JSON list'
 
 
@@ -25,6 +31,35 @@ def add_command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
     add_trust_option(parser)
     parser.set_defaults(run=run)
     return parser
+
+
+class StoreOnce(argparse.Action):
+    """Stores a value, and refuses a second one, which argparse would let replace the first."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Stores the value."""
+        typed = vars(namespace).setdefault("typed", set())
+        if self.option_strings and self.dest in typed:
+            raise InputError(f"{option_string} is given twice; give it once")
+        typed.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+def refuse_repeats(parser: argparse.ArgumentParser) -> None:
+    """Lets the options that are added from now on, but those that append, be given only once."""
+    parser.register("action", None, StoreOnce)
+    parser.register("action", "store", StoreOnce)
+
+
+def add_tag_options(parser: argparse.ArgumentParser, present: str, absent: str) -> None:
+    """Adds `--with` and `--without`, of which several are one list."""
+    parser.add_argument("--with", dest="present", metavar="TAGS", **_LISTS, help=present)
+    parser.add_argument("--without", dest="absent", metavar="TAGS", **_LISTS, help=absent)
+
+
+def typed_tags(texts: list[str], taxonomy: "Taxonomy", option: str) -> list[str]:
+    """Returns the tags of all texts that were given for an option."""
+    return [tag for text in texts for tag in parse_tags(text, taxonomy, option=option)]
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,17 @@ import sys
 from typing import Any
 
 from jaxvae.cli.files import INPUT
-from jaxvae.cli.order_texts import parse_balance, parse_counts, parse_numbers, parse_range
-from jaxvae.cli.run_options import TAG_LIST, add_command, check_page_name, load_run, print_json
+from jaxvae.cli.order_texts import parse_balance, parse_counts, parse_numbers, parse_range, unquoted
+from jaxvae.cli.run_options import (
+    TAG_LIST,
+    add_command,
+    add_tag_options,
+    check_page_name,
+    load_run,
+    print_json,
+    refuse_repeats,
+    typed_tags,
+)
 from jaxvae.config.paths import user_path
 from jaxvae.data.cells.tag_lists import parse_tags
 from jaxvae.errors import InputError
@@ -20,17 +29,18 @@ _GOES_WITH = {("per_row", "column", "distance"): "like", ("steps",): "between"}
 def add_to(commands) -> None:
     """Adds the commands to argparse's subparsers."""
     generate = add_command(commands, "generate", _generate, "write tag sets to order")
+    refuse_repeats(generate)
     generate.add_argument(
         "--num", type=int, help="how many sets, at each temperature; of pairs how many pairs (500)"
     )
     generate.add_argument(
         "--output", required=True, help="table to write: .csv, .jsonl or .parquet"
     )
-    generate.add_argument("--with", dest="present", default="", help=f"every set has: {TAG_LIST}")
-    generate.add_argument("--without", dest="absent", default="", help='no set has: "fast tempo"')
+    add_tag_options(generate, f"every set has: {TAG_LIST}", 'no set has: "fast tempo"')
     generate.add_argument(
-        "--count", default="", help='tags of a concept: "genre=1..2, tempo=1, instrument=1.."'
-    )
+        "--count", action="append", default=[],
+        help='tags of a concept: "genre=1..2, tempo=1, instrument=1.."',
+    )  # fmt: skip
     generate.add_argument("--tags", help="tags in all: 3..12, 3.. or 5 (1..)")
     generate.add_argument(
         "--balance", metavar="CONCEPT",
@@ -60,7 +70,7 @@ def add_to(commands) -> None:
     generate.add_argument("--distinct", action="store_true", help="no set twice")
     generate.add_argument("--unseen", action="store_true", help="no training row's set")
     generate.add_argument(
-        "--min-distance", type=int, default=0, metavar="D",
+        "--min-distance", type=int, metavar="D",
         help="only sets that differ from every training row by D tags",
     )  # fmt: skip
     _add_table_options(generate)
@@ -101,6 +111,7 @@ def _add_judge(commands) -> None:
         help="how like a file's rows the tag sets of another are",
         description="Compares a file of tag sets with rows that they should be like; no model.",
     )
+    refuse_repeats(judge)
     judge.add_argument("file", metavar="FILE", help=f"the sets: {INPUT}")
     judge.add_argument("--against", required=True, metavar="ROWS", help="the rows, a file likewise")
     judge.add_argument(
@@ -117,20 +128,26 @@ def _add_judge(commands) -> None:
 
 
 def _generate(options: argparse.Namespace, rest: list[str]) -> int:
+    from jaxvae.inference.arguments import check_count
     from jaxvae.inference.generation.draws import one_in
     from jaxvae.inference.generation.splits import check_shares
-    from jaxvae.reports.sets.data_card import check_card_path, read_record, write_card
-    from jaxvae.storage.row_tables import check_output
+    from jaxvae.reports.sets.data_card import check_card_path, write_card
+    from jaxvae.reports.sets.table_record import read_record
+    from jaxvae.storage.row_tables import check_suffix
 
     output = user_path(options.output)
     card = user_path(options.card) if options.card else None
-    check_output(output, user_path(options.run_folder))
+    check_suffix(output)
     if card is not None:
         check_card_path(card)
     shares = parse_numbers("--splits", options.splits, "shares, as 0.9,0.05,0.05")
     temperatures = parse_numbers("--temperature", options.temperature, "numbers, as 0.5,1,2")
     check_shares(shares)
-    count = parse_counts(options.count)
+    count = parse_counts(", ".join(options.count))
+    if options.min_distance is not None:
+        check_count("--min-distance", options.min_distance)
+    if options.likelihood is not None:
+        check_count("--likelihood", options.likelihood)
     tags = None if options.tags is None else parse_range("--tags", options.tags)
     num = _num(options)
     run = load_run(options)
@@ -143,20 +160,28 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         judge=_judge(options, run),
         command=shlex.join(["jaxvae", *(word for word in sys.argv[1:] if word != "--resume")]),
         resume=options.resume,
-        present=parse_tags(options.present, run.taxonomy, option="--with"),
-        absent=parse_tags(options.absent, run.taxonomy, option="--without"),
+        beside={} if card is None else {"card": card},
+        present=typed_tags(options.present, run.taxonomy, "--with"),
+        absent=typed_tags(options.absent, run.taxonomy, "--without"),
         count=count,
         tags=tags,
         temperature=temperatures if len(temperatures) > 1 else temperatures[0],
         distinct=options.distinct,
         unseen=options.min_distance or int(options.unseen),
         balance=parse_balance(options.balance, run.taxonomy),
-        pairs=options.pairs,
+        pairs=_pairs(options, run),
         **_near(options, run),
         seed=options.seed,
     )
     if card is not None:
         write_card(card, read_record(output), output)
+    if "unknown_tags" in (like := record.get("like", {})):
+        print(
+            f"jaxvae: {options.like}: {like['rows']:,} rows; {like['without_known_tag']:,} without "
+            f"a known tag and {like['unreadable']:,} unreadable left out; "
+            f"{like['unknown_tags']:,} unknown tags ignored",
+            file=sys.stderr,
+        )
     print(
         f"{options.output}: {record['sets']:,} sets; {one_in(record['probability'])} of the "
         f"model's is like these ({record['log_probability']:.2f} nats); {record['repeats']:,} "
@@ -198,6 +223,12 @@ def _judge(options: argparse.Namespace, run):
     return judge_of(run, seed=options.seed)
 
 
+def _pairs(options: argparse.Namespace, run) -> str | None:
+    if options.pairs is None or run.taxonomy.knows(options.pairs):
+        return options.pairs
+    return unquoted(options.pairs, run.taxonomy, option="--pairs") or options.pairs
+
+
 def _near(options: argparse.Namespace, run) -> dict[str, Any]:
     """Returns the options about given sets that were given."""
     given = {name: getattr(options, name) for names in _GOES_WITH for name in names}
@@ -214,20 +245,26 @@ def _evaluate_sets(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.data.taxonomy import Taxonomy
     from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
     from jaxvae.inference.arguments import check_seed
-    from jaxvae.reports import html_page
     from jaxvae.reports.sets.sets_page import write_sets_page
     from jaxvae.reports.summary_text import set_files_table
+    from jaxvae.storage.places import check_outputs, existing
 
     check_seed(options.seed)
     check_page_name(options)
     page = user_path(options.output) if options.output else None
     if page is not None:
-        html_page.check_place(page)
+        read = (options.file, options.against, options.train, options.taxonomy)
+        check_outputs({"--output": page}, existing(read))
+    others = [
+        TagFile(user_path(path), options.against_column, "--against-column")
+        for path in (options.against, options.train)
+        if path
+    ]
     judged = evaluate_set_files(
         TagFile(user_path(options.file), options.column),
-        TagFile(user_path(options.against), options.against_column),
+        others[0],
         taxonomy=Taxonomy.load(options.taxonomy) if options.taxonomy else None,
-        train=TagFile(user_path(options.train), options.against_column) if options.train else None,
+        train=others[1] if options.train else None,
         seed=options.seed,
     )
     if page is not None:

@@ -15,7 +15,7 @@ from jaxvae.config.paths import user_path
 from jaxvae.data.embedded_corpus import build_corpus
 from jaxvae.data.encoding import TagBlock
 from jaxvae.data.layouts.columns import read_blocks
-from jaxvae.data.layouts.options import Reading, TableFields
+from jaxvae.data.layouts.options import FileFields, Reading, TableFields
 from jaxvae.data.layouts.recognise import read_table
 from jaxvae.data.readers import containers
 from jaxvae.data.readers.hub.dataset import open_hub
@@ -117,6 +117,20 @@ def open_source(fields: SourceFields, taxonomy: Taxonomy | None) -> Source:
     return Source(_chained(sources), where, read_as, listed)
 
 
+def open_file(path: Path, table: TableFields, taxonomy: Taxonomy | None) -> Source:
+    """Opens the rows of a file that a command names, which no name of a data set stands for.
+
+    Raises:
+        InputError: there is no such file; or as in `open_source`.
+    """
+    name = str(path)
+    if not (os.path.lexists(path) or _is_file(name) or any(mark in name for mark in "*?[")):
+        raise InputError(f"{name[:200]}: no such file")
+    if not isinstance(table, FileFields):
+        table = FileFields(**vars(table))
+    return open_source(SourceFields(dataset_name=path, table=table), taxonomy)
+
+
 def _fields_of(fields: SourceFields, other: str) -> SourceFields:
     """Returns the fields of another split: a split of the same hub data set, or another file."""
     if is_hub_id(fields.dataset_name) and not _is_file(other):
@@ -188,7 +202,7 @@ def _is_file(name: str) -> bool:
 
 
 def _open_file(name: str, fields: SourceFields) -> Table:
-    if is_reference(name):
+    if is_reference(name) and not isinstance(fields.dataset_name, Path):
         return _open_function(name)
     if not name:
         raise InputError(

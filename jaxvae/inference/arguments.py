@@ -21,7 +21,8 @@ def check_count(name: str, value: int) -> None:
 
 def check_seed(value: int) -> None:
     """Raises InputError unless `value` is a whole number that fits 32 bits."""
-    if not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or not 0 <= value < 2**32:
         raise InputError(f"seed {value}: must be a whole number between 0 and {2**32 - 1}")
 
 
@@ -29,6 +30,14 @@ def check_positive(name: str, value: float) -> None:
     """Raises InputError unless `value` is finite and above 0."""
     if not (math.isfinite(value) and value > 0.0):
         raise InputError(f"{name} {value}: must be a finite number above 0")
+
+
+def check_temperature(value: float) -> None:
+    """Raises InputError unless `value` is above 0, and a number of single precision."""
+    check_positive("temperature", value)
+    least, most = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))
+    if not least <= value <= most:
+        raise InputError(f"temperature {value:g}: must be from {least:.3g} to {most:.3g}")
 
 
 def check_share(name: str, value: float) -> None:

@@ -8,6 +8,8 @@ from jaxvae.config.paths import user_path
 from jaxvae.inference.complete_tags import Completed, complete_tags
 from jaxvae.inference.files import row_files
 from jaxvae.models.trained import TrainedModel
+from jaxvae.storage.places import check_outputs
+from jaxvae.storage.row_tables import check_suffix
 
 if TYPE_CHECKING:
     from jaxvae.inference.run import Run
@@ -89,7 +91,7 @@ class Mixture:
             self._networks(),
             self.members()[0].taxonomy,
             user_path(source),
-            user_path(output),
+            self._checked_table(source, output),
             table=self.members()[0].table_fields(column),
             top=top,
             draws=draws,
@@ -116,8 +118,17 @@ class Mixture:
             self._networks(),
             self.members()[0].taxonomy,
             user_path(source),
-            user_path(output),
+            self._checked_table(source, output),
             table=self.members()[0].table_fields(column),
             num_importance_samples=num_importance_samples,
             seed=seed,
         )
+
+    def _checked_table(self, source: str | Path, output: str | Path) -> Path:
+        """Returns the path of a table that can be written without harm to what is read."""
+        path = user_path(output)
+        check_suffix(path)
+        check_outputs(
+            {"output": path}, [user_path(source), *(run.folder for run in self.members())]
+        )
+        return path

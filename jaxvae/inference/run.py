@@ -16,7 +16,7 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.export import formats
 from jaxvae.inference import queries, sampling
-from jaxvae.inference.arguments import check_count, check_positive, check_seed, check_share
+from jaxvae.inference.arguments import check_count, check_seed, check_share, check_temperature
 from jaxvae.inference.generation.run_generation import GeneratingRun
 from jaxvae.inference.likelihood import RowLikelihood, row_likelihood
 from jaxvae.inference.mixture import Mixture
@@ -87,7 +87,7 @@ class Run(Mixture, GeneratingRun):
         z = np.asarray(z, np.float32)
         if z.ndim != 2 or z.shape[1] != self.network.latent_dim:
             raise InputError(f"z must be [N, {self.network.latent_dim}], not {list(z.shape)}")
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         return queries.probabilities(self.network, z, temperature)
 
     def reconstruct(
@@ -128,7 +128,7 @@ class Run(Mixture, GeneratingRun):
     ) -> sampling.Samples:
         """Samples like `sample`, but returns boolean sets with their probabilities."""
         check_count("num", num)
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         check_seed(seed)
         if decode not in sampling.DECODES:
             raise InputError(

@@ -1,11 +1,8 @@
 """Pieces of a self-contained HTML page: good in light and dark, on a phone and on paper."""
 
 import html
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxvae.errors import InputError
 from jaxvae.reports.figures import to_svg
 
 if TYPE_CHECKING:
@@ -28,17 +25,6 @@ font-size:.8rem}
 figure{margin:1rem 0}ul.sets{padding-left:1.2rem}.note{opacity:.75;font-size:.88rem}
 @media print{body{max-width:none}h2{break-after:avoid}figure,tr{break-inside:avoid}}
 """
-
-
-def check_place(path: Path) -> None:
-    """Raises InputError before minutes of work if a file can't be written."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir():
-        raise InputError(f"{path}: can't be written: it is a folder")
-    if not folder.is_dir():
-        raise InputError(f"{path}: can't be written: {folder} is no folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: can't be written: {folder} may not be written to")
 
 
 def document(title: str, sections: list[str]) -> str:

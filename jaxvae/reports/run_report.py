@@ -23,6 +23,7 @@ from jaxvae.reports.summary_text import (
 )
 from jaxvae.storage import run_files
 from jaxvae.storage.atomic_files import read_json, write_text
+from jaxvae.storage.places import check_place
 
 _TRAVERSED = 3
 
@@ -51,7 +52,7 @@ def write_report(
     """
     path = run.folder / run_files.REPORT if output is None else user_path(output)
     run.rows(split)  # raises if there are none
-    html_page.check_place(path)
+    check_place(path)
     judged = saved_evaluation(
         run, split=split, num_importance_samples=num_importance_samples, seed=seed
     )

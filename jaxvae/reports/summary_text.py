@@ -119,6 +119,7 @@ def set_files_table(judged: dict[str, Any]) -> str:
     lines += ["", " " * 36 + "".join(f"{name:>15}" for name in sides)]
     for text, values in measures:
         lines.append(f"{text:<36}" + "".join(f"{value:>15}" for value in values))
+    lines += [f"beware: {line}" for line in too_alike(judged)]
     lines += ["", "95 % intervals of the sets, by bootstrap:"]
     lines += [f"  {text:<34}{low:>8} to {high}" for text, low, high in set_intervals(judged)]
     worst = judged["sets/worst_pairs"][:5]
@@ -146,6 +147,27 @@ def set_measures(judged: dict[str, Any]) -> tuple[list[str], list[tuple[str, lis
     ]
 
 
+def too_alike(judged: dict[str, Any]) -> list[str]:
+    """Returns a line if a two-sample test finds sets and rows closer than two draws would be.
+
+    Args:
+      judged: as for `set_measures`.
+    """
+    under = []
+    for name in ("logistic", "boosting"):
+        area, error = (judged.get(f"sets/auc_{name}{of}") for of in ("", "_stderr"))
+        if area is not None and error is not None and area + 2.0 * error < 0.5:
+            under.append(f"{area:.3f} ± {error:.3f} ({name})")
+    if not under:
+        return []
+    equal = judged.get("sets/equal_to_rows_fraction")
+    share = "" if equal is None else f"; {100 * equal:.1f} % of the sets equal one of the rows"
+    return [
+        f"an AUC of {' and '.join(under)}, under 0.5, means closer than two draws would be: "
+        f"copies, or the same rows in both files{share}"
+    ]
+
+
 def set_intervals(judged: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Returns descriptions of the measures that have intervals, each with both ends."""
     texts = {
@@ -158,7 +180,11 @@ def set_intervals(judged: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _set_texts(judged: dict[str, Any]) -> dict[str, str]:
-    texts = {**SAMPLE_MEASURES, "distinct_fraction": "distinct sets"}
+    texts = {
+        **SAMPLE_MEASURES,
+        "distinct_fraction": "distinct sets",
+        "equal_to_rows_fraction": "sets that equal one of the rows",
+    }
     if "train_rows/marginal_mae" not in judged:
         texts |= {
             "unseen_fraction": "sets not among the rows",

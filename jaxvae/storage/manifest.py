@@ -42,6 +42,16 @@ def is_sealed(folder: Path) -> bool:
     return os.path.lexists(folder / NAME)  # of any kind: `check` reports what is wrong with it
 
 
+def names(folder: Path) -> set[str]:
+    """Returns the names of the files that a folder's manifest lists; none without a manifest."""
+    try:
+        with open_regular(folder / NAME) as file:
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {line.partition("  ")[2] for line in lines if not line.startswith("#")}
+
+
 def check(folder: Path, names: Sequence[str] | None = None) -> None:
     """Compares files with the manifest.
 

@@ -12,18 +12,17 @@ from typing import Any, BinaryIO
 
 from jaxvae.errors import InputError
 from jaxvae.storage.atomic_files import atomic_write
+from jaxvae.storage.manifest import file_digest
 
 Fields = dict[str, str]
 """Names of a table's columns, each with its kind: "count", "number", "text", "texts", "numbers"."""
 WriteRows = Callable[[Iterable[list]], None]
 
 
-def check_output(output: Path, source: Path) -> None:
-    """Raises InputError unless `output` has the suffix of a table and is not the input."""
+def check_suffix(output: Path) -> None:
+    """Raises InputError unless `output` has the suffix of a table."""
     if output.suffix not in _FORMATS:
         raise InputError(f"output {output}: the name must end in {', '.join(_FORMATS)}")
-    if output.exists() and source.exists() and output.samefile(source):
-        raise InputError(f"output {output}: is the input file too; name another")
 
 
 @contextlib.contextmanager
@@ -44,28 +43,37 @@ def open_table(path: Path, fields: Fields, *, header: bool = True) -> Iterator[W
         yield write
 
 
-def join_tables(parts: Iterable[Path], output: Path, fields: Fields) -> None:
+def join_tables(
+    parts: Iterable[Path], output: Path, fields: Fields, before: Callable[[str], object]
+) -> None:
     """Writes the rows of tables one after the other as one table, which appears once complete.
 
     Args:
       parts: tables of the same format, of which the first alone has a header.
       output: the table.
       fields: the columns of them all.
+      before: takes the table's SHA-256 once it is complete, and before it appears.
     """
     with atomic_write(output) as file:
-        if output.suffix != ".parquet":
+        if output.suffix == ".parquet":
+            _join_parquet(parts, file, fields)
+        else:
             for part in parts:
                 with part.open("rb") as rows:
                     shutil.copyfileobj(rows, file)
-            return
-        from pyarrow import parquet
+        file.flush()
+        before(file_digest(Path(file.name)))
 
-        schema = _schema(fields)
-        with parquet.ParquetWriter(file, schema) as writer:
-            for part in parts:
-                with parquet.ParquetFile(part) as table:
-                    for group in range(table.num_row_groups):
-                        writer.write_table(table.read_row_group(group).cast(schema))
+
+def _join_parquet(parts: Iterable[Path], file: BinaryIO, fields: Fields) -> None:
+    from pyarrow import parquet
+
+    schema = _schema(fields)
+    with parquet.ParquetWriter(file, schema) as writer:
+        for part in parts:
+            with parquet.ParquetFile(part) as table:
+                for group in range(table.num_row_groups):
+                    writer.write_table(table.read_row_group(group).cast(schema))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import sample_quality
 from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
 from jaxvae.inference.generation import draws, latents
+from jaxvae.inference.generation.draws import Draws
 from jaxvae.inference.generation.tables import table
 from jaxvae.storage import atomic_files
 from tests.helpers.commands import refused, shell
@@ -106,8 +107,11 @@ def test_what_can_not_be_is_a_line_and_leaves_nothing(capsys, folder, tmp_path, 
         (("--splits", "0.9,0.2,0.1"), "sum to 1, not 1.2"),
         (("--splits", "0.9,0.1"), "give three shares"),
         (("--splits", "most"), "expected shares"),
-        (("--min-distance", -1), "unseen -1"),
-        (("--likelihood", 0), "num_importance_samples 0"),
+        (("--min-distance", -1), "--min-distance -1: must be"),
+        (("--min-distance", 0, "--unseen"), "--min-distance 0: must be"),
+        (("--likelihood", 0), "--likelihood 0: must be"),
+        (("--tags", 3, "--seed", 1, "--tags", 4), "--tags is given twice"),
+        (("--count", "genre=1", "--count", "genre=2"), "--count: genre is given twice"),
     ):
         command = ("generate", folder, "--num", 5, "--output", tmp_path / "t.csv", *arguments)
         assert message in refused(capsys, *command)
@@ -225,7 +229,7 @@ def test_a_table_of_pairs_has_both_and_the_difference(capsys, folder, tmp_path):
 
 def test_variants_of_a_file_name_its_rows(capsys, folder, tmp_path):
     rows = tmp_path / "rows.csv"
-    rows.write_text('id,tags\n1,"[""jazz"", ""piano""]"\n2,[]\n3,"[""rock""]"\n')
+    rows.write_text('id,tags\n1,"[""jazz"", ""piano"", ""polka""]"\n2,[]\n3,"[""rock""]"\n')
     out, command = tmp_path / "v.jsonl", ("generate", folder, "--output", tmp_path / "v.jsonl")
     like = (*command, "--like", rows, "--column", "tags")
     shell(capsys, *like, "--per-row", 2, "--distance", 0.5, "--without", "rock")
@@ -233,7 +237,10 @@ def test_variants_of_a_file_name_its_rows(capsys, folder, tmp_path):
     assert [line["source_row"] for line in lines] == [0, 0, 2, 2]
     assert not any("rock" in line["tags"] for line in lines)
     record = json.loads((tmp_path / "v.jsonl.json").read_text())
-    assert record["like"] == {"rows": 2, "per_row": 2, "distance": 0.5}
+    assert record["like"] == {
+        "rows": 2, "without_known_tag": 1, "unreadable": 0, "unknown_tags": 1, "per_row": 2,
+        "distance": 0.5,
+    }  # fmt: skip
     shell(capsys, *command, "--between", "jazz, piano", "rock", "--steps", 3)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["position"] for line in lines] == [0.0, 0.5, 1.0]
@@ -245,7 +252,13 @@ def test_variants_of_a_file_name_its_rows(capsys, folder, tmp_path):
     ):
         assert message in refused(capsys, *command, *arguments)
     rows.write_text("id,tags\n1,zydeco\n")
-    assert "not in the run's taxonomy, 'zydeco' among them" in refused(capsys, *like)
+    assert "none of its 1 rows, read as column tags, has a tag of" in refused(capsys, *like)
+    wrong = refused(capsys, *command, "--like", rows, "--column", "tgas")
+    assert "name the column of tags by --column, several as a,b,c\n" in wrong
+    for name in ("embedded", "user/data", "nothing", "my.py:rows"):
+        assert f"{name}: no such file" in refused(capsys, *command, "--like", name)
+        encode = ("encode", folder, "--input", name, "--output", tmp_path / "t.csv")
+        assert f"{name}: no such file" in refused(capsys, *encode)
     table_of_rows = ("generate", folder, "--output", rows, "--like", rows)
     assert "is the input file too" in refused(capsys, *table_of_rows)
 
@@ -302,6 +315,8 @@ def test_of_many_sets_a_sample_is_compared(monkeypatch, run, tmp_path):
         ("jazz, calm", ["jazz", "calm"]),
         ("jazz=0.7, calm=.3", {"jazz": 0.7, "calm": 0.3}),
         ('"a,b"=0.5,r&b = 0.5', {"a,b": 0.5, "r&b": 0.5}),
+        ('"genre"', "genre"),
+        ('"jazz", "calm"', ["jazz", "calm"]),
         ("jazz=0.5, calm", "expected tags with their shares"),
         ("jazz=0.5, jazz=0.5", "jazz is given twice"),
     ],
@@ -325,3 +340,56 @@ def test_a_table_of_shares_and_one_of_reweighted_sets(capsys, folder, tmp_path):
     rates = [*record["rates"].values()]
     assert max(rates) < 1.05 * min(rates)
     assert len(record["factors"]) == len(rates) > 2
+
+
+def test_no_input_is_written_over_and_nothing_is_drawn_where_nothing_can_be_written(
+    capsys, folder, tmp_path, monkeypatch
+):
+    rows, text = tmp_path / "t.csv.json", tmp_path / "prompt.csv"
+    rows.write_text('[{"tags": ["jazz"]}]')
+    text.write_text("{{ genre }}")
+    (tmp_path / "r.csv.json").mkdir()
+    kept = {path: path.read_bytes() for path in (rows, text, folder / "metrics.jsonl")}
+    monkeypatch.setattr(Draws, "__init__", lambda *_, **__: pytest.fail("something was drawn"))
+    command = ("generate", folder, "--num", 3, "--no-figures", "--output")
+    for arguments, message in (
+        ((folder / "metrics.jsonl",), "is a file of"),
+        ((folder / "checkpoints" / "t.csv",), "is a file of"),
+        ((text, "--template", text), "output " + str(text) + ": is the input file too"),
+        ((tmp_path / "r.csv",), "r.csv.json: can't be written: it is a folder"),
+        ((tmp_path / "u.csv", "--card", "/proc/new/README.md"), "README.md: can't be written"),
+    ):
+        assert message in refused(capsys, *command, *arguments)
+    like = ("generate", folder, "--like", rows, "--output", tmp_path / "t.csv")
+    assert "record " + str(rows) + ": is the input file too" in refused(capsys, *like)
+    for name in ("encode", "likelihood", "complete"):
+        output = folder / ("rows.npz" if name == "encode" else "metrics.jsonl")
+        assert "is a file of" in refused(capsys, name, folder, "--input", rows, "--output", output)
+    page = tmp_path / "rows.html"
+    page.hardlink_to(text)
+    command = ("evaluate-sets", text, "--against", text, "--output", page)
+    assert "rows.html: is the input file too" in refused(capsys, *command)
+    assert {path: path.read_bytes() for path in kept} == kept
+    names = ["prompt.csv", "r.csv.json", "rows.html", "t.csv.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_options_that_are_lists_may_be_given_again(capsys, folder, tmp_path):
+    out, command = tmp_path / "t.jsonl", ("generate", folder, "--num", 5, "--no-figures")
+    lists = ("--with", "jazz", "--without", "rock", "--count", "mood=1", "--with", '["piano"]')
+    shell(capsys, *command, "--output", out, *lists, "--without", "calming", "--count", "tempo=0")
+    constraints = json.loads((tmp_path / "t.jsonl.json").read_text())["constraints"]
+    assert constraints["count"] == {"mood": [1, 1], "tempo": [0, 0]}
+    assert sorted(constraints["present"]) == ["jazz", "piano"]
+    assert sorted(constraints["absent"]) == ["calming", "rock"]
+    both = shell(capsys, "complete", folder, "--with", "jazz", "--with", "piano", "--format", "csv")
+    assert both == shell(capsys, "complete", folder, "--with", "jazz, piano", "--format", "csv")
+    assert both != shell(capsys, "complete", folder, "--with", "piano", "--format", "csv")
+
+
+def test_a_tag_of_pairs_may_be_in_quotes(capsys, folder, tmp_path):
+    out = tmp_path / "t.jsonl"
+    command = ("generate", folder, "--num", 2, "--no-figures", "--output", out, "--pairs")
+    shell(capsys, *command, '"jazz"')
+    assert json.loads(out.read_text().splitlines()[0])["tags"].count("jazz") == 1
+    assert "unknown tag 'jaz'" in refused(capsys, *command, '"jaz"')

@@ -1,17 +1,20 @@
 """Sets drawn under constraints: exactly the model's, as sums over all sets and all z have it."""
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
 
 import jaxvae
 from jaxvae.data.encoding import to_multi_hot
+from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import queries, sampling
-from jaxvae.inference.generation import conditioning
+from jaxvae.inference.generation import conditioning, draws, variants
 from jaxvae.inference.generation.balancing.exclusive import BalancedGeneration
-from jaxvae.inference.generation.balancing.shares import shares_of
+from jaxvae.inference.generation.balancing.shares import divide_within, shares_of
 from jaxvae.inference.generation.constraints import make_constraints
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.latents import run_pilot
@@ -19,7 +22,7 @@ from jaxvae.inference.generation.order import Order, Task
 from jaxvae.inference.generation.pairs import PairedGeneration
 from jaxvae.inference.generation.request import start_generation
 from jaxvae.inference.generation.splits import identify
-from jaxvae.inference.generation.variants import Variants, around_rows, around_way
+from jaxvae.inference.generation.variants import LikeRows, Variants, around_rows, around_way
 from tests.helpers import exact_likelihood
 from tests.helpers.networks import VARIED, make_run
 
@@ -178,6 +181,12 @@ def drawn(network, num, *, train=None, seed=0, **options):
     return np.concatenate(list(generation.blocks())), generation.tally
 
 
+def test_numbers_of_numpy_are_numbers():
+    assert constraints_of(tags=np.int64(2), count={"mood": (np.int32(0), None)}).tags == (2, 2)
+    with pytest.raises(InputError, match="neither a whole number"):
+        constraints_of(tags=True)
+
+
 def test_fewer_sets_are_the_first_of_more_and_the_seed_fixes_them(network):
     few, _ = drawn(network, 10, present="a")
     many, _ = drawn(network, 5000, present="a")
@@ -249,6 +258,16 @@ def test_a_constraint_that_is_hardly_ever_met_is_named(network):
         InputError, match=r"present d: fewer than one set in 1,000,000,000 .*one set in"
     ):
         drawn(rare, 5, present="ad")
+
+
+def test_constraints_that_are_too_rare_only_together_are_all_named(network):
+    bias = network.params["fc4"]["bias"].at[3].set(-60.0).at[4].set(-60.0)
+    rare = network._replace(params=network.params | {"fc4": network.params["fc4"] | {"bias": bias}})
+    with pytest.raises(
+        InputError, match=r"present d, present e, tags 3\.\.4: .*loosen several"
+    ) as caught:
+        drawn(rare, 5, present="de", tags=(3, 4))
+    assert "inf" not in str(caught.value)
 
 
 def test_a_split_to_which_no_set_of_a_tag_belongs_is_named(tmp_path):
@@ -374,11 +393,14 @@ def test_sets_with_several_tags_are_the_models_reweighted(network, shares):
         (9, {"a": 0.5, "q": 0.5}, {}, "unknown tag 'q'"),
         (9, {"a": 0.01, "b": 0.99}, {}, "balance, a: its share of num 9 is no set"),
         (9, ["a", "q"], {}, "unknown tag 'q'"),
+        (9, ["f", "g"], {"count": {"mood": 0}}, "balance, f: by count mood=0, sets have no tag of mood"),
+        (9, ["f", "g"], {"count": {"mood": (1, 2)}, "absent": "f"}, "balance, f: the tag must be absent"),
+        (9, "mood", {"count": {"mood": (0, 2)}, "present": "a", "tags": 1}, "no set that meets the constraints has any of the tags"),
         (9, ["a"], {}, "1 tags to balance; there must be two or more"),
         (9, ["a", "b"], {"absent": "b"}, "balance, b: the tag must be absent"),
         (9, ["a", "b"], {"present": "b"}, "balance, a: both present and absent: b"),
         (3, "mood", {}, "num 3: fewer than the 4 tags to balance"),
-        (200, ["a", "b"], {"present": "fg", "tags": 3, "distinct": True}, "balance, a: only 1 such sets in"),
+        (200, ["a", "b"], {"present": "fg", "tags": 3, "distinct": True}, "100 with the tag are to be: leave it out of the balance, do without distinct"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_balanced_is_a_line(network, num, tags, options, message):
@@ -482,7 +504,7 @@ def test_pairs_that_can_not_be_are_a_line(run, options, message):
 def test_variants_have_the_distribution_of_the_posterior_given_the_constraints(distance):
     network = exact_likelihood.network(2, num_tags=12, seed=5, scale=12.0)
     rows = np.full((8192, 2), [3, 7], np.int32)
-    around = around_rows(network, rows, np.arange(8192), per_row=1, distance=distance)
+    around = around_rows(network, LikeRows(rows, np.arange(8192), {}), per_row=1, distance=distance)
     generation = Variants(Task(network, constraints_of(**PAIRED), Order(8192)), around)
     counts = np.zeros(len(SETS))
     for sets in generation.blocks():
@@ -533,14 +555,77 @@ def test_variants_say_their_row_and_keep_what_is_asked(run):
     [
         ({"like": [["jaz"]]}, "unknown tag 'jaz'"),
         ({"like": [["jazz"]], "distance": -1.0}, "distance -1.0: must be"),
+        ({"like": [["jazz"]], "distance": 1e25}, "source_row 0: (so far away|no set near it)"),
+        ({"like": [["jazz"]], "distance": 1e30}, "source_row 0: (so far away|no set near it)"),
+        ({"like": [["jazz"]], "distance": 1e300}, r"distance 1e\+300: too large"),
+        ({"like": [["jazz"]], "temperature": 1e300}, r"temperature 1e\+300: must be from"),
         ({"like": [["jazz"]], "between": (["jazz"], ["rock"])}, "like and between: give one"),
         ({"like": [["jazz"]], "pairs": "jazz"}, "pairs and like or between: give one"),
         ({"between": (["jazz"], ["rock"]), "steps": 1}, "steps 1: both ends"),
+        ({"between": (["jazz"], [])}, "between: set 2 of 2 has no tag"),
+        ({"like": [[]]}, "like: set 1 of 1 has no tag"),
+        ({"like": [["jazz"]], "seed": True}, "seed True: must be"),
         ({"between": "jazz"}, "between: expected two tag sets"),
         ({"between": [["jazz"]]}, "between: give two tag sets"),
         ({"like": [["jazz"]], "tags": 1, "distinct": True}, "source_row 0: only"),
     ],
 )
 def test_variants_that_can_not_be_are_a_line(run, options, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message), warnings.catch_warnings(action="error"):
         run.generate(300 if "tags" in options else 3, **options)
+
+
+@pytest.mark.parametrize("num", [30, 47, 500, 501, 9999])
+@pytest.mark.parametrize("splits", [(0.9, 0.05, 0.05), (0.8, 0.1, 0.1), (1.0, 0.0, 0.0), (0.5, 0.3, 0.2)])  # fmt: skip
+@pytest.mark.parametrize("shares", [[1 / 10] * 10, [1 / 3] * 3, [0.7, 0.2, 0.1]])
+def test_tags_and_splits_have_their_shares_as_nearly_as_whole_numbers_can(num, splits, shares):
+    numbers = divide_within(num, dict(enumerate(shares)), dict(zip(SPLITS, splits, strict=True)))
+    table = np.array([[of_tag[split] for split in SPLITS] for of_tag in numbers.values()])
+    assert table.sum() == num
+    for axis, wanted in ((1, shares), (0, splits)):
+        assert np.abs(table.sum(axis=axis) - num * np.array(wanted)).max() < 1.0
+    # As the product of shares, so that tags of equal shares differ by one.
+    assert np.abs(table - num * np.outer(shares, splits)).max() < 1.0 + 1e-9
+    if len({*shares}) == 1:
+        assert np.ptp(table, axis=0).max() <= 1
+
+
+def test_balanced_sets_are_in_every_split_however_few_a_tag_has(network):
+    generation = balance(network, 100, "genre")
+    sets = np.concatenate(list(generation.blocks()))
+    splits = [identify(TAXONOMY, np.flatnonzero(row), generation.order.splits)[1] for row in sets]
+    assert [splits.count(name) for name in SPLITS] == [90, 5, 5]
+    # Sets of which a split had enough are no draws of these.
+    assert generation.tally.draws == generation.tally.kept == 100
+    assert 0.0 < generation.tally.effective_draws <= 100.0
+
+
+def test_no_set_that_breaks_a_constraint_is_kept(network, monkeypatch):
+    every = SETS[1:]
+    for options in KINDS.values():
+        options = {name: value for name, value in options.items() if name != "temperature"}
+        met = constraints_of(**options).met_by(every)
+        assert np.array_equal(met, allowed(**options)[1:])
+    program = conditioning.draw_sets
+    monkeypatch.setattr(conditioning, "draw_sets", lambda *args: program(*args) & False)
+    for compiled in (draws._program, variants._program):
+        compiled.cache_clear()
+    around = around_rows(
+        network, LikeRows(np.array([[3, 7]]), np.arange(1), {}), per_row=2, distance=1.0
+    )
+    for source in (Generation, lambda task: Variants(task, around)):
+        with pytest.raises(InputError, match="does not meet the constraints"):
+            list(source(Task(network, constraints_of(), Order(2))).blocks())
+    for compiled in (draws._program, variants._program):
+        compiled.cache_clear()
+
+
+def test_each_variant_has_a_latent_vector_of_its_own_but_at_distance_0(network):
+    rows = np.array([[3, 7], [0, 12]])
+    for distance, effective in ((0.0, 2.0), (1.0, 600.0)):
+        around = around_rows(
+            network, LikeRows(rows, np.arange(2), {}), per_row=300, distance=distance
+        )
+        generation = Variants(Task(network, constraints_of(), Order(600)), around)
+        assert len(np.concatenate(list(generation.blocks()))) == 600
+        assert generation.tally.effective_draws == pytest.approx(effective)

@@ -79,6 +79,14 @@ def test_a_wrong_template_is_a_line(template, message):
         Prompts(template, TAXONOMY)
 
 
+def test_a_concept_whose_name_is_no_word_is_written_for_whom_did_not_know():
+    taxonomy = Taxonomy.from_mapping({"mood/theme": ["sad"], "genre": ["jazz"]}, source="test")
+    with pytest.raises(InputError, match=r"for the concept mood/theme write tags\['mood/theme'\]"):
+        Prompts("{{ mood/theme }}", taxonomy)
+    with pytest.raises(InputError, match=r"unknown name 'genr' \(did you mean 'genre'"):
+        Prompts("{{ genr }}", taxonomy)
+
+
 def test_a_set_for_which_there_is_no_text_is_named():
     prompts = Prompts("{{ genre[0] }}", TAXONOMY)
     assert prompts.text_of([ROCK, SAD]) == "Rock"

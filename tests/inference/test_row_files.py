@@ -232,7 +232,7 @@ def test_rows_are_answered_as_they_come(tmp_path, monkeypatch):
             yield TagBlock(5, ["a"], np.zeros(5, np.int64), np.arange(5), [])
 
     monkeypatch.setattr(pool, "likeliest_tags", likeliest)
-    monkeypatch.setattr(row_files, "open_source", lambda *_: Source(blocks(), "rows.csv"))
+    monkeypatch.setattr(row_files, "open_file", lambda *_: Source(blocks(), "rows.csv"))
     run = opened(tmp_path, network(2))
     counts = run.complete_file(tmp_path / "rows.csv", tmp_path / "out.csv", draws=8)
     assert counts.rows == answered == 100

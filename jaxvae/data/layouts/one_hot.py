@@ -158,5 +158,5 @@ def _hot_row(
         raise InputError(
             f"{where}, {row_place(row, line)}: {str(cells[number])[:40]!r} in column "
             f"{columns[number][:60]!r}, where 0 or 1 is expected; name the columns that are tags "
-            f"by --config.data.aspect_column=a,b,c"
+            f"by --config.data.aspect_column=a,b,c (--column of a command)"
         ) from None

@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # the commands know the layouts before NumPy is imported
 
 LAYOUTS = ("auto", "column", "trailing", "one_hot", "long")
 DEFAULT_COLUMN = "aspect_list"
+COLUMN_FIELD = "--config.data.aspect_column"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,27 @@ class TableFields:
     weight_column: str = ""
     min_weight: float = 0.0
     split_column: str = ""
+
+    @property
+    def named_by(self) -> str:
+        """The option that names the column of tags, for messages."""
+        return COLUMN_FIELD
+
+
+@dataclass(frozen=True)
+class FileFields(TableFields):
+    """Fields of a table that a command names, which has no other options than for the column.
+
+    Attributes:
+        option: the option that names the column of tags.
+    """
+
+    option: str = "--column"
+
+    @property
+    def named_by(self) -> str:
+        """The option that names the column of tags, for messages."""
+        return self.option
 
 
 @dataclass(frozen=True)

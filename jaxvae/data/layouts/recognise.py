@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from jaxvae.data.layouts import columns, long_table, one_hot, trailing
-from jaxvae.data.layouts.options import DEFAULT_COLUMN, Reading, TableFields
+from jaxvae.data.layouts.options import COLUMN_FIELD, DEFAULT_COLUMN, Reading, TableFields
 from jaxvae.data.layouts.separators import unescape
 from jaxvae.data.readers.tables import Table, check_columns, list_names
 from jaxvae.data.taxonomy import Taxonomy
@@ -64,10 +64,10 @@ def _recognise(table: Table, fields: TableFields, taxonomy: Taxonomy | None) -> 
     every = len(indicators) == len(table.names)
     known = taxonomy is not None and sum(map(taxonomy.knows, indicators)) > 1
     if column and column in indicators and len(indicators) > 1 and not (enough or known):
+        layout = "say --config.data.layout=one_hot, or " * (fields.named_by == COLUMN_FIELD)
         raise InputError(
             f"{table.where}: column {column!r} holds 0 and 1, as {len(indicators) - 1} others do; "
-            f"say --config.data.layout=one_hot, or name the columns of tags by "
-            f"--config.data.aspect_column"
+            f"{layout}name the columns of tags by {fields.named_by}"
         )
     if (enough or every or known) and (not column or column in indicators):
         return "one_hot"
@@ -125,7 +125,7 @@ def _named_columns(table: Table, fields: TableFields) -> list[str]:
         return [fields.aspect_column]
     check_columns(listed, table.names, table.where)
     if repeated := [name for name, count in Counter(listed).items() if count > 1]:
-        raise InputError(f"--config.data.aspect_column: {repeated[0]!r} is given twice")
+        raise InputError(f"{fields.named_by}: {repeated[0]!r} is given twice")
     return listed
 
 
@@ -135,9 +135,11 @@ def _other_layouts(table: Table, fields: TableFields) -> str:
     several = ""
     if fields.aspect_column == DEFAULT_COLUMN and len(called) > 1:
         several = f" ({' and '.join(map(repr, called[:3]))} may both hold tags)"
+    way = f"; name the column of tags by {fields.named_by}, several as a,b,c{several}"
+    if fields.named_by != COLUMN_FIELD:  # of a command, which has no fields
+        return way
     return (
-        f"; name the column of tags by --config.data.aspect_column (--column of a command), "
-        f"several as a,b,c{several}; where each tag has a column of 0 and 1, "
+        f"{way}; where each tag has a column of 0 and 1, "
         f"--config.data.layout=one_hot, or a row, --config.data.group_by=COLUMN"
     )
 

@@ -84,6 +84,11 @@ def describe_sets(
     return _describe(np.asarray(sets, bool), DataRows(held_out, train), tags, concepts)
 
 
+def are_among(sets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns whether each of some boolean sets `[N, V]` equals one of some rows, `[N]`."""
+    return np.isin(_keys(np.asarray(sets, bool)), _keys(np.asarray(rows, bool)))
+
+
 def two_sample_test(sets: np.ndarray, held_out: np.ndarray, *, seed: int, folds: int = 5) -> dict:
     """Trains classifiers to tell sets from held-out rows; returns their areas under the ROC curve.
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from jaxvae.data import encoding
 from jaxvae.data.encoding import TagBlock
-from jaxvae.data.layouts.options import TableFields
+from jaxvae.data.layouts.options import DEFAULT_COLUMN, FileFields
 from jaxvae.data.row_collector import CollectedRows
-from jaxvae.data.sources import SourceFields, open_source
+from jaxvae.data.sources import open_file
 from jaxvae.data.spelling import normalize
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.data.vocabulary import ALL
@@ -33,10 +33,12 @@ class TagFile(NamedTuple):
     Attributes:
       path: the file.
       column: its column of tags; None finds it as training does.
+      option: the option that names the column, for messages.
     """
 
     path: Path
     column: str | None = None
+    option: str = "--column"
 
 
 class _Read(NamedTuple):
@@ -104,7 +106,8 @@ def compare_with_rows(
 ) -> dict[str, Any]:
     """Compares sets with rows, all boolean `[any, V]`: see `evaluate_set_files`.
 
-    `sets/intervals` has 95 % intervals of some values of the sets, `sets/worst_tags` the tags whose
+    `equal_to_rows_fraction` is the share of sets that equal one of the rows. `sets/intervals` has
+    95 % intervals of some values of the sets, `sets/worst_tags` the tags whose
     shares of the sets and of the rows differ most.
     """
     rng = np.random.default_rng(seed)
@@ -116,6 +119,9 @@ def compare_with_rows(
     compared = sample_quality.compare_sets(
         sides, rows, seen, tags=taxonomy.spellings, concepts=taxonomy.concepts, seed=seed
     )
+    for side, some in sides.items():
+        among = sample_quality.are_among(some, rows)
+        compared[side]["equal_to_rows_fraction"] = float(among.mean())
     compared["sets"]["worst_tags"] = _worst_tags(sets, rows, taxonomy)
     compared["sets"]["intervals"] = bootstrap_intervals(sets, rows, seen, seed=seed)
     return {
@@ -162,8 +168,8 @@ def _independent(rates: np.ndarray, num: int, rng: np.random.Generator) -> np.nd
 
 
 def _blocks(file: TagFile, taxonomy: Taxonomy | None) -> Iterator[TagBlock]:
-    table = TableFields(aspect_column=file.column) if file.column else TableFields()
-    return open_source(SourceFields(dataset_name=str(file.path), table=table), taxonomy).blocks
+    table = FileFields(aspect_column=file.column or DEFAULT_COLUMN, option=file.option)
+    return open_file(file.path, table, taxonomy).blocks
 
 
 def _all_tags(files) -> Taxonomy:
@@ -193,7 +199,7 @@ def _read(file: TagFile, known: Taxonomy, given: Taxonomy | None, *, most: int) 
     if not num_tagged:
         raise InputError(
             f"{file.path}: none of its {num_rows:,} rows has a tag of {known.source}; name the "
-            f"column of tags by --column, or another --taxonomy"
+            f"column of tags by {file.option}, or another --taxonomy"
         )
     rows = encoding.pad_ragged(
         collected.columns, collected.lengths, fill=known.num_tags, dtype=np.int32

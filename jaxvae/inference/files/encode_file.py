@@ -10,7 +10,7 @@ import numpy as np
 from jaxvae.data import encoding
 from jaxvae.data.encoding import make_tag_lookup
 from jaxvae.data.row_collector import CollectedRows
-from jaxvae.data.sources import SourceFields, open_source
+from jaxvae.data.sources import open_file
 from jaxvae.errors import InputError
 from jaxvae.inference import queries
 from jaxvae.inference.run import Run
@@ -52,8 +52,7 @@ def encode_file(run: Run, path: Path, column: str | None) -> Latents:
     Raises:
       InputError: the file can't be read, has no such column, or no row.
     """
-    fields = SourceFields(dataset_name=str(path), table=run.table_fields(column))
-    source = open_source(fields, run.taxonomy)
+    source = open_file(path, run.table_fields(column), run.taxonomy)
     num_tags = run.network.num_tags
     collected = CollectedRows(source.blocks, make_tag_lookup(run.taxonomy), num_tags=num_tags)
     collected.check_readable(str(path), 1.0)

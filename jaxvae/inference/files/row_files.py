@@ -13,13 +13,13 @@ import numpy as np
 
 from jaxvae.data import encoding
 from jaxvae.data.layouts.options import TableFields
-from jaxvae.data.sources import SourceFields, open_source
+from jaxvae.data.sources import open_file
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import likelihood, pool
 from jaxvae.inference.arguments import check_count, check_seed
 from jaxvae.models.trained import TrainedModel
-from jaxvae.storage.row_tables import Fields, check_output, open_table
+from jaxvae.storage.row_tables import Fields, open_table
 
 CHUNK = 4096
 """Rows of a chunk, a multiple of the rows that `likelihood.row_likelihood` takes at once."""
@@ -71,7 +71,6 @@ def complete_file(
 ) -> FileRows:
     """Writes the likeliest other tags of every row: see `Run.complete_file`."""
     num_tags = taxonomy.num_tags
-    check_output(output, source)
     check_seed(seed)
     check_count("top", top)
     if draws is None:
@@ -100,7 +99,6 @@ def likelihood_file(
     seed: int,
 ) -> FileRows:
     """Writes the log-likelihood of every row: see `Run.likelihood_file`."""
-    check_output(output, source)
     check_seed(seed)
     check_count("num_importance_samples", draws := num_importance_samples)
     empty = [likelihood.log_prob_empty(network, seed=seed) for network in networks]
@@ -144,7 +142,7 @@ def _write_answers(
       table: how its tags are found.
     """
     counts = Counter[str]()
-    opened = open_source(SourceFields(dataset_name=str(source), table=table), taxonomy)
+    opened = open_file(source, table, taxonomy)
     with open_table(output, fields) as write:
         for rows in _read_rows(opened.blocks, taxonomy, counts):
             has_tag = (rows < taxonomy.num_tags).any(axis=1).tolist()

@@ -97,6 +97,17 @@ class Constraints:
             parts.append((f"tags {self.tags}", replace(self, tags=everything)))
         return parts
 
+    def met_by(self, sets: np.ndarray) -> np.ndarray:
+        """Returns whether each of some boolean sets `[n, V]` meets the constraints, `[n]`."""
+        met = sets[:, list(self.present)].all(axis=1) & ~sets[:, list(self.absent)].any(axis=1)
+        counts = [(sets.sum(axis=1), self.tags)]
+        for name, columns in self.taxonomy.concepts:
+            if (span := self.count.get(name)) is not None:
+                counts.append((sets[:, columns.start : columns.stop].sum(axis=1), span))
+        for number, span in counts:
+            met &= (number >= span.least) & (number <= span.most)
+        return met
+
     def tables(self) -> Tables:
         """Returns the constraints as arrays, with counts capped as low as the ranges allow."""
         num_tags, concepts = self.taxonomy.num_tags, self.taxonomy.concepts
@@ -168,11 +179,14 @@ def make_constraints(
 
 def _range(name: str, value: RangeLike, lowest: int, highest: int, there: str) -> Range:
     ends = value if isinstance(value, tuple | list) else (value, value)
-    whole = [end is None or (isinstance(end, int) and not isinstance(end, bool)) for end in ends]
+    whole = [
+        end is None or (isinstance(end, int | np.integer) and not isinstance(end, bool))
+        for end in ends
+    ]
     if len(ends) != 2 or not all(whole):
         raise InputError(f"{name}: {value!r} is neither a whole number nor the least and the most")
     least, most = ends
-    span = Range(lowest if least is None else least, highest if most is None else most)
+    span = Range(lowest if least is None else int(least), highest if most is None else int(most))
     if span.least < lowest:
         reason = "no set is empty" if lowest else "there is no negative count"
         raise InputError(f"{name}={span}: {reason}, so the least is {lowest} or more")

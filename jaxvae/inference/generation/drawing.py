@@ -65,30 +65,46 @@ class Generation(SetSource):
                 raise InputError(
                     f"only {tally.kept:,} such sets in {tally.draws:,} draws, {new:,} of them in "
                     f"the last {draws:,}: {tally.repeats:,} draws were repeats, "
-                    f"{tally.near_training:,} too near a training row; ask for at most "
-                    f"{tally.kept:,} sets, or loosen the constraints"
+                    f"{tally.near_training:,} too near a training row; {self._way_out()}"
                 )
+
+    def _way_out(self) -> str:
+        """Says what to do where there are hardly any more sets."""
+        return f"ask for at most {self.tally.kept:,} sets, or loosen the constraints"
+
+    def _is_wanted(self, row: np.ndarray) -> bool:
+        """Returns whether a set `[V]` that could be kept is to be; no other is counted."""
+        del row
+        return True
 
     def _keep(self, sets: np.ndarray, origin: np.ndarray, missing: int) -> np.ndarray:
         """Returns the positions of the sets that are kept, and counts the others."""
         order, tally, seen = self.order, self.tally, self._seen
         near = self._near_training(sets)
         kept: list[int] = []
-        position = 0
+        counted: list[int] = []
         for position, packed in enumerate(_pack(sets)):
             if near[position]:
                 tally.near_training += 1
             elif order.distinct and packed in seen:
                 tally.repeats += 1
+            elif not self._is_wanted(sets[position]):
+                continue
             else:
                 if order.distinct:
                     seen.add(packed)
                 kept.append(position)
-                if len(kept) == missing:
-                    break
+            counted.append(position)
+            if len(kept) == missing:
+                break
+        if not self.constraints.met_by(sets[kept]).all():
+            raise InputError(
+                "the model's numbers overflow: a set that was drawn does not meet the constraints; "
+                "give a temperature nearer to 1"
+            )
         tally.kept += len(kept)
-        tally.draws += position + 1
-        sizes = np.unique(origin[: position + 1], return_counts=True)[1]
+        tally.draws += len(counted)
+        sizes = np.unique(origin[counted], return_counts=True)[1]
         tally.latent_squares += int(np.square(sizes).sum())
         return np.array(kept, np.int64)
 

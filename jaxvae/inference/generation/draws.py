@@ -18,6 +18,7 @@ FLOOR = 1e-9
 _BATCH = 2048
 _MOST_NUMBERS = 2**26
 _SETS = 2
+_NAMED = 5
 
 
 class Draws:
@@ -44,7 +45,7 @@ class Draws:
         self._temperature, self._seed = temperature, seed
         self._tables = constraints.tables()
         self._pilot = self._run_pilot(constraints)
-        if self._pilot.probability < FLOOR:
+        if not self._pilot.probability >= FLOOR:
             self._refuse()
         self.log_probability = math.log(self._pilot.probability)
 
@@ -100,7 +101,10 @@ class Draws:
         )
 
     def _refuse(self) -> None:
-        """Raises InputError that names the constraint without which the others are likeliest."""
+        """Raises InputError that names the constraint without which the others are likeliest.
+
+        Where they are too rare without any one of them, it names them all.
+        """
         without = {
             name: self._run_pilot(others).probability for name, others in self._constraints.parts()
         }
@@ -110,6 +114,13 @@ class Draws:
                 f"{1 / FLOOR:,.0f} has a tag"
             )
         name = max(without, key=lambda name: without[name])
+        if len(without) > 1 and not without[name] >= FLOOR:
+            names = list(without)
+            more = f" and {len(names) - _NAMED} more" if names[_NAMED:] else ""
+            raise InputError(
+                f"{', '.join(names[:_NAMED])}{more}: fewer than one set in {1 / FLOOR:,.0f} of the "
+                f"model's is like this, and without any one of these still; loosen several"
+            )
         others = f"; without it {one_in(without[name])} is such" if len(without) > 1 else ""
         raise InputError(
             f"{name}: fewer than one set in {1 / FLOOR:,.0f} of the model's is like this{others}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxvae.inference.arguments import check_count, check_positive, check_seed
+from jaxvae.inference.arguments import check_count, check_seed, check_temperature
 from jaxvae.inference.generation.constraints import Constraints
 from jaxvae.inference.generation.splits import SHARES, check_shares
 from jaxvae.models.trained import TrainedModel
@@ -38,7 +38,7 @@ class Order:
 
     def __post_init__(self):
         check_count("num", self.num)
-        check_positive("temperature", self.temperature)
+        check_temperature(self.temperature)
         check_seed(self.seed)
         check_shares(self.splits)
         if self.unseen != 0:
@@ -152,6 +152,13 @@ class SetSource:
     def temperature(self) -> float | list[float]:
         """The temperature of all sets, or each of several."""
         return self.order.temperature
+
+    @property
+    def sets_are(self) -> str:
+        """Says in a record how the sets were drawn."""
+        if self.order.distinct:
+            return "first occurrences among independent draws, in their order"
+        return "independent draws"
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]` in their order."""

@@ -1,6 +1,8 @@
 """Tag sets to order, asked of a trained model: the methods that a run inherits."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,18 @@ from jaxvae.inference.generation.order import SetSource
 from jaxvae.inference.generation.request import Generated, draw_all, start_generation
 from jaxvae.inference.generation.splits import SHARES
 from jaxvae.inference.generation.tables import table
+from jaxvae.inference.generation.tables.parts import parts_folder
 from jaxvae.inference.generation.tables.prompts import Prompts
-from jaxvae.inference.generation.tables.record import make_order
+from jaxvae.inference.generation.tables.record import make_order, record_path
 from jaxvae.models.trained import TrainedModel
-from jaxvae.storage.row_tables import check_output
+from jaxvae.storage.places import check_outputs, existing
+from jaxvae.storage.row_tables import check_suffix
 
 
 class GeneratingRun:
     """A trained model that writes tag sets to order."""
 
+    folder: Path
     config: dict
     taxonomy: Taxonomy
     network: TrainedModel
@@ -90,6 +95,7 @@ class GeneratingRun:
         judge: table.Judge | None = None,
         command: str | None = None,
         resume: bool = False,
+        beside: Mapping[str, Path] = MappingProxyType({}),
         **options: Any,
     ) -> dict[str, Any]:
         """Writes the sets of `generate` as a table, in bounded memory, and a `.json` beside it.
@@ -97,7 +103,8 @@ class GeneratingRun:
         The table has the columns `id` (a digest of the set), `tags`, one for each concept, such as
         `genre_tags`, `temperature`, `split` and perhaps `log_likelihood`; of pairs `pair`,
         `with_tag` and `log_likelihood_difference`, with the tag minus without it. The split of a
-        set is drawn by its digest, so that equal sets share one, in this file and in all others.
+        set is drawn by its digest, so that equal sets share one, in this file and in all others;
+        both sets of a pair have that of the set without the tag, whatever the other's own is.
 
         Args:
           num: number of sets.
@@ -111,6 +118,8 @@ class GeneratingRun:
           command: the command that asks for the table, for the record.
           resume: whether to go on with the parts of such a table in `NAME.partial`, which a killed
             process left; the table is then the same to the byte.
+          beside: files that the caller writes once the table is there, each by what it is called,
+            whose places are checked with the table's.
           **options: as in `generate`.
 
         Returns:
@@ -123,13 +132,10 @@ class GeneratingRun:
         """
         options = check_options({**options, "splits": splits, "template": template})
         path = user_path(output)
-        trained_on = str(self.config.get("data", {}).get("dataset_name", ""))
         published = without_paths(self.config).get("data", {}).get("dataset_name")
         facts = {"command": command, "trained_on": published}
-        check_output(path, user_path(trained_on))
-        if isinstance(like := options.get("like"), str | Path):
-            check_output(path, user_path(like))
         prompts = self._prompts(options.pop("template", None))
+        self._check_places(path, beside, prompts, options.get("like"))
         order = make_order(
             self.network,
             self.taxonomy,
@@ -146,6 +152,23 @@ class GeneratingRun:
             table.TableOptions(num_importance_samples, prompts, facts, order, resume, judge),
         )
 
+    def _check_places(
+        self, output: Path, beside: Mapping[str, Path], prompts: Prompts | None, like: Any
+    ) -> None:
+        """Raises InputError unless the files can be written, none of them over what is read."""
+        check_suffix(output)
+        of_data = self.config.get("data", {}).values()
+        inputs = [
+            *existing(value for value in of_data if isinstance(value, str)),
+            *existing([like] if isinstance(like, str | Path) else []),
+            *(() if prompts is None or prompts.path is None else [prompts.path]),
+            self.folder,
+        ]
+        check_outputs({"output": output, "record": record_path(output), **beside}, inputs)
+        parts = parts_folder(output)
+        if inside := [path for path in inputs if path.resolve().is_relative_to(parts.resolve())]:
+            raise InputError(f"{inside[0]}: is a part of a table on its way; copy it elsewhere")
+
     def _prompts(self, template: str | Path | None) -> Prompts | None:
         return None if template is None else Prompts(template, self.taxonomy)
 
@@ -154,23 +177,31 @@ class GeneratingRun:
         if like is not None and between is not None:
             raise InputError("like and between: give one of them")
         if like is not None:
-            rows, positions = self._rows_like(like, options.pop("column", None))
+            rows = self._rows_like(like, options.pop("column", None))
             distance = options.pop("distance", 1.0)
             options["around"] = variants.around_rows(
-                self.network, rows, positions, per_row=num, distance=distance
+                self.network, rows, per_row=num, distance=distance
             )
         if between is not None:
             between = list(between)
             if len(between) != 2:
                 raise InputError("between: give two tag sets, the ends of the way")
-            steps = options.pop("steps", 7)
-            options["around"] = variants.around_way(self.network, self.to_rows(between), steps)
+            steps, ends = options.pop("steps", 7), self._rows_with_tags("between", between)
+            options["around"] = variants.around_way(self.network, ends, steps)
         return start_generation(
             self.network, self.taxonomy, num, train_rows=lambda: self.rows("train"), **options
         )
 
-    def _rows_like(self, like: Any, column: str | None) -> tuple[np.ndarray, np.ndarray]:
+    def _rows_like(self, like: Any, column: str | None) -> variants.LikeRows:
         if isinstance(like, str | Path):
             return variants.read_like(user_path(like), self.taxonomy, self.table_fields(column))
-        rows = self.to_rows(like)
-        return rows, np.arange(len(rows))
+        rows = self._rows_with_tags("like", like)
+        return variants.LikeRows(rows, np.arange(len(rows)), {})
+
+    def _rows_with_tags(self, name: str, tag_sets: Any) -> np.ndarray:
+        """Converts tag sets to rows, of which none may be empty."""
+        rows = self.to_rows(tag_sets)
+        empty = np.flatnonzero((rows == self.network.num_tags).all(axis=1))
+        if len(empty):
+            raise InputError(f"{name}: set {empty[0] + 1} of {len(rows)} has no tag")
+        return rows

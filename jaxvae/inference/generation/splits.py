@@ -1,4 +1,7 @@
-"""Splits of drawn sets by a digest of each set, so that equal sets of all files share a split."""
+"""Splits of drawn sets by a digest of each set, so that equal sets of all files share a split.
+
+Of pairs, whose sets are kept together, the digest is that of the set without the tag.
+"""
 
 import bisect
 import hashlib

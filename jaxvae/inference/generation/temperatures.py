@@ -45,6 +45,11 @@ class Temperatures(SetSource):
         return sum((source.tally for source in self._sources), start=Tally())
 
     @property
+    def sets_are(self) -> str:
+        """Says how the sets of each temperature were drawn."""
+        return self._sources[0].sets_are
+
+    @property
     def temperature(self) -> list[float]:
         """The temperatures, in their order."""
         return [source.order.temperature for source in self._sources]

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxvae.data import encoding
 from jaxvae.data.layouts.options import TableFields
 from jaxvae.data.row_collector import CollectedRows
-from jaxvae.data.sources import SourceFields, open_source
+from jaxvae.data.sources import open_file
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import queries
@@ -47,11 +47,25 @@ class Around(NamedTuple):
     facts: dict
 
 
+class LikeRows(NamedTuple):
+    """Rows to draw variants of.
+
+    Attributes:
+      rows: `[N, K]` column numbers padded with V.
+      source_row: `[N]` positions of the rows in their file.
+      facts: counts of what is left out of the file, for the record.
+    """
+
+    rows: np.ndarray
+    source_row: np.ndarray
+    facts: dict[str, int]
+
+
 class Variants(Generation):
     """Sets whose z comes from given Gaussians, in proportion to p(constraints | z).
 
-    For each Gaussian, z is chosen among 64 draws of it with these weights; the tags given z meet
-    the constraints exactly.
+    For each set, z is chosen among 64 draws of its Gaussian with these weights; the tags given z
+    meet the constraints exactly.
 
     Args:
       task: the sets to draw, in all a multiple of the Gaussians.
@@ -67,7 +81,15 @@ class Variants(Generation):
         self._tables = task.constraints.tables()
         self.fields = dict([around.label])
         most = max(1, _MOST_NUMBERS // (task.network.num_tags * _PROPOSALS))
-        self._at_once = min(64, len(around.centre), most)
+        self._at_once = min(64, task.order.num, most)
+        # With no deviation all draws have the same z.
+        self._is_point = ~around.scale.any(axis=1)
+
+    @property
+    def sets_are(self) -> str:
+        """Says that each set has draws of its own."""
+        kept = "first occurrences among " if self.order.distinct else ""
+        return f"{kept}independent draws, each by one of {_PROPOSALS} z of its own"
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]`, those of the first Gaussian first.
@@ -93,50 +115,69 @@ class Variants(Generation):
 
     def _near(self, first: int) -> np.ndarray:
         """Draws the sets `[n * each, V]` of some Gaussians, again where some are turned away."""
-        rows = slice(first, first + self._at_once)
-        kept: list[list[np.ndarray]] = [[] for _ in self._around.centre[rows]]
-        for number in range(_ROUNDS):
-            drawn, weights = self._draw(first, number)
-            if not (weights.any(axis=1)).all():
-                at = int(np.flatnonzero(~weights.any(axis=1))[0])
-                raise InputError(f"{self._name(first + at)}: no set near it meets the constraints")
-            for sets, chosen in zip(drawn, kept, strict=True):
-                missing = self._each - len(chosen)
-                if missing:
-                    chosen.extend(sets[self._keep(sets, np.arange(len(sets)), missing)])
-            if all(len(chosen) == self._each for chosen in kept):
-                return np.concatenate([np.stack(chosen) for chosen in kept])
-        at = next(k for k, chosen in enumerate(kept) if len(chosen) < self._each)
+        stop = min(first + self._at_once, len(self._around.centre))
+        kept: dict[int, list[np.ndarray]] = {number: [] for number in range(first, stop)}
+        for attempt in range(_ROUNDS + 1):
+            lacking = [number for number, chosen in kept.items() if len(chosen) < self._each]
+            if not lacking:
+                return np.concatenate([np.stack(chosen) for chosen in kept.values()])
+            if attempt == _ROUNDS:
+                break
+            drawn = self._draw(np.repeat(lacking, self._each), first, attempt)
+            for number, sets in zip(lacking, np.split(drawn, len(lacking)), strict=True):
+                origin = np.zeros(len(sets)) if self._is_point[number] else np.arange(len(sets))
+                chosen = kept[number]
+                chosen.extend(sets[self._keep(sets, origin, self._each - len(chosen))])
+        at = lacking[0]
         raise InputError(
-            f"{self._name(first + at)}: only {len(kept[at])} of {self._each} such sets near it in "
+            f"{self._name(at)}: only {len(kept[at])} of {self._each} such sets near it in "
             f"{_ROUNDS * self._each:,} draws; ask for fewer, or loosen the constraints"
         )
 
     def _name(self, number: int) -> str:
         return f"{self._around.label[0]} {self._around.values[number]:g}"
 
-    def _draw(self, first: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draws sets `[n, each, V]` near some Gaussians, with the weights `[n, M]` of their z."""
-        network, around, size = self.network, self._around, self._at_once
-        centre, scale = (part[first : first + size] for part in (around.centre, around.scale))
-        short = [(0, size - len(centre)), (0, 0)]
+    def _draw(self, numbers: np.ndarray, first: int, attempt: int) -> np.ndarray:
+        """Draws a set `[n, V]` near each of some Gaussians, by their numbers `[n]`.
+
+        Raises:
+          InputError: no set near one of them meets the constraints, or it is too far away.
+        """
+        size, parts = self._at_once, []
         key = jax.random.fold_in(jax.random.key(self.order.seed), _STREAM)
-        sets, weights = _program(network.graphdef, self._each)(
+        key = jax.random.fold_in(jax.random.fold_in(key, first), attempt)
+        for start in range(0, len(numbers), size):
+            some = numbers[start : start + size]
+            sets, weights = self._run(some, jax.random.fold_in(key, start))
+            for at in np.flatnonzero(~np.isfinite(weights).all(axis=1)):
+                raise InputError(
+                    f"{self._name(some[at])}: so far away that the model's numbers overflow; give "
+                    f"a smaller distance, or a temperature nearer to 1"
+                )
+            for at in np.flatnonzero(~weights.any(axis=1)):
+                raise InputError(f"{self._name(some[at])}: no set near it meets the constraints")
+            parts.append(sets)
+        return np.concatenate(parts)
+
+    def _run(self, numbers: np.ndarray, key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a set for each number, and the weights `[n, M]` of the z it was chosen from."""
+        network, around = self.network, self._around
+        short = [(0, self._at_once - len(numbers)), (0, 0)]
+        sets, weights = _program(network.graphdef)(
             network.params,
             network.batch_stats,
             self._tables,
-            np.pad(centre, short, mode="edge"),
-            np.pad(scale, short, mode="edge"),
+            np.pad(around.centre[numbers], short, mode="edge"),
+            np.pad(around.scale[numbers], short, mode="edge"),
             np.float32(self.order.temperature),
-            jax.random.fold_in(jax.random.fold_in(key, first), number),
+            key,
         )
-        return np.asarray(sets)[: len(centre)], np.asarray(weights)[: len(centre)]
+        return np.asarray(sets)[: len(numbers)], np.asarray(weights)[: len(numbers)]
 
 
 def around_rows(
     network: TrainedModel,
-    rows: np.ndarray,
-    source_row: np.ndarray,
+    like: LikeRows,
     *,
     per_row: int,
     distance: float,
@@ -145,8 +186,7 @@ def around_rows(
 
     Args:
       network: the model.
-      rows: `[N, K]` column numbers padded with V.
-      source_row: `[N]` positions of the rows in their file.
+      like: the rows.
       per_row: sets of each row.
       distance: factor of the posteriors' standard deviations; 0 is their mean.
 
@@ -156,10 +196,13 @@ def around_rows(
     check_count("per_row", per_row)
     if not 0.0 <= distance < float("inf"):
         raise InputError(f"distance {distance}: must be a finite number, 0 or more")
-    mean, logvar = queries.posterior(network, rows)
-    facts = {"like": {"rows": len(rows), "per_row": per_row, "distance": distance}}
-    scale = (distance * np.exp(0.5 * logvar)).astype(np.float32)
-    return Around(mean, scale, ("source_row", "count"), source_row, facts)
+    mean, logvar = queries.posterior(network, like.rows)
+    facts = {"rows": len(like.rows), **like.facts, "per_row": per_row, "distance": distance}
+    with np.errstate(over="ignore"):
+        scale = (distance * np.exp(0.5 * logvar)).astype(np.float32)
+    if not np.isfinite(scale).all():
+        raise InputError(f"distance {distance:g}: too large a number; 1 is the posterior's own")
+    return Around(mean, scale, ("source_row", "count"), like.source_row, {"like": facts})
 
 
 def around_way(network: TrainedModel, rows: np.ndarray, steps: int) -> Around:
@@ -184,31 +227,34 @@ def around_way(network: TrainedModel, rows: np.ndarray, steps: int) -> Around:
     return Around(centre, scale, ("position", "number"), position, facts)
 
 
-def read_like(path: Path, taxonomy: Taxonomy, table: TableFields) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a file's rows of known tags `[N, K]`, and their positions in it `[N]`.
+def read_like(path: Path, taxonomy: Taxonomy, table: TableFields) -> LikeRows:
+    """Reads a file's rows of known tags; others are ignored, as in all files of rows.
 
     Raises:
-      InputError: the file can't be read, has a tag that the taxonomy lacks, or no tag.
+      InputError: the file can't be read, or has no known tag.
     """
-    source = open_source(SourceFields(dataset_name=str(path), table=table), taxonomy)
+    source = open_file(path, table, taxonomy)
     num_tags = taxonomy.num_tags
     rows = CollectedRows(source.blocks, encoding.make_tag_lookup(taxonomy), num_tags=num_tags)
-    rows.check_readable(str(path), 0.0)
-    if rows.unknown:
-        (tag, _), *_ = rows.unknown.most_common(1)
+    rows.check_readable(str(path), 1.0)
+    num_rows, num_tagged = rows.num_read, len(rows.lengths)
+    if not num_tagged:
         raise InputError(
-            f"{path}: {rows.unknown.total():,} of its tags, read as {source.read_as}, are not in "
-            f"the run's taxonomy, {tag[:80]!r} among them; give rows of the run's own tags"
+            f"{path}: none of its {num_rows:,} rows, read as {source.read_as}, has a tag of the "
+            f"run's taxonomy; name another column by --column"
         )
-    if not len(rows.lengths):
-        raise InputError(f"{path}: none of its rows, read as {source.read_as}, has a tag")
     padded = encoding.pad_ragged(rows.columns, rows.lengths, fill=num_tags, dtype=np.int32)
-    return padded, rows.source_row
+    facts = {
+        "without_known_tag": num_rows - num_tagged - rows.num_unreadable,
+        "unreadable": rows.num_unreadable,
+        "unknown_tags": rows.unknown.total(),
+    }
+    return LikeRows(padded, rows.source_row, facts)
 
 
 @functools.lru_cache(maxsize=8)
-def _program(graphdef: nnx.GraphDef, each: int):
-    """Builds the compiled draw of `each` sets for every Gaussian of a batch."""
+def _program(graphdef: nnx.GraphDef):
+    """Builds the compiled draw of a set for every Gaussian of a batch."""
 
     def draw(params, batch_stats, tables, centre, scale, temperature, key):
         model = nnx.merge(graphdef, params, batch_stats)
@@ -218,11 +264,8 @@ def _program(graphdef: nnx.GraphDef, each: int):
         z = centre[:, None, :] + scale[:, None, :] * noise
         logits = model.decode(z.reshape(-1, width)) / temperature
         weights = conditioning.probability(logits, tables).reshape(num, _PROPOSALS)
-        chosen = jax.random.categorical(
-            choice_key, jnp.log(weights)[:, None, :], axis=-1, shape=(num, each)
-        )
-        at = (jnp.arange(num, dtype=chosen.dtype)[:, None] * _PROPOSALS + chosen).reshape(-1)
-        sets = conditioning.draw_sets(logits[at], tables, sets_key)
-        return sets.reshape(num, each, -1), weights
+        chosen = jax.random.categorical(choice_key, jnp.log(weights), axis=-1)
+        at = jnp.arange(num, dtype=chosen.dtype) * _PROPOSALS + chosen
+        return conditioning.draw_sets(logits[at], tables, sets_key), weights
 
     return jax.jit(draw)

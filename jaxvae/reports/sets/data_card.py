@@ -1,6 +1,5 @@
 """The README.md of a table of drawn tag sets: metadata for the Hub, and a page for people."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +7,9 @@ from jaxvae.errors import InputError
 from jaxvae.inference.generation.draws import one_in
 from jaxvae.inference.generation.tables.record import record_path
 from jaxvae.reports.model_card import check_license, escape
-from jaxvae.reports.summary_text import set_measures
-from jaxvae.storage.atomic_files import read_json, write_text
+from jaxvae.reports.summary_text import set_measures, too_alike
+from jaxvae.storage.atomic_files import write_text
 
-_MOST_BYTES = 2**26
-_NEEDED = (
-    *("columns", "command", "constraints", "draws", "effective_draws", "log_probability"),
-    *("near_training", "parameters", "probability", "repeats", "seed", "sets", "sets_are"),
-    *("sets_in_split", "taxonomy_digest", "tags_per_set", "temperature", "trained_on"),
-)
 _SIZES = (
     *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")),
     *((1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M")),
@@ -36,25 +29,10 @@ _COLUMNS = {
     "position": "place on the way from one set, 0, to the other, 1",
     "text": "of the set, by the template in the JSON file",
 }
-
-
-def read_record(table: Path) -> dict[str, Any]:
-    """Reads the JSON file beside a table that `generate` wrote.
-
-    Raises:
-      InputError: there is none, or it is not what `generate` leaves.
-    """
-    path = record_path(table)
-    if not table.is_file() or not path.is_file():
-        missing = path if table.is_file() else table
-        raise InputError(f"{missing}: no such file; a table by generate has a .json beside it")
-    record = read_json(path, most_bytes=_MOST_BYTES)
-    if lacking := [name for name in _NEEDED if name not in record]:
-        raise InputError(
-            f"{path}: not the record of a table by this jaxvae: it lacks {', '.join(lacking)}; "
-            f"generate the table again"
-        )
-    return {**record, "command": without_folders(record["command"])}
+_OF_PAIRS = {
+    "split": "train, val or test, of both sets of a pair that of the one without the tag, by its "
+    "digest: in tables without pairs a set like the other may have another split"
+}
 
 
 def check_card_path(path: Path) -> None:
@@ -103,18 +81,6 @@ def make_card(
         _cautions(record, license),
     ]
     return "\n".join(sections)
-
-
-def without_folders(command: str | None) -> str | None:
-    """Reduces absolute paths in a command, and those in home folders, to their last parts."""
-    if command is None:
-        return None
-    words = []
-    for word in shlex.split(command):
-        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        is_path = value.startswith(("/", "~")) and "{" not in value
-        words.append(option + equals + (Path(value).name if is_path else value))
-    return shlex.join(words)
 
 
 def _metadata(record: dict[str, Any], name: str, table: str, license: str | None) -> str:
@@ -188,7 +154,12 @@ def _constraints(constraints: dict[str, Any]) -> dict[str, Any]:
 def _columns(record: dict[str, Any], table: str) -> str:
     rows = []
     for name, kind in record["columns"].items():
-        text = _COLUMNS.get(name) or f"those of the concept {escape(name.removesuffix('_tags'))}"
+        text = _OF_PAIRS.get(name) if "pair" in record["columns"] else None
+        text = (
+            text
+            or _COLUMNS.get(name)
+            or f"those of the concept {escape(name.removesuffix('_tags'))}"
+        )
         rows.append(f"| `{name}` | {_kind(kind, table)} | {text} |")
     splits = ", ".join(f"{name} {size:,}" for name, size in record["sets_in_split"].items())
     return (
@@ -217,6 +188,7 @@ def _figures(record: dict[str, Any]) -> str:
         f"beside training rows and independent tags:\n\n"
         f"| | {' | '.join(sides)} |\n|---|{'---:|' * len(sides)}\n{rows}\n\n"
         f"The AUC says how well a classifier tells sets from rows: 0.5 is not at all.\n"
+        + "".join(f"\nBeware: {escape(line)}.\n" for line in too_alike(figures))
     )
 
 

@@ -9,6 +9,7 @@ from jaxvae.export import hub_repo
 from jaxvae.inference.generation.tables.record import record_path
 from jaxvae.reports.publish import write_new_folder
 from jaxvae.reports.sets import data_card
+from jaxvae.reports.sets.table_record import read_record
 from jaxvae.storage.atomic_files import write_json, write_text
 
 _CARD = "README.md"
@@ -32,7 +33,7 @@ def write_table_folder(
     Raises:
       InputError: the folder exists, writing failed, or the table has no record or no such card.
     """
-    record = data_card.read_record(table)
+    record = read_record(table)
     if card is not None and license is not None:
         raise InputError("--license is for a card that is made; write it into the card given")
     if card is not None and not card.is_file():

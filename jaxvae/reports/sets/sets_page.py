@@ -7,7 +7,7 @@ from typing import Any
 from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.reports import html_page
 from jaxvae.reports.figures import paired_bars
-from jaxvae.reports.summary_text import set_intervals, set_measures
+from jaxvae.reports.summary_text import set_intervals, set_measures, too_alike
 from jaxvae.storage.atomic_files import write_text
 
 
@@ -49,6 +49,7 @@ def _verdict(judged: dict[str, Any]) -> str:
         )
     share = judged["sets/unseen_fraction"]
     seen = "training rows" if "train" in judged["files"] else "the rows"
+    text += "".join(f" Beware: {line}." for line in too_alike(judged))
     return (
         f'<div class="verdict"><p>{text}</p>'
         f"<p>{100 * share:.1f} % of the sets are not among {seen}.</p></div>"
@@ -75,7 +76,10 @@ def _measures(judged: dict[str, Any]) -> str:
 
 
 def _intervals(judged: dict[str, Any]) -> str:
-    note = '<p class="note">95 %, by bootstrap of sets and rows.</p>'
+    note = (
+        '<p class="note">95 %, by bootstrap of sets and rows: of the values that ever more of them '
+        "would have.</p>"
+    )
     rows = [list(row) for row in set_intervals(judged)]
     return html_page.table(["", "from", "to"], rows) + note
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import set_files
 from jaxvae.evaluation.sets.intervals import bootstrap_intervals
-from jaxvae.evaluation.sets.sample_quality import compare_sets
+from jaxvae.evaluation.sets.sample_quality import compare_sets, describe_sets
 from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
 from tests.helpers.commands import refused, shell
 
@@ -118,7 +119,11 @@ def test_what_can_not_be_compared_is_a_line(capsys, tmp_path):
     others = ("--against", tmp_path / "other.csv", "--taxonomy", tmp_path / "t.json")
     for arguments, message in (
         ((tmp_path / "none.csv", "--against", rows), "no file"),
+        (("embedded", "--against", rows), "embedded: no such file"),
+        ((rows, "--against", "user/data"), "user/data: no such file"),
         ((rows, "--against", rows, "--column", "tag"), "no column 'tag' (did you mean 'tags'?)"),
+        ((rows, "--against", rows, "--column", "tag"), "tags by --column, several as a,b,c\n"),
+        ((rows, "--against", rows, "--against-column", "x"), "by --against-column, several"),
         ((rows, *others), "other.csv: none of its 1 rows has a tag of"),
         ((rows, "--against", rows, "--seed", -1), "seed -1"),
     ):
@@ -158,3 +163,32 @@ def test_intervals_of_errors_take_out_the_noise_of_resampling():
     error = np.abs(sets.mean(axis=0) - rows.mean(axis=0)).mean()
     low, high = bootstrap_intervals(sets, rows, rows, seed=0)["marginal_mae"]
     assert (low + high) / 2.0 < error
+
+
+@pytest.mark.parametrize("num_tags", [6, 200])
+def test_every_interval_has_its_estimate_and_that_of_no_error_the_truth(num_tags):
+    rng = np.random.default_rng(1)
+    rates, with_truth = rng.uniform(0.02, 0.3, num_tags), 0
+    for seed in range(10):
+        sets, rows = rng.random((150, num_tags)) < rates, rng.random((100, num_tags)) < rates
+        measures = describe_sets(sets, rows, rows, tags=[*map(str, range(num_tags))])
+        for name, (low, high) in bootstrap_intervals(sets, rows, rows, seed=seed).items():
+            assert low <= measures[name] <= high, name
+            with_truth += name == "marginal_mae" and low == 0.0
+    assert with_truth >= 8  # the files are draws from the same rates
+
+
+def test_two_files_of_the_same_rows_are_closer_than_two_draws_would_be(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("rows", "sets"):
+        names = [[f"tag {v}" for v in np.flatnonzero(row)] for row in rng.random((200, 12)) < 0.4]
+        write(tmp_path / f"{name}.jsonl", names)
+    command = ("evaluate-sets", tmp_path / "rows.jsonl", "--against")
+    for name, is_said in (("rows", True), ("sets", False)):
+        against = (tmp_path / f"{name}.jsonl", "--output", tmp_path / f"{name}.html")
+        table = shell(capsys, *command, *against)
+        assert ("beware: an AUC of" in table) == is_said
+        assert ("the same rows in both files; 100.0 %" in table) == is_said
+        page = (tmp_path / f"{name}.html").read_text()
+        assert ("closer than two draws" in page) == is_said
+        assert bool(re.search(r"sets that equal one of the rows +1\.000", table)) == is_said

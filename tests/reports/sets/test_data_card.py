@@ -11,6 +11,7 @@ from huggingface_hub import DatasetCard
 from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import sample_quality
 from jaxvae.reports.sets import data_card, publish_table
+from jaxvae.reports.sets.table_record import read_record, without_folders
 from tests.helpers.commands import refused, shell
 from tests.helpers.networks import VARIED, make_run
 
@@ -30,7 +31,7 @@ def table(tmp_path_factory):
 
 @pytest.fixture
 def record(table):
-    return data_card.read_record(table)
+    return read_record(table)
 
 
 def card_of(record, **changes):
@@ -98,7 +99,7 @@ def test_a_card_names_the_command_without_folders(record):
     ],
 )  # fmt: skip
 def test_absolute_paths_are_reduced_to_names(command, published):
-    assert data_card.without_folders(command) == published
+    assert without_folders(command) == published
 
 
 @pytest.mark.parametrize(
@@ -167,3 +168,56 @@ def test_a_license_is_not_put_into_a_card_that_is_given(table, tmp_path):
         publish_table.write_table_folder(
             table, tmp_path / "x", repository="me/tags", license="mit", card=tmp_path / "card.md"
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"command": "jaxvae generate 'runs"}, "command is not a command of a shell"),
+        ({"command": 3}, "command is not"),
+        ({"resumed_by": "'"}, "resumed_by is not"),
+        ({"sets": "40"}, "sets is not a whole number"),
+        ({"sets": True}, "sets is not"),
+        ({"columns": ["id"]}, "columns is not a kind for each column"),
+        ({"columns": {"id": None}}, "columns is not"),
+        ({"sets_in_split": {"train": None}}, "sets_in_split is not"),
+        ({"constraints": {}}, "constraints is not"),
+        ({"tags_per_set": None}, "tags_per_set is not a finite number"),
+        ({"temperature": ["hot"]}, "temperature is not"),
+        ({"figures": {"rows": 3}}, "figures is not"),
+        ({"figures": {"rows": 3, "compared": 3, "split": "test", "sets/marginal_mae": "x"}}, "figures is not"),
+        ({"by_temperature": [3]}, "by_temperature is not"),
+        ({"table_sha256": "0"}, "not the table that tags.csv.json is of"),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_a_record_that_is_damaged_or_of_another_table_is_a_line(
+    capsys, table, tmp_path, changes, message
+):
+    record = json.loads((table.parent / "tags.csv.json").read_text())
+    (tmp_path / "tags.csv").write_bytes(table.read_bytes())
+    (tmp_path / "tags.csv.json").write_text(json.dumps(record | changes))
+    command = ("push", tmp_path / "tags.csv", "me/t", "--dataset", "--folder", tmp_path / "there")
+    if message is None:
+        shell(capsys, *command)
+    else:
+        assert message in refused(capsys, *command)
+    assert (tmp_path / "there").exists() == (message is None)
+
+
+def test_a_table_that_was_changed_or_has_another_suffix_is_not_published(capsys, table, tmp_path):
+    command = ("me/t", "--dataset", "--folder", tmp_path / "there")
+    for name, rows, message in (
+        ("tags.csv", b"more\n", "not the table that tags.csv.json is of"),
+        ("tags.txt", b"", "the name must end in .csv"),
+    ):
+        (tmp_path / name).write_bytes(table.read_bytes() + rows)
+        (tmp_path / f"{name}.json").write_bytes((table.parent / "tags.csv.json").read_bytes())
+        assert message in refused(capsys, "push", tmp_path / name, *command)
+
+
+def test_of_pairs_the_card_says_whose_split_it_is(record):
+    columns = {**record["columns"], "pair": "count"}
+    assert "that of the one without the tag" in card_of(record, columns=columns)[1]
+    assert "that of the one without the tag" not in card_of(record)[1]
+    assert "equal sets share a split" in card_of(record)[1]

@@ -10,8 +10,7 @@ import numpy as np
 from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.splits import SPLITS
 from jaxvae.errors import InputError
-from jaxvae.inference.arguments import MAX_COUNT
-from jaxvae.inference.generation.balancing.shares import divide
+from jaxvae.inference.generation.balancing.shares import divide_within
 from jaxvae.inference.generation.constraints import Constraints, refuse_contradictions
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.order import SetSource, Tally, Task
@@ -24,8 +23,8 @@ _MOST_IN_VAIN = 65_536
 class BalancedGeneration(SetSource):
     """Orders under way, one for each tag to balance.
 
-    Given which of the tags a set has, it has the distribution that the model gives it. Sets come
-    tag by tag, in the order of the columns.
+    Given which of the tags a set has, and its split, it has the distribution that the model gives
+    it. Sets come tag by tag, in the order of the columns.
 
     Args:
       task: the sets to draw in all; what they must meet beside.
@@ -41,37 +40,44 @@ class BalancedGeneration(SetSource):
         if order.num < len(shares):
             raise InputError(f"num {order.num}: fewer than the {len(shares)} tags to balance")
         super().__init__(task)
-        self._kept, self._shares, self._numbers = 0, shares, divide(order.num, shares)
-        self._parts: dict[int, Generation] = {}
-        for column, num in self._numbers.items():
+        self._shares = shares
+        numbers = divide_within(order.num, shares, dict(zip(SPLITS, order.splits, strict=True)))
+        self._parts: dict[int, _OfOneTag] = {}
+        for column, of_splits in numbers.items():
             seed = int(np.random.SeedSequence([order.seed, column]).generate_state(1)[0])
+            num = sum(of_splits.values())
             with self._naming(column):
                 if not num:
                     raise InputError(f"its share of num {order.num} is no set")
                 one = dataclasses.replace(
                     task,
                     constraints=_with_one_of(task.constraints, column, shares),
-                    order=dataclasses.replace(order, num=MAX_COUNT, seed=seed),
+                    order=dataclasses.replace(order, num=num, seed=seed),
                 )
-                self._parts[column] = Generation(one)
+                self._parts[column] = _OfOneTag(one, of_splits)
         # The events that a set has one of the tags alone exclude each other.
         logs = [part.log_probability for part in self._parts.values()]
         self.log_probability = float(np.logaddexp.reduce(logs))
 
     @property
     def tally(self) -> Tally:  # type: ignore[override]
-        """Counts of the draws so far; those beyond a tag's share are not among the kept."""
-        total = sum((part.tally for part in self._parts.values()), start=Tally())
-        return dataclasses.replace(total, kept=self._kept)
+        """Counts of the draws so far, without those of which a split had enough."""
+        return sum((part.tally for part in self._parts.values()), start=Tally())
+
+    @property
+    def sets_are(self) -> str:
+        """Says that the draws are those of each tag in each split."""
+        return f"{super().sets_are}, given each tag's share of each split"
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yields boolean sets `[n, V]`, in each split each tag's share, or one more.
+        """Yields boolean sets `[n, V]`: in each split each tag's share, or one more or less.
 
         Raises:
           InputError: as in `Generation.blocks`, for a tag that the message names.
         """
         for column, part in self._parts.items():
-            yield from self._blocks_of(column, part, self._numbers[column])
+            with self._naming(column):
+                yield from part.blocks()
 
     def describe(self) -> dict:
         """Returns each tag's share of these sets, and of the model's sets like these."""
@@ -83,32 +89,6 @@ class BalancedGeneration(SetSource):
         shares = dict(zip(names, self._shares.values(), strict=True))
         return {"balance": {"shares": shares, "shares_in_model": in_model}}
 
-    def _blocks_of(self, column: int, part: Generation, num: int) -> Iterator[np.ndarray]:
-        taxonomy, shares = self.constraints.taxonomy, self.order.splits
-        edges = np.round(np.cumsum([0.0, *shares]) / sum(shares) * num).astype(int)
-        missing = Counter(dict(zip(SPLITS, np.diff(edges).tolist(), strict=True)))
-        in_vain = 0
-        with self._naming(column):
-            for block in part.blocks():
-                kept = []
-                for position, row in enumerate(block):
-                    split = identify(taxonomy, np.flatnonzero(row), shares)[1]
-                    if missing[split]:
-                        missing[split] -= 1
-                        kept.append(position)
-                self._kept += len(kept)
-                yield block[kept]
-                if not missing.total():
-                    return
-                in_vain = 0 if kept else in_vain + len(block)
-                if in_vain >= _MOST_IN_VAIN:
-                    splits = ", ".join(name for name, number in missing.items() if number)
-                    raise InputError(
-                        f"none of {in_vain:,} draws belongs to {splits}, where {missing.total():,} "
-                        f"sets are missing: the tag has too few different sets; leave the split "
-                        f"out (splits 1,0,0), or loosen the constraints"
-                    )
-
     @contextlib.contextmanager
     def _naming(self, column: int) -> Iterator[None]:
         """Names the tag in errors."""
@@ -117,6 +97,46 @@ class BalancedGeneration(SetSource):
         except InputError as error:
             name = quote_tag(self.constraints.taxonomy.spellings[column])
             raise InputError(f"balance, {name}: {error}") from error
+
+
+class _OfOneTag(Generation):
+    """The sets with one of the tags to balance: so many in each split.
+
+    Args:
+      task: the sets to draw.
+      numbers: by split, how many of them; they sum to `task.order.num`.
+    """
+
+    def __init__(self, task: Task, numbers: Mapping[str, int]):
+        super().__init__(task)
+        self._missing = Counter(numbers)
+        self._in_vain = 0
+
+    def _keep(self, sets: np.ndarray, origin: np.ndarray, missing: int) -> np.ndarray:
+        kept = super()._keep(sets, origin, missing)
+        self._in_vain = 0 if len(kept) else self._in_vain + len(sets)
+        if self._in_vain >= _MOST_IN_VAIN:
+            splits = ", ".join(name for name, number in self._missing.items() if number)
+            raise InputError(
+                f"none of {self._in_vain:,} draws belongs to {splits}, where "
+                f"{self._missing.total():,} sets are missing: the tag has too few different sets; "
+                f"leave the split out (splits 1,0,0), or the tag, or loosen the constraints"
+            )
+        return kept
+
+    def _is_wanted(self, row: np.ndarray) -> bool:
+        taxonomy = self.constraints.taxonomy
+        split = identify(taxonomy, np.flatnonzero(row), self.order.splits)[1]
+        if not self._missing[split]:
+            return False
+        self._missing[split] -= 1
+        return True
+
+    def _way_out(self) -> str:
+        return (
+            f"{self.order.num:,} with the tag are to be: leave it out of the balance, do without "
+            f"{'distinct' if self.order.distinct else 'unseen'}, or loosen the constraints"
+        )
 
 
 def _with_one_of(constraints: Constraints, column: int, columns: Iterable[int]) -> Constraints:
@@ -130,7 +150,5 @@ def _with_one_of(constraints: Constraints, column: int, columns: Iterable[int]) 
         present=tuple(sorted({*constraints.present, column})),
         absent=tuple(sorted({*constraints.absent, *columns} - {column})),
     )
-    if column in constraints.absent:
-        raise InputError("the tag must be absent")
     refuse_contradictions(stricter)
     return stricter

@@ -1,10 +1,13 @@
 """The tags to balance and their shares of the sets."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TypeVar
 
+from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.inference.generation.constraints import Constraints, Range
 
+_Name = TypeVar("_Name", bound=Hashable)
 Balance = str | Iterable[str] | Mapping[str, float]
 """A concept or a list of tags, of equal shares; or the share of each tag."""
 
@@ -27,6 +30,12 @@ def shares_of(constraints: Constraints, balance: Balance) -> dict[int, float]:
             else taxonomy.columns(balance)
         )
         shares = dict.fromkeys(columns, 1.0 / max(1, len(columns)))
+    for column in shares:
+        tag, concept = quote_tag(taxonomy.spellings[column]), taxonomy.concept_of(column)
+        if constraints.count.get(concept, Range(1, 1)).most == 0:
+            raise InputError(f"balance, {tag}: by count {concept}=0, sets have no tag of {concept}")
+        if column in constraints.absent:
+            raise InputError(f"balance, {tag}: the tag must be absent")
     if len(shares) < 2:
         raise InputError(f"balance: {len(shares)} tags to balance; there must be two or more")
     return shares
@@ -39,16 +48,55 @@ def may_have_several(constraints: Constraints, columns: Iterable[int]) -> bool:
     return len(spans) == 1 and spans[0] != Range(1, 1)
 
 
-def divide(num: int, shares: Mapping[int, float]) -> dict[int, int]:
+def divide(num: int, shares: Mapping[_Name, float]) -> dict[_Name, int]:
     """Divides a number of sets by shares, as exactly as whole numbers can; by largest remainders.
 
     Of equal remainders the first ones get what is left.
     """
-    exact = {column: num * share for column, share in shares.items()}
-    numbers = {column: int(value + 1e-9) for column, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda column: round(numbers[column] - exact[column], 9))
-    for column in by_remainder[: num - sum(numbers.values())]:
-        numbers[column] += 1
+    total = sum(shares.values())
+    exact = {name: num * share / total for name, share in shares.items()}
+    numbers = {name: int(value + 1e-9) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: round(numbers[name] - exact[name], 9))
+    for name in by_remainder[: num - sum(numbers.values())]:
+        numbers[name] += 1
+    return numbers
+
+
+def divide_within(
+    num: int, shares: Mapping[int, float], splits: Mapping[str, float]
+) -> dict[int, dict[str, int]]:
+    """Divides a number of sets by tags and by splits, so that both have their shares.
+
+    The numbers of each tag, and those of each split, are those of `divide`. A tag's number in a
+    split is the product of the shares, rounded down, and perhaps one more: the splits that lack
+    most get these from the tags in turn. So of equal shares the numbers differ by one at most.
+
+    Returns:
+      By tag, then by split.
+    """
+    of_tags, of_splits = divide(num, shares), divide(num, splits)
+    all_tags, all_splits = sum(shares.values()), sum(splits.values())
+    numbers: dict[int, dict[str, int]] = {}
+    lacking = dict(of_splits)
+    for tag, share in shares.items():
+        left, numbers[tag] = of_tags[tag], {}
+        for split, part in splits.items():
+            exact = num * (share / all_tags) * (part / all_splits)
+            number = min(int(exact + 1e-9), left, lacking[split])
+            numbers[tag][split] = number
+            left -= number
+            lacking[split] -= number
+    for tag, of_tag in numbers.items():
+        more = of_tags[tag] - sum(of_tag.values())
+        # With columns that lack most first, a table with these sums is found if there is one
+        # (Gale 1957, Ryser 1957).
+        order = sorted(lacking, key=lambda split: -lacking[split])
+        while more:
+            for split in order:
+                if more and lacking[split]:
+                    of_tag[split] += 1
+                    lacking[split] -= 1
+                    more -= 1
     return numbers
 
 

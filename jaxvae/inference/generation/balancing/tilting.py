@@ -125,6 +125,11 @@ def fit_tilt(
         return np.log(weight), rates - targets * rates.sum()
 
     start = np.zeros(len(columns))
+    rates_in_model = sums(start)[1]
+    if not rates_in_model.sum() > 0.0:
+        raise InputError(
+            "balance: no set that meets the constraints has any of the tags to balance"
+        )
     # Shares that can't be would have factors without bound.
     result = minimize(
         objective,
@@ -138,7 +143,7 @@ def fit_tilt(
     rates = sums(log_factors)[1]
     wanted = targets * rates.sum()
     worst = int(np.argmax(np.abs(rates / wanted - 1.0)))
-    if abs(rates[worst] / wanted[worst] - 1.0) > _WRONG:
+    if not abs(rates[worst] / wanted[worst] - 1.0) <= _WRONG:
         name = constraints.taxonomy.names([columns[worst]])[0]
         raise InputError(
             f"balance, {name}: no weights of the model's sets give it a share of "
@@ -146,7 +151,7 @@ def fit_tilt(
         )
     return Tilt(
         dict(zip(columns, np.exp(log_factors).tolist(), strict=True)),
-        dict(zip(columns, sums(start)[1].tolist(), strict=True)),
+        dict(zip(columns, rates_in_model.tolist(), strict=True)),
         dict(zip(columns, rates.tolist(), strict=True)),
     )
 

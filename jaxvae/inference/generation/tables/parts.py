@@ -108,11 +108,10 @@ class Parts:
             )
         return Counter(saved["counts"])
 
-    def join(self) -> None:
-        """Makes the table of its parts."""
-        join_tables(
-            [self._path(number) for number in range(self._number)], self._output, self._fields
-        )
+    def join(self, before: Callable[[str], object]) -> None:
+        """Makes the table of its parts; `before` takes its SHA-256 before it appears."""
+        paths = [self._path(number) for number in range(self._number)]
+        join_tables(paths, self._output, self._fields, before)
 
     def complete_rows(self) -> int:
         """Returns the number of sets in complete parts."""
@@ -146,6 +145,11 @@ class Parts:
         return facts if is_whole and {"rows", "sets", "counts"} <= {*facts} else None
 
 
+def parts_folder(output: Path) -> Path:
+    """Returns the folder of a table's parts: `tags.csv.partial` for `tags.csv`."""
+    return output.with_name(output.name + ".partial")
+
+
 @contextlib.contextmanager
 def open_parts(
     output: Path, fields: Fields, order: dict[str, Any], *, command: str | None, resume: bool
@@ -165,7 +169,7 @@ def open_parts(
     Raises:
       InputError: as in `Parts.start`; or another process is writing this table.
     """
-    folder = output.with_name(output.name + ".partial")
+    folder = parts_folder(output)
     with name_file_in_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):

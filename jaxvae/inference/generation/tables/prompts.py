@@ -37,11 +37,13 @@ class Prompts:
         Jinja2 is not installed.
 
     Attributes:
+      path: the template's file, if it is in one.
       source: the template's text.
     """
 
     def __init__(self, template: str | Path, taxonomy: Taxonomy):
-        self.source = _read(template)
+        self.path = file_of(template)
+        self.source = os.fspath(template) if self.path is None else _read(self.path)
         self._taxonomy = taxonomy
         self._jinja = _import_jinja()
         self._template = self._compile()
@@ -98,8 +100,16 @@ class Prompts:
             if node.name in unknown:
                 raise InputError(
                     f"template, line {node.lineno}: unknown name {node.name[:80]!r}"
-                    f"{did_you_mean(node.name, known)}; the names are {_listed(known)}"
+                    f"{self._hint(node.name) or did_you_mean(node.name, known)}; the names are "
+                    f"{_listed(known)}"
                 )
+
+    def _hint(self, name: str) -> str:
+        """Says how a concept is written whose name is no word, if one begins with this."""
+        for concept, _ in self._taxonomy.concepts:
+            if not concept.isidentifier() and re.split(r"\W", concept)[0] == name:
+                return f" (for the concept {concept} write {_ALL}[{concept!r}])"
+        return ""
 
     def _refuse(self, error: Exception, line: int | None, of: str = "") -> NoReturn:
         if isinstance(error, InputError):
@@ -145,18 +155,27 @@ def by_concept(taxonomy: Taxonomy, columns: Iterable[int]) -> dict[str, list[str
     }
 
 
-def _read(template: str | Path) -> str:
-    """Returns the text of a template, from its file if there is one of that name."""
+def file_of(template: str | Path) -> Path | None:
+    """Returns the path of a template's file, or None for one that is typed.
+
+    Raises:
+      InputError: it is neither.
+    """
     text = os.fspath(template)
     is_text = any(mark in text for mark in _MARKS)
     path = Path(text) if is_text else user_path(text)
-    if not isinstance(template, Path) and not os.path.isfile(path):
-        if is_text:
-            return text
-        raise InputError(
-            f"template {text[:80]!r}: no such file, and no template, which has names in braces, as "
-            f"{_MARKED}"
-        )
+    if isinstance(template, Path) or os.path.isfile(path):
+        return path
+    if is_text:
+        return None
+    raise InputError(
+        f"template {text[:80]!r}: no such file, and no template, which has names in braces, as "
+        f"{_MARKED}"
+    )
+
+
+def _read(path: Path) -> str:
+    """Returns the text of a template's file."""
     try:
         with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)

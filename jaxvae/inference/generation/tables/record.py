@@ -68,9 +68,7 @@ def make_record(generation: SetSource, counts: Counter[str], facts: dict[str, An
         "log_probability": generation.log_probability,
         "probability": math.exp(generation.log_probability),
         "sets": sets,
-        "sets_are": "first occurrences among independent draws, in their order"
-        if order.distinct
-        else "independent draws",
+        "sets_are": generation.sets_are,
         "distinct": order.distinct,
         "unseen": int(order.unseen),
         "draws": tally.draws,

@@ -83,6 +83,7 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
         facts = {
             **options.facts,
             "command": parts.command,
+            **({"resumed_by": command} if command != parts.command else {}),
             "columns": fields,
             "num_importance_samples": options.num_importance_samples,
             "template": options.prompts and options.prompts.source,
@@ -91,8 +92,13 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
         if options.judge is not None:
             record["figures"] = options.judge(sample.sets)
         with atomic_write(record_path(output)) as file:
-            file.write(to_json(record).encode() + b"\n")
-            parts.join()
+
+            def write_record(table_digest: str) -> None:
+                record["table_sha256"] = table_digest
+                file.write(to_json(record).encode() + b"\n")
+                file.flush()
+
+            parts.join(write_record)
     return record
 
 
