@@ -91,7 +91,7 @@ def divide_within(
         # With columns that lack most first, a table with these sums is found if there is one
         # (Gale 1957, Ryser 1957).
         order = sorted(lacking, key=lambda split: -lacking[split])
-        while more:
+        while more and any(lacking.values()):
             for split in order:
                 if more and lacking[split]:
                     of_tag[split] += 1
