@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -48,6 +49,13 @@ def test_slow_libraries_are_imported_where_they_are_used(path):
     # The estimator's base class is scikit-learn's, and nothing else imports its module.
     allowed = {"sklearn"} if path == "jaxvae/estimators/tag_vae.py" else set()
     assert not names & LAZY - allowed
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = [path.parent.relative_to(ROOT) for path in PACKAGE.rglob("__init__.py")]
+    brought = {"jaxvae.shipped.configs", "jaxvae.shipped.configs.search"}  # configs/ of the root
+    assert {*listed} - brought == {".".join(folder.parts) for folder in folders}
 
 
 def test_a_package_says_what_lives_in_it_and_imports_nothing():
