@@ -46,16 +46,24 @@ def test_both_likelihoods_of_the_same_rows(network):
     assert found["quick_mixture_rows"] == 60
 
 
-def test_no_more_than_2000_training_rows_are_asked(network):
-    train, val, test = (draw_rows(number, seed) for seed, number in enumerate((2100, 40, 60)))
-    changed = np.concatenate([train[:2000], np.full((100, TAGS), TAGS, np.uint8)])
-    other = np.concatenate([np.full((100, TAGS), TAGS, np.uint8), train[100:]])
-    found = [
-        quick_baseline.compare_with_quick_mixture(network, train=rows, val=val, test=test)
-        for rows in (train, changed, other)
-    ]
-    assert found[0] == found[1]
-    assert found[0] != found[2]
+def test_2000_training_rows_from_all_over_the_split_are_asked(network, monkeypatch):
+    fitted = []
+
+    def fit(train, val, *, whole=Mixture.fit, **options):
+        fitted.append(train)
+        return whole(train, val, **options)
+
+    monkeypatch.setattr(Mixture, "fit", fit)
+    val, test = draw_rows(40, 1), draw_rows(60, 2)
+    first, last = (np.full((2000, TAGS), TAGS, np.uint8) for _ in range(2))
+    first[:, 0], last[:, 0] = 0, 1  # rows of one tag each, as in a file that is sorted
+    train = np.concatenate([first, last])
+    quick_baseline.compare_with_quick_mixture(network, train=train, val=val, test=test)
+    assert fitted[0].shape == (2000, TAGS)
+    assert 900 < fitted[0][:, 0].sum() < 1100
+    assert fitted[0].sum() == 2000
+    quick_baseline.compare_with_quick_mixture(network, train=train[:300], val=val, test=test)
+    assert len(fitted[1]) == 300
 
 
 def test_few_rows_and_none(network):
