@@ -44,6 +44,6 @@ def quote(text: str) -> str:
     return repr(cut(text))
 
 
-def cut(text: str) -> str:
+def cut(text: str, most: int = MAX_QUOTED) -> str:
     """Shortens a text that is too long for a message."""
-    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…"
+    return text if len(text) <= most else text[:most] + "…"

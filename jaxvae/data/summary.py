@@ -7,12 +7,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from jaxvae.data.encoding import tag_counts
-from jaxvae.data.spelling import normalize
+from jaxvae.data.spelling import MAX_QUOTED, normalize
 from jaxvae.data.taxonomy import Taxonomy
 
 _MUCH, _LONG = 10**8, 20
 SHOWN = 20
-MAX_QUOTED = 80
 # A search for the nearest tags compares a tag with the whole vocabulary.
 MAX_TAGS_FOR_NEAREST = 10_000
 WIDTH = 100

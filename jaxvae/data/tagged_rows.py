@@ -8,8 +8,9 @@ from jaxvae.data import encoding
 from jaxvae.data.encoding import make_tag_lookup, tag_counts
 from jaxvae.data.row_collector import CollectedRows, Spellings
 from jaxvae.data.sources import Source
+from jaxvae.data.spelling import MAX_QUOTED
 from jaxvae.data.splits import SPLITS, complete_splits, split_rows
-from jaxvae.data.summary import MAX_QUOTED, SHOWN, describe_rows, list_tags, rank_unknown
+from jaxvae.data.summary import SHOWN, describe_rows, list_tags, rank_unknown
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.data.vocabulary import FROM_DATA, FromData, Vocabulary, make_vocabulary
 from jaxvae.errors import InputError

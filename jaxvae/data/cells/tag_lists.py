@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
+from jaxvae.data.spelling import quote
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 
@@ -42,9 +43,8 @@ def parse_tags(text: str, taxonomy: Taxonomy, *, option: str) -> list[str]:
             fault = getattr(error, "msg", "nested too deeply")
     tags = split_tags(text, taxonomy)
     if fault and not taxonomy.knows(tags[0]):
-        excerpt = repr(text if len(text) <= 80 else text[:80] + "…")
         raise InputError(
-            f"{option} {excerpt}: begins like a JSON list and is none ({fault}); "
+            f"{option} {quote(text)}: begins like a JSON list and is none ({fault}); "
             'write ["a tag", "another"], or tags between commas'
         )
     return tags

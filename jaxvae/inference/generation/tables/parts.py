@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxvae.data.spelling import cut
 from jaxvae.errors import InputError
 from jaxvae.inference.generation.order import LabelledSets
 from jaxvae.storage.atomic_files import name_file_in_errors, read_json, write_json
@@ -223,5 +224,4 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _excerpt(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _EXCERPT else text[:_EXCERPT] + "…"
+    return cut(json.dumps(value, ensure_ascii=False), _EXCERPT)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from jaxvae.config.paths import user_path
 from jaxvae.data.readers.regular_file import open_regular
+from jaxvae.data.spelling import cut
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean, one_line
 
@@ -68,9 +69,7 @@ class Prompts:
         except RecursionError as error:
             raise InputError("template: nested too deeply") from error
         except Exception as error:  # of the user's own expressions, a division by zero as well
-            names = str(every)
-            excerpt = names if len(names) <= 80 else names[:80] + "…"
-            self._refuse(error, _line_of(error), f", of the set {excerpt}")
+            self._refuse(error, _line_of(error), f", of the set {cut(str(every))}")
 
     def _compile(self) -> Any:
         jinja = self._jinja
