@@ -156,7 +156,25 @@ class Session:
         self.terminal.say(same_run.finished_message(self.folder, self.config.fields))
         if not self.is_primary:
             return {}
-        return _tell_trackers(self.folder, self.config.asked, self.overrides, self.terminal)
+        stages = atomic_files.read_json(self.folder / run_files.METRICS)
+        with contextlib.closing(self._open_trackers()) as tracked:
+            tracked.catch_up(epoch_metrics.read_epochs(self.folder))
+            tracked.finish(
+                stages,
+                folder=self.folder,
+                artifacts=self.config.asked.logger.artifacts,
+                epoch=atomic_files.read_json(self.folder / run_files.SUMMARY)["epochs"],
+            )
+        return stages
+
+    def _open_trackers(self) -> trackers.TrackerGroup:
+        return trackers.open_trackers(
+            self.config.asked.logger.name,
+            folder=self.folder,
+            config=self.config.plain,
+            overrides=self.overrides,
+            say=self.terminal.say,
+        )
 
     def build(self, inputs: Inputs) -> tuple[model_setup.ModelSetup, TrainState, loop.TrainContext]:
         """Builds the model, a fresh state, and the compiled programs."""
@@ -186,13 +204,7 @@ class Session:
         tracked = trackers.no_trackers()
         with multihost.raise_together():
             if self.is_primary:
-                tracked = trackers.open_trackers(
-                    self.config.asked.logger.name,
-                    folder=self.folder,
-                    config=self.config.plain,
-                    overrides=self.overrides,
-                    say=self.terminal.say,
-                )
+                tracked = self._open_trackers()
                 self._held.callback(tracked.close)
                 self._write_start(inputs, state)
         return tracked
@@ -264,29 +276,6 @@ class Session:
                 requests=self.requests,
             )
         return inputs.sharding.gather(best), progress
-
-
-def _tell_trackers(
-    folder: Path, config: ConfigDict, overrides: dict[str, Any], terminal: display.Terminal
-) -> dict[str, dict[str, Any]]:
-    """Adds to trackers what they lack of a finished run; returns its final metrics."""
-    stages = atomic_files.read_json(folder / run_files.METRICS)
-    tracked = trackers.open_trackers(
-        config.logger.name,
-        folder=folder,
-        config=json.loads(config.to_json()),
-        overrides=overrides,
-        say=terminal.say,
-    )
-    with contextlib.closing(tracked):
-        tracked.catch_up(epoch_metrics.read_epochs(folder))
-        tracked.finish(
-            stages,
-            folder=folder,
-            artifacts=config.logger.artifacts,
-            epoch=atomic_files.read_json(folder / run_files.SUMMARY)["epochs"],
-        )
-    return stages
 
 
 def _nothing() -> None:
