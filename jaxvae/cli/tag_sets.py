@@ -23,7 +23,6 @@ from jaxvae.errors import InputError
 
 _LIKELIHOOD_DRAWS = 100
 _PAIRS = 500
-_GOES_WITH = {("per_row", "column", "distance"): "like", ("steps",): "between"}
 
 
 def add_to(commands) -> None:
@@ -132,7 +131,7 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
     from jaxvae.inference.generation.draws import one_in
     from jaxvae.inference.generation.splits import check_shares
     from jaxvae.reports.sets.data_card import check_card_path, write_card
-    from jaxvae.reports.sets.table_record import read_record
+    from jaxvae.reports.sets.table_record import to_publish
     from jaxvae.storage.row_tables import check_suffix
 
     output = user_path(options.output)
@@ -174,7 +173,7 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
         seed=options.seed,
     )
     if card is not None:
-        write_card(card, read_record(output), output)
+        write_card(card, to_publish(record), output)
     if "unknown_tags" in (like := record.get("like", {})):
         print(
             f"jaxvae: {options.like}: {like['rows']:,} rows; {like['without_known_tag']:,} without "
@@ -193,10 +192,11 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _num(options: argparse.Namespace) -> int:
-    for names, needed in _GOES_WITH.items():
-        for name in names:
-            if getattr(options, name) is not None and getattr(options, needed) is None:
-                raise InputError(f"--{name.replace('_', '-')} goes with --{needed}")
+    from jaxvae.inference.generation.options import GOES_WITH
+
+    for name, needed in {"per_row": "like", **GOES_WITH}.items():
+        if getattr(options, name) is not None and getattr(options, needed) is None:
+            raise InputError(f"--{name.replace('_', '-')} goes with --{needed}")
     if options.like is not None:
         if options.num is not None:
             raise InputError("--num does not go with --like; --per-row says how many of each row")
@@ -231,9 +231,9 @@ def _pairs(options: argparse.Namespace, run) -> str | None:
 
 def _near(options: argparse.Namespace, run) -> dict[str, Any]:
     """Returns the options about given sets that were given."""
-    given = {name: getattr(options, name) for names in _GOES_WITH for name in names}
-    given |= {"like": options.like, "between": options.between}
-    del given["per_row"]
+    from jaxvae.inference.generation.options import GOES_WITH
+
+    given = {name: getattr(options, name) for name in (*GOES_WITH, "like", "between")}
     if options.between is not None:
         given["between"] = [
             parse_tags(tags, run.taxonomy, option="--between") for tags in options.between

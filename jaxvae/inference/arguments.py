@@ -1,12 +1,21 @@
-"""Checks of numeric arguments that users pass to a run, in Python or in a shell."""
+"""Checks of arguments that users pass to a run, in Python or in a shell."""
 
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxvae.errors import InputError
 
 MAX_COUNT = 10_000_000
+
+
+class Kind(NamedTuple):
+    """Describes the values that something may have: by a test, and in words for a message."""
+
+    is_such: Callable[[Any], bool]
+    words: str
 
 
 def check_count(name: str, value: int) -> None:

@@ -1,20 +1,14 @@
 """Checks the options of `generate` as they are given in Python: their names and kinds."""
 
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxvae.errors import InputError, did_you_mean, type_name
-
-
-class _Kind(NamedTuple):
-    """What an option may be: a test, and words for the message."""
-
-    is_such: Callable[[Any], bool]
-    words: str
+from jaxvae.inference.arguments import Kind
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +30,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
         is_absent = value is None and name not in _NEVER_NONE
         if not is_absent and not kind.is_such(value):
             raise InputError(f"{name}: expected {kind.words}, found {type_name(value)}")
-    for name, needed in _GOES_WITH.items():
+    for name, needed in GOES_WITH.items():
         if options.get(name) is not None and options.get(needed) is None:
             raise InputError(f"{name} goes with {needed}, which is not given")
     return {
@@ -76,34 +70,35 @@ def _is_anything(value: Any) -> bool:
     return True
 
 
-_TAGS = _Kind(_is_listing, "a list of tags")
-_TEXT = _Kind(lambda value: isinstance(value, str), "text")
-_ANYTHING = _Kind(_is_anything, "")
-_KINDS: dict[str, _Kind] = {
+_TAGS = Kind(_is_listing, "a list of tags")
+_TEXT = Kind(lambda value: isinstance(value, str), "text")
+_ANYTHING = Kind(_is_anything, "")
+_KINDS: dict[str, Kind] = {
     "present": _TAGS,
     "absent": _TAGS,
-    "count": _Kind(lambda value: isinstance(value, Mapping), "counts by concept, {'genre': 1}"),
+    "count": Kind(lambda value: isinstance(value, Mapping), "counts by concept, {'genre': 1}"),
     "tags": _ANYTHING,
-    "balance": _Kind(_is_balance, "a concept, a list of tags, or a number for each tag"),
-    "pairs": _Kind(lambda value: isinstance(value, str), "a tag"),
-    "like": _Kind(
+    "balance": Kind(_is_balance, "a concept, a list of tags, or a number for each tag"),
+    "pairs": Kind(lambda value: isinstance(value, str), "a tag"),
+    "like": Kind(
         lambda value: isinstance(value, str | Path) or _is_listing(value), "a file or tag sets"
     ),
     "column": _TEXT,
-    "distance": _Kind(_is_number, "a number"),
-    "between": _Kind(_is_listing, "two tag sets"),
+    "distance": Kind(_is_number, "a number"),
+    "between": Kind(_is_listing, "two tag sets"),
     "steps": _ANYTHING,
-    "temperature": _Kind(
+    "temperature": Kind(
         lambda value: _is_number(value) or _are_numbers(value), "a number, or a list of them"
     ),
-    "distinct": _Kind(lambda value: isinstance(value, bool | np.bool_), "a truth value"),
-    "unseen": _Kind(
+    "distinct": Kind(lambda value: isinstance(value, bool | np.bool_), "a truth value"),
+    "unseen": Kind(
         lambda value: isinstance(value, bool | np.bool_ | int | np.integer),
         "a truth value or a whole number",
     ),
     "seed": _ANYTHING,
-    "splits": _Kind(_are_numbers, "three shares"),
-    "template": _Kind(lambda value: isinstance(value, str | Path), "a template or its file"),
+    "splits": Kind(_are_numbers, "three shares"),
+    "template": Kind(lambda value: isinstance(value, str | Path), "a template or its file"),
 }
 _NEVER_NONE = {"temperature", "distinct", "unseen", "seed", "splits"}
-_GOES_WITH = {"column": "like", "distance": "like", "steps": "between"}
+GOES_WITH = {"column": "like", "distance": "like", "steps": "between"}
+"""Options that mean something only beside another."""

@@ -4,9 +4,10 @@ import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxvae.errors import InputError
+from jaxvae.inference.arguments import Kind
 from jaxvae.inference.generation.tables.record import record_path
 from jaxvae.reports.summary_text import set_measures
 from jaxvae.storage.atomic_files import read_json
@@ -14,13 +15,6 @@ from jaxvae.storage.manifest import file_digest
 from jaxvae.storage.row_tables import check_suffix
 
 _MOST_BYTES = 2**26
-
-
-class _Kind(NamedTuple):
-    """What a value of a record may be: a test, and words for the message."""
-
-    is_such: Callable[[Any], bool]
-    words: str
 
 
 def read_record(table: Path) -> dict[str, Any]:
@@ -50,6 +44,11 @@ def read_record(table: Path) -> dict[str, Any]:
             f"{table}: not the table that {path.name} is of (its SHA-256 differs); restore it, or "
             f"generate it again"
         )
+    return to_publish(record)
+
+
+def to_publish(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record whose commands name no folders of this machine."""
     commands = ("command", "resumed_by")
     return record | {name: without_folders(record[name]) for name in commands if name in record}
 
@@ -124,27 +123,27 @@ def _are_figures(value: Any) -> bool:
     return is_known and _is_text(value.get("split"))
 
 
-_COUNT = _Kind(_is_count, "a whole number")
-_NUMBER = _Kind(_is_number, "a finite number")
-_TEXT = _Kind(_is_text, "text")
-_COMMAND = _Kind(_is_command, "a command of a shell")
+_COUNT = Kind(_is_count, "a whole number")
+_NUMBER = Kind(_is_number, "a finite number")
+_TEXT = Kind(_is_text, "text")
+_COMMAND = Kind(_is_command, "a command of a shell")
 _KINDS = {
-    "columns": _Kind(_is_object_of(_is_text), "a kind for each column"),
+    "columns": Kind(_is_object_of(_is_text), "a kind for each column"),
     "command": _COMMAND,
-    "constraints": _Kind(_are_constraints, "present, absent, count and tags"),
+    "constraints": Kind(_are_constraints, "present, absent, count and tags"),
     **dict.fromkeys(("draws", "near_training", "repeats", "seed"), _COUNT),
     **dict.fromkeys(("effective_draws", "log_probability"), _NUMBER),
     **dict.fromkeys(("probability", "tags_per_set"), _NUMBER),
     **dict.fromkeys(("parameters", "sets_are", "table_sha256", "taxonomy_digest"), _TEXT),
     "sets": _COUNT,
-    "sets_in_split": _Kind(_is_object_of(_is_count), "a whole number for each split"),
-    "temperature": _Kind(
+    "sets_in_split": Kind(_is_object_of(_is_count), "a whole number for each split"),
+    "temperature": Kind(
         lambda value: _is_number(value) or _is_list_of(_is_number)(value), "a number or several"
     ),
-    "trained_on": _Kind(lambda value: value is None or _is_text(value), "text"),
+    "trained_on": Kind(lambda value: value is None or _is_text(value), "text"),
 }
 _PERHAPS = {
     "resumed_by": _COMMAND,
-    "figures": _Kind(_are_figures, "figures of the sets"),
-    "by_temperature": _Kind(_is_list_of(lambda part: isinstance(part, dict)), "a list of objects"),
+    "figures": Kind(_are_figures, "figures of the sets"),
+    "by_temperature": Kind(_is_list_of(lambda part: isinstance(part, dict)), "a list of objects"),
 }

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +46,27 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def make_record(generation: SetSource, counts: Counter[str], facts: dict[str, Any]) -> dict:
+def make_record(
+    generation: SetSource,
+    counts: Counter[str],
+    facts: dict[str, Any],
+    contents: Mapping[str, Any],
+) -> dict:
     """Returns what is said of a table, once its sets are drawn.
 
     Args:
       generation: the sets, all of them drawn.
       counts: numbers of tags and of sets of each split.
       facts: what else is said, such as the command.
+      contents: what `make_order` returned.
     """
     order, tally = generation.order, generation.tally
     sets = sum(counts[name] for name in SPLITS)
     return {
-        "jaxvae_version": __version__,
+        "jaxvae_version": contents["jaxvae_version"],
         **facts,
-        "parameters": parameters_digest(to_state_dict(generation.network)),
-        "taxonomy_digest": generation.constraints.taxonomy.digest,
+        "parameters": contents["parameters"],
+        "taxonomy_digest": contents["taxonomy_digest"],
         "seed": order.seed,
         "temperature": generation.temperature,
         "constraints": generation.constraints.describe(),

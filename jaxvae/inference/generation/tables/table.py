@@ -4,7 +4,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,17 +36,17 @@ class TableOptions(NamedTuple):
       num_importance_samples: draws for each set's log-likelihood; None leaves the column out.
       prompts: texts of the sets; None leaves the column out.
       facts: what else the record says, by name; the `command` at least, or None.
-      order: all that the table's contents depend on, JSON-able.
+      order: all that the table's contents depend on, from `make_order`.
       resume: whether to go on with the parts of the same order.
       judge: returns figures of some of the sets, for the record.
     """
 
-    num_importance_samples: int | None = None
-    prompts: Prompts | None = None
-    facts: Mapping[str, Any] = MappingProxyType({})
-    order: Mapping[str, Any] = MappingProxyType({})
-    resume: bool = False
-    judge: Judge | None = None
+    num_importance_samples: int | None
+    prompts: Prompts | None
+    facts: Mapping[str, Any]
+    order: Mapping[str, Any]
+    resume: bool
+    judge: Judge | None
 
 
 def write_sets(generation: SetSource, output: Path, options: TableOptions) -> dict:
@@ -88,7 +87,7 @@ def write_sets(generation: SetSource, output: Path, options: TableOptions) -> di
             "num_importance_samples": options.num_importance_samples,
             "template": options.prompts and options.prompts.source,
         }
-        record = make_record(generation, counts, facts)
+        record = make_record(generation, counts, facts, options.order)
         if options.judge is not None:
             record["figures"] = options.judge(sample.sets)
         with atomic_write(record_path(output)) as file:
