@@ -1,6 +1,8 @@
 """The commands that exchange models with other software: export, import and push."""
 
 import argparse
+import functools
+from collections.abc import Callable
 
 from jaxvae.cli.run_options import add_trust_option, load_run, say
 from jaxvae.config.paths import user_path
@@ -115,20 +117,11 @@ def _push(options: argparse.Namespace, rest: list[str]) -> int:
     run = load_run(options)
     if run.network.user_classes:
         say(f"config.json has the code of {', '.join(run.network.user_classes.sources)}, as text")
-    if options.folder:
-        names = publish.write_folder(
-            run, user_path(options.folder), repository=options.repository, license=options.license
-        )
-        print(f"{options.folder}: {', '.join(names)}")
-    else:
-        commit = publish.push(
-            run,
-            options.repository,
-            private=options.private,
-            revision=options.revision,
-            license=options.license,
-        )
-        print(f"hf://{options.repository}@{commit}")
+    _publish(
+        options,
+        write=functools.partial(publish.write_folder, run),
+        push=functools.partial(publish.push, run),
+    )
     if publish.judged_of(run) is None:
         say("the card has no results; python -m jaxvae evaluate RUN, and push again")
     return 0
@@ -141,19 +134,32 @@ def _push_table(options: argparse.Namespace) -> int:
         raise InputError("--checkpoint and --trust-code are for models, not for --dataset")
     table = user_path(options.run_folder)
     card = user_path(options.card) if options.card else None
-    of_card = {"license": options.license, "card": card}
+    _publish(
+        options,
+        write=functools.partial(publish_table.write_table_folder, table, card=card),
+        push=functools.partial(publish_table.push_table, table, card=card),
+        kind="datasets/",
+    )
+    return 0
+
+
+def _publish(
+    options: argparse.Namespace,
+    *,
+    write: Callable[..., list[str]],
+    push: Callable[..., str],
+    kind: str = "",
+) -> None:
+    """Writes a repository's files into `--folder`, or uploads them, and prints where they are."""
     if options.folder:
-        names = publish_table.write_table_folder(
-            table, user_path(options.folder), repository=options.repository, **of_card
-        )
+        folder = user_path(options.folder)
+        names = write(folder, repository=options.repository, license=options.license)
         print(f"{options.folder}: {', '.join(names)}")
     else:
-        commit = publish_table.push_table(
-            table,
+        commit = push(
             options.repository,
             private=options.private,
             revision=options.revision,
-            **of_card,
+            license=options.license,
         )
-        print(f"hf://datasets/{options.repository}@{commit}")
-    return 0
+        print(f"hf://{kind}{options.repository}@{commit}")
