@@ -48,7 +48,7 @@ def compare_with_quick_mixture(
         for split, rows in ((train, TRAIN_ROWS), (val, _ROWS), (test, _ROWS))
     )
     train_sets, val_sets, test_sets = (
-        to_multi_hot(rows, network.num_tags).astype(bool) for rows in (train, val, test)
+        to_multi_hot(rows, network.num_tags) for rows in (train, val, test)
     )
     mixture, _ = Mixture.fit(
         train_sets,
