@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.quality import panel
-from benchmarks.quality.judged_run import Answer, Question, answer
+from benchmarks.quality.judged_run import ROOT, Answer, Question, answer
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 HEADER = (
     "| data | recipe | splits | NLL | over the mixture | over the larger | over the generator "
     "| over the first recipe | recall@10, over the mixture's | training, s | command, s |"
@@ -76,7 +75,7 @@ def _recipe(parser: argparse.ArgumentParser, text: str) -> tuple[str, tuple[str,
     config, *others = shlex.split(chosen) or [""]
     if not (is_there and config):
         parser.error(f"--recipe {text}: must be NAME='CONFIG OPTION...', such as best=best.py")
-    return name, (f"--config={CONFIGS / config}", *others)
+    return name, (f"--config={ROOT / 'configs' / config}", *others)
 
 
 def _line(data: str, recipe: str, answers: list[Answer], first: list[Answer]) -> str:

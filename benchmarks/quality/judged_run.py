@@ -12,14 +12,15 @@ import numpy as np
 
 import jaxvae
 from benchmarks.quality import panel
-from jaxvae.data.dataset import fingerprint_rows, known_generator
-from jaxvae.evaluation import retrieval
+from jaxvae.data.dataset import known_generator
+from jaxvae.evaluation import retrieval, split_metrics
 from jaxvae.evaluation.baseline_fitting import Baselines, load_or_fit_baselines
 from jaxvae.evaluation.baselines import Mixture
-from jaxvae.evaluation.evaluate_run import with_rows_enough
+from jaxvae.evaluation.evaluate_run import baselines_key, with_rows_enough
 from jaxvae.inference import completion, queries
 from jaxvae.inference.run import Run
-from jaxvae.storage import run_files
+from jaxvae.storage.atomic_files import atomic_write
+from jaxvae.storage.epoch_metrics import read_epochs
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGER = (640, 1280)
@@ -89,9 +90,8 @@ def answer(question: Question, *, shared: Path, folder: Path) -> Answer:
     arrays = {"seconds": [answered.seconds, answered.training_seconds, answered.rows]}
     for kind in ("log_likelihood", "recalled"):
         arrays |= {f"{kind}/{who}": value for who, value in getattr(answered, kind).items()}
-    aside = file.with_suffix(".new.npz")
-    np.savez(aside, question=np.array(asked), **arrays)
-    aside.replace(file)
+    with atomic_write(file) as stream:
+        np.savez(stream, question=np.array(asked), **arrays)
     return answered
 
 
@@ -114,7 +114,7 @@ def _find(question: Question, *, shared: Path, folder: Path) -> Answer:
     kept = folder / "baselines"
     kept.mkdir(exist_ok=True)
     place = kept / f"{question.data}-s{question.seed}.npz"
-    key = " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
+    key = baselines_key(run)
     baselines = load_or_fit_baselines(place, train, run.sets("val"), key=key)
     larger = _larger(place.with_suffix(".larger.npz"), baselines, train, run.sets("val"), key)
     log_likelihood = {
@@ -125,10 +125,9 @@ def _find(question: Question, *, shared: Path, folder: Path) -> Answer:
     corpus = known_generator(run.config["data"]["dataset_name"], run.taxonomy)
     if corpus is not None:
         log_likelihood["generator"] = corpus.log_likelihood(rows)
-    course = (run_folder / run_files.EPOCHS).read_text().splitlines()
     return Answer(
         seconds,
-        sum(json.loads(line)["seconds"] for line in course),
+        sum(line["seconds"] for line in read_epochs(run_folder)),
         len(run.kept.positions("train")),
         log_likelihood,
         _recalled(run, sets, baselines.mixture),
@@ -168,7 +167,8 @@ def _larger(
         for k in LARGER
     ]
     best = max(fits, key=lambda fit: fit[1])[0]
-    np.savez(path, key=np.array(key), weights=best.weights, probs=best.probs)
+    with atomic_write(path) as stream:
+        np.savez(stream, key=np.array(key), weights=best.weights, probs=best.probs)
     return best
 
 
@@ -177,7 +177,7 @@ def _recalled(run: Run, sets: np.ndarray, mixture: Mixture) -> dict[str, np.ndar
     observed, held_out = retrieval.hold_out_tags(sets, seed=0)
     if not len(observed):
         return {}
-    train_rows = run.rows("train")[:5000]
+    train_rows = run.rows("train")[: split_metrics.INFORMATION_ROWS]
     mean, logvar = queries.posterior(run.network, train_rows)
     scores = {
         "model": completion.predict(run.network, observed, mean, logvar, seed=0),

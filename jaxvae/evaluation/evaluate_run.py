@@ -58,9 +58,8 @@ def evaluate_run(
     rows_in_split = len(run.kept.positions(split))
     run = with_rows_enough(run)
     sets, train, val = (run.sets(name) for name in (split, "train", "val"))
-    key = " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
     baselines = load_or_fit_baselines(
-        run.folder / run_files.BASELINES, train, val, key=key, say=say
+        run.folder / run_files.BASELINES, train, val, key=baselines_key(run), say=say
     )
     rows = run.rows(split)
     say(f"judging {len(rows):,} {split} rows with {num_importance_samples:,} draws each")
@@ -82,6 +81,11 @@ def evaluate_run(
         **_samples(run, sets, train, baselines.independent, seed),
         **_disentanglement(run, seed),
     }
+
+
+def baselines_key(run: Run) -> str:
+    """Returns what baselines of a run depend on: its training and validation rows."""
+    return " ".join(fingerprint_rows(run.rows(name), run.taxonomy) for name in ("train", "val"))
 
 
 def with_rows_enough(run: Run) -> Run:
