@@ -1,4 +1,4 @@
-"""How a tag is spelled: as tags are compared, and as they are shown."""
+"""Spells tags: as they are compared, as they are shown, and as messages quote them."""
 
 import re
 import unicodedata

@@ -68,9 +68,9 @@ def check_place(path: Path) -> None:
 
 def existing(paths: Iterable[str | os.PathLike[str] | None]) -> list[Path]:
     """Returns the files and folders among values that may be paths, as users type them."""
-    found = []
+    places = []
     for value in paths:
         with contextlib.suppress(InputError, OSError, ValueError):
             if value and (path := user_path(value)).exists():
-                found.append(path)
-    return found
+                places.append(path)
+    return places

@@ -55,7 +55,7 @@ def train_seeds(
     waiting = [
         trials.member(seed, configs[seed])
         for seed in configs
-        if not manifest.is_sealed(folders[seed])
+        if folders[seed] not in finished
     ]
 
     def end(member: Member, trees: dict[str, Any]) -> None:

@@ -165,7 +165,7 @@ def _references(fitted: FittedRun, test_sets) -> dict[str, float]:
 
 
 def _quick_baseline(fitted: FittedRun) -> dict[str, float]:
-    """How far the model is ahead of a quick mixture, if that is asked for; {} for squared error."""
+    """Compares the model with a quick mixture, if that is asked for; {} for squared error."""
     wanted = fitted.config.inference.quick_baseline
     if not (wanted and fitted.model.objective.use_binary_cross_entropy):
         return {}

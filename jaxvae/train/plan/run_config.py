@@ -56,7 +56,7 @@ class RunConfig:
 
     @property
     def has_unsettled_length(self) -> bool:
-        """Whether minutes are given, and have not been turned into epochs yet."""
+        """True while minutes are given that have not been turned into epochs."""
         return bool(self.asked.trainer.max_minutes) and "trainer.max_epochs" not in self.resolved
 
     def budget(self, *, steps: int, growth: int, folder: Path | None) -> Budget | None:
