@@ -53,9 +53,7 @@ def train_seeds(
     if finished:  # seeds of one config differ by nothing else, also where the rule has changed
         trials.resolve_as(finished[0])
     waiting = [
-        trials.member(seed, configs[seed])
-        for seed in configs
-        if folders[seed] not in finished
+        trials.member(seed, configs[seed]) for seed in configs if folders[seed] not in finished
     ]
 
     def end(member: Member, trees: dict[str, Any]) -> None:
