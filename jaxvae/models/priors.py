@@ -115,7 +115,8 @@ class MixturePrior(Prior):
         """Draws `[num, L]`."""
         mean, logvar, log_weight = self.components(encode)
         which, noise = jax.random.split(key)
-        row = jax.random.categorical(which, log_weight, shape=(num,))
+        # Inverts the distribution function: a categorical draw would be one number a component.
+        row = jax.random.choice(which, len(log_weight), (num,), p=jnp.exp(log_weight))
         return mean[row] + jnp.exp(0.5 * logvar[row]) * jax.random.normal(noise, mean[row].shape)
 
     def moments(self, encode: Encode) -> tuple[jax.Array, jax.Array]:

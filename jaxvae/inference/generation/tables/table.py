@@ -145,9 +145,10 @@ def _table_rows(
             values.append(np.repeat(values[0][::2] - values[0][1::2], 2))
         extra = np.stack(values, axis=1).tolist()
     temperatures = chunk.labels["temperature"].tolist()
+    is_own = (chunk.split_as == chunk.sets).all(axis=1)
     for row, present in enumerate(columns):
         identity, split = identify(taxonomy, present, shares)
-        if chunk.split_as is not chunk.sets:
+        if not is_own[row]:
             split = identify(taxonomy, np.flatnonzero(chunk.split_as[row]), shares)[1]
         counts.update({"tags": len(present), split: 1})
         yield [
