@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxvae.data.dataset import fingerprint_rows, known_generator
+from jaxvae.data.encoding import to_multi_hot
+from jaxvae.data.splits import subsample
 from jaxvae.evaluation import latents, retrieval, split_metrics
 from jaxvae.evaluation.baseline_fitting import Baselines, load_or_fit_baselines
 from jaxvae.evaluation.baselines import Independent
@@ -65,7 +67,7 @@ def evaluate_run(
     say(f"judging {len(rows):,} {split} rows with {num_importance_samples:,} draws each")
     estimates = run.row_likelihood(rows, num_importance_samples, seed)
     mean, _ = queries.posterior(run.network, rows)
-    train_rows = run.rows("train")[: split_metrics.INFORMATION_ROWS]
+    train_rows = _some_training_rows(run)
     train_mean, train_logvar = queries.posterior(run.network, train_rows)
     return {
         **question(run, split=split, num_importance_samples=num_importance_samples, seed=seed),
@@ -248,18 +250,23 @@ def _disentanglement(run: Run, seed: int) -> dict[str, Any]:
 
 
 def name_dimensions(run: Run) -> list[dict]:
-    """Describes the latent dimensions in tags, over the first 5,000 training rows."""
-    rows = run.rows("train")[: split_metrics.INFORMATION_ROWS]
+    """Describes the latent dimensions in tags, over at most 5,000 training rows."""
+    rows = _some_training_rows(run)
     mean, logvar = queries.posterior(run.network, rows)
     kl = queries.kl_per_dimension(run.network, mean, logvar).mean(axis=0)
     return latents.name_dimensions(
         run.network,
         mean,
-        run.sets("train")[: split_metrics.INFORMATION_ROWS],
+        to_multi_hot(rows, run.network.num_tags),
         kl,
         tags=run.taxonomy.spellings,
         concepts=dict(run.taxonomy.concepts),
     )
+
+
+def _some_training_rows(run: Run) -> np.ndarray:
+    rows = run.rows("train")
+    return rows[subsample(len(rows), split_metrics.INFORMATION_ROWS)]
 
 
 def _corpus_of(run: Run):

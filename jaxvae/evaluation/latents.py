@@ -4,6 +4,7 @@ import importlib.util
 
 import numpy as np
 
+from jaxvae.data.splits import subsample
 from jaxvae.evaluation.disentanglement import mutual_information_with_sets
 from jaxvae.inference import queries
 from jaxvae.models.trained import TrainedModel
@@ -39,7 +40,7 @@ def name_dimensions(
       nats; `concept`, the largest.
     """
     information = mutual_information_with_sets(mean, sets)
-    origins = mean[np.linspace(0, len(mean) - 1, min(_ORIGINS, len(mean))).astype(int)]
+    origins = mean[subsample(len(mean), _ORIGINS)]
     centre, deviation = queries.prior_moments(network)
     named = []
     for dim in np.argsort(-np.asarray(kl), kind="stable"):

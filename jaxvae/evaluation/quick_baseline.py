@@ -7,6 +7,7 @@ It tells whether the model has learned what tags go together. It is weaker than 
 import numpy as np
 
 from jaxvae.data.encoding import to_multi_hot
+from jaxvae.data.splits import subsample
 from jaxvae.evaluation.baselines import Mixture
 from jaxvae.inference.likelihood import row_likelihood
 from jaxvae.models.trained import TrainedModel
@@ -42,9 +43,8 @@ def compare_with_quick_mixture(
     if not (len(train) and len(val) and len(test)):
         return {}
     most = max(_LEAST_ROWS, _MOST_VALUES // network.num_tags)
-    rng = np.random.default_rng(0)  # files are in an order that means something: albums, years
     train, val, test = (
-        split[np.sort(rng.permutation(len(split))[: min(rows, most)])]
+        split[subsample(len(split), min(rows, most))]
         for split, rows in ((train, TRAIN_ROWS), (val, _ROWS), (test, _ROWS))
     )
     train_sets, val_sets, test_sets = (

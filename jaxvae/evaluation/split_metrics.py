@@ -6,15 +6,16 @@ Everything here is numpy on the results of one compiled pass.
 import numpy as np
 
 from jaxvae.data.encoding import tag_counts
+from jaxvae.data.splits import subsample
 from jaxvae.evaluation.baselines import Independent
 from jaxvae.evaluation.streaming_metrics import SplitMetrics
 
 COLLAPSE_NATS = 1.0
 """Aggregate information I(x; z), in nats, under which a model has collapsed."""
 SILHOUETTE_ROWS = 2000
-"""Number of rows, from the first, whose silhouette is computed."""
+"""Number of rows, drawn at random, whose silhouette is computed."""
 INFORMATION_ROWS = 5000
-"""Rows over which I(x; z) is estimated, from the first."""
+"""Training rows, drawn at random, over which I(x; z) is estimated and dimensions are named."""
 
 
 def split_metrics(total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> dict:
@@ -31,7 +32,7 @@ def split_metrics(total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> di
 def silhouette(mean: np.ndarray, rows: np.ndarray) -> float | None:
     """Silhouette of posterior means labelled by each row's first tag (Rousseeuw 1987).
 
-    Only the first 2,000 rows are used, since the cost is quadratic. The silhouette is None if it is
+    At most 2,000 rows are used, since the cost is quadratic. The silhouette is None if it is
     undefined: fewer than two labels, or as many labels as rows. scikit-learn's is not used: its
     import takes as long as everything else before the first epoch, and its BLAS threads keep
     spinning into the next one.
@@ -40,8 +41,9 @@ def silhouette(mean: np.ndarray, rows: np.ndarray) -> float | None:
       mean: `[N, L]`.
       rows: `[N, K]` column numbers, rising.
     """
-    labels, label = np.unique(rows[:SILHOUETTE_ROWS, 0], return_inverse=True)
-    mean = np.asarray(mean, np.float64)[:SILHOUETTE_ROWS]
+    positions = subsample(len(rows), SILHOUETTE_ROWS)
+    labels, label = np.unique(rows[positions, 0], return_inverse=True)
+    mean = np.asarray(mean, np.float64)[positions]
     if not 2 <= len(labels) < len(label) or not np.isfinite(mean).all():
         return None
     order = np.argsort(label, kind="stable")
@@ -81,15 +83,16 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
     """Aggregate information I(x; z) of the encoder over some rows, in nats.
 
     The mean of log q(z_n|x_n) - log (1/N) sum_m q(z_n|x_m) with one z per row (Hoffman & Johnson
-    2016). It can't exceed ln N, so give it many rows; the first 5,000 are used.
+    2016). It can't exceed ln N, so give it many rows; 5,000 of them at most are used.
 
     Args:
       mean: `[N, L]`.
       logvar: `[N, L]`.
       seed: seed of the draw of z.
     """
-    mean = np.asarray(mean, np.float64)[:INFORMATION_ROWS]
-    logvar = np.asarray(logvar, np.float64)[:INFORMATION_ROWS]
+    positions = subsample(len(mean), INFORMATION_ROWS)
+    mean = np.asarray(mean, np.float64)[positions]
+    logvar = np.asarray(logvar, np.float64)[positions]
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     z = mean + np.exp(0.5 * logvar) * noise
     precision = np.exp(-logvar)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxvae.config.paths import user_path
 from jaxvae.data import encoding
 from jaxvae.data.encoding import to_multi_hot
+from jaxvae.data.splits import subsample
 from jaxvae.errors import InputError
 from jaxvae.evaluation import latents, split_metrics
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
@@ -52,6 +53,7 @@ def make_page(run: Run) -> str:
     network = run.network
     rows, of = _rows(run)
     mean, logvar = queries.posterior(network, rows)
+    some = subsample(len(rows), split_metrics.INFORMATION_ROWS)
     name = str(run.config.get("model_name", "vae"))
     data = {
         "name": name,
@@ -67,7 +69,7 @@ def make_page(run: Run) -> str:
         "network": explorer_data.network_data(network),
         "prior": explorer_data.prior_data(network),
         "bank": explorer_data.prior_sample_bank(network)[0],
-        "dimensions": _dimensions(run, rows[: split_metrics.INFORMATION_ROWS], mean, logvar),
+        "dimensions": _dimensions(run, rows[some], mean[some], logvar[some]),
         "map": _map(rows, mean, network.num_tags, of),
     }
     head, _, remainder = TEMPLATE.read_text(encoding="utf-8").partition("__TITLE__")
@@ -90,7 +92,6 @@ def _rows(run: Run) -> tuple[np.ndarray, str]:
 def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
     """Active dimensions, largest KL first, named by the tags that they move."""
     network = run.network
-    mean, logvar = mean[: len(rows)], logvar[: len(rows)]
     centre, deviation = queries.prior_moments(network)
     kl = queries.kl_per_dimension(network, mean, logvar).mean(axis=0)
     named = latents.name_dimensions(
@@ -118,7 +119,7 @@ def _dimensions(run: Run, rows, mean, logvar) -> list[dict]:
 def _map(rows: np.ndarray, mean: np.ndarray, num_tags: int, of: str) -> dict:
     """Two principal axes of posterior means `[N, L]`, and the positions of some rows on them."""
     centre, axes, explained = latents.principal_axes(mean)
-    positions = np.linspace(0, len(rows) - 1, min(MAP_POINTS, len(rows))).astype(int)
+    positions = subsample(len(rows), MAP_POINTS)
     points = (mean[positions] - centre) @ axes.T
     return {
         "of": of,

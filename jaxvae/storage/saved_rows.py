@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxvae.data.dataset import Dataset, fingerprint_rows
 from jaxvae.data.readers.regular_file import refuse_unreadable
-from jaxvae.data.splits import SPLITS
+from jaxvae.data.splits import SPLITS, subsample
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable, did_you_mean
 from jaxvae.storage import run_files
@@ -42,8 +42,7 @@ class SavedRows:
         split = self.split.copy()
         for name, limit in (("train", train), ("val", others), ("test", others)):
             positions = self.positions(name)
-            if len(positions) > limit:
-                split[np.random.default_rng(0).permutation(positions)[limit:]] = _IN_NONE
+            split[np.delete(positions, subsample(len(positions), limit))] = _IN_NONE
         return dataclasses.replace(self, split=split)
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxvae.data import encoding
 from jaxvae.data.dataset import Dataset
+from jaxvae.data.splits import subsample
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.evaluation import quick_baseline, split_metrics
 from jaxvae.evaluation.sets import tag_sets
@@ -122,8 +123,9 @@ def evaluate_splits(folder: Path, fitted: FittedRun) -> Evaluation:
         **_references(fitted, test_sets),
         **_quick_baseline(fitted),
     }
-    positions = fitted.dataset.splits["train"][: split_metrics.INFORMATION_ROWS]
-    train_rows = fitted.dataset.rows[positions]
+    train = fitted.dataset.splits["train"]
+    some = train[subsample(len(train), split_metrics.INFORMATION_ROWS)]
+    train_rows = fitted.dataset.rows[some]
     train_mean, train_logvar = queries.posterior(fitted.network, train_rows)
     information = split_metrics.aggregate_mutual_information(train_mean, train_logvar)
     stages["train"]["train/information"] = information

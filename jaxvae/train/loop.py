@@ -36,8 +36,10 @@ class TrainContext:
     rows_of_epoch: Callable[[int], jax.Array]
     """Returns the training rows of an epoch, by its number from 0."""
     val_rows: jax.Array
+    labelled: np.ndarray
+    """Positions of the validation rows whose silhouette is computed."""
     labelled_rows: np.ndarray
-    """Validation rows, on the host, for the silhouette score."""
+    """These rows, on the host."""
     steps: int
     """Optimizer steps of an epoch."""
     growth: int
@@ -224,9 +226,10 @@ def _validate(
         state.key,
         programs.val_rows,
     )
-    labelled = programs.labelled_rows
-    total, mean = jax.device_get((total, mean[: len(labelled)]))
-    values = split_metrics.split_metrics(total, mean, labelled)
+    if len(programs.labelled) < len(mean):
+        mean = mean[programs.labelled]
+    total, mean = jax.device_get((total, mean))
+    values = split_metrics.split_metrics(total, mean, programs.labelled_rows)
     bound = 0.0
     if programs.likelihood_bound is not None:
         bound = programs.likelihood_bound(judged["params"], judged["batch_stats"], state.key)

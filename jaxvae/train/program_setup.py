@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxvae.config import monitor
 from jaxvae.data.dataset import Dataset
+from jaxvae.data.splits import subsample
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.evaluation import split_metrics
@@ -117,6 +118,7 @@ def build_train_context(
     bound, bound_rows = build_likelihood_bound(
         config, model.graphdef, val_rows=dataset.rows[val], num_tags=num_tags
     )
+    labelled = subsample(len(val), split_metrics.SILHOUETTE_ROWS)
     # A program for one device needs no sharding.
     several = sharding if sharding.mesh.size > 1 else None
     return loop.TrainContext(
@@ -134,7 +136,8 @@ def build_train_context(
         hyperparams=hyperparams.hyperparams_from_config(config, steps=steps, growth=growth),
         rows_of_epoch=_make_epoch_rows(config, dataset, sharding, num_tags),
         val_rows=sharding.place_rows(dataset.rows, val, num_tags=num_tags),
-        labelled_rows=dataset.rows[val[: split_metrics.SILHOUETTE_ROWS]],
+        labelled=labelled,
+        labelled_rows=dataset.rows[val[labelled]],
         steps=steps,
         growth=growth,
         # With a single process, arrays can be saved where they are; no gather is needed.

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from jaxvae.data.splits import subsample
+
 _ROWS_AT_ONCE = 1000
 _TRAIN_ROWS = 20_000
 _TEST_ROWS = 2000
@@ -29,7 +31,7 @@ class DataRows:
         common = counts[self.columns] >= max(_PAIR_COUNT, 0.01 * sum(map(len, rows)))
         self.common_pairs = np.triu(np.outer(common, common), 1)
         self.keys, distinct = np.unique(_keys(train), return_index=True)
-        self.rows = train[np.random.default_rng(0).permutation(distinct)[:_TRAIN_ROWS]]
+        self.rows = train[distinct[subsample(len(distinct), _TRAIN_ROWS)]]
 
     def distances(self, sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns (differing tags from the nearest training row, is a copy of one), `[N]` each."""

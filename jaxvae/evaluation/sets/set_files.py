@@ -12,6 +12,7 @@ from jaxvae.data.layouts.options import DEFAULT_COLUMN, FileFields
 from jaxvae.data.row_collector import CollectedRows
 from jaxvae.data.sources import open_file
 from jaxvae.data.spelling import normalize
+from jaxvae.data.splits import subsample
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.data.vocabulary import ALL
 from jaxvae.errors import InputError
@@ -204,7 +205,7 @@ def _read(file: TagFile, known: Taxonomy, given: Taxonomy | None, *, most: int) 
     rows = encoding.pad_ragged(
         collected.columns, collected.lengths, fill=known.num_tags, dtype=np.int32
     )
-    taken = np.sort(np.random.default_rng(0).permutation(num_tagged)[:most])
+    taken = subsample(num_tagged, most)
     counts = {
         "rows": num_rows,
         "without_known_tag": num_rows - num_tagged - collected.num_unreadable,
