@@ -42,7 +42,11 @@ def trainer(problem: Problem):
         latent_dim=problem.latent_dim,
         batch_size=problem.batch_size,
     )
-    hyperparams = make_hyperparams(learning_rate=LEARNING_RATE, clip_norm=CLIP, dropout_p=DROPOUT)
+    hyperparams = make_hyperparams(
+        model={"dropout_p": DROPOUT},
+        trainer={"gradient_clip_val": CLIP},
+        optimizer={"lr": LEARNING_RATE},
+    )
     rows = jax.device_put(append_empty_rows(problem.rows, num_tags=problem.num_tags))
     return train, state, hyperparams, rows
 

@@ -64,7 +64,9 @@ def _many(size: str, members: int):
         train_rows=empty(problem.rows),
         val_rows=empty(problem.val_rows),
     )
-    hyperparams = make_hyperparams(learning_rate=5e-4, clip_norm=1.0, dropout_p=0.3)
+    hyperparams = make_hyperparams(
+        model={"dropout_p": 0.3}, trainer={"gradient_clip_val": 1.0}, optimizer={"lr": 5e-4}
+    )
     for seed in range(members):
         population.admit(create_train_state(problem.build, seed=seed)[1], hyperparams)
     return population.train

@@ -83,7 +83,7 @@ def program(size: str, batch: int, num_rows: int) -> tuple[Callable, tuple]:
     train = make_train_epoch(
         graphdef, num_rows=num_rows, num_tags=NUM_TAGS, latent_dim=latent, batch_size=batch
     )
-    hyperparams = make_hyperparams(learning_rate=1e-3, dropout_p=0.3, clip_norm=1.0)
+    hyperparams = make_hyperparams(model={"dropout_p": 0.3}, trainer={"gradient_clip_val": 1.0})
     return train, (state, hyperparams, jnp.asarray(rows))
 
 

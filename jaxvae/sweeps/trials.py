@@ -36,14 +36,11 @@ from jaxvae.train.plan import hyperparams, recipe
 from jaxvae.train.user_code import load_user_code
 
 TRACED_FIELDS = (
-    *("seed", "model_name", "model.dropout_p", "model.decoder_bias"),
-    *("trainer.max_epochs", "trainer.max_steps", "trainer.gradient_clip_val"),
-    *("trainer.optimizer.lr", "trainer.optimizer.betas", "trainer.optimizer.weight_decay"),
-    *("trainer.lr_scheduler", "trainer.check_val_every_n_epoch"),
-    *("trainer.early_stopping_patience", "trainer.early_stopping_min_delta"),
-    *("trainer.checkpoint_every_seconds", "trainer.enable_progress_bar", "inference", "logger"),
+    *("seed", "model_name", "model.decoder_bias", "trainer.max_epochs", "trainer.max_steps"),
+    *("trainer.lr_scheduler", "trainer.check_val_every_n_epoch", "trainer.enable_progress_bar"),
+    *("trainer.early_stopping_patience", "inference", "logger"),
 )
-"""Fields that members of one program may differ in, beside the numbers of their losses."""
+"""Fields that members of one program may differ in, beside the numbers that are tuned."""
 _ON_OR_OFF = ("model.hidden_dropout_p", "trainer.ema_decay")
 """Fields that may differ, too, but whether they are 0 is part of the shape."""
 METRICS = (
@@ -61,12 +58,12 @@ LIKELIHOOD_DRAWS = 200
 
 def program_key(config: ConfigDict) -> str:
     """Returns the shape of a config; configs of equal shape share a compiled program."""
-    losses = {f"loss.{name}" for name in hyperparams.loss_numbers(config)}
-    losses -= {"loss.num_importance_samples"}  # a number of draws is a size of arrays
+    tunable = hyperparams.tunable_fields(config) - {*_ON_OR_OFF}
+    tunable -= {"loss.num_importance_samples"}  # a number of draws is a size of arrays
     fields = {
         name: bool(value) if name in _ON_OR_OFF else value
         for name, value in schema.flatten(config)
-        if name not in losses
+        if name not in tunable
         and not any(name == field or name.startswith(field + ".") for field in TRACED_FIELDS)
     }
     return json.dumps(fields, sort_keys=True)

@@ -24,11 +24,11 @@ a user's own may add some.
 
 @functools.lru_cache(maxsize=64)
 def _named_tuple(names: tuple[str, ...]) -> type:
-    return collections.namedtuple("LossWeights", names)
+    return collections.namedtuple("Numbers", names)
 
 
-def make_loss_weights(numbers: Mapping[str, Any]) -> LossWeights:
-    """Collects the numbers of a config's `loss`, by their fields' names."""
+def as_named_tuple(numbers: Mapping[str, Any]) -> Any:
+    """Collects the numbers of a section of a config, by their fields' names."""
     return _named_tuple(tuple(sorted(numbers)))(**numbers)
 
 

@@ -13,13 +13,11 @@ def learning_rate_schedule(hyperparams: Hyperparams, step: jax.Array) -> jax.Arr
     optax's schedules need their lengths at trace time; these are traced (see `Hyperparams`).
     """
     steps_taken = step.astype(jnp.float32)
-    warmup = jnp.minimum(1.0, (steps_taken + 1.0) / jnp.maximum(hyperparams.warmup_steps, 1.0))
-    progress = jnp.clip(
-        (steps_taken - hyperparams.warmup_steps) / hyperparams.decay_steps, 0.0, 1.0
-    )
+    lengths, final = hyperparams.lengths, hyperparams.lr_scheduler.final_fraction
+    warmup = jnp.minimum(1.0, (steps_taken + 1.0) / jnp.maximum(lengths.warmup, 1.0))
+    progress = jnp.clip((steps_taken - lengths.warmup) / lengths.decay, 0.0, 1.0)
     cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-    decay = hyperparams.final_fraction + (1.0 - hyperparams.final_fraction) * cosine
-    return hyperparams.learning_rate * warmup * decay
+    return hyperparams.optimizer.lr * warmup * (final + (1.0 - final) * cosine)
 
 
 def make_optimizer(
@@ -31,12 +29,13 @@ def make_optimizer(
     global norm is an argument, since the test for finiteness needs it too: optax's own clipping
     would read every gradient once more.
     """
-    clipped = jnp.where(norm > hyperparams.clip_norm, hyperparams.clip_norm / norm, 1.0)
-    adam = optax.scale_by_adam(b1=hyperparams.b1, b2=hyperparams.b2)
+    clip, numbers = hyperparams.trainer.gradient_clip_val, hyperparams.optimizer
+    clipped = jnp.where(norm > clip, clip / norm, 1.0)
+    adam = optax.scale_by_adam(*numbers.betas)
     if decoupled:
-        middle = (adam, optax.add_decayed_weights(hyperparams.weight_decay, mask=_kernel_mask))
+        middle = (adam, optax.add_decayed_weights(numbers.weight_decay, mask=_kernel_mask))
     else:
-        middle = (optax.add_decayed_weights(hyperparams.weight_decay), adam)
+        middle = (optax.add_decayed_weights(numbers.weight_decay), adam)
     return optax.chain(
         optax.scale(clipped),
         *middle,

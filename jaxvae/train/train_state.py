@@ -77,7 +77,7 @@ def apply_gradients(
             batch_stats=batch_stats,
             opt_state=opt_state,
             step=state.step + 1,
-            average=_update_ema(state, params, hyperparams.ema_decay),
+            average=_update_ema(state, params, hyperparams.trainer.ema_decay),
         )
 
     def branch(state: TrainState) -> TrainState:
@@ -134,7 +134,7 @@ def make_init_fn(
     def moments(params: dict) -> Any:
         with jax.numpy_dtype_promotion("standard"):
             # The state's structure does not depend on the numbers, so any will do here.
-            hyperparams, step = make_hyperparams(learning_rate=1.0), jnp.zeros((), jnp.int32)
+            hyperparams, step = make_hyperparams(), jnp.zeros((), jnp.int32)
             return make_optimizer(hyperparams, step, jnp.ones(()), decoupled).init(params)
 
     # Two programs: the first one's working memory is free before the second's results are made.

@@ -22,7 +22,7 @@ from jaxvae.models.checks import check_architecture, check_prior
 from jaxvae.models.choices import ARCHITECTURES, import_choice
 from jaxvae.models.priors import Prior, prior_class
 from jaxvae.models.trained import UserClasses, model_arguments
-from jaxvae.train.objectives import LossTerms, make_loss_weights
+from jaxvae.train.objectives import LossTerms, as_named_tuple
 from jaxvae.train.plan import hyperparams, recipe
 
 _ANY_TAGS = 23
@@ -145,7 +145,7 @@ def load_user_code(config: ConfigDict, copies: Path | None = None) -> UserCode:
 def _try_objective(objective: Extension, config: ConfigDict) -> None:
     """Raises InputError unless an objective returns a loss for each of some rows."""
     scalar: Any = jax.ShapeDtypeStruct((), jnp.float32)
-    weights = make_loss_weights(dict.fromkeys(hyperparams.loss_numbers(config), scalar))
+    weights = as_named_tuple(dict.fromkeys(hyperparams.tunable_numbers(config)["loss"], scalar))
     for rows in (5, config.data.batch_size):
         terms = _example(rows, config.model.latent_dim)
 

@@ -97,7 +97,7 @@ def trained(case: dict, data: int, model: int) -> tuple[dict, dict]:
     )
     placed = sharding.place_rows(rows, np.arange(len(rows)), num_tags=num_tags)
     state = sharding.place(state)
-    hyperparams = make_hyperparams(learning_rate=1e-3, dropout_p=0.3, clip_norm=1.0)
+    hyperparams = make_hyperparams(model={"dropout_p": 0.3}, trainer={"gradient_clip_val": 1.0})
     text = train_epoch.lower(state, hyperparams, placed).compile().as_text()
     history = []
     while int(state.step) < STEPS:
@@ -105,7 +105,7 @@ def trained(case: dict, data: int, model: int) -> tuple[dict, dict]:
         history.append({"count": float(sums.count), **sums.compute()})
 
     judge = make_eval_pass(graphdef, **shape, batch_size=100, sharding=several)
-    weights = make_hyperparams(learning_rate=1.0).loss
+    weights = make_hyperparams().loss
     total, mean, _ = judge(
         state.params, state.batch_stats, weights, jnp.float32(0.5), state.key, placed
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxvae.models.vae import VAE
 from jaxvae.storage.checkpoints import Checkpoints
+from jaxvae.train.plan.hyperparams import Hyperparams, Lengths, make_hyperparams
 from jaxvae.train.train_state import create_train_state
 
 
@@ -24,6 +25,19 @@ def make_state(*, hidden_dim=6, seed=0):
         )
 
     return create_train_state(build, seed=seed)[1]
+
+
+def hyperparams(lengths: Lengths | None = None, **numbers) -> Hyperparams:
+    """Numbers by their fields' names alone, whatever their sections."""
+    sections = {}
+    for field, value in numbers.items():
+        (section,) = (
+            name
+            for name, of_it in make_hyperparams()._asdict().items()
+            if name != "lengths" and field in of_it._fields
+        )
+        sections.setdefault(section, {})[field] = value
+    return make_hyperparams(lengths, **sections)
 
 
 def raw(tree):

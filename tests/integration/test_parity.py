@@ -108,7 +108,7 @@ def test_gradients_of_every_parameter(pair, torch, bce):
     graphdef, state, twin = pair
     rows, hot = random_rows()
     noise = np.random.default_rng(2).normal(size=(ROWS, LATENT)).astype(np.float32)
-    weights = make_hyperparams(learning_rate=1.0, kld_weight=2.0).loss
+    weights = make_hyperparams(loss={"kld_weight": 2.0}).loss
 
     def loss(params):
         terms = forward(
@@ -154,7 +154,9 @@ def test_an_epoch_of_adam_steps(pair, torch, clip, weight_decay, betas):
         shuffle=False,
     )
     hyperparams = make_hyperparams(
-        learning_rate=lr, betas=betas, weight_decay=weight_decay, clip_norm=clip, kld_weight=2.0
+        optimizer={"lr": lr, "betas": betas, "weight_decay": weight_decay},
+        trainer={"gradient_clip_val": clip},
+        loss={"kld_weight": 2.0},
     )
     noises = [step_noise(state, step, batch) for step in range(3)]
 

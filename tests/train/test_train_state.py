@@ -8,15 +8,18 @@ import pytest
 
 from jaxvae.models.vae import VAE
 from jaxvae.train.optimizer import learning_rate_schedule
-from jaxvae.train.plan.hyperparams import make_hyperparams
+from jaxvae.train.plan.hyperparams import Lengths
 from jaxvae.train.train_state import apply_gradients, create_train_state, eval_params
+from tests.helpers.states import hyperparams
 
 STEPS = np.arange(0, 120)
 
 
-def rates(**options):
-    hyperparams = make_hyperparams(learning_rate=0.1, total_steps=100, **options)
-    return jax.vmap(lambda step: learning_rate_schedule(hyperparams, step))(
+def rates(*, warmup=0, final_fraction=1.0):
+    """Of a cosine that ends at step 100; one that ends where it began is constant."""
+    lengths = Lengths(warmup=warmup, decay=100 - warmup)
+    numbers = hyperparams(lengths, lr=0.1, final_fraction=final_fraction)
+    return jax.vmap(lambda step: learning_rate_schedule(numbers, step))(
         jnp.asarray(STEPS, jnp.int32)
     )
 
@@ -26,7 +29,7 @@ def test_constant():
 
 
 def test_warm_up_rises_in_equal_steps_to_the_peak():
-    got = rates(warmup_steps=10)
+    got = rates(warmup=10)
     np.testing.assert_allclose(got[:10], 0.01 * np.arange(1, 11), rtol=1e-5)
     np.testing.assert_allclose(got[10:], 0.1, rtol=1e-6)
 
@@ -35,12 +38,12 @@ def test_cosine_is_optax_cosine():
     schedule = optax.cosine_decay_schedule(0.1, 100, alpha=0.2)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
         expected = [float(schedule(step)) for step in STEPS]
-    got = rates(lr_schedule="cosine", final_fraction=0.2)
+    got = rates(final_fraction=0.2)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_cosine_after_warm_up_starts_at_the_peak_and_ends_with_the_run():
-    got = rates(lr_schedule="cosine", warmup_steps=20, final_fraction=0.0)
+    got = rates(warmup=20, final_fraction=0.0)
     assert got[20] == pytest.approx(0.1, rel=1e-6)
     assert got[60] == pytest.approx(0.05, rel=1e-5)
     assert got[100] == pytest.approx(0.0, abs=1e-8)
@@ -50,7 +53,7 @@ def test_warm_up_and_cosine_are_optax_from_the_peak_on():
     schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, 20, 100, end_value=0.03)
     with jax.numpy_dtype_promotion("standard"):
         expected = np.array([float(schedule(step)) for step in STEPS])
-    got = np.asarray(rates(lr_schedule="cosine", warmup_steps=20, final_fraction=0.3))
+    got = np.asarray(rates(warmup=20, final_fraction=0.3))
     np.testing.assert_allclose(got[20:], expected[20:], rtol=1e-5)
     # While it warms up ours is a step ahead, so that no step is taken with a rate of 0.
     np.testing.assert_allclose(got[:20], expected[1:21], rtol=1e-5)
@@ -74,7 +77,7 @@ def leaves(state):
 def test_what_is_not_finite_freezes_the_state_for_good(monkeypatch, where, device):
     """By the branch that CPUs take, and by what is compiled for accelerators."""
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, **ways: ways[device](*given))
-    hyperparams = make_hyperparams(learning_rate=0.1, clip_norm=1.0)
+    numbers = hyperparams(lr=0.1, gradient_clip_val=1.0)
     good = jax.tree.map(jnp.ones_like, small_state().params)
     bad = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(jnp.nan), good)
 
@@ -85,7 +88,7 @@ def test_what_is_not_finite_freezes_the_state_for_good(monkeypatch, where, devic
             gradients,
             batch_stats=jax.tree.map(lambda x: x + jnp.ones_like(x), state.batch_stats),
             loss=loss,
-            hyperparams=hyperparams,
+            hyperparams=numbers,
         )
 
     start = small_state()
@@ -114,7 +117,7 @@ def test_the_seed_makes_the_state():
 
 def steps(state, count, *, decoupled=False, **options):
     """Parameters after each of some steps with gradients that depend on the step."""
-    hyperparams = make_hyperparams(learning_rate=0.1, **options)
+    numbers = hyperparams(lr=0.1, **options)
 
     @jax.jit
     def advance(state):
@@ -126,7 +129,7 @@ def steps(state, count, *, decoupled=False, **options):
             gradients,
             batch_stats=state.batch_stats,
             loss=jnp.float32(1.0),
-            hyperparams=hyperparams,
+            hyperparams=numbers,
             decoupled=decoupled,
         )
 

@@ -1,7 +1,8 @@
 """Derives step counts and hyperparameters from a config."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,93 +11,112 @@ from ml_collections import ConfigDict
 
 from jaxvae.config.monitor import Monitor
 from jaxvae.errors import InputError
-from jaxvae.train.objectives import LossWeights, make_loss_weights
+from jaxvae.train.objectives import LossWeights, as_named_tuple
 from jaxvae.train.plan import progress
 from jaxvae.train.plan.progress import RunPlan
 
-_LOSS = {"bce_weight": 1.0, "kld_weight": 1.0, "kld_cycles": 1.0}
-"""Numbers that every loss has, where a caller names none."""
+_SECTIONS = {
+    "model": "model",
+    "loss": "loss",
+    "trainer": "trainer",
+    "optimizer": "trainer.optimizer",
+    "lr_scheduler": "trainer.lr_scheduler",
+}
+"""Sections of a config whose numbers are tuned, by their names in `Hyperparams`."""
+_LEAST: dict[str, dict[str, Any]] = {
+    "model": {"dropout_p": 0.0, "hidden_dropout_p": 0.0},
+    "loss": {"bce_weight": 1.0, "kld_weight": 1.0, "kld_cycles": 1.0},
+    "trainer": {"gradient_clip_val": 0.0, "ema_decay": 0.0},
+    "optimizer": {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.0},
+    "lr_scheduler": {"final_fraction": 1.0},
+}
+"""Numbers that every step takes, where a caller names none."""
+
+
+class Lengths(NamedTuple):
+    """Lengths of a run in optimizer steps; float32 scalars, the last one int32."""
+
+    warmup: Any = 0.0
+    """Of the learning rate's linear warm-up from 0."""
+    decay: Any = 1.0
+    """From its end to that of the cosine."""
+    kld_warmup: Any = 0.0
+    """Of the warm-up of the KL's weight."""
+    most: Any = np.iinfo(np.int32).max
+    """At which training ends, within an epoch too."""
 
 
 class Hyperparams(NamedTuple):
     """The numbers a user tunes, as scalars that compiled programs take as inputs.
 
     None of them is a constant of a program: overriding one never recompiles, and a population of
-    runs is a `vmap` over them.
+    runs is a `vmap` over them. Each section of the config is a named tuple of its floats by their
+    own names, those that are new among them: `hyperparams.optimizer.lr` is
+    `--config.trainer.optimizer.lr`.
     """
 
-    learning_rate: jax.Array
-    b1: jax.Array
-    b2: jax.Array
-    weight_decay: jax.Array
-    clip_norm: jax.Array
-    warmup_steps: jax.Array
-    decay_steps: jax.Array
-    final_fraction: jax.Array
-    dropout_p: jax.Array
-    hidden_dropout_p: jax.Array
-    ema_decay: jax.Array
-    kld_warmup_steps: jax.Array
-    max_steps: jax.Array
+    model: Any
     loss: LossWeights
+    trainer: Any
+    optimizer: Any
+    lr_scheduler: Any
+    lengths: Lengths
 
 
-def make_hyperparams(
-    *,
-    learning_rate: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    weight_decay: float = 0.0,
-    clip_norm: float = 0.0,
-    lr_schedule: str = "constant",
-    warmup_steps: int = 0,
-    total_steps: int = 1,
-    final_fraction: float = 0.0,
-    dropout_p: float = 0.0,
-    hidden_dropout_p: float = 0.0,
-    ema_decay: float = 0.0,
-    kld_warmup_steps: float = 0.0,
-    max_steps: int = 0,
-    **loss: float,
-) -> Hyperparams:
+def make_hyperparams(lengths: Lengths | None = None, **sections: Mapping[str, Any]) -> Hyperparams:
     """Collects the tunable numbers of a run.
 
     Args:
-      learning_rate: peak learning rate.
-      betas: Adam's decay rates.
-      weight_decay: coupled L2 coefficient, added to the gradient before Adam as torch does; or the
-        coefficient of the decoupled decay of kernels, where that is chosen.
-      clip_norm: global gradient norm to clip at; 0 is off.
-      lr_schedule: "constant" or "cosine" (from the end of warm-up to `total_steps`).
-      warmup_steps: steps of linear warm-up from 0.
-      total_steps: steps of the whole run, where the cosine ends.
-      final_fraction: share of the peak that the cosine ends at.
-      dropout_p: input dropout rate in [0, 1).
-      hidden_dropout_p: dropout rate of the hidden layers.
-      ema_decay: decay per step of the parameters' moving average.
-      kld_warmup_steps: steps of the warm-up of the KL's weight.
-      max_steps: maximum number of optimizer steps, which may end an epoch early; 0: unlimited.
-      **loss: numbers of the config's `loss`, by their fields' names.
+      lengths: lengths in optimizer steps; None has no warm-up, and no end.
+      **sections: numbers of some of the config's sections, by the names of `Hyperparams`; a
+        `gradient_clip_val` of 0 clips nothing.
     """
-
-    def number(value: float) -> jax.Array:
-        return jnp.asarray(value, jnp.float32)
-
+    numbers = {name: {**least, **sections.get(name, {})} for name, least in _LEAST.items()}
+    numbers["trainer"]["gradient_clip_val"] = numbers["trainer"]["gradient_clip_val"] or np.inf
+    lengths = lengths or Lengths()
+    most = lengths.most or Lengths().most
     return Hyperparams(
-        learning_rate=number(learning_rate),
-        b1=number(betas[0]),
-        b2=number(betas[1]),
-        weight_decay=number(weight_decay),
-        clip_norm=number(clip_norm if clip_norm > 0 else jnp.inf),
-        warmup_steps=number(warmup_steps),
-        decay_steps=number(max(total_steps - warmup_steps, 1)),
-        final_fraction=number(1.0 if lr_schedule == "constant" else final_fraction),
-        dropout_p=number(dropout_p),
-        hidden_dropout_p=number(hidden_dropout_p),
-        ema_decay=number(ema_decay),
-        kld_warmup_steps=number(kld_warmup_steps),
-        max_steps=jnp.asarray(max_steps or np.iinfo(np.int32).max, jnp.int32),
-        loss=make_loss_weights({name: number(value) for name, value in (_LOSS | loss).items()}),
+        **{name: as_named_tuple(jax.tree.map(_scalar, of_it)) for name, of_it in numbers.items()},
+        lengths=Lengths(
+            warmup=_scalar(lengths.warmup),
+            decay=_scalar(lengths.decay),
+            kld_warmup=_scalar(lengths.kld_warmup),
+            most=jnp.asarray(most, jnp.int32),
+        ),
     )
+
+
+def _scalar(value: float) -> jax.Array:
+    return jnp.asarray(value, jnp.float32)
+
+
+def tunable_numbers(config: ConfigDict) -> dict[str, dict[str, Any]]:
+    """Returns the numbers of a config that compiled programs take as inputs, by section.
+
+    Those are its floats, those that a user's own config file adds included, and of `loss` the
+    integers too.
+    """
+    return {
+        name: {
+            field: value
+            for field, value in config[section].items()
+            if field in _LEAST[name] or _is_number(value, float | int if name == "loss" else float)
+        }
+        for name, section in _SECTIONS.items()
+    }
+
+
+def tunable_fields(config: ConfigDict) -> set[str]:
+    """Returns the dotted names of `tunable_numbers`."""
+    return {
+        f"{_SECTIONS[name]}.{field}"
+        for name, numbers in tunable_numbers(config).items()
+        for field in numbers
+    }
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def steps_per_epoch_from_config(config: ConfigDict, *, num_rows: int, growth: int = 1) -> int:
@@ -148,15 +168,6 @@ def _warmup_steps(config: ConfigDict, steps: int) -> float:
     return warmup * (_total_steps(config, steps) if warmup < 1.0 else steps)
 
 
-def loss_numbers(config: ConfigDict) -> dict[str, float]:
-    """Returns the numbers of a config's `loss`, those that a user's config file adds included."""
-    return {
-        name: value
-        for name, value in config.loss.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-
-
 def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) -> Hyperparams:
     """Returns the hyperparameters of a config, which its compiled programs take as inputs.
 
@@ -182,19 +193,14 @@ def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) 
                 f"--config.{field}: a warm-up of {length:,.0f} steps would never end within "
                 f"--config.trainer.max_steps={trainer.max_steps}"
             )
-    return make_hyperparams(
-        learning_rate=trainer.optimizer.lr * math.sqrt(growth),
-        betas=trainer.optimizer.betas,
-        weight_decay=trainer.optimizer.weight_decay,
-        clip_norm=trainer.gradient_clip_val,
-        lr_schedule=trainer.lr_scheduler.name,
-        warmup_steps=warmup_steps,
-        total_steps=total_steps,
-        final_fraction=trainer.lr_scheduler.final_fraction,
-        dropout_p=config.model.dropout_p,
-        hidden_dropout_p=config.model.hidden_dropout_p,
-        ema_decay=trainer.ema_decay,
-        kld_warmup_steps=kld_warmup_steps,
-        max_steps=trainer.max_steps,
-        **loss_numbers(config),
+    numbers = tunable_numbers(config)
+    numbers["optimizer"]["lr"] *= math.sqrt(growth)
+    if trainer.lr_scheduler.name == "constant":
+        numbers["lr_scheduler"]["final_fraction"] = 1.0
+    lengths = Lengths(
+        warmup=warmup_steps,
+        decay=max(total_steps - warmup_steps, 1),
+        kld_warmup=kld_warmup_steps,
+        most=trainer.max_steps,
     )
+    return make_hyperparams(lengths, **numbers)

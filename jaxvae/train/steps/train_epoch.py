@@ -58,7 +58,7 @@ def make_train_epoch(
     Returns:
       A jitted function of (state, hyperparams, rows) to (state, sums of the losses). `rows` is
       `[N + 1, K]` or longer: the epoch's rows, followed by at least one empty row used as padding.
-      Steps beyond `hyperparams.max_steps` are skipped. The state is donated.
+      Steps beyond `hyperparams.lengths.most` are skipped. The state is donated.
     """
     options = StepOptions(
         graphdef=graphdef,
@@ -101,7 +101,7 @@ def _run_epoch(
     def draw_batches(steps: jax.Array, row_numbers: jax.Array) -> Batch:
         """Returns the batches of some steps, `[S, A, B, ...]`, empty beyond `max_steps`."""
         uniforms = rng.step_uniforms(state.key, steps, (*row_numbers.shape[1:], width))
-        taken = steps < hyperparams.max_steps
+        taken = steps < hyperparams.lengths.most
         return gather_batches(rows, row_numbers, uniforms, taken, plan.num_rows, options.sharding)
 
     def advance(number: jax.Array | int, carry: tuple, batches: Batch) -> tuple:

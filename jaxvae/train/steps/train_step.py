@@ -76,8 +76,8 @@ def train_step(
     randomness = rng.split_uniforms(
         batch.uniforms,
         random_layout(options, batch.columns.shape[-1]),
-        rate=hyperparams.dropout_p,
-        hidden_rate=hyperparams.hidden_dropout_p,
+        rate=hyperparams.model.dropout_p,
+        hidden_rate=hyperparams.model.hidden_dropout_p,
     )
     weights = _weights_at(state.step, hyperparams, options.objective)
     gradient = jax.value_and_grad(_batch_loss, has_aux=True)
@@ -125,7 +125,7 @@ def train_step(
 def _weights_at(step: jax.Array, hyperparams: Hyperparams, objective: Objective) -> LossWeights:
     """Returns the weights of the loss terms at a step, by the KL's annealing."""
     share = objectives.kl_annealing(
-        objective.schedule, step, hyperparams.kld_warmup_steps, hyperparams.loss.kld_cycles
+        objective.schedule, step, hyperparams.lengths.kld_warmup, hyperparams.loss.kld_cycles
     )
     return objectives.anneal_weights(hyperparams.loss, share, objective.name)
 

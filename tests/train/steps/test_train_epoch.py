@@ -11,12 +11,13 @@ from flax import nnx
 from jaxvae.models import distributions
 from jaxvae.models.layers import dropout_mask, multi_hot
 from jaxvae.models.vae import reparameterize
-from jaxvae.train.plan.hyperparams import make_hyperparams
+from jaxvae.train.plan.hyperparams import Lengths
 from jaxvae.train.plan.progress import steps_per_epoch
 from jaxvae.train.steps.batches import _last_batch
 from jaxvae.train.steps.eval_epoch import make_eval_pass
 from jaxvae.train.steps.train_epoch import make_train_epoch
 from jaxvae.train.train_state import apply_gradients
+from tests.helpers import states
 from tests.helpers.random_rows import LATENT, LONGEST, ROWS, TAGS, build, random_rows
 from tests.helpers.random_rows import with_empty_row as padded
 
@@ -34,10 +35,10 @@ def trainer(graphdef, *, num_rows=ROWS, batch_size=16, **options):
     )
 
 
-def hyperparams(**options):
+def hyperparams(lengths=None, **numbers):
     """No clipping but L2, so that the size of a gradient matters: Adam alone undoes a factor."""
-    defaults = {"learning_rate": RATE, "weight_decay": 0.1, "dropout_p": 0.3}
-    return make_hyperparams(**{**defaults, **options})
+    defaults = {"lr": RATE, "weight_decay": 0.1, "dropout_p": 0.3}
+    return states.hyperparams(lengths, **{**defaults, **numbers})
 
 
 def fresh(state):
@@ -74,7 +75,7 @@ def test_every_row_weighs_the_same_in_an_epochs_sums():
     params = jax.tree.map(jnp.zeros_like, state.params)
     params["fc4"]["bias"] = jnp.asarray(logits)
     state = dataclasses.replace(state, params=params)
-    _, sums = trainer(graphdef)(state, hyperparams(learning_rate=0.0, dropout_p=0.0), padded(rows))
+    _, sums = trainer(graphdef)(state, hyperparams(lr=0.0, dropout_p=0.0), padded(rows))
     by_hand = (np.log1p(np.exp(logits)) - hot * logits).sum()
     assert float(sums.loss) == pytest.approx(by_hand, rel=1e-5)
     assert float(sums.kld) == 0.0
@@ -140,7 +141,7 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
         u = jax.random.uniform(
             key, (1, 16, LONGEST + LATENT), minval=np.nextafter(np.float32(-1), 0), maxval=1.0
         )[0]
-        dropped = dropout_mask((u[:, :LONGEST] + 1) / 2, options.dropout_p)
+        dropped = dropout_mask((u[:, :LONGEST] + 1) / 2, options.model.dropout_p)
         noise = jnp.sqrt(2.0) * jax.scipy.special.erfinv(u[:, LONGEST:])
         state, loss = single(state, part, dropped[: len(part)], noise[: len(part)])
         means.append(float(loss))
@@ -218,8 +219,8 @@ def test_a_program_is_traced_once_whatever_the_numbers():
     for options in (
         hyperparams(),
         hyperparams(kld_weight=4.0),
-        hyperparams(learning_rate=1e-3, lr_schedule="cosine", warmup_steps=3, total_steps=9),
-        hyperparams(dropout_p=0.0, clip_norm=1.0, weight_decay=0.0, betas=(0.5, 0.9)),
+        hyperparams(Lengths(warmup=3, decay=6), lr=1e-3, final_fraction=0.0),
+        hyperparams(dropout_p=0.0, gradient_clip_val=1.0, weight_decay=0.0, betas=(0.5, 0.9)),
     ):
         state, _ = train_epoch(state, options, rows)
     assert train_epoch._cache_size() == 1
@@ -247,7 +248,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_step():
     graphdef, state = build(False)
     train_epoch = trainer(graphdef)
     state, _ = train_epoch(state, hyperparams(), rows)
-    state, _ = train_epoch(state, hyperparams(learning_rate=1e30), rows)
+    state, _ = train_epoch(state, hyperparams(lr=1e30), rows)
     assert int(state.bad_step) == 4  # the step after the first one of the second epoch
     assert int(state.step) == 4
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
