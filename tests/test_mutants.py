@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import subprocess
 import sys
 
 import pytest
@@ -55,6 +56,32 @@ def test_they_are_spread():
 def test_no_module_has_most_of_them(known):
     modules = collections.Counter(faults.find(entry, known).path for entry in LISTED)
     assert [(path.name, n) for path, n in modules.items() if n > MOST_OF_A_MODULE] == []
+
+
+def test_none_of_them_is_a_name_that_is_not_there(known, tmp_path):
+    for entry in LISTED:
+        text = faults.mutated(entry, faults.find(entry, known))
+        (tmp_path / f"{entry.name}.py").write_text(text)
+    (tmp_path / "control.py").write_text("def f():\n    return no_such_name\n")
+    checked = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--isolated",
+            "--no-cache",
+            "--select",
+            "F821",
+            ".",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Found 1 error" in checked.stdout, checked.stdout + checked.stderr
+    assert "no_such_name" in checked.stdout
 
 
 @pytest.mark.parametrize("listed", LISTED, ids=lambda entry: entry.name)

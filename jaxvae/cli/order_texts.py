@@ -49,17 +49,17 @@ def parse_range(option: str, text: str) -> tuple[int | None, int | None]:
     """Parses a number or a range, as 3..12, 3.. or ..3."""
     if not re.fullmatch(_RANGE, text.strip()):
         raise InputError(f"{option} {text[:80]!r}: expected a number, or a range as 3..12 or 3..")
-    least, dots, most = (part.strip() for part in text.partition(".."))
-    if any(len(end) > 9 for end in (least, most)):
+    lowest, dots, highest = (end.strip() for end in text.partition(".."))
+    if any(len(end) > 9 for end in (lowest, highest)):
         raise InputError(f"{option} {text[:80]!r}: the number is too large")
-    ends = (int(least) if least else None, int(most) if most else None)
+    ends = (int(lowest) if lowest else None, int(highest) if highest else None)
     return ends if dots else (ends[0], ends[0])
 
 
 def parse_numbers(option: str, text: str, expected: str) -> tuple[float, ...]:
     """Parses numbers between commas; `expected` says what they are, for the message."""
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(float(number) for number in text.split(","))
     except ValueError:
         raise InputError(f"{option} {text[:80]!r}: expected {expected}") from None
 

@@ -126,11 +126,11 @@ class Corpus:
         return itertools.islice(rows, num_rows)
 
     def _draw_chunks(self, seed: int) -> Iterator[tuple[list, list, np.ndarray]]:
-        for chunk in itertools.count():
-            part = self._draw_chunk(seed, chunk)
-            if not part[0]:
+        for number in itertools.count():
+            chunk = self._draw_chunk(seed, number)
+            if not chunk[0]:
                 raise ValueError(f"under one row in {_DRAWN_AT_ONCE} has 1 to {self.max_tags} tags")
-            yield part
+            yield chunk
 
     def _draw_chunk(self, seed: int, chunk: int) -> tuple[list, list, np.ndarray]:
         rng = np.random.default_rng([seed, chunk])

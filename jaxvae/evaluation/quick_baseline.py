@@ -42,9 +42,9 @@ def compare_with_quick_mixture(
     """
     if not (len(train) and len(val) and len(test)):
         return {}
-    most = max(_LEAST_ROWS, _MOST_VALUES // network.num_tags)
+    limit = max(_LEAST_ROWS, _MOST_VALUES // network.num_tags)
     train, val, test = (
-        split[subsample(len(split), min(rows, most))]
+        split[subsample(len(split), min(rows, limit))]
         for split, rows in ((train, TRAIN_ROWS), (val, _ROWS), (test, _ROWS))
     )
     train_sets, val_sets, test_sets = (

@@ -44,9 +44,9 @@ def check_positive(name: str, value: float) -> None:
 def check_temperature(value: float) -> None:
     """Raises InputError unless `value` is above 0, and a number of single precision."""
     check_positive("temperature", value)
-    least, most = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))
-    if not least <= value <= most:
-        raise InputError(f"temperature {value:g}: must be from {least:.3g} to {most:.3g}")
+    least, limit = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))
+    if not least <= value <= limit:
+        raise InputError(f"temperature {value:g}: must be from {least:.3g} to {limit:.3g}")
 
 
 def check_share(name: str, value: float) -> None:

@@ -62,9 +62,9 @@ def default_draws(num_tags: int) -> int:
 def check_draws(draws: int, num_tags: int) -> None:
     """Raises InputError unless a pool of so many draws fits in memory."""
     check_count("draws", draws)
-    most = max(_FEWEST, _MOST_IN_MEMORY // num_tags)
-    if draws > most:
-        raise InputError(f"draws {draws}: for {num_tags} tags at most {most}, or memory runs out")
+    limit = max(_FEWEST, _MOST_IN_MEMORY // num_tags)
+    if draws > limit:
+        raise InputError(f"draws {draws}: for {num_tags} tags at most {limit}, or memory runs out")
 
 
 def draw_pool(networks: Sequence[TrainedModel], *, draws: int, seed: int) -> Pool:
@@ -76,12 +76,14 @@ def draw_pool(networks: Sequence[TrainedModel], *, draws: int, seed: int) -> Poo
       seed: seed of the draws.
     """
     rng = np.random.default_rng(seed)
-    each = -(-draws // len(networks))
+    per_network = -(-draws // len(networks))
     logits = np.concatenate(
         [
             queries.logits(
                 network,
-                queries.draw_prior(network, each, seed=int(rng.integers(2**31))).astype(np.float32),
+                queries.draw_prior(network, per_network, seed=int(rng.integers(2**31))).astype(
+                    np.float32
+                ),
             )
             for network in networks
         ]
@@ -103,7 +105,7 @@ def likeliest_tags(pool: Pool, rows: np.ndarray, *, top: int) -> Likeliest:
     for block in _blocks(rows, at_once, fill=num_tags):
         blocks.append(_likeliest(pool, to_multi_hot(block, num_tags), top=top))
     columns, probabilities, effective = (
-        np.concatenate(parts)[: len(rows)] for parts in zip(*jax.device_get(blocks), strict=True)
+        np.concatenate(arrays)[: len(rows)] for arrays in zip(*jax.device_get(blocks), strict=True)
     )
     return Likeliest(columns, probabilities, effective)
 

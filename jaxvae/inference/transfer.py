@@ -83,15 +83,15 @@ def match_tags(run: Run, taxonomy: Taxonomy, *, source: str) -> Start:
 
 def check_sizes(start: Start, model: dict[str, Any]) -> None:
     """Raises InputError unless a config's `model` has the sizes and the prior of the start."""
-    wanted = dict(model)
-    if dims := list(wanted["hidden_dims"]):  # one width may be written in two ways
-        wanted["hidden_dim"], wanted["hidden_dims"] = dims[0], dims if len(dims) > 1 else []
-    found = sizes(start.run.network)
+    expected = dict(model)
+    if dims := list(expected["hidden_dims"]):  # one width may be written in two ways
+        expected["hidden_dim"], expected["hidden_dims"] = dims[0], dims if len(dims) > 1 else []
+    trained = sizes(start.run.network)
     wrong = [
-        f"model.{name} is {value} there, {wanted[name]} here"
-        for name, value in found.items()
-        if (list(wanted[name]) if isinstance(value, list) else wanted[name]) != value
-        and not follows_data(f"model.{name}", wanted[name])
+        f"model.{name} is {value} there, {expected[name]} here"
+        for name, value in trained.items()
+        if (list(expected[name]) if isinstance(value, list) else expected[name]) != value
+        and not follows_data(f"model.{name}", expected[name])
     ]
     if wrong:
         raise InputError(
@@ -138,8 +138,8 @@ def transfer_params(
         if axis is None:
             return array
         values = of_new.get((layer, name), np.zeros(len(log_odds)))
-        taken = np.moveaxis(np.take(array, start.source_column, axis=axis), axis, -1)
-        of_tag = np.where(start.source_column == NEW, values, taken)
+        gathered = np.moveaxis(np.take(array, start.source_column, axis=axis), axis, -1)
+        of_tag = np.where(start.source_column == NEW, values, gathered)
         return np.ascontiguousarray(np.moveaxis(of_tag, -1, axis), np.float32)
 
     result: dict[str, dict[str, np.ndarray]] = {}

@@ -31,28 +31,28 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[Path] = ()) -> N
                 raise InputError(f"{name} {path}: is the input file too; name another")
             if source.is_dir() and is_file_of(source, path):
                 raise InputError(f"{name} {path}: is a file of {source}; name another")
-        for other, place in outputs.items():
-            if other != name and place.resolve() == path.resolve():
-                raise InputError(f"{name} {path}: is the {other} too; name another")
+        for other_name, other_path in outputs.items():
+            if other_name != name and other_path.resolve() == path.resolve():
+                raise InputError(f"{name} {path}: is the {other_name} too; name another")
     for path in outputs.values():
         check_place(path)
 
 
 def is_file_of(folder: Path, path: Path) -> bool:
     """Returns whether a path is of a file that a run, or a published model, has or may have."""
-    place, root = path.resolve(), folder.resolve()
-    if not place.is_relative_to(root) or place == root:
+    absolute, root = path.resolve(), folder.resolve()
+    if not absolute.is_relative_to(root) or absolute == root:
         return False
-    name = place.relative_to(root)
+    name = absolute.relative_to(root)
     return name.parts[0] in _OF_A_RUN or name.as_posix() in manifest.names(folder)
 
 
 def check_place(path: Path) -> None:
     """Raises InputError if a file can't be written; by a trial, which leaves nothing."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    for taken in (path, path.with_name(path.name + ".new")):
-        if taken.is_dir():
-            raise InputError(f"{taken}: can't be written: it is a folder")
+    for candidate in (path, path.with_name(path.name + ".new")):
+        if candidate.is_dir():
+            raise InputError(f"{candidate}: can't be written: it is a folder")
     if not folder.is_dir():
         raise InputError(f"{path}: can't be written: {folder} is no folder")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -58,8 +58,8 @@ def join_tables(
         if output.suffix == ".parquet":
             _join_parquet(parts, file, fields)
         else:
-            for part in parts:
-                with part.open("rb") as rows:
+            for table in parts:
+                with table.open("rb") as rows:
                     shutil.copyfileobj(rows, file)
         file.flush()
         before(file_digest(Path(file.name)))

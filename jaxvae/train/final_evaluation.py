@@ -168,8 +168,8 @@ def _references(fitted: FittedRun, test_sets) -> dict[str, float]:
 
 def _quick_baseline(fitted: FittedRun) -> dict[str, float]:
     """Compares the model with a quick mixture, if that is asked for; {} for squared error."""
-    wanted = fitted.config.inference.quick_baseline
-    if not (wanted and fitted.model.objective.use_binary_cross_entropy):
+    is_asked = fitted.config.inference.quick_baseline
+    if not (is_asked and fitted.model.objective.use_binary_cross_entropy):
         return {}
     splits = {name: fitted.split_rows(name) for name in ("train", "val", "test")}
     compared = quick_baseline.compare_with_quick_mixture(fitted.network, **splits)

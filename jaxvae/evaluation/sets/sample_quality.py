@@ -23,7 +23,7 @@ class DataRows:
 
     def __init__(self, held_out: np.ndarray, train: np.ndarray):
         rows = (held_out,) if train is held_out else (held_out, train)
-        counts = np.sum([np.asarray(part, bool).sum(axis=0) for part in rows], axis=0)
+        counts = np.sum([np.asarray(split, bool).sum(axis=0) for split in rows], axis=0)
         train, self.held_out = np.asarray(train, bool), np.asarray(held_out, bool)
         self.columns = np.sort(np.argsort(-counts, kind="stable")[:_PAIRED_TAGS])
         self.pairs = _pair_counts(self.held_out[:, self.columns])

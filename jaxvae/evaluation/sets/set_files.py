@@ -78,22 +78,24 @@ def evaluate_set_files(
       InputError: a file can't be read, or has no known tag.
     """
     files = {"sets": file, "rows": against} | ({"train": train} if train is not None else {})
-    known = taxonomy or _all_tags(files.values())
-    limit = _MOST_VALUES // known.num_tags
-    most = {"sets": min(_SETS, limit)}
+    all_tags = taxonomy or _all_tags(files.values())
+    limit = _MOST_VALUES // all_tags.num_tags
+    limits = {"sets": min(_SETS, limit)}
     read = {
-        name: _read(entry, known, taxonomy, most=max(_LEAST, most.get(name, min(_ROWS, limit))))
+        name: _read(
+            entry, all_tags, taxonomy, most=max(_LEAST, limits.get(name, min(_ROWS, limit)))
+        )
         for name, entry in files.items()
     }
     sets, rows = read["sets"].sets, read["rows"].sets
-    seen = read["train"].sets if train is not None else None
+    train_sets = read["train"].sets if train is not None else None
     return {
         "seed": seed,
-        "tags": known.num_tags,
+        "tags": all_tags.num_tags,
         "files": {
             name: {"path": str(files[name].path), **entry.counts} for name, entry in read.items()
         },
-        **compare_with_rows(sets, rows, seen, taxonomy=known, seed=seed),
+        **compare_with_rows(sets, rows, train_sets, taxonomy=all_tags, seed=seed),
     }
 
 
@@ -116,15 +118,15 @@ def compare_with_rows(
     if train is not None:
         sides["train_rows"] = train[rng.integers(len(train), size=len(sets))]
     sides["independent"] = _independent(rows.mean(axis=0), len(sets), rng)
-    seen = rows if train is None else train
+    train_or_rows = rows if train is None else train
     compared = sample_quality.compare_sets(
-        sides, rows, seen, tags=taxonomy.spellings, concepts=taxonomy.concepts, seed=seed
+        sides, rows, train_or_rows, tags=taxonomy.spellings, concepts=taxonomy.concepts, seed=seed
     )
     for side, some in sides.items():
         among = sample_quality.are_among(some, rows)
         compared[side]["equal_to_rows_fraction"] = float(among.mean())
     compared["sets"]["worst_tags"] = _worst_tags(sets, rows, taxonomy)
-    compared["sets"]["intervals"] = bootstrap_intervals(sets, rows, seen, seed=seed)
+    compared["sets"]["intervals"] = bootstrap_intervals(sets, rows, train_or_rows, seed=seed)
     return {
         f"{side}/{name}": value
         for side, measures in compared.items()
@@ -205,12 +207,12 @@ def _read(file: TagFile, known: Taxonomy, given: Taxonomy | None, *, most: int) 
     rows = encoding.pad_ragged(
         collected.columns, collected.lengths, fill=known.num_tags, dtype=np.int32
     )
-    taken = subsample(num_tagged, most)
+    positions = subsample(num_tagged, most)
     counts = {
         "rows": num_rows,
         "without_known_tag": num_rows - num_tagged - collected.num_unreadable,
         "unreadable": collected.num_unreadable,
         "unknown_tags": collected.unknown.total(),
-        "compared": len(taken),
+        "compared": len(positions),
     }
-    return _Read(encoding.to_multi_hot(rows[taken], known.num_tags), counts)
+    return _Read(encoding.to_multi_hot(rows[positions], known.num_tags), counts)

@@ -80,8 +80,8 @@ def complete_file(
     shared = pool.draw_pool(networks, draws=draws, seed=seed)
 
     def answer(rows: np.ndarray) -> Iterator[list]:
-        found = pool.likeliest_tags(shared, rows, top=min(top, num_tags))
-        for columns, p, effective in zip(*map(np.ndarray.tolist, found), strict=True):
+        likeliest = pool.likeliest_tags(shared, rows, top=min(top, num_tags))
+        for columns, p, effective in zip(*map(np.ndarray.tolist, likeliest), strict=True):
             missing = [value for value in p if value >= 0.0]
             yield [effective, taxonomy.names(columns[: len(missing)]), missing]
 
@@ -115,8 +115,8 @@ def likelihood_file(
         ]
         first += len(rows)
         log_p, variance, effective = likelihood.mix(members, draws)
-        known = (rows < taxonomy.num_tags).sum(axis=1)
-        columns = (known, log_p, log_p - log_rest, np.sqrt(variance), effective)
+        known_tags = (rows < taxonomy.num_tags).sum(axis=1)
+        columns = (known_tags, log_p, log_p - log_rest, np.sqrt(variance), effective)
         yield from map(list, zip(*map(np.ndarray.tolist, columns), strict=True))
 
     return _write_answers(source, output, LIKELIHOODS, answer, taxonomy=taxonomy, table=table)

@@ -39,7 +39,7 @@ def draw_sets(logits: jax.Array, tables: Tables, key: jax.Array) -> jax.Array:
       boolean `[B, V]`.
     """
     on, off = _tag_probabilities(logits, tables)
-    (total, _), before = _scan_tags(on, off, tables, keep=True)
+    (total, _), states = _scan_tags(on, off, tables, keep=True)
     first_key, tags_key = jax.random.split(key)
     num = _draw_state(total * tables.total_allows[:, None], first_key)
 
@@ -58,7 +58,7 @@ def draw_sets(logits: jax.Array, tables: Tables, key: jax.Array) -> jax.Array:
         return (num, count), has_tag
 
     keys = jax.random.split(tags_key, len(on))
-    inputs = (*before, on, off, tables.last, tables.concept_allows, keys)
+    inputs = (*states, on, off, tables.last, tables.concept_allows, keys)
     _, sets = jax.lax.scan(step, (num, jnp.zeros_like(num)), inputs, reverse=True)
     return sets.T
 
@@ -86,11 +86,11 @@ def _scan_tags(on: jax.Array, off: jax.Array, tables: Tables, *, keep: bool):
     def step(carry, inputs):
         total, counts = carry
         on, off, last, allows = inputs
-        after = _add_tag(counts, on, off)
+        added = _add_tag(counts, on, off)
         result = jax.lax.cond(
             last,
-            lambda: (_convolve(total, after * allows[:, None]), none(states)),
-            lambda: (total, after),
+            lambda: (_convolve(total, added * allows[:, None]), none(states)),
+            lambda: (total, added),
         )
         return result, (carry if keep else None)
 
@@ -140,14 +140,14 @@ def _draw_count(
     count_key, rest_key = jax.random.split(key)
     at_cap = num == cap
     number = jnp.arange(len(counts), dtype=jnp.int32)
-    rest = num[None, :] - number[:, None]
-    exactly = jnp.take_along_axis(total, jnp.maximum(rest, 0), axis=0)
+    remaining = num[None, :] - number[:, None]
+    exactly = jnp.take_along_axis(total, jnp.maximum(remaining, 0), axis=0)
     at_least = jnp.flip(jnp.cumsum(jnp.flip(total, 0), axis=0), 0)[jnp.maximum(cap - number, 0)]
-    fitting = jnp.where(at_cap[None, :], at_least, jnp.where(rest >= 0, exactly, 0.0))
+    fitting = jnp.where(at_cap[None, :], at_least, jnp.where(remaining >= 0, exactly, 0.0))
     count = _draw_state(counts * fitting, count_key)
     enough = jnp.arange(cap + 1, dtype=jnp.int32)[:, None] >= (cap - count)[None, :]
-    before = _draw_state(jnp.where(enough, total, 0.0), rest_key)
-    return jnp.where(at_cap, before, num - count), count
+    num_before = _draw_state(jnp.where(enough, total, 0.0), rest_key)
+    return jnp.where(at_cap, num_before, num - count), count
 
 
 def _draw_tag(

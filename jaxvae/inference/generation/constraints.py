@@ -84,18 +84,18 @@ class Constraints:
         """Lists every single constraint by name, with all the constraints but that one."""
         names = self.taxonomy.spellings
         replace = dataclasses.replace
-        parts = [
+        entries = [
             (f"{field} {quote_tag(names[v])}", replace(self, **{field: _without(columns, v)}))
             for field, columns in (("present", self.present), ("absent", self.absent))
             for v in columns
         ]
         for concept, span in self.count.items():
-            others = {name: other for name, other in self.count.items() if name != concept}
-            parts.append((f"count {concept}={span}", replace(self, count=others)))
+            count = {name: limits for name, limits in self.count.items() if name != concept}
+            entries.append((f"count {concept}={span}", replace(self, count=count)))
         everything = Range(1, self.taxonomy.num_tags)
         if self.tags != everything:
-            parts.append((f"tags {self.tags}", replace(self, tags=everything)))
-        return parts
+            entries.append((f"tags {self.tags}", replace(self, tags=everything)))
+        return entries
 
     def met_by(self, sets: np.ndarray) -> np.ndarray:
         """Returns whether each of some boolean sets `[n, V]` meets the constraints, `[n]`."""
@@ -179,14 +179,14 @@ def make_constraints(
 
 def _range(name: str, value: RangeLike, lowest: int, highest: int, there: str) -> Range:
     ends = value if isinstance(value, tuple | list) else (value, value)
-    whole = [
+    are_whole = [
         end is None or (isinstance(end, int | np.integer) and not isinstance(end, bool))
         for end in ends
     ]
-    if len(ends) != 2 or not all(whole):
+    if len(ends) != 2 or not all(are_whole):
         raise InputError(f"{name}: {value!r} is neither a whole number nor the least and the most")
-    least, most = ends
-    span = Range(lowest if least is None else int(least), highest if most is None else int(most))
+    lower, upper = ends
+    span = Range(lowest if lower is None else int(lower), highest if upper is None else int(upper))
     if span.least < lowest:
         reason = "no set is empty" if lowest else "there is no negative count"
         raise InputError(f"{name}={span}: {reason}, so the least is {lowest} or more")
@@ -203,7 +203,7 @@ def refuse_contradictions(constraints: Constraints) -> None:
     present, absent = {*constraints.present}, {*constraints.absent}
     if common := sorted(present & absent):
         raise InputError(f"both present and absent: {_names(taxonomy, common)}")
-    fewest, most = 0, 0
+    fewest, largest = 0, 0
     for concept, columns in taxonomy.concepts:
         span = constraints.count.get(concept, Range(0, len(columns)))
         with_, without = sorted(present & {*columns}), sorted(absent & {*columns})
@@ -211,19 +211,21 @@ def refuse_contradictions(constraints: Constraints) -> None:
         if len(with_) > span.most:
             raise InputError(f"{where} and all that must be present: {_names(taxonomy, with_)}")
         if len(columns) - len(without) < span.least:
-            left = len(columns) - len(without)
-            raise InputError(f"{where}: the absent tags leave {left} of {len(columns)} tags of it")
+            remaining = len(columns) - len(without)
+            raise InputError(
+                f"{where}: the absent tags leave {remaining} of {len(columns)} tags of it"
+            )
         fewest += max(span.least, len(with_))
-        most += min(span.most, len(columns) - len(without))
+        largest += min(span.most, len(columns) - len(without))
     if fewest > constraints.tags.most:
         raise InputError(
             f"no set has tags {constraints.tags}: the present tags and the counts of concepts "
             f"need at least {fewest}"
         )
-    if most < constraints.tags.least:
+    if largest < constraints.tags.least:
         raise InputError(
             f"no set has tags {constraints.tags}: the absent tags and the counts of concepts "
-            f"leave at most {most}"
+            f"leave at most {largest}"
         )
 
 
@@ -232,4 +234,4 @@ def _names(taxonomy: Taxonomy, columns: Iterable[int]) -> str:
 
 
 def _without(columns: tuple[int, ...], column: int) -> tuple[int, ...]:
-    return tuple(other for other in columns if other != column)
+    return tuple(number for number in columns if number != column)

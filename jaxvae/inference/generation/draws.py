@@ -79,7 +79,7 @@ class Draws:
 
     def draw_latents(self, num: int) -> np.ndarray:
         """Draws `[num, L]` of p(z | constraints), which are those of the first sets."""
-        parts: list[np.ndarray] = []
+        blocks: list[np.ndarray] = []
         for z, copies in latents.draw_posterior(
             self._network,
             self._tables,
@@ -87,10 +87,10 @@ class Draws:
             temperature=self._temperature,
             seed=self._seed,
         ):
-            parts.append(np.repeat(z, copies, axis=0))
-            if sum(map(len, parts)) >= num:
+            blocks.append(np.repeat(z, copies, axis=0))
+            if sum(map(len, blocks)) >= num:
                 break
-        return np.concatenate(parts)[:num]
+        return np.concatenate(blocks)[:num]
 
     def _run_pilot(self, constraints: Constraints) -> latents.Pilot:
         return latents.run_pilot(
@@ -106,7 +106,7 @@ class Draws:
         Where they are too rare without any one of them, it names them all.
         """
         without = {
-            name: self._run_pilot(others).probability for name, others in self._constraints.parts()
+            name: self._run_pilot(fewer).probability for name, fewer in self._constraints.parts()
         }
         if not without:
             raise InputError(
@@ -121,9 +121,9 @@ class Draws:
                 f"{', '.join(names[:_NAMED])}{more}: fewer than one set in {1 / FLOOR:,.0f} of the "
                 f"model's is like this, and without any one of these still; loosen several"
             )
-        others = f"; without it {one_in(without[name])} is such" if len(without) > 1 else ""
+        fewer = f"; without it {one_in(without[name])} is such" if len(without) > 1 else ""
         raise InputError(
-            f"{name}: fewer than one set in {1 / FLOOR:,.0f} of the model's is like this{others}"
+            f"{name}: fewer than one set in {1 / FLOOR:,.0f} of the model's is like this{fewer}"
         )
 
 

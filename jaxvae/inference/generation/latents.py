@@ -78,11 +78,13 @@ def run_pilot(network: TrainedModel, tables: Tables, *, temperature: float, seed
     for number in range(_ROUNDS):
         batches = -(-_PILOT // sample_batch_size(network.num_tags))
         propose = functools.partial(_propose, network, tables, proposal, temperature)
-        parts = [
+        proposals = [
             propose(jax.random.fold_in(jax.random.fold_in(key, number), batch))
             for batch in range(batches)
         ]
-        z, weights = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
+        z, weights = (
+            np.concatenate(arrays).astype(np.float64) for arrays in zip(*proposals, strict=True)
+        )
         if not weights.any():
             break
         effective = _effective(weights)
@@ -108,10 +110,10 @@ def draw_posterior(
     while True:
         batch_key, copies_key = jax.random.split(jax.random.fold_in(key, batch))
         z, weights = _propose(network, tables, pilot.proposal, temperature, batch_key)
-        part = np.asarray(jax.random.uniform(copies_key, weights.shape), np.float64)
-        copies = np.floor(np.asarray(weights, np.float64) / pilot.unit + part).astype(np.int64)
-        chosen = np.flatnonzero(copies)
-        yield np.asarray(z)[chosen], copies[chosen]
+        uniform = np.asarray(jax.random.uniform(copies_key, weights.shape), np.float64)
+        copies = np.floor(np.asarray(weights, np.float64) / pilot.unit + uniform).astype(np.int64)
+        copied = np.flatnonzero(copies)
+        yield np.asarray(z)[copied], copies[copied]
         batch += 1
 
 

@@ -54,16 +54,16 @@ class PairedGeneration(Generation):
     def labelled(self) -> Iterator[LabelledSets]:
         """Yields two sets for each rest, with their pair's number."""
         first = 0
-        for rest in self.blocks():
-            sets = np.repeat(rest, 2, axis=0)
+        for remainder in self.blocks():
+            sets = np.repeat(remainder, 2, axis=0)
             sets[::2, self._tag] = True
             labels = {
                 "temperature": np.full(len(sets), float(self.order.temperature)),
-                "pair": first + np.repeat(np.arange(len(rest)), 2),
-                "with_tag": np.tile([1, 0], len(rest)),
+                "pair": first + np.repeat(np.arange(len(remainder)), 2),
+                "with_tag": np.tile([1, 0], len(remainder)),
             }
-            first += len(rest)
-            yield LabelledSets(sets, np.repeat(rest, 2, axis=0), labels)
+            first += len(remainder)
+            yield LabelledSets(sets, np.repeat(remainder, 2, axis=0), labels)
 
     def describe(self) -> dict:
         """Returns the tag, and the share of the model's sets like these that have it."""
@@ -83,9 +83,9 @@ class PairedGeneration(Generation):
             sets = np.zeros((_AT_ONCE, self.network.num_tags), bool)
             origins = np.zeros(_AT_ONCE, np.int64)
             for half, source in enumerate(waiting):
-                chosen = coins == half
-                sets[chosen], numbers = source.take(int(chosen.sum()))
-                origins[chosen] = 2 * numbers + half
+                from_half = coins == half
+                sets[from_half], numbers = source.take(int(from_half.sum()))
+                origins[from_half] = 2 * numbers + half
             sets[:, self._tag] = False
             yield sets, origins
 
@@ -102,9 +102,9 @@ class _Waiting:
             sets, origins = next(self._draws)
             self._sets = np.concatenate([self._sets, sets])
             self._origins = np.concatenate([self._origins, origins])
-        taken = self._sets[:num], self._origins[:num]
+        result = self._sets[:num], self._origins[:num]
         self._sets, self._origins = self._sets[num:], self._origins[num:]
-        return taken
+        return result
 
 
 def _without_tag(constraints: Constraints, tag: int) -> Constraints:

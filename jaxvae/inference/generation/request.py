@@ -49,9 +49,9 @@ class Generated:
 
 def draw_all(source: SetSource, prompts: Prompts | None = None) -> Generated:
     """Draws the sets of a source, in memory, with their texts if there are prompts."""
-    drawn = list(source.labelled())
+    blocks = list(source.labelled())
     names, tally = source.constraints.taxonomy.names, source.tally
-    columns = [np.flatnonzero(row) for part in drawn for row in part.sets]
+    columns = [np.flatnonzero(row) for block in blocks for row in block.sets]
     return Generated(
         [names(present) for present in columns],
         source.log_probability,
@@ -60,8 +60,8 @@ def draw_all(source: SetSource, prompts: Prompts | None = None) -> Generated:
         tally.repeats,
         tally.near_training,
         {
-            name: [v for part in drawn for v in part.labels[name].tolist()]
-            for name in drawn[0].labels
+            name: [v for block in blocks for v in block.labels[name].tolist()]
+            for name in blocks[0].labels
         }
         | ({"text": [prompts.text_of(present) for present in columns]} if prompts else {}),
     )

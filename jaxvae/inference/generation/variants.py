@@ -80,16 +80,16 @@ class Variants(Generation):
         self._around, self._each = around, task.order.num // len(around.centre)
         self._tables = task.constraints.tables()
         self.fields = dict([around.label])
-        most = max(1, _MOST_NUMBERS // (task.network.num_tags * _PROPOSALS))
-        self._at_once = min(64, task.order.num, most)
+        limit = max(1, _MOST_NUMBERS // (task.network.num_tags * _PROPOSALS))
+        self._at_once = min(64, task.order.num, limit)
         # With no deviation all draws have the same z.
         self._is_point = ~around.scale.any(axis=1)
 
     @property
     def sets_are(self) -> str:
         """Says that each set has draws of its own."""
-        kept = "first occurrences among " if self.order.distinct else ""
-        return f"{kept}independent draws, each by one of {_PROPOSALS} z of its own"
+        prefix = "first occurrences among " if self.order.distinct else ""
+        return f"{prefix}independent draws, each by one of {_PROPOSALS} z of its own"
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]`, those of the first Gaussian first.
@@ -116,22 +116,22 @@ class Variants(Generation):
     def _near(self, first: int) -> np.ndarray:
         """Draws the sets `[n * each, V]` of some Gaussians, again where some are turned away."""
         stop = min(first + self._at_once, len(self._around.centre))
-        kept: dict[int, list[np.ndarray]] = {number: [] for number in range(first, stop)}
+        accepted: dict[int, list[np.ndarray]] = {number: [] for number in range(first, stop)}
         for attempt in range(_ROUNDS + 1):
-            lacking = [number for number, chosen in kept.items() if len(chosen) < self._each]
+            lacking = [number for number, so_far in accepted.items() if len(so_far) < self._each]
             if not lacking:
-                return np.concatenate([np.stack(chosen) for chosen in kept.values()])
+                return np.concatenate([np.stack(so_far) for so_far in accepted.values()])
             if attempt == _ROUNDS:
                 break
-            drawn = self._draw(np.repeat(lacking, self._each), first, attempt)
-            for number, sets in zip(lacking, np.split(drawn, len(lacking)), strict=True):
+            new_sets = self._draw(np.repeat(lacking, self._each), first, attempt)
+            for number, sets in zip(lacking, np.split(new_sets, len(lacking)), strict=True):
                 origin = np.zeros(len(sets)) if self._is_point[number] else np.arange(len(sets))
-                chosen = kept[number]
-                chosen.extend(sets[self._keep(sets, origin, self._each - len(chosen))])
-        at = lacking[0]
+                so_far = accepted[number]
+                so_far.extend(sets[self._keep(sets, origin, self._each - len(so_far))])
+        number = lacking[0]
         raise InputError(
-            f"{self._name(at)}: only {len(kept[at])} of {self._each} such sets near it in "
-            f"{_ROUNDS * self._each:,} draws; ask for fewer, or loosen the constraints"
+            f"{self._name(number)}: only {len(accepted[number])} of {self._each} such sets near it "
+            f"in {_ROUNDS * self._each:,} draws; ask for fewer, or loosen the constraints"
         )
 
     def _name(self, number: int) -> str:
@@ -143,7 +143,7 @@ class Variants(Generation):
         Raises:
           InputError: no set near one of them meets the constraints, or it is too far away.
         """
-        size, parts = self._at_once, []
+        size, blocks = self._at_once, []
         key = jax.random.fold_in(jax.random.key(self.order.seed), _STREAM)
         key = jax.random.fold_in(jax.random.fold_in(key, first), attempt)
         for start in range(0, len(numbers), size):
@@ -156,8 +156,8 @@ class Variants(Generation):
                 )
             for at in np.flatnonzero(~weights.any(axis=1)):
                 raise InputError(f"{self._name(some[at])}: no set near it meets the constraints")
-            parts.append(sets)
-        return np.concatenate(parts)
+            blocks.append(sets)
+        return np.concatenate(blocks)
 
     def _run(self, numbers: np.ndarray, key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
         """Returns a set for each number, and the weights `[n, M]` of the z it was chosen from."""

@@ -90,7 +90,7 @@ def _metadata(record: dict[str, Any], name: str, table: str, license: str | None
     card = DatasetCardData(
         license=license,
         pretty_name=name,
-        size_categories=next((text for most, text in _SIZES if sets < most), _LARGER),
+        size_categories=next((text for limit, text in _SIZES if sets < limit), _LARGER),
         tags=["jaxvae", "synthetic", "tags", "multi-label"],
         configs=[{"config_name": "default", "data_files": table}],
     )
@@ -142,12 +142,12 @@ def _made(record: dict[str, Any]) -> str:
 
 def _constraints(constraints: dict[str, Any]) -> dict[str, Any]:
     counts = constraints["count"].items()
-    least, most = constraints["tags"]
+    least, greatest = constraints["tags"]
     return {
         "tags of every set": ", ".join(constraints["present"]) or "-",
         "tags of no set": ", ".join(constraints["absent"]) or "-",
         "tags of a concept": ", ".join(f"{name} {a} to {b}" for name, (a, b) in counts) or "-",
-        "tags in all": f"{least} to {most}",
+        "tags in all": f"{least} to {greatest}",
     }
 
 
@@ -201,7 +201,7 @@ def _cautions(record: dict[str, Any], license: str | None) -> str:
         "are in music.",
     ]
     at_each = record.get("by_temperature", [record])
-    if any(part.get("balance") or part.get("pairs") for part in at_each):
+    if any(facts.get("balance") or facts.get("pairs") for facts in at_each):
         lines.append("Sets are balanced or in pairs by intent; their rates are nobody's.")
     if not record.get("unseen"):
         lines.append("Some of the sets may be training rows' too: `--unseen` was not asked for.")

@@ -114,9 +114,9 @@ def recorded(config: ConfigDict, folder: Path) -> dict[str, Any]:
     """
     if not (folder / run_files.CONFIG).exists():
         return {}
-    before = run_dir.read_resolved(folder)
+    saved = run_dir.read_resolved(folder)
     names = {*following(config), *(["trainer.max_epochs"] if config.trainer.max_minutes else [])}
-    return {name: value for name, value in before.items() if name in names}
+    return {name: value for name, value in saved.items() if name in names}
 
 
 def fill_in(config: ConfigDict, values: dict[str, Any]) -> ConfigDict:

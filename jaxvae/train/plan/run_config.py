@@ -46,13 +46,13 @@ class RunConfig:
           InputError: the values that the folder's run resolved are damaged.
         """
         values = recipe.resolve(self.asked, functools.partial(recipe.measure, dataset), start=start)
-        before = recipe.recorded(self.asked, folder)
-        self.resolved = values | before
-        if self.asked.trainer.max_minutes and "trainer.max_epochs" not in before:
+        saved = recipe.recorded(self.asked, folder)
+        self.resolved = values | saved
+        if self.asked.trainer.max_minutes and "trainer.max_epochs" not in saved:
             self.resolved.pop("trainer.max_epochs", None)  # until it is settled
         if self.has_unsettled_length and "trainer.max_epochs" in values:
             values["trainer.max_epochs"] *= LONGER
-        self.filled = recipe.fill_in(self.asked, values | before)
+        self.filled = recipe.fill_in(self.asked, values | saved)
 
     @property
     def has_unsettled_length(self) -> bool:

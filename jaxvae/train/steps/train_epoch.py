@@ -101,8 +101,8 @@ def _run_epoch(
     def draw_batches(steps: jax.Array, row_numbers: jax.Array) -> Batch:
         """Returns the batches of some steps, `[S, A, B, ...]`, empty beyond `max_steps`."""
         uniforms = rng.step_uniforms(state.key, steps, (*row_numbers.shape[1:], width))
-        taken = steps < hyperparams.lengths.most
-        return gather_batches(rows, row_numbers, uniforms, taken, plan.num_rows, options.sharding)
+        is_step = steps < hyperparams.lengths.most
+        return gather_batches(rows, row_numbers, uniforms, is_step, plan.num_rows, options.sharding)
 
     def advance(number: jax.Array | int, carry: tuple, batches: Batch) -> tuple:
         state, total = carry

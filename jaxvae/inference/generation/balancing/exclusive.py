@@ -49,20 +49,20 @@ class BalancedGeneration(SetSource):
             with self._naming(column):
                 if not num:
                     raise InputError(f"its share of num {order.num} is no set")
-                one = dataclasses.replace(
+                task_of_tag = dataclasses.replace(
                     task,
                     constraints=_with_one_of(task.constraints, column, shares),
                     order=dataclasses.replace(order, num=num, seed=seed),
                 )
-                self._parts[column] = _OfOneTag(one, of_splits)
+                self._parts[column] = _OfOneTag(task_of_tag, of_splits)
         # The events that a set has one of the tags alone exclude each other.
-        logs = [part.log_probability for part in self._parts.values()]
+        logs = [generation.log_probability for generation in self._parts.values()]
         self.log_probability = float(np.logaddexp.reduce(logs))
 
     @property
     def tally(self) -> Tally:  # type: ignore[override]
         """Counts of the draws so far, without those of which a split had enough."""
-        return sum((part.tally for part in self._parts.values()), start=Tally())
+        return sum((generation.tally for generation in self._parts.values()), start=Tally())
 
     @property
     def sets_are(self) -> str:
@@ -75,16 +75,16 @@ class BalancedGeneration(SetSource):
         Raises:
           InputError: as in `Generation.blocks`, for a tag that the message names.
         """
-        for column, part in self._parts.items():
+        for column, generation in self._parts.items():
             with self._naming(column):
-                yield from part.blocks()
+                yield from generation.blocks()
 
     def describe(self) -> dict:
         """Returns each tag's share of these sets, and of the model's sets like these."""
         names = self.constraints.taxonomy.names(self._parts)
         in_model = {
-            name: float(np.exp(part.log_probability - self.log_probability))
-            for name, part in zip(names, self._parts.values(), strict=True)
+            name: float(np.exp(generation.log_probability - self.log_probability))
+            for name, generation in zip(names, self._parts.values(), strict=True)
         }
         shares = dict(zip(names, self._shares.values(), strict=True))
         return {"balance": {"shares": shares, "shares_in_model": in_model}}
@@ -113,8 +113,8 @@ class _OfOneTag(Generation):
         self._in_vain = 0
 
     def _keep(self, sets: np.ndarray, origin: np.ndarray, missing: int) -> np.ndarray:
-        kept = super()._keep(sets, origin, missing)
-        self._in_vain = 0 if len(kept) else self._in_vain + len(sets)
+        positions = super()._keep(sets, origin, missing)
+        self._in_vain = 0 if len(positions) else self._in_vain + len(sets)
         if self._in_vain >= _MOST_IN_VAIN:
             splits = ", ".join(name for name, number in self._missing.items() if number)
             raise InputError(
@@ -122,7 +122,7 @@ class _OfOneTag(Generation):
                 f"{self._missing.total():,} sets are missing: the tag has too few different sets; "
                 f"leave the split out (splits 1,0,0), or the tag, or loosen the constraints"
             )
-        return kept
+        return positions
 
     def _is_wanted(self, row: np.ndarray) -> bool:
         taxonomy = self.constraints.taxonomy
