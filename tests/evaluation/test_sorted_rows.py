@@ -10,6 +10,7 @@ from jaxvae.evaluation import evaluate_run, latents, split_metrics
 from jaxvae.inference import queries
 from jaxvae.inference.load import load
 from jaxvae.reports.explorer import make_page
+from jaxvae.storage.epoch_metrics import read_epochs
 from tests.helpers.training import run, write_clips
 
 MOST = 10
@@ -58,7 +59,7 @@ def test_information_of_a_sorted_file():
 def test_a_run_and_its_evaluation_see_both_kinds(clips, kinds, monkeypatch):
     labelled, named = [], []
 
-    def metrics(total, mean, rows, *, compute=split_metrics.split_metrics):
+    def split_values(total, mean, rows, *, compute=split_metrics.split_metrics):
         assert len(mean) == len(rows)
         labelled.append(set(rows[:, 0].tolist()))
         return compute(total, mean, rows)
@@ -67,9 +68,9 @@ def test_a_run_and_its_evaluation_see_both_kinds(clips, kinds, monkeypatch):
         named.append(set(sets.argmax(axis=1).tolist()))
         return name(network, mean, sets, kl, **texts)
 
-    monkeypatch.setattr(split_metrics, "split_metrics", metrics)
+    monkeypatch.setattr(split_metrics, "split_metrics", split_values)
     monkeypatch.setattr(latents, "name_dimensions", name_dimensions)
-    _, folder = run(clips, trainer__max_epochs=1, data__batch_size=21)
+    metrics, folder = run(clips, trainer__max_epochs=1, data__batch_size=21)
     trained = load(folder)
     evaluate_run.evaluate_run(trained, split="test", num_importance_samples=2, seed=0)
     evaluate_run.name_dimensions(trained)
@@ -77,3 +78,8 @@ def test_a_run_and_its_evaluation_see_both_kinds(clips, kinds, monkeypatch):
     assert kinds == 3 * [{0, 1}]  # the run's last evaluation, `evaluate` and its names
     assert labelled == 3 * [{0, 1}]  # an epoch, and the validation and test at the end
     assert named == 2 * [{0, 1}]
+    # An epoch's means are those of its rows, as the last evaluation's are.
+    (epoch,) = read_epochs(folder)
+    assert epoch["val/silhouette_score"] == pytest.approx(
+        metrics["val"]["val/silhouette_score"], abs=1e-5
+    )
