@@ -162,8 +162,8 @@ def test_schedules_end_with_the_last_step(clips):
     long, short = small(clips, **options), small(clips, **options, trainer__max_steps=8)
     for config, steps, epochs in ((long, 24, 4), (short, 8, 2)):
         numbers = hyperparams.hyperparams_from_config(config, steps=6)
-        assert float(numbers.decay_steps) == steps
-        assert float(numbers.kld_warmup_steps) == steps / 2
+        assert float(numbers.lengths.decay) == steps
+        assert float(numbers.lengths.kld_warmup) == steps / 2
         plan = hyperparams.run_plan_from_config(config, steps=6)
         assert plan.max_epochs == epochs
         assert plan.warmup_epochs == pytest.approx(steps / 2 / 6)

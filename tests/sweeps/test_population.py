@@ -20,7 +20,7 @@ from jaxvae.runtime import devices, signals
 from jaxvae.runtime.sharding import Sharding
 from jaxvae.storage import lock
 from jaxvae.storage.epoch_metrics import read_epochs
-from jaxvae.sweeps import trials
+from jaxvae.sweeps import shapes, trials
 from jaxvae.sweeps.member_loop import MemberCallbacks
 from jaxvae.sweeps.population import Population
 from jaxvae.train import model_setup, program_setup
@@ -126,12 +126,12 @@ def test_members_of_one_shape_share_a_program_and_are_what_they_are_alone(data):
     ],
 )
 def test_another_program_is_another_shape(field, value):
-    assert trials.program_key(config_of(**{field: value})) != trials.program_key(config_of())
+    assert shapes.program_key(config_of(**{field: value})) != shapes.program_key(config_of())
 
 
 def test_every_field_is_either_a_members_own_or_part_of_its_shape():
     fields = dict(schema.flatten(config_of()))
-    assert not [own for own in trials.TRACED_FIELDS if not any(f.startswith(own) for f in fields)]
+    assert not [own for own in shapes.TRACED_FIELDS if not any(f.startswith(own) for f in fields)]
 
 
 def test_shapes_train_side_by_side(data):

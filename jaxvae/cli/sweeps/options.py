@@ -67,7 +67,8 @@ def prepared_trials(config: ConfigDict, folder: Path, at_once: int) -> Iterator[
     from jaxvae.data.dataset import load_from_config
     from jaxvae.runtime import compilation_cache, devices
     from jaxvae.storage import lock
-    from jaxvae.sweeps.trials import TrialRunner, check_sweepable, share_devices
+    from jaxvae.sweeps.shapes import check_sweepable
+    from jaxvae.sweeps.trials import TrialRunner, share_devices
     from jaxvae.train.user_code import load_user_code
 
     check_sweepable(config)

@@ -75,9 +75,9 @@ def test_a_run_ends_on_time_and_its_schedules_with_it(clips, epochs_of, minutes)
     assert len(lines) == epochs
     assert json.loads((folder / "resolved.json").read_text()) == {"trainer.max_epochs": epochs}
     steps = lines[0]["step"]
-    assert float(numbers[0].decay_steps) == 1000 * steps
-    assert float(numbers[-1].decay_steps) == epochs * steps
-    assert float(numbers[-1].kld_warmup_steps) == 0.25 * epochs * steps
+    assert float(numbers[0].lengths.decay) == 1000 * steps
+    assert float(numbers[-1].lengths.decay) == epochs * steps
+    assert float(numbers[-1].lengths.kld_warmup) == 0.25 * epochs * steps
     assert json.loads((folder / "summary.json").read_text())["config"]["trainer"][
         "max_epochs"
     ] == epochs  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxvae.config import parsing
-from jaxvae.sweeps import trials
+from jaxvae.sweeps import shapes
 from jaxvae.train.plan.hyperparams import hyperparams_from_config, tunable_fields
 from tests.conftest import ROOT
 
@@ -51,9 +51,9 @@ def test_a_new_number_is_there_without_another_line_and_no_shape_of_its_own():
             config.trainer.optimizer.rounds = 3  # a size, perhaps
     assert hyperparams_from_config(more, steps=10).optimizer.eps == 0.75
     assert tunable_fields(more) - tunable_fields(config_of()) == {"trainer.optimizer.eps"}
-    assert trials.program_key(plain) == trials.program_key(more)
+    assert shapes.program_key(plain) == shapes.program_key(more)
     more.trainer.optimizer.rounds = 4
-    assert trials.program_key(plain) != trials.program_key(more)
+    assert shapes.program_key(plain) != shapes.program_key(more)
 
 
 def test_what_is_off_and_what_grows():
