@@ -21,6 +21,14 @@ from tests.helpers.jobs import end, launch
 from tests.helpers.ports import free_port
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_in_a_hurry():
+    """JAX keeps only what the first of several processes has compiled: the others always compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        yield
+
+
 def losses(folder):
     lines = read_epochs(folder / "host0" / "run")
     return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]
@@ -33,7 +41,7 @@ def parameters(folder) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def alone(clips, tmp_path_factory):
+def alone(_compiled_in_a_hurry, clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     end(launch(clips, folder, 1))
     return folder
@@ -60,7 +68,9 @@ def train_as_one(num, devices, clips, alone, folder):
 
 
 @pytest.mark.parametrize(("num", "devices"), [(2, 1), (2, 2), (4, 1)])
-def test_processes_train_as_one(num, devices, clips, alone, tmp_path):
+def test_processes_train_as_one(num, devices, clips, alone, tmp_path, monkeypatch):
+    if devices == 2:
+        monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")  # as a user's compile
     train_as_one(num, devices, clips, alone, tmp_path)
 
 
