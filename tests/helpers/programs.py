@@ -25,36 +25,30 @@ def borrow(kept: Path = KEPT) -> Path:
     """Makes a folder for JAX's cache, with all the programs that are kept and not too old."""
     folder = Path(tempfile.mkdtemp(prefix="jaxvae-tests-"))
     oldest = time.time() - DAYS * 86400
-    for program in kept.glob("*-cache"):
-        try:
-            if program.stat().st_mtime < oldest:
-                program.unlink()
+    for name in _programs(kept):
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+            if os.stat(kept / name).st_mtime < oldest:
+                os.unlink(kept / name)
             else:
-                shutil.copy2(program, folder)
-        except FileNotFoundError:
-            continue  # another process has just removed it
+                shutil.copyfile(kept / name, folder / name)
     return folder
 
 
 def exchange(folder: Path, kept: Path = KEPT) -> None:
     """Keeps what is new in such a folder, and copies what others have kept into it."""
     keep(folder, kept)
-    here = {program.name for program in folder.glob("*-cache")}
-    for program in kept.glob("*-cache"):
-        if program.name not in here:
-            with contextlib.suppress(FileNotFoundError):  # another process has just removed it
-                shutil.copy2(program, folder)
+    for name in _programs(kept) - _programs(folder):
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+            shutil.copyfile(kept / name, folder / name)
 
 
 def keep(folder: Path, kept: Path = KEPT) -> None:
     """Keeps what is new in such a folder."""
     kept.mkdir(parents=True, exist_ok=True)
-    there = {program.name for program in kept.glob("*-cache")}
-    for program in folder.glob("*-cache"):
-        if program.name not in there:
-            aside = kept / f".{os.getpid()}"
-            shutil.copy2(program, aside)
-            aside.replace(kept / program.name)
+    for name in _programs(folder) - _programs(kept):
+        aside = kept / f".{os.getpid()}"
+        shutil.copyfile(folder / name, aside)
+        aside.replace(kept / name)
 
 
 def give_back(folder: Path, kept: Path = KEPT) -> None:
@@ -63,3 +57,11 @@ def give_back(folder: Path, kept: Path = KEPT) -> None:
         keep(folder, kept)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _programs(folder: Path) -> set[str]:
+    """The names of a folder's programs, without a `Path` for each: there are tens of thousands."""
+    try:
+        return {name for name in os.listdir(folder) if name.endswith("-cache")}
+    except FileNotFoundError:
+        return set()
