@@ -34,6 +34,9 @@ class DataSize(NamedTuple):
 
 MANY_ROWS = 15_000
 """Training rows from which the importance-weighted bound is worth its draws."""
+WIDE_TAGS = 1000
+"""Tags above which a vocabulary is wide: most of its tags are rare, and each step is dear."""
+_MOST_WEIGHTS = 2**22
 
 SMALL = DataSize(rows=1000, tags=100, tags_per_row=4.0)
 """Some data, for what has to be tried before the rows are read."""
@@ -51,24 +54,32 @@ def rule(size: DataSize) -> dict[str, Any]:
     Width grows with the rows: what a wide model learns by heart of a few thousand is structure in
     tens of thousands. Few rows want more epochs, for their steps, and weight decay. Many are worth
     the draws of the importance-weighted bound, with more dropout, since it fits faster; beyond
-    20,000 dropout and epochs shrink, so that a run's time grows more slowly than its rows.
+    20,000 dropout and epochs shrink, so that a run's time grows more slowly than its rows. A wide
+    vocabulary is learned by heart before the bound is worth its draws, so it has none, half of the
+    epochs and more dropout; its width shrinks with its tags, as a step's time is their product.
 
     Args:
       size: of the training rows.
     """
     rows = max(size.rows, 1)
     width = _power_of_two(rows / 14.0, low=128, high=1024)
-    many = rows >= MANY_ROWS
-    epochs = 80 * min(1.0, (20_000 / rows) ** 0.7) if many else 80 * math.sqrt(8_000 / rows)
+    width = max(128, min(width, 2 ** int(math.log2(_MOST_WEIGHTS / max(size.tags, 1)))))
+    many, wide = rows >= MANY_ROWS, size.tags > WIDE_TAGS
+    if many:
+        dropout_p = 0.3 if wide else 0.2 * min(1.0, (20_000 / rows) ** 2)
+        epochs = (40 if wide else 80) * min(1.0, (20_000 / rows) ** 0.7)
+    else:
+        dropout_p = 0.1
+        epochs = min(320.0, max(80.0, 80 * math.sqrt(8_000 / rows)))
     return {
         "model.hidden_dim": width,
         "model.latent_dim": 32 if width <= 256 else 64,
         "model.prior_components": min(500, max(50, rows // 4)),
-        "model.dropout_p": round(0.2 * min(1.0, (20_000 / rows) ** 2), 3) if many else 0.1,
+        "model.dropout_p": round(dropout_p, 3),
         "data.batch_size": min(512, max(128, width // 2)),
-        "loss.objective": "iw" if many else "elbo",
+        "loss.objective": "iw" if many and not wide else "elbo",
         "trainer.optimizer.weight_decay": round(min(1.0, (750 / rows) ** 1.5), 4),
-        "trainer.max_epochs": max(1, round(epochs if many else min(320.0, max(80.0, epochs)))),
+        "trainer.max_epochs": max(1, round(epochs)),
     }
 
 

@@ -40,6 +40,12 @@ def of_few_rows(monkeypatch):
     monkeypatch.setattr(recipe, "rule", lambda size: dict(SIZES))
 
 
+NAMES = (
+    *("model.hidden_dim", "model.latent_dim", "model.prior_components", "model.dropout_p"),
+    *("data.batch_size", "loss.objective", "trainer.optimizer.weight_decay", "trainer.max_epochs"),
+)
+
+
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
@@ -55,14 +61,26 @@ def of_few_rows(monkeypatch):
 )
 def test_sizes_of_the_rule(rows, expected):
     values = recipe.rule(recipe.DataSize(rows, 200, 4.0))
-    names = (
-        *("model.hidden_dim", "model.latent_dim", "model.prior_components", "model.dropout_p"),
-        *("data.batch_size", "loss.objective"),
-        *("trainer.optimizer.weight_decay", "trainer.max_epochs"),
-    )
-    found = tuple(values[name] for name in names)
-    assert found == expected
+    assert tuple(values[name] for name in NAMES) == expected
     assert {*values} == {*schema.FOLLOWS_DATA}
+
+
+@pytest.mark.parametrize(
+    ("rows", "tags", "expected"),
+    [
+        # hidden, latent, components, dropout, batch, objective, decay, epochs
+        (20_000, 1000, (1024, 64, 500, 0.2, 512, "iw", 0.0073, 80)),
+        (20_000, 1001, (1024, 64, 500, 0.3, 512, "elbo", 0.0073, 40)),
+        (20_000, 4096, (1024, 64, 500, 0.3, 512, "elbo", 0.0073, 40)),
+        (20_000, 5000, (512, 64, 500, 0.3, 256, "elbo", 0.0073, 40)),
+        (20_000, 10**6, (128, 32, 500, 0.3, 128, "elbo", 0.0073, 40)),
+        (500_000, 5000, (512, 64, 500, 0.3, 256, "elbo", 0.0001, 4)),
+        (2000, 10**6, (128, 32, 500, 0.1, 128, "elbo", 0.2296, 160)),
+    ],
+)
+def test_a_wide_vocabulary(rows, tags, expected):
+    values = recipe.rule(recipe.DataSize(rows, tags, 4.0))
+    assert tuple(values[name] for name in NAMES) == expected
 
 
 @pytest.mark.parametrize("rows", [1, 17, 999, 10**4, 10**9])
