@@ -22,6 +22,8 @@ QUICK_SEEDS = {
 
 TEST_SEEDS = {
     **{name: (10, 11, 12, 13, 14) for name in (*QUICK_SEEDS, "jamendo-10000-set")},
+    # 10 to 12 were seen by a rule with half of the epochs.
+    **{name: (13, 14, 15, 16, 17) for name in ("jamendo", "jamendo-set")},
     "vocabulary-5000": (10, 11),
     "embedded-500000": (10,),
 }
