@@ -23,13 +23,13 @@ a user's own may add some.
 
 
 @functools.lru_cache(maxsize=64)
-def _named_tuple(names: tuple[str, ...]) -> type:
-    return collections.namedtuple("Numbers", names)
+def _named_tuple(section: str, names: tuple[str, ...]) -> type:
+    return collections.namedtuple(section, names)
 
 
-def as_named_tuple(numbers: Mapping[str, Any]) -> Any:
+def as_named_tuple(section: str, numbers: Mapping[str, Any]) -> Any:
     """Collects the numbers of a section of a config, by their fields' names."""
-    return _named_tuple(tuple(sorted(numbers)))(**numbers)
+    return _named_tuple(section, tuple(sorted(numbers)))(**numbers)
 
 
 class Objective(NamedTuple):

@@ -145,7 +145,9 @@ def load_user_code(config: ConfigDict, copies: Path | None = None) -> UserCode:
 def _try_objective(objective: Extension, config: ConfigDict) -> None:
     """Raises InputError unless an objective returns a loss for each of some rows."""
     scalar: Any = jax.ShapeDtypeStruct((), jnp.float32)
-    weights = as_named_tuple(dict.fromkeys(hyperparams.tunable_numbers(config)["loss"], scalar))
+    weights = as_named_tuple(
+        "loss", dict.fromkeys(hyperparams.tunable_numbers(config)["loss"], scalar)
+    )
     for rows in (5, config.data.batch_size):
         terms = _example(rows, config.model.latent_dim)
 

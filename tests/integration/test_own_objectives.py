@@ -121,7 +121,7 @@ def test_it_resumes_with_its_own_content_alone(clips, capsys):
         ),
         (
             "broken",
-            "own.py:broken, line 19: it fails on a batch of 5 rows: AttributeError: 'LossWeights'",
+            "own.py:broken, line 19: it fails on a batch of 5 rows: AttributeError: 'loss' object",
         ),
         ("two", "it is called with (terms, weights, num_rows), and that does not fit"),
         ("elb", "own.py has no 'elb' (did you mean 'elbo'?)"),

@@ -18,7 +18,9 @@ D, B, L = 1, 4, 3
 
 def weights(**changes):
     values = {"bce_weight": 1.0, "kld_weight": 1.0, "free_bits": 0.0, "capacity": 0.0} | changes
-    return objectives.as_named_tuple({name: jnp.float32(value) for name, value in values.items()})
+    return objectives.as_named_tuple(
+        "loss", {name: jnp.float32(value) for name, value in values.items()}
+    )
 
 
 def terms(draws=D, seed=0, mask=None, **changes):

@@ -1,6 +1,7 @@
 """Draws tag sets near given latent vectors: variants of rows, and sets between two sets."""
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from jaxvae.models.trained import TrainedModel
 
 _PROPOSALS = 64
 _ROUNDS = 100
+_MOST_IN_VAIN = 1000
 _MOST_NUMBERS = 2**22
 _STREAM = 7
 
@@ -117,21 +119,24 @@ class Variants(Generation):
         """Draws the sets `[n * each, V]` of some Gaussians, again where some are turned away."""
         stop = min(first + self._at_once, len(self._around.centre))
         accepted: dict[int, list[np.ndarray]] = {number: [] for number in range(first, stop)}
+        in_vain = Counter[int]()
         for attempt in range(_ROUNDS + 1):
             lacking = [number for number, so_far in accepted.items() if len(so_far) < self._each]
             if not lacking:
                 return np.concatenate([np.stack(so_far) for so_far in accepted.values()])
-            if attempt == _ROUNDS:
+            if attempt == _ROUNDS or max(map(in_vain.__getitem__, lacking)) >= _MOST_IN_VAIN:
                 break
             new_sets = self._draw(np.repeat(lacking, self._each), first, attempt)
             for number, sets in zip(lacking, np.split(new_sets, len(lacking)), strict=True):
                 origin = np.zeros(len(sets)) if self._is_point[number] else np.arange(len(sets))
                 so_far = accepted[number]
-                so_far.extend(sets[self._keep(sets, origin, self._each - len(so_far))])
-        number = lacking[0]
+                added = sets[self._keep(sets, origin, self._each - len(so_far))]
+                so_far.extend(added)
+                in_vain[number] = 0 if len(added) else in_vain[number] + len(sets)
+        number = max(lacking, key=in_vain.__getitem__)
         raise InputError(
             f"{self._name(number)}: only {len(accepted[number])} of {self._each} such sets near it "
-            f"in {_ROUNDS * self._each:,} draws; ask for fewer, or loosen the constraints"
+            f"in {attempt * self._each:,} draws; ask for fewer, or loosen the constraints"
         )
 
     def _name(self, number: int) -> str:

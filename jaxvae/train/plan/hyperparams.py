@@ -76,7 +76,10 @@ def make_hyperparams(lengths: Lengths | None = None, **sections: Mapping[str, An
     lengths = lengths or Lengths()
     most = lengths.most or Lengths().most
     return Hyperparams(
-        **{name: as_named_tuple(jax.tree.map(_scalar, of_it)) for name, of_it in numbers.items()},
+        **{
+            name: as_named_tuple(name, jax.tree.map(_scalar, of_it))
+            for name, of_it in numbers.items()
+        },
         lengths=Lengths(
             warmup=_scalar(lengths.warmup),
             decay=_scalar(lengths.decay),

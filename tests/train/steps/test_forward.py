@@ -16,7 +16,7 @@ TAGS, LATENT, ROWS, DRAWS = 5, 2, 3, 4
 # Tag numbers padded with TAGS.
 COLUMNS = jnp.asarray([[0, 2, TAGS], [1, 3, 4], [2, TAGS, TAGS]], jnp.uint8)
 WEIGHTS = objectives.as_named_tuple(
-    {"bce_weight": jnp.float32(1.0), "kld_weight": jnp.float32(1.0)}
+    "loss", {"bce_weight": jnp.float32(1.0), "kld_weight": jnp.float32(1.0)}
 )
 
 
