@@ -27,6 +27,7 @@ from tests.ecosystem.tracked import (
     wandb_records,
 )
 from tests.faults.conftest import EPOCHS, arguments, steps_in, wait_for
+from tests.helpers.commands import command
 from tests.helpers.jobs import end, launch
 from tests.helpers.training import write_clips
 
@@ -180,6 +181,19 @@ def break_wandb(place, process):
 def break_database(path):
     for file in path.parent.glob(path.name + "*"):
         file.write_bytes(b"not a database, and long enough to be looked at" * 1000)
+
+
+def test_a_file_that_breaks_within_a_transaction_is_no_traceback(tmp_path):
+    """By the pool of connections, which tells of it by its logger."""
+    tell = "import logging; logging.getLogger('sqlalchemy.pool.impl.QueuePool').error('told')"
+    open_run = (
+        "import pathlib; from jaxvae.train.loggers.mlflow_tracker import open_run\n"
+        "open_run(name='a', key='0' * 32, config={}, folder=pathlib.Path(), project='p',"
+        " offline=True)\n"
+    )
+    for code, told in (("import mlflow\n" + tell, True), (open_run + tell, False)):
+        done = command("-c", code, cwd=tmp_path)
+        assert ("told" in done.stderr) == told
 
 
 def take_database_away(path, process):

@@ -54,7 +54,7 @@ def finish(process: subprocess.Popen, *, expect: int = 0) -> str:
     finally:
         process.kill()
     assert process.returncode == expect, error
-    assert "Traceback" not in error
+    assert "Traceback" not in error, error
     assert output == ""
     assert not [line for line in error.splitlines() if line.startswith(("wandb:", "*", "20"))], (
         error

@@ -86,6 +86,8 @@ def open_run(
     from mlflow.exceptions import MlflowException
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    # Tells of a file that breaks within a transaction by a traceback; we say it in a line.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     uri = mlflow.get_tracking_uri()
     if offline and not uri.startswith(_LOCAL):
         uri = f"{_FILE}{Path.cwd() / 'mlflow.db'}"
