@@ -1,5 +1,6 @@
 """Sets drawn under constraints: exactly the model's, as sums over all sets and all z have it."""
 
+import dataclasses
 import warnings
 
 import jax
@@ -13,6 +14,7 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import queries, sampling
 from jaxvae.inference.generation import conditioning, draws, variants
+from jaxvae.inference.generation.balancing import tilting
 from jaxvae.inference.generation.balancing.exclusive import BalancedGeneration
 from jaxvae.inference.generation.balancing.shares import divide_within, shares_of
 from jaxvae.inference.generation.constraints import make_constraints
@@ -379,6 +381,21 @@ def test_sets_with_several_tags_are_the_models_reweighted(network, shares):
     ideal = np.random.default_rng(0).multinomial(len(sets), tilted)
     distance, noise = (0.5 * np.abs(of / len(sets) - tilted).sum() for of in (counts, ideal))
     assert distance - noise < 0.015
+
+
+@pytest.mark.parametrize(("factor", "is_refused"), [(1.5, False), (2.5, True)])
+def test_a_tag_of_which_hardly_half_is_left_is_named(network, monkeypatch, factor, is_refused):
+    def fit(*arguments, fitted=tilting.fit_tilt, **options):
+        tilt = fitted(*arguments, **options)
+        return dataclasses.replace(tilt, rates={c: factor * r for c, r in tilt.rates.items()})
+
+    monkeypatch.setattr(tilting, "fit_tilt", fit)
+    generation = balance(network, 400, "mood", count={"mood": (1, 2)})
+    if is_refused:
+        with pytest.raises(InputError, match=r"^balance, [fghi]: only \d+ of about \d+ sets, as 0"):
+            list(generation.blocks())
+    else:
+        assert sum(map(len, generation.blocks())) == 400
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,12 @@ def test_a_template_prints_a_sets_tags(template, text):
     assert Prompts(template, TAXONOMY).text_of([JAZZ, ROCK, CALM, SAD, FAST]) == text
 
 
+def test_a_text_has_an_end():
+    assert len(Prompts("{{ 'x' * 10**5 }}", TAXONOMY).text_of([JAZZ])) == 10**5
+    with pytest.raises(InputError, match=r"100,001 characters, of the set .*at most 100,000"):
+        Prompts("{{ 'x' * 100_001 }}", TAXONOMY)
+
+
 def test_a_concept_without_a_tag_is_an_empty_list():
     prompts = Prompts("[{{ genre }}] {% if not tempo %}any tempo{% endif %}", TAXONOMY)
     assert prompts.text_of([CALM]) == "[] any tempo"

@@ -6,7 +6,7 @@ set is the nearest to the model's (exponential tilting: Csiszár 1975).
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,14 @@ from jaxvae.inference.generation.draws import Draws
 from jaxvae.inference.generation.order import Task
 from jaxvae.models.trained import TrainedModel
 
-_POOL = 8192
+_ROUNDS = 3
+_LEAST_POOL, _MOST_POOL = 8192, 131_072
+_SETS_OF_A_TAG = 5000
+"""Sets of the rarest tag in the last pool: its rate is known to a seventieth."""
 _AT_ONCE = 2048
 _ITERATIONS = 200
 _WRONG = 0.02
+_FAR = 0.25
 _MOST_LOG_FACTOR = 10.0
 
 
@@ -35,7 +39,7 @@ class Tilt:
     Attributes:
       factors: by column; their geometric mean, each to the power of its share, is 1.
       rates_in_model: share of the model's sets with each tag.
-      rates: share of the reweighted sets with it.
+      rates: share of the reweighted sets with it, by latent vectors that no factor was fitted to.
     """
 
     factors: Mapping[int, float]
@@ -58,10 +62,34 @@ class TiltedGeneration(Generation):
         network, constraints, order = task.network, task.constraints, task.order
         plain = Draws(network, constraints, temperature=order.temperature, seed=order.seed)
         self._shares = shares
-        self._tilt = fit_tilt(network, constraints, plain, shares, temperature=order.temperature)
+        self._tilt = fit_tilt(
+            network, constraints, shares, temperature=order.temperature, seed=order.seed
+        )
         tilted = dataclasses.replace(constraints, factors=self._tilt.factors)
         super().__init__(dataclasses.replace(task, constraints=tilted))
         self.log_probability = plain.log_probability
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yields boolean sets `[n, V]`, as `Generation.blocks` does.
+
+        Raises:
+          InputError: as there, or so many sets with one of the tags were turned away that hardly
+            half of its share is left.
+        """
+        columns, counts = list(self._shares), np.zeros(len(self._shares), int)
+        for sets in super().blocks():
+            counts += sets[:, columns].sum(axis=0)
+            yield sets
+        expected = self.order.num * np.array(list(self._tilt.rates.values()))
+        lacking = counts < np.minimum(0.5 * expected, expected - 5.0 * np.sqrt(expected))
+        if lacking.any():
+            worst = int(np.argmin(counts / expected))
+            name, tally = self.constraints.taxonomy.names([columns[worst]])[0], self.tally
+            raise InputError(
+                f"balance, {name}: only {counts[worst]:,} of about {expected[worst]:,.0f} sets, as "
+                f"{tally.repeats:,} repeats and {tally.near_training:,} sets near training rows "
+                f"were turned away; {self._way_out()}"
+            )
 
     def describe(self) -> dict:
         """Returns the tags' shares, the factors, and the tags' rates with and without them."""
@@ -78,77 +106,54 @@ class TiltedGeneration(Generation):
 def fit_tilt(
     network: TrainedModel,
     constraints: Constraints,
-    draws: Draws,
     shares: Mapping[int, float],
     *,
     temperature: float,
+    seed: int,
 ) -> Tilt:
     """Finds the factors with which tags have rates in proportion to shares.
+
+    The latent vectors of the model's own sets say little of rare tags, so the factors are fitted
+    again to those of the sets that they favour, several times, and judged by others.
 
     Args:
       network: the model.
       constraints: what every set must meet.
-      draws: draws under these constraints, for their latent vectors.
       shares: by column.
       temperature: divides the logits.
+      seed: seed of the latent vectors.
 
     Raises:
       InputError: sets that meet the constraints can't have such rates.
     """
-    from scipy.optimize import minimize
-
     columns, targets = list(shares), np.array(list(shares.values()))
-    z, tables = draws.draw_latents(_POOL), constraints.tables()
-    program = _program(network.graphdef)
 
-    def sums(log_factors: np.ndarray) -> tuple[float, np.ndarray]:
-        """Returns the mean weight of sets, and each tag's share of it."""
-        total, gradient = 0.0, np.zeros(len(columns))
-        every = np.zeros(network.num_tags, np.float32)
-        every[columns] = log_factors
-        for start in range(0, len(z), _AT_ONCE):
-            value, slope = program(
-                network.params,
-                network.batch_stats,
-                tables,
-                z[start : start + _AT_ONCE],
-                np.float32(temperature),
-                every,
-            )
-            total += float(value)
-            gradient += np.asarray(slope, np.float64)[columns]
-        return total / len(z), gradient / total
-
-    def objective(free: np.ndarray) -> tuple[float, np.ndarray]:
-        # Only differences count, so that the tags' number in a set is left to the model.
-        weight, rates = sums(free - targets @ free)
-        return np.log(weight), rates - targets * rates.sum()
-
-    start = np.zeros(len(columns))
-    rates_in_model = sums(start)[1]
-    if not rates_in_model.sum() > 0.0:
-        raise InputError(
-            "balance: no set that meets the constraints has any of the tags to balance"
+    def draw(log_factors: np.ndarray, number: int, size: int) -> _Pool:
+        factors = dict(zip(columns, np.exp(log_factors).tolist(), strict=True))
+        draws = Draws(
+            network,
+            dataclasses.replace(constraints, factors=factors),
+            temperature=temperature,
+            seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
         )
-    # Shares that can't be would have factors without bound.
-    result = minimize(
-        objective,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(-_MOST_LOG_FACTOR, _MOST_LOG_FACTOR)] * len(columns),
-        options={"maxiter": _ITERATIONS},
-    )
-    log_factors = result.x - targets @ result.x
-    rates = sums(log_factors)[1]
-    wanted = targets * rates.sum()
-    worst = int(np.argmax(np.abs(rates / wanted - 1.0)))
-    if not abs(rates[worst] / wanted[worst] - 1.0) <= _WRONG:
-        name = constraints.taxonomy.names([columns[worst]])[0]
-        raise InputError(
-            f"balance, {name}: no weights of the model's sets give it a share of "
-            f"{targets[worst]:.3g}; the nearest is {rates[worst] / rates.sum():.3g}"
-        )
+        z = draws.draw_latents(size)
+        return _Pool(network, constraints.tables(), z, columns, log_factors, temperature)
+
+    log_factors = np.zeros(len(columns))
+    rates_in_model = np.zeros(0)
+    last = int(np.clip(_SETS_OF_A_TAG / targets.min(), _LEAST_POOL, _MOST_POOL))
+    for number in range(_ROUNDS):
+        pool = draw(log_factors, number, last if number == _ROUNDS - 1 else _LEAST_POOL)
+        if not number:
+            rates_in_model = pool.sums(log_factors)[1]
+            if not rates_in_model.sum() > 0.0:
+                raise InputError(
+                    "balance: no set that meets the constraints has any of the tags to balance"
+                )
+        log_factors = _fit(pool, log_factors, targets)
+        _check(constraints, columns, targets, pool.sums(log_factors)[1], _WRONG)
+    rates = draw(log_factors, _ROUNDS, last).sums(log_factors)[1]
+    _check(constraints, columns, targets, rates, _FAR)
     return Tilt(
         dict(zip(columns, np.exp(log_factors).tolist(), strict=True)),
         dict(zip(columns, rates_in_model.tolist(), strict=True)),
@@ -156,17 +161,92 @@ def fit_tilt(
     )
 
 
+class _Pool:
+    """Latent vectors of sets whose tags have some factors, by which to weigh those of others."""
+
+    def __init__(self, network, tables, z, columns, log_factors, temperature):
+        self._network, self._tables, self._z = network, tables, z
+        self._columns, self._temperature = columns, temperature
+        self._base = self._of_all(log_factors)
+
+    def sums(self, log_factors: np.ndarray) -> tuple[float, np.ndarray]:
+        """Returns the mean weight of sets, and each tag's share of it."""
+        network, z = self._network, self._z
+        program = _program(network.graphdef)
+        total, gradient = 0.0, np.zeros(len(self._columns))
+        every = self._of_all(log_factors)
+        for start in range(0, len(z), _AT_ONCE):
+            value, slope = program(
+                network.params,
+                network.batch_stats,
+                self._tables,
+                z[start : start + _AT_ONCE],
+                np.float32(self._temperature),
+                every,
+                self._base,
+            )
+            total += float(value)
+            gradient += np.asarray(slope, np.float64)[self._columns]
+        return total / len(z), gradient / total
+
+    def _of_all(self, log_factors: np.ndarray) -> np.ndarray:
+        every = np.zeros(self._network.num_tags, np.float32)
+        every[self._columns] = log_factors
+        return every
+
+
+def _fit(pool: _Pool, start: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Returns the log factors with which the pool's sets have rates in proportion to targets."""
+    from scipy.optimize import minimize
+
+    def objective(free: np.ndarray) -> tuple[float, np.ndarray]:
+        # Only differences count, so that the tags' number in a set is left to the model.
+        weight, rates = pool.sums(free - targets @ free)
+        return np.log(weight), rates - targets * rates.sum()
+
+    # Shares that can't be would have factors without bound.
+    result = minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-_MOST_LOG_FACTOR, _MOST_LOG_FACTOR)] * len(start),
+        options={"maxiter": _ITERATIONS},
+    )
+    return result.x - targets @ result.x
+
+
+def _check(
+    constraints: Constraints,
+    columns: list[int],
+    targets: np.ndarray,
+    rates: np.ndarray,
+    tolerance: float,
+) -> None:
+    """Raises InputError unless rates are in proportion to targets, within a relative tolerance."""
+    wrong = np.abs(rates / (targets * rates.sum()) - 1.0)
+    worst = int(np.argmax(wrong))
+    if not wrong[worst] <= tolerance:
+        name = constraints.taxonomy.names([columns[worst]])[0]
+        raise InputError(
+            f"balance, {name}: no weights of the model's sets give it a share of "
+            f"{targets[worst]:.3g}; the nearest is {rates[worst] / rates.sum():.3g}"
+        )
+
+
 @functools.lru_cache(maxsize=8)
 def _program(graphdef: nnx.GraphDef):
     """Builds the compiled sum, over latent vectors, of the tilted constraints' relative mass."""
 
-    def total(log_factors, logits, tables: Tables):
-        tilted = tables._replace(factors=jnp.exp(log_factors))
-        plain = jax.lax.stop_gradient(conditioning.probability(logits, tables))
-        return jnp.sum(conditioning.probability(logits, tilted) / plain)
+    def mass(log_factors, logits, tables: Tables):
+        return conditioning.probability(logits, tables._replace(factors=jnp.exp(log_factors)))
 
-    def program(params, batch_stats, tables, z, temperature, log_factors):
+    def total(log_factors, base, logits, tables: Tables):
+        return jnp.sum(mass(log_factors, logits, tables) / mass(base, logits, tables))
+
+    def program(params, batch_stats, tables, z, temperature, log_factors, base):
         model = nnx.merge(graphdef, params, batch_stats)
-        return jax.value_and_grad(total)(log_factors, model.decode(z) / temperature, tables)
+        logits = model.decode(z) / temperature
+        return jax.value_and_grad(total)(log_factors, base, logits, tables)
 
     return jax.jit(program)

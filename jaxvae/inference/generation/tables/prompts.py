@@ -14,6 +14,7 @@ from jaxvae.data.spelling import cut
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean, one_line
 
+_MOST_CHARACTERS = 100_000
 _ALL = "tags"
 _MAX_BYTES = 2**20
 _NAME = "<template>"
@@ -65,11 +66,17 @@ class Prompts:
         every = _AllTags(concepts)
         try:
             # A concept that is called tags gives way; `tags["tags"]` has it.
-            return self._template.render({**concepts, _ALL: every})
+            text = self._template.render({**concepts, _ALL: every})
         except RecursionError as error:
             raise InputError("template: nested too deeply") from error
         except Exception as error:  # of the user's own expressions, a division by zero as well
             self._refuse(error, _line_of(error), f", of the set {cut(str(every))}")
+        if len(text) > _MOST_CHARACTERS:
+            raise InputError(
+                f"template: {len(text):,} characters, of the set {cut(str(every))}; a text has at "
+                f"most {_MOST_CHARACTERS:,}"
+            )
+        return text
 
     def _compile(self) -> Any:
         jinja = self._jinja
