@@ -174,7 +174,8 @@ def _generate(options: argparse.Namespace, rest: list[str]) -> int:
     )
     if card is not None:
         write_card(card, to_publish(record), output)
-    if "unknown_tags" in (like := record.get("like", {})):
+    first = record.get("by_temperature", [record])[0]
+    if "unknown_tags" in (like := first.get("like", {})):
         print(
             f"jaxvae: {options.like}: {like['rows']:,} rows; {like['without_known_tag']:,} without "
             f"a known tag and {like['unreadable']:,} unreadable left out; "

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 import jaxvae
-from jaxvae.cli import order_texts
+from jaxvae.cli import main, order_texts
 from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import sample_quality
 from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
@@ -241,6 +241,10 @@ def test_variants_of_a_file_name_its_rows(capsys, folder, tmp_path):
         "rows": 2, "without_known_tag": 1, "unreadable": 0, "unknown_tags": 1, "per_row": 2,
         "distance": 0.5,
     }  # fmt: skip
+    for temperatures in ("1", "0.5,2"):
+        assert main.main([*map(str, like), "--temperature", temperatures]) == 0
+        ignored = "2 rows; 1 without a known tag and 0 unreadable left out; 1 unknown tags ignored"
+        assert ignored in capsys.readouterr().err
     shell(capsys, *command, "--between", "jazz, piano", "rock", "--steps", 3)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["position"] for line in lines] == [0.0, 0.5, 1.0]
