@@ -13,10 +13,10 @@ import numpy as np
 import jaxvae
 from benchmarks.quality import panel
 from jaxvae.data.dataset import known_generator
-from jaxvae.evaluation import retrieval, split_metrics
+from jaxvae.evaluation import retrieval
 from jaxvae.evaluation.baseline_fitting import Baselines, load_or_fit_baselines
 from jaxvae.evaluation.baselines import Mixture
-from jaxvae.evaluation.evaluate_run import baselines_key, with_rows_enough
+from jaxvae.evaluation.evaluate_run import baselines_key, some_training_rows, with_rows_enough
 from jaxvae.inference import completion, queries
 from jaxvae.inference.run import Run
 from jaxvae.storage.atomic_files import atomic_write
@@ -177,8 +177,7 @@ def _recalled(run: Run, sets: np.ndarray, mixture: Mixture) -> dict[str, np.ndar
     observed, held_out = retrieval.hold_out_tags(sets, seed=0)
     if not len(observed):
         return {}
-    train_rows = run.rows("train")[: split_metrics.INFORMATION_ROWS]
-    mean, logvar = queries.posterior(run.network, train_rows)
+    mean, logvar = queries.posterior(run.network, some_training_rows(run))
     scores = {
         "model": completion.predict(run.network, observed, mean, logvar, seed=0),
         "mixture": mixture.predict(observed),

@@ -67,7 +67,7 @@ def evaluate_run(
     say(f"judging {len(rows):,} {split} rows with {num_importance_samples:,} draws each")
     estimates = run.row_likelihood(rows, num_importance_samples, seed)
     mean, _ = queries.posterior(run.network, rows)
-    train_rows = _some_training_rows(run)
+    train_rows = some_training_rows(run)
     train_mean, train_logvar = queries.posterior(run.network, train_rows)
     return {
         **question(run, split=split, num_importance_samples=num_importance_samples, seed=seed),
@@ -251,7 +251,7 @@ def _disentanglement(run: Run, seed: int) -> dict[str, Any]:
 
 def name_dimensions(run: Run) -> list[dict]:
     """Describes the latent dimensions in tags, over at most 5,000 training rows."""
-    rows = _some_training_rows(run)
+    rows = some_training_rows(run)
     mean, logvar = queries.posterior(run.network, rows)
     kl = queries.kl_per_dimension(run.network, mean, logvar).mean(axis=0)
     return latents.name_dimensions(
@@ -264,7 +264,8 @@ def name_dimensions(run: Run) -> list[dict]:
     )
 
 
-def _some_training_rows(run: Run) -> np.ndarray:
+def some_training_rows(run: Run) -> np.ndarray:
+    """Returns at most 5,000 of a run's training rows, `[N, K]`, from all over them."""
     rows = run.rows("train")
     return rows[subsample(len(rows), split_metrics.INFORMATION_ROWS)]
 
