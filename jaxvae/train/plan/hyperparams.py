@@ -74,7 +74,6 @@ def make_hyperparams(lengths: Lengths | None = None, **sections: Mapping[str, An
     numbers = {name: {**least, **sections.get(name, {})} for name, least in _LEAST.items()}
     numbers["trainer"]["gradient_clip_val"] = numbers["trainer"]["gradient_clip_val"] or np.inf
     lengths = lengths or Lengths()
-    most = lengths.most or Lengths().most
     return Hyperparams(
         **{
             name: as_named_tuple(name, jax.tree.map(_scalar, of_it))
@@ -84,7 +83,7 @@ def make_hyperparams(lengths: Lengths | None = None, **sections: Mapping[str, An
             warmup=_scalar(lengths.warmup),
             decay=_scalar(lengths.decay),
             kld_warmup=_scalar(lengths.kld_warmup),
-            most=jnp.asarray(most, jnp.int32),
+            most=jnp.asarray(lengths.most, jnp.int32),
         ),
     )
 
@@ -204,6 +203,6 @@ def hyperparams_from_config(config: ConfigDict, *, steps: int, growth: int = 1) 
         warmup=warmup_steps,
         decay=max(total_steps - warmup_steps, 1),
         kld_warmup=kld_warmup_steps,
-        most=trainer.max_steps,
+        most=trainer.max_steps or Lengths().most,
     )
     return make_hyperparams(lengths, **numbers)
