@@ -1,6 +1,5 @@
 """Sets drawn under constraints: exactly the model's, as sums over all sets and all z have it."""
 
-import dataclasses
 import warnings
 
 import jax
@@ -14,7 +13,6 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.inference import queries, sampling
 from jaxvae.inference.generation import conditioning, draws, variants
-from jaxvae.inference.generation.balancing import tilting
 from jaxvae.inference.generation.balancing.exclusive import BalancedGeneration
 from jaxvae.inference.generation.balancing.shares import divide_within, shares_of
 from jaxvae.inference.generation.constraints import make_constraints
@@ -359,43 +357,69 @@ def test_shares_of_tags_are_met_exactly(network):
     assert of_each.sum(axis=0).tolist() == [20, 51, 30]
 
 
-@pytest.mark.parametrize("shares", [None, {"f": 0.4, "g": 0.3, "h": 0.2, "i": 0.1}])
-def test_sets_with_several_tags_are_the_models_reweighted(network, shares):
-    options = {"count": {"mood": (1, 3)}, "tags": (2, 5)}
-    generation = balance(network, 20_000, shares or "mood", seed=1, **options)
+@pytest.mark.parametrize(
+    ("count", "shares"),
+    [
+        ((1, 3), dict.fromkeys("fghi", 0.25)),
+        ((1, 3), {"f": 0.1, "g": 0.4, "h": 0.3, "i": 0.2}),
+        ((1, 2), {"f": 0.5, "i": 0.5}),  # sets with g and h alone would meet the count
+        ((0, 2), {"f": 0.5, "i": 0.5}),  # and may be had where none need be
+    ],
+)
+def test_sets_with_several_tags_are_the_models_reweighted(network, count, shares):
+    options = {"count": {"mood": count}, "tags": (2, 5)}
+    generation = balance(network, 20_000, shares, seed=1, **options)
     sets = np.concatenate(list(generation.blocks()))
     described = generation.describe()["balance"]
-    p = exactly(network, 1.0, allowed(**options))
+    columns = ["abcdefghijkl".index(tag) for tag in shares]
+    good = allowed(**options)
+    if count[0]:
+        good = good & SETS[:, columns].any(axis=1)
+    p = exactly(network, 1.0, good)
     assert generation.log_probability == pytest.approx(np.log(p.sum()), abs=0.05)
-    before = p @ SETS[:, 5:9] / p.sum()
+    before = p @ SETS[:, columns] / p.sum()
     assert [*described["rates_in_model"].values()] == pytest.approx(before, rel=0.05)
-    tilted = p * np.prod(np.where(SETS[:, 5:9], [*described["factors"].values()], 1.0), axis=1)
+    tilted = p * np.prod(np.where(SETS[:, columns], [*described["factors"].values()], 1.0), axis=1)
     tilted /= tilted.sum()
-    rates = tilted @ SETS[:, 5:9]
-    wanted = np.array([*shares.values()] if shares else [0.25] * 4)
-    assert [*described["rates"].values()] == pytest.approx(rates, rel=0.03)
-    assert rates / rates.sum() == pytest.approx(wanted, rel=0.03)
+    rates, wanted = tilted @ SETS[:, columns], np.array([*shares.values()])
+    assert rates / rates.sum() == pytest.approx(wanted, rel=0.05)
     # Without factors the shares would be others.
     assert np.abs(before / before.sum() / wanted - 1.0).max() > 0.1
     counts = np.bincount(sets @ (1 << np.arange(11, -1, -1)), minlength=len(SETS))
     ideal = np.random.default_rng(0).multinomial(len(sets), tilted)
     distance, noise = (0.5 * np.abs(of / len(sets) - tilted).sum() for of in (counts, ideal))
     assert distance - noise < 0.015
+    # Independent draws would have counts with noise of their square root, about a hundred.
+    found = sets[:, columns].sum(axis=0)
+    assert [*described["rates"].values()] == pytest.approx(found / len(sets))
+    assert found == pytest.approx(found.sum() * wanted, abs=12)
+    for number, split in enumerate(SPLITS):
+        names = [
+            identify(TAXONOMY, np.flatnonzero(row), (0.9, 0.05, 0.05))[1] for row in sets[:4000]
+        ]
+        of_split = sets[:4000][[name == SPLITS[number] for name in names]][:, columns].sum(axis=0)
+        assert of_split == pytest.approx(of_split.sum() * wanted, abs=8), split
 
 
-@pytest.mark.parametrize(("factor", "is_refused"), [(1.5, False), (2.5, True)])
-def test_a_tag_of_which_hardly_half_is_left_is_named(network, monkeypatch, factor, is_refused):
-    def fit(*arguments, fitted=tilting.fit_tilt, **options):
-        tilt = fitted(*arguments, **options)
-        return dataclasses.replace(tilt, rates={c: factor * r for c, r in tilt.rates.items()})
-
-    monkeypatch.setattr(tilting, "fit_tilt", fit)
-    generation = balance(network, 400, "mood", count={"mood": (1, 2)})
+@pytest.mark.parametrize(("seen", "is_refused"), [("fa", False), ("f", True)])
+def test_a_tag_of_which_no_set_is_left_is_named(network, seen, is_refused):
+    """Training has all sets with f, or those that have a besides, which others make good."""
+    columns = ["abcdefghijkl".index(tag) for tag in seen]
+    rows = [np.flatnonzero(row) for row in SETS if row[columns].all()]
+    train = np.array([np.pad(row, (0, 12 - len(row)), constant_values=12) for row in rows])
+    generation = start_generation(
+        network, TAXONOMY, 400, train_rows=lambda: train, unseen=1, balance="mood",
+        count={"mood": (1, 2)},
+    )  # fmt: skip
     if is_refused:
-        with pytest.raises(InputError, match=r"^balance, [fghi]: only \d+ of about \d+ sets, as 0"):
+        with pytest.raises(
+            InputError, match=r"^balance, f: only 0 sets of \d+ that are due in train"
+        ):
             list(generation.blocks())
     else:
-        assert sum(map(len, generation.blocks())) == 400
+        counts = np.concatenate(list(generation.blocks()))[:, 5:9].sum(axis=0)
+        assert counts == pytest.approx(np.full(4, counts.mean()), abs=8)
+        assert generation.tally.near_training > 20
 
 
 @pytest.mark.parametrize(

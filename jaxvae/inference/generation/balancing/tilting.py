@@ -6,6 +6,7 @@ set is the nearest to the model's (exponential tilting: Csiszár 1975).
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -15,40 +16,49 @@ from flax import nnx
 
 from jaxvae.errors import InputError
 from jaxvae.inference.generation import conditioning
+from jaxvae.inference.generation.balancing.pacing import Pace
 from jaxvae.inference.generation.constraints import Constraints, Tables
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.draws import Draws
 from jaxvae.inference.generation.order import Task
+from jaxvae.inference.generation.splits import identify
 from jaxvae.models.trained import TrainedModel
 
 _ROUNDS = 3
-_LEAST_POOL, _MOST_POOL = 8192, 131_072
-_SETS_OF_A_TAG = 5000
-"""Sets of the rarest tag in the last pool: its rate is known to a seventieth."""
+_LEAST_POOL, _MOST_POOL = 8192, 32_768
+_SETS_OF_A_TAG = 1000
+"""Sets of the rarest tag in the last pool, whose noise the pace makes good."""
 _AT_ONCE = 2048
 _ITERATIONS = 200
 _WRONG = 0.02
-_FAR = 0.25
 _MOST_LOG_FACTOR = 10.0
+_RAREST_ANY = 1e-4
+_MOST_BOOST = 1e4
 
 
 @dataclasses.dataclass(frozen=True)
 class Tilt:
-    """Factors of the odds of some tags, and what they do.
+    """Factors of the odds of some tags, and what they were fitted to.
 
     Attributes:
       factors: by column; their geometric mean, each to the power of its share, is 1.
       rates_in_model: share of the model's sets with each tag.
-      rates: share of the reweighted sets with it, by latent vectors that no factor was fitted to.
+      log_probability: log-probability that a set of the model meets the constraints and has one
+        of the tags if it must, nats.
+      boost: what the factors are multiplied by while drawing, so that fewer draws have none of the
+        tags; 1 if sets may have none.
     """
 
     factors: Mapping[int, float]
     rates_in_model: Mapping[int, float]
-    rates: Mapping[int, float]
+    log_probability: float
+    boost: float
 
 
 class TiltedGeneration(Generation):
     """Sets with one or several of some tags, whose rates are in proportion to their shares.
+
+    Where the tags' concept must have a tag, each set has one of these at least.
 
     Args:
       task: the sets to draw.
@@ -59,48 +69,65 @@ class TiltedGeneration(Generation):
     """
 
     def __init__(self, task: Task, shares: Mapping[int, float]):
-        network, constraints, order = task.network, task.constraints, task.order
-        plain = Draws(network, constraints, temperature=order.temperature, seed=order.seed)
-        self._shares = shares
+        constraints, order = task.constraints, task.order
+        self._shares, self._columns = shares, list(shares)
         self._tilt = fit_tilt(
-            network, constraints, shares, temperature=order.temperature, seed=order.seed
+            task.network, constraints, shares, temperature=order.temperature, seed=order.seed
         )
-        tilted = dataclasses.replace(constraints, factors=self._tilt.factors)
+        factors = {column: self._tilt.boost * f for column, f in self._tilt.factors.items()}
+        tilted = dataclasses.replace(constraints, factors=factors)
         super().__init__(dataclasses.replace(task, constraints=tilted))
-        self.log_probability = plain.log_probability
+        self._needs_one = _needs_one(constraints, self._columns)
+        self._pace = Pace(shares, _seed(order.seed, _ROUNDS))
+        self.log_probability = self._tilt.log_probability
+
+    @property
+    def sets_are(self) -> str:
+        """Says that tags that lag were favoured."""
+        return f"{super().sets_are}, kept by coins that favour the balanced tags that lag"
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields boolean sets `[n, V]`, as `Generation.blocks` does.
 
         Raises:
-          InputError: as there, or so many sets with one of the tags were turned away that hardly
-            half of its share is left.
+          InputError: as there, or one of the tags falls behind its share, as too few sets with it
+            are left.
         """
-        columns, counts = list(self._shares), np.zeros(len(self._shares), int)
         for sets in super().blocks():
-            counts += sets[:, columns].sum(axis=0)
+            if lag := self._pace.lagging():
+                name, tally = self.constraints.taxonomy.names([lag.column])[0], self.tally
+                raise InputError(
+                    f"balance, {name}: only {lag.found:,} sets of {lag.due:,.0f} that are due in "
+                    f"{lag.split}, as {tally.repeats:,} repeats and {tally.near_training:,} sets "
+                    f"near training rows were turned away; {self._way_out()}"
+                )
             yield sets
-        expected = self.order.num * np.array(list(self._tilt.rates.values()))
-        lacking = counts < np.minimum(0.5 * expected, expected - 5.0 * np.sqrt(expected))
-        if lacking.any():
-            worst = int(np.argmin(counts / expected))
-            name, tally = self.constraints.taxonomy.names([columns[worst]])[0], self.tally
-            raise InputError(
-                f"balance, {name}: only {counts[worst]:,} of about {expected[worst]:,.0f} sets, as "
-                f"{tally.repeats:,} repeats and {tally.near_training:,} sets near training rows "
-                f"were turned away; {self._way_out()}"
-            )
 
     def describe(self) -> dict:
-        """Returns the tags' shares, the factors, and the tags' rates with and without them."""
+        """Returns the tags' shares, the factors, and the tags' rates in the model and here."""
         tags = self.constraints.taxonomy.names(self._shares)
-        by_name = {"shares": self._shares, **vars(self._tilt)}
+        rates = (self._pace.counts / max(1, self.tally.kept)).tolist()
+        by_name = {
+            "shares": self._shares.values(),
+            "factors": self._tilt.factors.values(),
+            "rates_in_model": self._tilt.rates_in_model.values(),
+            "rates": rates,
+        }
         return {
             "balance": {
-                name: dict(zip(tags, values.values(), strict=True))
-                for name, values in by_name.items()
+                name: dict(zip(tags, values, strict=True)) for name, values in by_name.items()
             }
         }
+
+    def _is_wanted(self, row: np.ndarray) -> bool:
+        has = row[self._columns]
+        number = int(has.sum())
+        if self._needs_one and not number:
+            return False
+        # Sets with several are drawn too often by the boost to the power of their others.
+        probability = self._tilt.boost ** (1 - number) if self._needs_one else 1.0
+        split = identify(self.constraints.taxonomy, np.flatnonzero(row), self.order.splits)[1]
+        return self._pace.keeps(has, split, probability)
 
 
 def fit_tilt(
@@ -114,7 +141,7 @@ def fit_tilt(
     """Finds the factors with which tags have rates in proportion to shares.
 
     The latent vectors of the model's own sets say little of rare tags, so the factors are fitted
-    again to those of the sets that they favour, several times, and judged by others.
+    again to those of the sets that they favour, several times.
 
     Args:
       network: the model.
@@ -124,70 +151,103 @@ def fit_tilt(
       seed: seed of the latent vectors.
 
     Raises:
-      InputError: sets that meet the constraints can't have such rates.
+      InputError: sets that meet the constraints can't have such rates, or hardly any has one of the
+        tags that must.
     """
     columns, targets = list(shares), np.array(list(shares.values()))
-
-    def draw(log_factors: np.ndarray, number: int, size: int) -> _Pool:
-        factors = dict(zip(columns, np.exp(log_factors).tolist(), strict=True))
+    log_factors, log_boost = np.zeros(len(columns)), 0.0
+    last = int(np.clip(_SETS_OF_A_TAG / targets.min(), _LEAST_POOL, _MOST_POOL))
+    for number in range(_ROUNDS):
+        base = log_factors + log_boost
+        factors = dict(zip(columns, np.exp(base).tolist(), strict=True))
         draws = Draws(
             network,
             dataclasses.replace(constraints, factors=factors),
             temperature=temperature,
-            seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
+            seed=_seed(seed, number),
         )
-        z = draws.draw_latents(size)
-        return _Pool(network, constraints.tables(), z, columns, log_factors, temperature)
-
-    log_factors = np.zeros(len(columns))
-    rates_in_model = np.zeros(0)
-    last = int(np.clip(_SETS_OF_A_TAG / targets.min(), _LEAST_POOL, _MOST_POOL))
-    for number in range(_ROUNDS):
-        pool = draw(log_factors, number, last if number == _ROUNDS - 1 else _LEAST_POOL)
+        z = draws.draw_latents(last if number == _ROUNDS - 1 else _LEAST_POOL)
+        pool = _Pool(network, constraints, z, columns, base, temperature)
         if not number:
-            rates_in_model = pool.sums(log_factors)[1]
-            if not rates_in_model.sum() > 0.0:
+            some, rates_in_model = pool.sums(log_factors)
+            if not some > _RAREST_ANY:
                 raise InputError(
-                    "balance: no set that meets the constraints has any of the tags to balance"
+                    f"balance: of the sets that meet the constraints fewer than one in "
+                    f"{1 / _RAREST_ANY:,.0f} has any of the tags to balance"
                 )
+            log_probability = draws.log_probability + math.log(some)
         log_factors = _fit(pool, log_factors, targets)
-        _check(constraints, columns, targets, pool.sums(log_factors)[1], _WRONG)
-    rates = draw(log_factors, _ROUNDS, last).sums(log_factors)[1]
-    _check(constraints, columns, targets, rates, _FAR)
+        _check(constraints, columns, targets, pool.sums(log_factors)[1])
+        log_boost = pool.log_boost(log_factors)
     return Tilt(
         dict(zip(columns, np.exp(log_factors).tolist(), strict=True)),
         dict(zip(columns, rates_in_model.tolist(), strict=True)),
-        dict(zip(columns, rates.tolist(), strict=True)),
+        log_probability,
+        math.exp(log_boost),
     )
 
 
-class _Pool:
-    """Latent vectors of sets whose tags have some factors, by which to weigh those of others."""
+def _needs_one(constraints: Constraints, columns: list[int]) -> bool:
+    """Tells whether sets must have one of the tags at least: their concept must have a tag."""
+    concept = constraints.taxonomy.concept_of(columns[0])
+    return constraints.count[concept].least > 0
 
-    def __init__(self, network, tables, z, columns, log_factors, temperature):
-        self._network, self._tables, self._z = network, tables, z
+
+def _seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+class _Pool:
+    """Latent vectors of sets whose tags have some factors, to weigh sets with others by.
+
+    Sets that have none of the tags count only where sets may have none.
+    """
+
+    def __init__(self, network, constraints, z, columns, log_factors, temperature):
+        self._network, self._z = network, z
         self._columns, self._temperature = columns, temperature
         self._base = self._of_all(log_factors)
+        without = dataclasses.replace(
+            constraints, absent=tuple(sorted({*constraints.absent, *columns}))
+        )
+        self._tables, self._tables_without = constraints.tables(), without.tables()
+        self._needs_one = _needs_one(constraints, columns)
 
     def sums(self, log_factors: np.ndarray) -> tuple[float, np.ndarray]:
         """Returns the mean weight of sets, and each tag's share of it."""
+        all_sets, without, slope = self._all_sums(log_factors)
+        weight = all_sets - without if self._needs_one else all_sets
+        return weight, slope / weight if weight > 0.0 else slope
+
+    def log_boost(self, log_factors: np.ndarray) -> float:
+        """Returns the log of a factor for all tags, with which few sets have none, or several."""
+        if not self._needs_one:
+            return 0.0
+        all_sets, without, slope = self._all_sums(log_factors)
+        # Relative to sets with one tag, sets with none weigh 1 / boost, and those with two boost.
+        several = max(slope.sum() - (all_sets - without), 1e-6 * all_sets)
+        return math.log(np.clip(math.sqrt(without / several), 1.0, _MOST_BOOST))
+
+    def _all_sums(self, log_factors: np.ndarray) -> tuple[float, float, np.ndarray]:
+        """Returns the mean weights of all sets, of those without the tags, and with each."""
         network, z = self._network, self._z
         program = _program(network.graphdef)
-        total, gradient = 0.0, np.zeros(len(self._columns))
+        sums = np.zeros(2 + len(self._columns))
         every = self._of_all(log_factors)
         for start in range(0, len(z), _AT_ONCE):
-            value, slope = program(
+            (total, without), slope = program(
                 network.params,
                 network.batch_stats,
                 self._tables,
+                self._tables_without,
                 z[start : start + _AT_ONCE],
                 np.float32(self._temperature),
                 every,
                 self._base,
             )
-            total += float(value)
-            gradient += np.asarray(slope, np.float64)[self._columns]
-        return total / len(z), gradient / total
+            sums += [float(total), float(without), *np.asarray(slope, np.float64)[self._columns]]
+        sums /= len(z)
+        return sums[0], sums[1], sums[2:]
 
     def _of_all(self, log_factors: np.ndarray) -> np.ndarray:
         every = np.zeros(self._network.num_tags, np.float32)
@@ -211,22 +271,18 @@ def _fit(pool: _Pool, start: np.ndarray, targets: np.ndarray) -> np.ndarray:
         jac=True,
         method="L-BFGS-B",
         bounds=[(-_MOST_LOG_FACTOR, _MOST_LOG_FACTOR)] * len(start),
-        options={"maxiter": _ITERATIONS},
+        options={"maxiter": _ITERATIONS, "gtol": 0.25 * _WRONG * targets.min()},
     )
     return result.x - targets @ result.x
 
 
 def _check(
-    constraints: Constraints,
-    columns: list[int],
-    targets: np.ndarray,
-    rates: np.ndarray,
-    tolerance: float,
+    constraints: Constraints, columns: list[int], targets: np.ndarray, rates: np.ndarray
 ) -> None:
-    """Raises InputError unless rates are in proportion to targets, within a relative tolerance."""
+    """Raises InputError unless rates are in proportion to targets."""
     wrong = np.abs(rates / (targets * rates.sum()) - 1.0)
     worst = int(np.argmax(wrong))
-    if not wrong[worst] <= tolerance:
+    if not wrong[worst] <= _WRONG:
         name = constraints.taxonomy.names([columns[worst]])[0]
         raise InputError(
             f"balance, {name}: no weights of the model's sets give it a share of "
@@ -236,17 +292,26 @@ def _check(
 
 @functools.lru_cache(maxsize=8)
 def _program(graphdef: nnx.GraphDef):
-    """Builds the compiled sum, over latent vectors, of the tilted constraints' relative mass."""
+    """Builds the compiled sums, over latent vectors, of relative masses of sets.
+
+    They are those of sets that meet the constraints, with factors, and of those that have none of
+    the tags besides, with the gradient of the first one by the factors' logarithms.
+    """
 
     def mass(log_factors, logits, tables: Tables):
         return conditioning.probability(logits, tables._replace(factors=jnp.exp(log_factors)))
 
-    def total(log_factors, base, logits, tables: Tables):
-        return jnp.sum(mass(log_factors, logits, tables) / mass(base, logits, tables))
+    def totals(log_factors, base, logits, tables: Tables, tables_without: Tables):
+        all_sets = mass(base, logits, tables)
+        without = conditioning.probability(logits, tables_without)
+        return jnp.sum(mass(log_factors, logits, tables) / all_sets), jnp.sum(without / all_sets)
 
-    def program(params, batch_stats, tables, z, temperature, log_factors, base):
+    def program(params, batch_stats, tables, tables_without, z, temperature, log_factors, base):
         model = nnx.merge(graphdef, params, batch_stats)
         logits = model.decode(z) / temperature
-        return jax.value_and_grad(total)(log_factors, base, logits, tables)
+        (total, without), slope = jax.value_and_grad(totals, has_aux=True)(
+            log_factors, base, logits, tables, tables_without
+        )
+        return (total, without), slope
 
     return jax.jit(program)

@@ -1,0 +1,80 @@
+"""Keeps draws by coins that favour tags that lag, so that counts stay in proportion to shares."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+_PULL = 0.2
+"""By how much a tag's odds fall, in logs, for each set that it is ahead of its share."""
+_USUAL, _RAREST = 0.5, 0.125
+"""The share of draws to keep while no tag lags, and where one lags far."""
+_LAG, _LAG_SHARE = 8.0, 0.1
+"""Sets, and share of those that are due, by which a tag that keeps up is never behind."""
+
+
+class Lag(NamedTuple):
+    """A tag that falls behind.
+
+    Attributes:
+      column: its column.
+      split: the split in which it does.
+      found: the sets with it there.
+      due: the sets with it that there should be by now.
+    """
+
+    column: int
+    split: str
+    found: int
+    due: float
+
+
+class Pace:
+    """Counts of the sets that were kept, by split, and the coins for those to come.
+
+    Independent draws with exact rates would have counts with noise of their square root. A coin
+    that depends on how far each tag of a set is ahead holds them within a few sets of their shares,
+    and corrects rates that are a little wrong. How many of the tags a set has is left as it is.
+
+    Args:
+      shares: by column, each tag's share of the tags; they sum to 1.
+      seed: seed of the coins.
+    """
+
+    def __init__(self, shares: Mapping[int, float], seed: int):
+        self._columns = list(shares)
+        self._shares = np.array(list(shares.values()))
+        self._counts: dict[str, np.ndarray] = {}
+        self._rng = np.random.default_rng(seed)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """The number of sets with each tag."""
+        return sum(self._counts.values(), start=np.zeros(len(self._columns), int))
+
+    def keeps(self, has: np.ndarray, split: str, probability: float) -> bool:
+        """Returns whether a set is kept, and counts it if it is.
+
+        Args:
+          has: boolean, which of the tags it has.
+          split: its split.
+          probability: of keeping it while no tag is ahead or behind, relative to other sets; 1 at
+            most.
+        """
+        counts = self._counts.setdefault(split, np.zeros(len(self._columns), int))
+        ahead = counts - self._shares * counts.sum()
+        usual = min(_USUAL, max(_RAREST, math.exp(_PULL * ahead.min())))
+        keep = self._rng.random() < usual * probability * math.exp(-_PULL * float(ahead @ has))
+        if keep:
+            counts += has
+        return keep
+
+    def lagging(self) -> Lag | None:
+        """Returns the tag that is farthest behind, if one is farther than those that keep up."""
+        for split, counts in self._counts.items():
+            due = self._shares * counts.sum()
+            worst = int(np.argmax(due - counts))
+            if due[worst] - counts[worst] > _LAG + _LAG_SHARE * due[worst]:
+                return Lag(self._columns[worst], split, int(counts[worst]), float(due[worst]))
+        return None
