@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests: makes .venv if it is missing, installs what they need, calls pytest.
 #
-#   scripts/run_tests.sh                             all of them
+#   scripts/run_tests.sh                             those to run before each commit
+#   scripts/run_tests.sh tests                       the long ones too: whole studies, ensembles
 #   scripts/run_tests.sh tests/models/test_vae.py    arguments go to pytest
 #   scripts/run_tests.sh -m faults tests/faults      kills, full disks, hostile files; minutes
 #
@@ -11,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case ${1:-} in
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "scripts/$(basename "$0")"; exit 0 ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "scripts/$(basename "$0")"; exit 0 ;;
 esac
 . scripts/environment.sh
 prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}" ${JAXVAE_CONSTRAINTS:+"$JAXVAE_CONSTRAINTS"}

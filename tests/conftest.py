@@ -82,6 +82,11 @@ LONGEST = (
 
 
 def pytest_configure(config):
+    """What is long runs where it is asked for, by its mark or by its file or a folder."""
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    wanted = config.option.markexpr
+    if not named and "long" not in wanted:
+        config.option.markexpr = f"({wanted}) and not long" if wanted else "not long"
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # else files with the most tests come first
 

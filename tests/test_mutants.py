@@ -168,8 +168,9 @@ def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
     assert names == ["b", "c", "d", "e", "f", "a"]
 
 
-def test_the_command_for_survivors_is_that_of_the_readme():
-    command = process.readme_command()[1:]
+def test_the_command_for_survivors_is_the_scripts_and_runs_the_long_ones_too():
+    *command, everything = process.whole_suite()[1:]
+    assert everything == "tests"
     assert command[:2] == ["-m", "pytest"]
     assert (
         f'exec "$venv/bin/python" {" ".join(command)} "$@"'

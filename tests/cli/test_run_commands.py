@@ -96,6 +96,7 @@ def test_a_report_takes_an_evaluation_of_the_same(capsys, folder, monkeypatch, t
             main.main([str(part) for part in command])
 
 
+@pytest.mark.long
 def test_a_folder_that_takes_no_file_is_evaluated_all_the_same(
     capsys, folder, monkeypatch, tmp_path
 ):
@@ -123,6 +124,7 @@ def write_rows(folder):
     return path
 
 
+@pytest.mark.long
 def test_of_many_rows_some_are_judged(capsys, folder, monkeypatch, tmp_path):
     folder = shutil.copytree(folder, tmp_path / "run")
     monkeypatch.setattr(evaluate_run, "_ROWS", 40)
@@ -384,6 +386,7 @@ def test_compare_counts_a_run_that_was_copied_once(capsys, folder, tmp_path):
     assert "once more" not in shell(capsys, "compare", folder, other)
 
 
+@pytest.mark.long
 def test_what_takes_long_is_said_before_it_starts(capsys, folder, tmp_path, monkeypatch):
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "baselines.npz").unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import sample_quality
 from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
 from jaxvae.inference.generation import draws, latents
+from jaxvae.inference.generation.balancing import tilting
 from jaxvae.inference.generation.draws import Draws
 from jaxvae.inference.generation.tables import table
 from jaxvae.storage import atomic_files
@@ -25,8 +26,11 @@ ORDER = ("--with", "jazz", "--without", "fast tempo", "--count", "genre=1..2, te
 
 
 @pytest.fixture(autouse=True)
-def _small_pilot_and_no_trees(monkeypatch):
+def _small_pilots_and_no_trees(monkeypatch):
+    monkeypatch.setattr(latents, "_ROUND", 4096)
     monkeypatch.setattr(latents, "_PILOT", 4096)
+    monkeypatch.setattr(tilting, "_LEAST_POOL", 2048)
+    monkeypatch.setattr(tilting, "_MOST_POOL", 2048)
     monkeypatch.setattr(sample_quality, "two_sample_test", lambda *sides, seed: {"size": 0})
 
 
@@ -227,6 +231,7 @@ def test_a_table_of_pairs_has_both_and_the_difference(capsys, folder, tmp_path):
     assert "--num: say how many" in refused(capsys, *command)
 
 
+@pytest.mark.long
 def test_variants_of_a_file_name_its_rows(capsys, folder, tmp_path):
     rows = tmp_path / "rows.csv"
     rows.write_text('id,tags\n1,"[""jazz"", ""piano"", ""polka""]"\n2,[]\n3,"[""rock""]"\n')

@@ -15,6 +15,8 @@ from tests.conftest import ROOT
 from tests.helpers.commands import refused, shell
 from tests.helpers.exact_likelihood import exact, network
 
+pytestmark = pytest.mark.long
+
 
 def test_completion_is_the_mixtures():
     """Members that the evidence makes unlike probable: one has tag 0 often, the other seldom."""

@@ -430,13 +430,16 @@ def test_a_tag_of_which_no_set_is_left_is_named(network, seen, is_refused):
         (9, {"f": 0.9, "g": 0.1}, {"count": {"mood": 2}, "absent": "hi"}, "balance, g: no weights of the model's sets give it a share of 0.1; the nearest is 0.5"),
         (9, {"a": 0.5, "b": 0.4}, {}, "balance a=0.5, b=0.4: shares sum to 1, not 0.9"),
         (9, {"a": 1.5, "b": -0.5}, {}, "balance a=1.5: a share is above 0 and at most 1"),
-        (9, {"a": 0.5, "A": 0.5}, {}, "balance a, A: a tag comes twice"),
+        (9, {"a": 0.5, "A": 0.5}, {}, "balance: a tag comes twice"),
         (9, {"a": 0.5, "q": 0.5}, {}, "unknown tag 'q'"),
         (9, {"a": 0.01, "b": 0.99}, {}, "balance, a: its share of num 9 is no set"),
         (9, ["a", "q"], {}, "unknown tag 'q'"),
         (9, ["f", "g"], {"count": {"mood": 0}}, "balance, f: by count mood=0, sets have no tag of mood"),
         (9, ["f", "g"], {"count": {"mood": (1, 2)}, "absent": "f"}, "balance, f: the tag must be absent"),
-        (9, "mood", {"count": {"mood": (0, 2)}, "present": "a", "tags": 1}, "no set that meets the constraints has any of the tags"),
+        (9, "mood", {"count": {"mood": (0, 2)}, "present": "a", "tags": 1}, "fewer than one in 10,000 has any of the tags to balance"),
+        (9, "a", {}, "balance a: one tag alone can't be balanced; give two or more, or a concept: genre"),
+        (9, ["a", "b", "A"], {}, "balance: a tag comes twice"),
+        (1, ["a", "b"], {"present": "b"}, "balance, a: both present and absent: b"),
         (9, ["a"], {}, "1 tags to balance; there must be two or more"),
         (9, ["a", "b"], {"absent": "b"}, "balance, b: the tag must be absent"),
         (9, ["a", "b"], {"present": "b"}, "balance, a: both present and absent: b"),
@@ -450,6 +453,7 @@ def test_what_can_not_be_balanced_is_a_line(network, num, tags, options, message
     assert message in str(caught.value)
 
 
+@pytest.mark.long
 def test_sets_at_several_temperatures_are_those_of_each_alone(run):
     options = {"present": ["jazz"], "seed": 3}
     drawn = run.generate(40, temperature=(2.0, 0.5), **options)
@@ -541,6 +545,7 @@ def test_pairs_that_can_not_be_are_a_line(run, options, message):
         run.generate(3, **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("distance", [0.0, 1.0])
 def test_variants_have_the_distribution_of_the_posterior_given_the_constraints(distance):
     network = exact_likelihood.network(2, num_tags=12, seed=5, scale=12.0)

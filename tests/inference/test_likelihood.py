@@ -40,6 +40,7 @@ def test_the_bound_agrees_with_integration(latent_dim, points):
     assert log_prob_empty(net, seed=0) == pytest.approx(np.log(probability[0]), abs=0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prior", LEARNED)
 def test_the_bound_agrees_with_integration_over_a_learned_prior(prior):
     net = network(2, **LEARNED[prior])
@@ -109,6 +110,7 @@ def test_every_number_of_draws_is_drawn(draws):
     assert np.abs(found.distortion - many.distortion).mean() < 4.0 / np.sqrt(draws)
 
 
+@pytest.mark.long
 def test_the_model_with_batch_norm_agrees_with_integration_too():
     net = network(1, use_batch_norm=True)
     sets, probability = exact(net, 20_001)

@@ -186,6 +186,19 @@ def test_a_wrong_option_in_python_is_a_line(options, message, tmp_path):
     assert not (tmp_path / "t.csv").exists()
 
 
+def test_what_is_wrong_about_a_table_is_a_line(tmp_path):
+    run = make_run(*VARIED[0], tmp_path)
+    with pytest.raises(
+        InputError, match=r"judgee: .* \(did you mean 'judge'\?\); it has .*, judge,"
+    ):
+        run.generate_file(3, tmp_path / "t.csv", judgee=print)
+    with pytest.raises(InputError, match=r"num .*t\.csv: must be a whole number"):
+        run.generate_file(tmp_path / "t.csv", 3)
+    with pytest.raises(InputError, match="output: expected a file's path, found a number"):
+        run.generate_file(3, 3)
+    assert not (tmp_path / "t.csv").exists()
+
+
 def test_none_is_no_option(tmp_path):
     run = make_run(*VARIED[0], tmp_path)
     nothing = dict.fromkeys(("present", "absent", "count", "tags", "balance", "like", "template"))

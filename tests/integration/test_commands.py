@@ -346,6 +346,7 @@ def test_the_wrapper_refuses_what_it_does_not_know(arguments, part, wrapper, tmp
     assert not (wrapper.root / ".venv").exists()
 
 
+@pytest.mark.long
 def test_the_wrapper_passes_its_options_on(wrapper, tmp_path):
     # An environment that is already there, as at a second start: nothing is installed.
     (wrapper.root / ".venv" / "bin").mkdir(parents=True)

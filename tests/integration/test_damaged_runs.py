@@ -193,6 +193,7 @@ COMMAND = (
 )
 
 
+@pytest.mark.long
 def test_a_run_whose_reader_goes_away_trains_on(tmp_path):
     command = [*COMMAND, "--config.trainer.max_epochs=10", f"--workdir={tmp_path / 'run'}"]
     process = subprocess.Popen(
@@ -204,6 +205,7 @@ def test_a_run_whose_reader_goes_away_trains_on(tmp_path):
     assert not verify(tmp_path / "run")[1]
 
 
+@pytest.mark.long
 def test_a_run_with_nowhere_to_speak_trains_on(tmp_path):
     command = [*COMMAND, "--config.trainer.max_epochs=3", f"--workdir={tmp_path / 'run'}"]
     with open("/dev/full", "w") as full:
@@ -228,6 +230,7 @@ def wait_for(holds, process):
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_a_run_whose_folder_became_anothers_ends(tmp_path):
     """It sleeps, its folder is moved away, another run starts there, and it wakes up."""
     # One save, after the first epoch, so that it does not sleep in the middle of another.

@@ -106,6 +106,7 @@ def codes_of(commands, place, **variables):
     return json.loads((place / "codes.json").read_text()), done.stderr
 
 
+@pytest.mark.long
 def test_every_command_works_with_all_variables_at_once(hub, tmp_path):
     codes, said = codes_of(COMMANDS, tmp_path, **hub, **VARIABLES)
     assert set(codes.values()) == {0}, (codes, said)

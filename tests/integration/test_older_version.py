@@ -67,6 +67,7 @@ def test_a_run_goes_on_as_it_would_have(older):
         )
 
 
+@pytest.mark.long
 def test_a_study_goes_on(older, capsys):
     pytest.importorskip("optuna")
     config = json.loads(Path("study/trial_0000/config.json").read_text())

@@ -138,6 +138,7 @@ def stop_after_two(epoch, metrics, state):
         raise Killed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_is_enough_by_itself(trained, kind):
     opened = jaxvae.load(trained / kind)
@@ -343,6 +344,7 @@ def test_what_is_wrong_with_the_datas_tags_alone_is_one_line(clips):
     assert not (clips / "run" / "config.json").exists()
 
 
+@pytest.mark.long
 def test_seeds_and_frontiers_train_them(clips, capsys):
     command = [
         f"--config={write_config(clips)}",

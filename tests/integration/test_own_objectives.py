@@ -137,6 +137,7 @@ def test_what_is_wrong_is_said_before_rows_are_read(clips, capsys, name, says):
     assert not (clips / "run").exists()
 
 
+@pytest.mark.long
 def test_seeds_train_it_and_keep_it(clips, capsys):
     own = "--config.loss.objective=own.py:elbo"
     assert main.main(["seeds", *arguments(clips, own), "--num=2", "--workdir=seeds"]) == 0
@@ -146,6 +147,7 @@ def test_seeds_train_it_and_keep_it(clips, capsys):
     assert np.isfinite(found["test"]["test/loss"]["mean"])
 
 
+@pytest.mark.long
 def test_many_runs_are_of_one_objective(clips, capsys):
     own = "--config.loss.objective=own.py:elbo"
     seeds = ["seeds", *arguments(clips, own), "--workdir=seeds"]
@@ -156,6 +158,7 @@ def test_many_runs_are_of_one_objective(clips, capsys):
     assert "another content of own.py" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_search_is_of_one_objective_and_writes_its_numbers(clips, capsys):
     pytest.importorskip("optuna")
     (clips / "space.py").write_text(

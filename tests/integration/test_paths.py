@@ -137,6 +137,7 @@ def test_text_is_shown_as_it_is(text, capsys, monkeypatch):
     assert capsys.readouterr().err.count(text) >= 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["seeds", "search"])
 def test_many_runs_too(command, tmp_path, capsys):
     pytest.importorskip("optuna", reason="search needs the extra optuna")

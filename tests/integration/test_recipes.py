@@ -28,6 +28,7 @@ def trained(request, tmp_path_factory):
     return request.param, metrics, folder
 
 
+@pytest.mark.long
 def test_a_learned_prior_learns(trained):
     name, metrics, folder = trained
     run = jaxvae.load(folder)
@@ -41,6 +42,7 @@ def test_a_learned_prior_learns(trained):
     assert np.abs(arrays[fresh]).max() > 0.0  # as initialised these are zeros
 
 
+@pytest.mark.long
 def test_every_use_of_a_run_knows_its_prior(trained):
     _, _, folder = trained
     run = jaxvae.load(folder)

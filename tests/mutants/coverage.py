@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.mutants.faults import PACKAGE, Fault, Function, find, functions
-from tests.mutants.process import fresh_copy, readme_command, run_pytest
+from tests.mutants.process import fresh_copy, run_pytest, whole_suite
 
 HITS = "JAXVAE_MUTANTS_HITS"
 _LIMIT_SECONDS = 4 * 3600.0
@@ -82,7 +82,7 @@ def measure(faults: Sequence[Fault]) -> dict[str, Any]:
         instrument(tree, faults)
         hits_path = Path(place) / "hits"
         ended = run_pytest(
-            tree, ["-q"], command=readme_command(), limit=_LIMIT_SECONDS, **{HITS: str(hits_path)}
+            tree, ["-q"], command=whole_suite(), limit=_LIMIT_SECONDS, **{HITS: str(hits_path)}
         )
         lines = hits_path.read_text(encoding="utf-8").splitlines() if hits_path.exists() else []
     if not ended.reports:

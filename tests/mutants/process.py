@@ -64,12 +64,12 @@ def _note(entry: dict, report) -> None:
             file.write(json.dumps(entry) + "\n")
 
 
-def readme_command() -> list[str]:
-    """What `scripts/run_tests.sh` starts once its environment is ready, by this interpreter."""
+def whole_suite() -> list[str]:
+    """What `scripts/run_tests.sh tests` starts once its environment is ready, by this interpreter."""
     script = (clone.ROOT / "scripts" / "run_tests.sh").read_text(encoding="utf-8")
     (line,) = (line for line in script.splitlines() if line.startswith("exec "))
     words = [word for word in shlex.split(line)[1:] if word != "$@"]
-    return [sys.executable, *words[1:]]
+    return [sys.executable, *words[1:], "tests"]
 
 
 def fresh_copy(place: Path) -> Path:

@@ -1,8 +1,8 @@
 """Gives the suite one fault after the other, and says which of them it does not notice.
 
 Each fault gets a fresh copy of the repository and a fresh process: first the tests that reach the
-function, as many as take a minute, until one fails; then, if none does, the whole command of the
-README, which has the others.
+function, as many as take a minute, until one fails; then, if none does, the whole suite,
+which has the others.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def attempt(tests: Sequence[str], *, limit: float, fault: Fault | None = None) -
     """Runs tests, until one fails, on a fresh copy of the repository with a fault or none.
 
     Args:
-      tests: their names; none is the whole command of the README.
+      tests: their names; none is the whole suite, long ones too.
       limit: seconds.
       fault: what is wrong with the copy.
     """
@@ -51,7 +51,7 @@ def attempt(tests: Sequence[str], *, limit: float, fault: Fault | None = None) -
         if fault is not None:
             faults.apply(fault, tree)
         if not tests:
-            command = process.readme_command()
+            command = process.whole_suite()
             return process.run_pytest(tree, ["-x", "-q"], command=command, limit=limit)
         listed = Path(place) / "tests.txt"  # an argument a line, since there may be very many
         listed.write_text("".join(f"{test}\n" for test in tests), encoding="utf-8")

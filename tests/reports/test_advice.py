@@ -10,6 +10,8 @@ from jaxvae.inference.load import load
 from jaxvae.reports.advice import advise
 from tests.helpers.training import run, write_clips
 
+pytestmark = pytest.mark.long
+
 JUDGED = {"collapsed": False, "kld_weight": 1.0, "split": "test"}
 
 

@@ -31,6 +31,7 @@ def test_the_page_is_one_file_and_the_same_each_time(run):
     assert tuple(data["tags"]) == run.taxonomy.tags
 
 
+@pytest.mark.long
 def test_medium_is_under_three_megabytes(tmp_path):
     config = parsing.load_config(f"{ROOT}/configs/medium.py")
     config.trainer.max_epochs, config.logger.name = 1, ()

@@ -52,6 +52,7 @@ def some_of_the_corpus(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_shipped_config_trains(name, tmp_path, some_of_the_corpus):
     config = parsing.load_config(str(ROOT / "configs" / f"{name}.py"))

@@ -22,9 +22,10 @@ from jaxvae.inference.sampling import sample_batch_size
 from jaxvae.models.distributions import gaussian_log_prob
 from jaxvae.models.trained import TrainedModel
 
+_ROUND, _LEAST_ROUNDS, _ROUNDS = 8192, 3, 6
 _PILOT = 32_768
-_ROUNDS = 6
 _EFFICIENT = 0.3
+_GAIN = 1.1
 _FITTED_TO = 1000.0
 _WIDER = 1.02
 _FITTED_SHARE = 0.75
@@ -53,7 +54,7 @@ class Pilot(NamedTuple):
       proposal: the distribution to propose from.
       unit: the weight of one copy.
       probability: p(constraints), estimated.
-      effective: effective sample size of the pilot's last weights (Kish 1965).
+      effective: effective sample size of the weights of `_PILOT` proposals (Kish 1965).
     """
 
     proposal: Proposal
@@ -72,29 +73,33 @@ def run_pilot(network: TrainedModel, tables: Tables, *, temperature: float, seed
       seed: seed of the draws.
     """
     key = jax.random.fold_in(jax.random.key(seed), _PILOT_STREAM)
-    zeros = np.zeros(network.latent_dim, np.float32)
-    proposal = Proposal(zeros, zeros, 0.0)
-    best = Pilot(proposal, 0.0, 0.0, 0.0)
-    for number in range(_ROUNDS):
-        batches = -(-_PILOT // sample_batch_size(network.num_tags))
-        propose = functools.partial(_propose, network, tables, proposal, temperature)
-        proposals = [
-            propose(jax.random.fold_in(jax.random.fold_in(key, number), batch))
-            for batch in range(batches)
-        ]
-        z, weights = (
-            np.concatenate(arrays).astype(np.float64) for arrays in zip(*proposals, strict=True)
+
+    def propose(proposal: Proposal, number: int, least: int) -> tuple[np.ndarray, np.ndarray]:
+        keys = jax.random.split(
+            jax.random.fold_in(key, number), -(-least // sample_batch_size(network.num_tags))
         )
+        batches = [_propose(network, tables, proposal, temperature, key) for key in keys]
+        z, weights = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        return z, weights.astype(np.float64)
+
+    zeros = np.zeros(network.latent_dim, np.float32)
+    proposal = best = Proposal(zeros, zeros, 0.0)
+    share = 0.0
+    for number in range(_ROUNDS):
+        z, weights = propose(proposal, number, _ROUND)
         if not weights.any():
             break
-        effective = _effective(weights)
-        if effective > best.effective:
-            unit = min(weights.max(), _PROPOSALS_PER_DRAW * weights.mean())
-            best = Pilot(proposal, float(unit), float(weights.mean()), effective)
-        if effective >= _EFFICIENT * len(weights):
+        is_better = _effective(weights) > _GAIN * share * len(weights)
+        if is_better:
+            best, share = proposal, _effective(weights) / len(weights)
+        if share >= _EFFICIENT or (number >= _LEAST_ROUNDS - 1 and not is_better):
             break
         proposal = _fit(z, weights)
-    return best
+    z, weights = propose(best, _ROUNDS, _PILOT)
+    if not weights.any():
+        return Pilot(best, 0.0, 0.0, 0.0)
+    unit = min(weights.max(), _PROPOSALS_PER_DRAW * weights.mean())
+    return Pilot(best, float(unit), float(weights.mean()), _effective(weights))
 
 
 def draw_posterior(

@@ -11,20 +11,22 @@ from jaxvae.errors import InputError, did_you_mean, type_name
 from jaxvae.inference.arguments import Kind
 
 
-def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def check_options(options: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
     """Returns the options that are given; None is not given, where nothing is the default.
 
     Args:
       options: values by name, as in `Run.generate` and `Run.generate_file`.
+      others: names of options that are checked elsewhere, for the message about an unknown one.
 
     Raises:
       InputError: a name is unknown, a value is of another kind, or an option goes with another.
     """
+    known = [*_KINDS, *others]
     for name, value in options.items():
         if name not in _KINDS:
             raise InputError(
-                f"{name[:80]}: generate has no such option{did_you_mean(name, _KINDS)}; it has "
-                f"{', '.join(_KINDS)}"
+                f"{name[:80]}: generate has no such option{did_you_mean(name, known)}; it has "
+                f"{', '.join(known)}"
             )
         kind = _KINDS[name]
         is_absent = value is None and name not in _NEVER_NONE

@@ -10,8 +10,9 @@ import numpy as np
 from jaxvae.config.paths import user_path
 from jaxvae.data.layouts.options import TableFields
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.errors import InputError
+from jaxvae.errors import InputError, type_name
 from jaxvae.export.hub_files import without_paths
+from jaxvae.inference.arguments import check_count
 from jaxvae.inference.generation import variants
 from jaxvae.inference.generation.options import check_options
 from jaxvae.inference.generation.order import SetSource
@@ -24,6 +25,8 @@ from jaxvae.inference.generation.tables.record import make_order, record_path
 from jaxvae.models.trained import TrainedModel
 from jaxvae.storage.places import check_outputs, existing
 from jaxvae.storage.row_tables import check_suffix
+
+_OF_A_TABLE = ("num_importance_samples", "judge", "command", "resume", "beside")
 
 
 class GeneratingRun:
@@ -130,7 +133,10 @@ class GeneratingRun:
           InputError: as in `generate`; or the table can't be written. Then nothing is, but
             complete parts of it where the disk was full.
         """
-        options = check_options({**options, "splits": splits, "template": template})
+        options = check_options({**options, "splits": splits, "template": template}, _OF_A_TABLE)
+        check_count("num", num)
+        if not isinstance(output, str | Path):
+            raise InputError(f"output: expected a file's path, found {type_name(output)}")
         path = user_path(output)
         published = without_paths(self.config).get("data", {}).get("dataset_name")
         facts = {"command": command, "trained_on": published}

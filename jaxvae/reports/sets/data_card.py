@@ -128,6 +128,7 @@ def _made(record: dict[str, Any]) -> str:
         "seed": record["seed"],
         "temperature": record["temperature"],
         **_constraints(record["constraints"]),
+        **_balance_or_pairs(record),
         "the model's sets that are such": f"{one_in(record['probability'])} "
         f"({record['log_probability']:.2f} nats)",
         "the sets are": record["sets_are"],
@@ -149,6 +150,17 @@ def _constraints(constraints: dict[str, Any]) -> dict[str, Any]:
         "tags of a concept": ", ".join(f"{name} {a} to {b}" for name, (a, b) in counts) or "-",
         "tags in all": f"{least} to {greatest}",
     }
+
+
+def _balance_or_pairs(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns which tags are balanced, or in which tag the sets of a pair differ."""
+    facts = record.get("by_temperature", [record])[0]
+    if pairs := facts.get("pairs"):
+        return {"the sets of a pair differ in": pairs["tag"]}
+    if balance := facts.get("balance"):
+        shares = ", ".join(f"{tag} {share:.3g}" for tag, share in balance["shares"].items())
+        return {"balanced tags and their shares": shares}
+    return {}
 
 
 def _columns(record: dict[str, Any], table: str) -> str:

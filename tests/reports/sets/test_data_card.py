@@ -221,3 +221,13 @@ def test_of_pairs_the_card_says_whose_split_it_is(record):
     assert "that of the one without the tag" in card_of(record, columns=columns)[1]
     assert "that of the one without the tag" not in card_of(record)[1]
     assert "equal sets share a split" in card_of(record)[1]
+
+
+def test_the_card_says_what_is_balanced_or_differs(record):
+    pairs = {"tag": "jazz", "share_with_tag_in_model": 0.1}
+    assert "| the sets of a pair differ in | jazz |" in card_of(record, pairs=pairs)[1]
+    balance = {"shares": {"jazz": 0.7, "rock": 0.3}}
+    for record_of in ({"balance": balance}, {"by_temperature": [{"balance": balance}]}):
+        page = card_of(record, **record_of)[1]
+        assert "| balanced tags and their shares | jazz 0.7, rock 0.3 |" in page
+    assert "balanced tags" not in card_of(record)[1]

@@ -150,6 +150,7 @@ def test_a_resumed_run_keeps_its_values_whatever_the_rule_says(clips, of_few_row
     assert load(fresh).network.hidden_dims == (11,)
 
 
+@pytest.mark.long
 def test_seeds_that_are_added_have_the_values_of_those_before(clips, of_few_rows, monkeypatch):
     given = {name.replace("__", "."): value for name, value in FOLLOW_ALL.items()}
     fields = dict(schema.flatten(small(clips))) | given
@@ -193,6 +194,7 @@ def test_damaged_values_are_refused(clips, of_few_rows):
         load(folder)
 
 
+@pytest.mark.long
 def test_sizes_of_a_model_to_start_from_are_taken_over(clips, of_few_rows):
     _, base = run(clips, "base", model__hidden_dim=10, model__latent_dim=5)
     _, tuned = run(clips, "tuned", init_from=str(base), **FOLLOW_ALL)

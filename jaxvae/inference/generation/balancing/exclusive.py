@@ -36,10 +36,14 @@ class BalancedGeneration(SetSource):
     """
 
     def __init__(self, task: Task, shares: Mapping[int, float]):
+        super().__init__(task)
         order = task.order
+        constraints: dict[int, Constraints] = {}
+        for column in shares:
+            with self._naming(column):
+                constraints[column] = _with_one_of(task.constraints, column, shares)
         if order.num < len(shares):
             raise InputError(f"num {order.num}: fewer than the {len(shares)} tags to balance")
-        super().__init__(task)
         self._shares = shares
         numbers = divide_within(order.num, shares, dict(zip(SPLITS, order.splits, strict=True)))
         self._parts: dict[int, _OfOneTag] = {}
@@ -51,7 +55,7 @@ class BalancedGeneration(SetSource):
                     raise InputError(f"its share of num {order.num} is no set")
                 task_of_tag = dataclasses.replace(
                     task,
-                    constraints=_with_one_of(task.constraints, column, shares),
+                    constraints=constraints[column],
                     order=dataclasses.replace(order, num=num, seed=seed),
                 )
                 self._parts[column] = _OfOneTag(task_of_tag, of_splits)

@@ -1,6 +1,6 @@
 """The tags to balance and their shares of the sets."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sized
 from typing import TypeVar
 
 from jaxvae.data.cells.tag_lists import quote_tag
@@ -27,9 +27,10 @@ def shares_of(constraints: Constraints, balance: Balance) -> dict[int, float]:
         columns = (
             _columns_of(constraints, balance)
             if isinstance(balance, str)
-            else taxonomy.columns(balance)
+            else list(map(taxonomy.column, balance))
         )
-        shares = dict.fromkeys(columns, 1.0 / max(1, len(columns)))
+        shares = dict.fromkeys(sorted(columns), 1.0 / max(1, len(columns)))
+        _check_once(columns, shares)
     for column in shares:
         tag, concept = quote_tag(taxonomy.spellings[column]), taxonomy.concept_of(column)
         if constraints.count.get(concept, Range(1, 1)).most == 0:
@@ -102,6 +103,11 @@ def divide_within(
 
 def _columns_of(constraints: Constraints, concept: str) -> list[int]:
     concepts = dict(constraints.taxonomy.concepts)
+    if concept not in concepts and constraints.taxonomy.knows(concept):
+        raise InputError(
+            f"balance {quote_tag(concept)}: one tag alone can't be balanced; give two or more, "
+            f"or a concept: {', '.join(concepts)}"
+        )
     if concept not in concepts:
         raise InputError(
             f"balance: unknown concept {concept[:80]!r}{did_you_mean(concept, concepts)}; "
@@ -112,9 +118,13 @@ def _columns_of(constraints: Constraints, concept: str) -> list[int]:
     return [column for column in concepts[concept] if column not in constraints.absent]
 
 
+def _check_once(tags: Sized, shares: Sized) -> None:
+    if len(shares) < len(tags):
+        raise InputError("balance: a tag comes twice")
+
+
 def _check_sum(balance: Mapping[str, float], shares: Mapping[int, float]) -> None:
-    if len(shares) < len(balance):
-        raise InputError(f"balance {', '.join(balance)}: a tag comes twice")
+    _check_once(balance, shares)
     for tag, share in balance.items():
         if not 0.0 < share <= 1.0:
             raise InputError(f"balance {tag}={share:g}: a share is above 0 and at most 1")

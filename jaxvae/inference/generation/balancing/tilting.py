@@ -170,7 +170,7 @@ def fit_tilt(
         pool = _Pool(network, constraints, z, columns, base, temperature)
         if not number:
             some, rates_in_model = pool.sums(log_factors)
-            if not some > _RAREST_ANY:
+            if not min(some, rates_in_model.sum()) > _RAREST_ANY:
                 raise InputError(
                     f"balance: of the sets that meet the constraints fewer than one in "
                     f"{1 / _RAREST_ANY:,.0f} has any of the tags to balance"
