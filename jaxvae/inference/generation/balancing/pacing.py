@@ -1,14 +1,18 @@
 """Keeps draws by coins that favour tags that lag, so that counts stay in proportion to shares."""
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-_PULL = 0.2
-"""By how much a tag's odds fall, in logs, for each set that it is ahead of its share."""
-_USUAL, _RAREST = 0.5, 0.125
+_LEAST_PULL, _MOST_PULL, _PULL_TIMES_DUE = 0.2, 1.0, 20.0
+"""By how much a tag's odds fall, in logs, for each set that it is ahead of its share.
+
+Of a pull p a tag's count has the variance 1 / 2p about its share. Few sets that are due get the
+strongest, with which half of the counts are exact.
+"""
+_MOST_LOG_ODDS = 2.0
+_USUAL, _RAREST = 0.25, 0.0625
 """The share of draws to keep while no tag lags, and where one lags far."""
 _LAG, _LAG_SHARE = 8.0, 0.1
 """Sets, and share of those that are due, by which a tag that keeps up is never behind."""
@@ -63,9 +67,12 @@ class Pace:
             most.
         """
         counts = self._counts.setdefault(split, np.zeros(len(self._columns), int))
-        ahead = counts - self._shares * counts.sum()
-        usual = min(_USUAL, max(_RAREST, math.exp(_PULL * ahead.min())))
-        keep = self._rng.random() < usual * probability * math.exp(-_PULL * float(ahead @ has))
+        due = self._shares * counts.sum()
+        pull = np.clip(_PULL_TIMES_DUE / np.maximum(due, 1.0), _LEAST_PULL, _MOST_PULL)
+        odds = np.exp(np.clip(pull * (due - counts), -_MOST_LOG_ODDS, _MOST_LOG_ODDS))
+        odds /= self._shares @ odds  # so that sets with several tags are no more, or less, frequent
+        usual = max(_RAREST, min(_USUAL, 1.0 / odds.max()))
+        keep = self._rng.random() < usual * probability * float(odds[has].prod())
         if keep:
             counts += has
         return keep

@@ -286,7 +286,7 @@ def _check(
         name = constraints.taxonomy.names([columns[worst]])[0]
         raise InputError(
             f"balance, {name}: no weights of the model's sets give it a share of "
-            f"{targets[worst]:.3g}; the nearest is {rates[worst] / rates.sum():.3g}"
+            f"{targets[worst]:.3g}; the nearest is {rates[worst] / rates.sum():.3g}; leave it out"
         )
 
 
