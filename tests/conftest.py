@@ -67,17 +67,22 @@ def pytest_sessionfinish():
 LONGEST = (
     "train/test_trainer.py",
     "sweeps/test_search.py",
-    "integration/test_damaged_runs.py",
+    "inference/test_generation.py",
     "sweeps/test_population.py",
+    "cli/test_tag_sets.py",
+    "integration/test_damaged_runs.py",
     "inference/test_likelihood.py",
     "cli/test_run_commands.py",
-    "integration/test_commands.py",
-    "integration/test_own_models.py",
-    "train/steps/test_train_epoch.py",
     "integration/test_recipes.py",
+    "integration/test_own_models.py",
+    "integration/test_commands.py",
+    "train/steps/test_train_epoch.py",
+    "integration/test_environment.py",
     "integration/test_own_objectives.py",
-    "inference/test_generation.py",
+    "reports/test_advice.py",
     "inference/test_ensemble.py",
+    "train/plan/test_recipe.py",
+    "integration/test_paths.py",
 )
 
 

@@ -48,7 +48,10 @@ def files(folder):
 @contextlib.contextmanager
 def as_nobody():
     """A user whom root's files refuse; compiled programs are everyone's."""
-    os.chmod(os.environ["JAX_COMPILATION_CACHE_DIR"], 0o777)
+    programs = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    os.chmod(programs, 0o777)
+    for name in os.listdir(programs):  # JAX writes some of them anew
+        os.chmod(os.path.join(programs, name), 0o666)
     os.seteuid(65534)
     try:
         yield

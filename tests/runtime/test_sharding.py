@@ -1,5 +1,6 @@
 """Layouts on several devices: the same results, every row once, and no more traffic than stated."""
 
+import concurrent.futures
 import json
 import subprocess
 import sys
@@ -25,16 +26,19 @@ RUNS = [
 
 @pytest.fixture(scope="module")
 def found():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.eight_devices"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    def start(*cases):
+        return subprocess.run(
+            [sys.executable, "-m", "tests.helpers.eight_devices", *cases],
+            cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False,
+        )  # fmt: skip
+
+    # Side by side, since all other tests of several devices end before one process would.
+    halves = [("narrow", "batch norm"), tuple({*CASES} - {"narrow", "batch norm"})]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        ended = list(pool.map(lambda cases: start(*cases), halves))
+    for done in ended:
+        assert done.returncode == 0, done.stderr[-2000:]
+    return {name: of for done in ended for name, of in json.loads(done.stdout).items()}
 
 
 @pytest.mark.parametrize(("case", "data", "model"), RUNS)
