@@ -50,6 +50,7 @@ class Pace:
         self._columns = list(shares)
         self._shares = np.array(list(shares.values()))
         self._counts: dict[str, np.ndarray] = {}
+        self._weights: dict[str, tuple[float, np.ndarray]] = {}
         self._rng = np.random.default_rng(seed)
 
     @property
@@ -66,16 +67,24 @@ class Pace:
           probability: of keeping it while no tag is ahead or behind, relative to other sets; 1 at
             most.
         """
-        counts = self._counts.setdefault(split, np.zeros(len(self._columns), int))
+        if split not in self._counts:
+            self._counts[split] = np.zeros(len(self._columns), int)
+            self._weigh(split)
+        usual, odds = self._weights[split]
+        keep = self._rng.random() < usual * probability * float(odds[has].prod())
+        if keep:
+            self._counts[split] += has
+            self._weigh(split)
+        return keep
+
+    def _weigh(self, split: str) -> None:
+        """Computes the odds of the split's tags by how far they are ahead."""
+        counts = self._counts[split]
         due = self._shares * counts.sum()
         pull = np.clip(_PULL_TIMES_DUE / np.maximum(due, 1.0), _LEAST_PULL, _MOST_PULL)
         odds = np.exp(np.clip(pull * (due - counts), -_MOST_LOG_ODDS, _MOST_LOG_ODDS))
         odds /= self._shares @ odds  # so that sets with several tags are no more, or less, frequent
-        usual = max(_RAREST, min(_USUAL, 1.0 / odds.max()))
-        keep = self._rng.random() < usual * probability * float(odds[has].prod())
-        if keep:
-            counts += has
-        return keep
+        self._weights[split] = (max(_RAREST, min(_USUAL, 1.0 / odds.max())), odds)
 
     def lagging(self) -> Lag | None:
         """Returns the tag that is farthest behind, if one is farther than those that keep up."""
