@@ -383,6 +383,7 @@ def test_sets_with_several_tags_are_the_models_reweighted(network, count, shares
     tilted /= tilted.sum()
     rates, wanted = tilted @ SETS[:, columns], np.array([*shares.values()])
     assert rates / rates.sum() == pytest.approx(wanted, rel=0.05)
+    assert rates.sum() == pytest.approx(before.sum(), rel=0.03)  # as many of them in a set
     # Without factors the shares would be others.
     assert np.abs(before / before.sum() / wanted - 1.0).max() > 0.1
     counts = np.bincount(sets @ (1 << np.arange(11, -1, -1)), minlength=len(SETS))
@@ -401,6 +402,16 @@ def test_sets_with_several_tags_are_the_models_reweighted(network, count, shares
         assert of_split == pytest.approx(of_split.sum() * wanted, abs=8), split
 
 
+def test_where_a_share_is_too_large_sets_have_fewer_of_the_tags(network):
+    """Of sets with two moods, as the model's nearly have, not 0.7 of the moods can be f."""
+    shares, options = {"f": 0.7, "g": 0.1, "h": 0.1, "i": 0.1}, {"count": {"mood": (1, 3)}}
+    p = exactly(network, 1.0, allowed(**options))
+    assert 0.7 * (p @ SETS[:, 5:9] / p.sum()).sum() > 1.0
+    counts = balanced(network, 1000, shares, **options)[:, 5:9].sum(axis=0)
+    assert counts == pytest.approx(counts.sum() * np.array([0.7, 0.1, 0.1, 0.1]), abs=12)
+    assert counts.sum() < 1000 / 0.7
+
+
 @pytest.mark.parametrize(("seen", "is_refused"), [("fa", False), ("f", True)])
 def test_a_tag_of_which_no_set_is_left_is_named(network, seen, is_refused):
     """Training has all sets with f, or those that have a besides, which others make good."""
@@ -413,7 +424,7 @@ def test_a_tag_of_which_no_set_is_left_is_named(network, seen, is_refused):
     )  # fmt: skip
     if is_refused:
         with pytest.raises(
-            InputError, match=r"^balance, f: only 0 sets of \d+ that are due in train"
+            InputError, match=r"^balance, f: only 0 of \d+ sets that are due in train"
         ):
             list(generation.blocks())
     else:
@@ -430,7 +441,7 @@ def test_a_tag_of_which_no_set_is_left_is_named(network, seen, is_refused):
         (9, {"f": 0.9, "g": 0.1}, {"count": {"mood": 2}, "absent": "hi"}, "balance, g: no weights of the model's sets give it a share of 0.1; the nearest is 0.5"),
         (9, {"a": 0.5, "b": 0.4}, {}, "balance a=0.5, b=0.4: shares sum to 1, not 0.9"),
         (9, {"a": 1.5, "b": -0.5}, {}, "balance a=1.5: a share is above 0 and at most 1"),
-        (9, {"a": 0.5, "A": 0.5}, {}, "balance: a tag comes twice"),
+        (9, {"a": 0.5, "A": 0.5}, {}, "balance, a: the tag comes twice"),
         (9, {"a": 0.5, "q": 0.5}, {}, "unknown tag 'q'"),
         (9, {"a": 0.01, "b": 0.99}, {}, "balance, a: its share of num 9 is no set"),
         (9, ["a", "q"], {}, "unknown tag 'q'"),
@@ -438,11 +449,13 @@ def test_a_tag_of_which_no_set_is_left_is_named(network, seen, is_refused):
         (9, ["f", "g"], {"count": {"mood": (1, 2)}, "absent": "f"}, "balance, f: the tag must be absent"),
         (9, "mood", {"count": {"mood": (0, 2)}, "present": "a", "tags": 1}, "fewer than one in 10,000 has any of the tags to balance"),
         (9, "a", {}, "balance a: one tag alone can't be balanced; give two or more, or a concept: genre"),
-        (9, ["a", "b", "A"], {}, "balance: a tag comes twice"),
-        (1, ["a", "b"], {"present": "b"}, "balance, a: both present and absent: b"),
+        (9, ["a", "b", "A"], {}, "balance, a: the tag comes twice"),
+        (1, ["a", "b"], {"present": "b"}, "balance, a: each set has one of the tags alone, but b must be present"),
         (9, ["a"], {}, "1 tags to balance; there must be two or more"),
         (9, ["a", "b"], {"absent": "b"}, "balance, b: the tag must be absent"),
-        (9, ["a", "b"], {"present": "b"}, "balance, a: both present and absent: b"),
+        (9, ["a", "b"], {"present": "b"}, "balance, a: each set has one of the tags alone, but b must be present"),
+        (3, "mood", {"count": {"mood": (1, 2)}}, "num 3: fewer than the 4 tags to balance"),
+        (9, {}, {}, "0 tags to balance; there must be two or more"),
         (3, "mood", {}, "num 3: fewer than the 4 tags to balance"),
         (200, ["a", "b"], {"present": "fg", "tags": 3, "distinct": True}, "100 with the tag are to be: leave it out of the balance, do without distinct"),
     ],

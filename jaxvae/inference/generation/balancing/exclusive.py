@@ -10,7 +10,7 @@ import numpy as np
 from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.splits import SPLITS
 from jaxvae.errors import InputError
-from jaxvae.inference.generation.balancing.shares import divide_within
+from jaxvae.inference.generation.balancing.shares import check_enough, divide_within
 from jaxvae.inference.generation.constraints import Constraints, refuse_contradictions
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.order import SetSource, Tally, Task
@@ -42,8 +42,7 @@ class BalancedGeneration(SetSource):
         for column in shares:
             with self._naming(column):
                 constraints[column] = _with_one_of(task.constraints, column, shares)
-        if order.num < len(shares):
-            raise InputError(f"num {order.num}: fewer than the {len(shares)} tags to balance")
+        check_enough(order.num, shares)
         self._shares = shares
         numbers = divide_within(order.num, shares, dict(zip(SPLITS, order.splits, strict=True)))
         self._parts: dict[int, _OfOneTag] = {}
@@ -149,6 +148,9 @@ def _with_one_of(constraints: Constraints, column: int, columns: Iterable[int]) 
     Raises:
       InputError: no set meets them all.
     """
+    if others := sorted({*constraints.present} & {*columns} - {column}):
+        names = ", ".join(map(quote_tag, constraints.taxonomy.names(others)))
+        raise InputError(f"each set has one of the tags alone, but {names} must be present")
     stricter = dataclasses.replace(
         constraints,
         present=tuple(sorted({*constraints.present, column})),

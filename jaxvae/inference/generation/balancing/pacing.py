@@ -5,17 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-_LEAST_PULL, _MOST_PULL, _PULL_TIMES_DUE = 0.2, 1.0, 20.0
+_LEAST_PULL, _MOST_PULL, _PULL_TIMES_DUE = 0.2, 1.0, 100.0
 """By how much a tag's odds fall, in logs, for each set that it is ahead of its share.
 
 Of a pull p a tag's count has the variance 1 / 2p about its share. Few sets that are due get the
 strongest, with which half of the counts are exact.
 """
-_MOST_LOG_ODDS = 2.0
-_USUAL, _RAREST = 0.25, 0.0625
+_MOST_LOG_ODDS = 3.0
+_USUAL, _RAREST = 0.25, 0.03125
 """The share of draws to keep while no tag lags, and where one lags far."""
-_LAG, _LAG_SHARE = 8.0, 0.1
-"""Sets, and share of those that are due, by which a tag that keeps up is never behind."""
+_DEVIATIONS = 4.0
 
 
 class Lag(NamedTuple):
@@ -81,8 +80,7 @@ class Pace:
         """Computes the odds of the split's tags by how far they are ahead."""
         counts = self._counts[split]
         due = self._shares * counts.sum()
-        pull = np.clip(_PULL_TIMES_DUE / np.maximum(due, 1.0), _LEAST_PULL, _MOST_PULL)
-        odds = np.exp(np.clip(pull * (due - counts), -_MOST_LOG_ODDS, _MOST_LOG_ODDS))
+        odds = np.exp(np.clip(_pull(due) * (due - counts), -_MOST_LOG_ODDS, _MOST_LOG_ODDS))
         odds /= self._shares @ odds  # so that sets with several tags are no more, or less, frequent
         self._weights[split] = (max(_RAREST, min(_USUAL, 1.0 / odds.max())), odds)
 
@@ -90,7 +88,15 @@ class Pace:
         """Returns the tag that is farthest behind, if one is farther than those that keep up."""
         for split, counts in self._counts.items():
             due = self._shares * counts.sum()
-            worst = int(np.argmax(due - counts))
-            if due[worst] - counts[worst] > _LAG + _LAG_SHARE * due[worst]:
+            pull = _pull(due)
+            # Those that keep up have odds within the bounds, and noise about them.
+            farthest = _MOST_LOG_ODDS / pull + _DEVIATIONS * np.sqrt(0.5 / pull)
+            worst = int(np.argmax(due - counts - farthest))
+            if due[worst] - counts[worst] > farthest[worst]:
                 return Lag(self._columns[worst], split, int(counts[worst]), float(due[worst]))
         return None
+
+
+def _pull(due: np.ndarray) -> np.ndarray:
+    """Returns each tag's pull, by the sets with it that are due."""
+    return np.clip(_PULL_TIMES_DUE / np.maximum(due, 1.0), _LEAST_PULL, _MOST_PULL)

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sized
 from typing import TypeVar
 
 from jaxvae.data.cells.tag_lists import quote_tag
+from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, did_you_mean
 from jaxvae.inference.generation.constraints import Constraints, Range
 
@@ -21,8 +22,9 @@ def shares_of(constraints: Constraints, balance: Balance) -> dict[int, float]:
     """
     taxonomy = constraints.taxonomy
     if isinstance(balance, Mapping):
-        shares = {taxonomy.column(tag): float(share) for tag, share in balance.items()}
-        _check_sum(balance, shares)
+        columns = [taxonomy.column(tag) for tag in balance]
+        _check_once(taxonomy, columns)
+        shares = dict(zip(columns, map(float, balance.values()), strict=True))
     else:
         columns = (
             _columns_of(constraints, balance)
@@ -30,7 +32,7 @@ def shares_of(constraints: Constraints, balance: Balance) -> dict[int, float]:
             else list(map(taxonomy.column, balance))
         )
         shares = dict.fromkeys(sorted(columns), 1.0 / max(1, len(columns)))
-        _check_once(columns, shares)
+        _check_once(taxonomy, columns)
     for column in shares:
         tag, concept = quote_tag(taxonomy.spellings[column]), taxonomy.concept_of(column)
         if constraints.count.get(concept, Range(1, 1)).most == 0:
@@ -39,6 +41,8 @@ def shares_of(constraints: Constraints, balance: Balance) -> dict[int, float]:
             raise InputError(f"balance, {tag}: the tag must be absent")
     if len(shares) < 2:
         raise InputError(f"balance: {len(shares)} tags to balance; there must be two or more")
+    if isinstance(balance, Mapping):
+        _check_sum(balance, shares)
     return shares
 
 
@@ -118,13 +122,19 @@ def _columns_of(constraints: Constraints, concept: str) -> list[int]:
     return [column for column in concepts[concept] if column not in constraints.absent]
 
 
-def _check_once(tags: Sized, shares: Sized) -> None:
-    if len(shares) < len(tags):
-        raise InputError("balance: a tag comes twice")
+def check_enough(num: int, shares: Sized) -> None:
+    """Raises InputError unless there is a set for each tag."""
+    if num < len(shares):
+        raise InputError(f"num {num}: fewer than the {len(shares)} tags to balance")
+
+
+def _check_once(taxonomy: Taxonomy, columns: list[int]) -> None:
+    if twice := [column for column in {*columns} if columns.count(column) > 1]:
+        name = quote_tag(taxonomy.spellings[min(twice)])
+        raise InputError(f"balance, {name}: the tag comes twice")
 
 
 def _check_sum(balance: Mapping[str, float], shares: Mapping[int, float]) -> None:
-    _check_once(balance, shares)
     for tag, share in balance.items():
         if not 0.0 < share <= 1.0:
             raise InputError(f"balance {tag}={share:g}: a share is above 0 and at most 1")

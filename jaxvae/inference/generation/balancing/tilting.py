@@ -17,6 +17,7 @@ from flax import nnx
 from jaxvae.errors import InputError
 from jaxvae.inference.generation import conditioning
 from jaxvae.inference.generation.balancing.pacing import Pace
+from jaxvae.inference.generation.balancing.shares import check_enough
 from jaxvae.inference.generation.constraints import Constraints, Tables
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.draws import Draws
@@ -41,7 +42,8 @@ class Tilt:
     """Factors of the odds of some tags, and what they were fitted to.
 
     Attributes:
-      factors: by column; their geometric mean, each to the power of its share, is 1.
+      factors: by column; with them the mean number of the tags in a set is the model's, or, if a
+        share is too large for that, their geometric mean, each to the power of its share, is 1.
       rates_in_model: share of the model's sets with each tag.
       log_probability: log-probability that a set of the model meets the constraints and has one
         of the tags if it must, nats.
@@ -70,6 +72,7 @@ class TiltedGeneration(Generation):
 
     def __init__(self, task: Task, shares: Mapping[int, float]):
         constraints, order = task.constraints, task.order
+        check_enough(order.num, shares)
         self._shares, self._columns = shares, list(shares)
         self._tilt = fit_tilt(
             task.network, constraints, shares, temperature=order.temperature, seed=order.seed
@@ -97,9 +100,10 @@ class TiltedGeneration(Generation):
             if lag := self._pace.lagging():
                 name, tally = self.constraints.taxonomy.names([lag.column])[0], self.tally
                 raise InputError(
-                    f"balance, {name}: only {lag.found:,} sets of {lag.due:,.0f} that are due in "
-                    f"{lag.split}, as {tally.repeats:,} repeats and {tally.near_training:,} sets "
-                    f"near training rows were turned away; {self._way_out()}"
+                    f"balance, {name}: only {lag.found:,} of {lag.due:,.0f} sets that are due in "
+                    f"{lag.split} by now, with {tally.repeats:,} repeats and "
+                    f"{tally.near_training:,} sets near training rows turned away: they are too "
+                    f"rare; leave the tag out, or the split (splits 1,0,0), or loosen constraints"
                 )
             yield sets
 
@@ -176,7 +180,11 @@ def fit_tilt(
                     f"{1 / _RAREST_ANY:,.0f} has any of the tags to balance"
                 )
             log_probability = draws.log_probability + math.log(some)
-        log_factors = _fit(pool, log_factors, targets)
+            number_of_tags: float | None = float(rates_in_model.sum())
+        log_factors = _fit(pool, log_factors, targets, number_of_tags)
+        if number_of_tags and not _are_near(pool.sums(log_factors)[1], targets):
+            number_of_tags = None  # as the share of a tag is so large that more sets would have it
+            log_factors = _fit(pool, log_factors, targets, number_of_tags)
         _check(constraints, columns, targets, pool.sums(log_factors)[1])
         log_boost = pool.log_boost(log_factors)
     return Tilt(
@@ -255,15 +263,28 @@ class _Pool:
         return every
 
 
-def _fit(pool: _Pool, start: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Returns the log factors with which the pool's sets have rates in proportion to targets."""
+def _fit(
+    pool: _Pool, start: np.ndarray, targets: np.ndarray, number_of_tags: float | None
+) -> np.ndarray:
+    """Returns the log factors with which the pool's sets have rates in proportion to targets.
+
+    Args:
+      pool: latent vectors.
+      start: log factors to start from.
+      targets: each tag's share, which sum to 1.
+      number_of_tags: the mean number of the tags in a set; if None, that of the nearest sets.
+    """
     from scipy.optimize import minimize
 
     def objective(free: np.ndarray) -> tuple[float, np.ndarray]:
-        # Only differences count, so that the tags' number in a set is left to the model.
-        weight, rates = pool.sums(free - targets @ free)
-        return np.log(weight), rates - targets * rates.sum()
+        if number_of_tags is None:  # only differences of factors count
+            weight, rates = pool.sums(free - targets @ free)
+            return np.log(weight), rates - targets * rates.sum()
+        weight, rates = pool.sums(free)
+        wanted = number_of_tags * targets
+        return np.log(weight) - wanted @ free, rates - wanted
 
+    precision = 0.1 * _WRONG * targets.min() * min(1.0, pool.sums(start)[1].sum())
     # Shares that can't be would have factors without bound.
     result = minimize(
         objective,
@@ -271,18 +292,22 @@ def _fit(pool: _Pool, start: np.ndarray, targets: np.ndarray) -> np.ndarray:
         jac=True,
         method="L-BFGS-B",
         bounds=[(-_MOST_LOG_FACTOR, _MOST_LOG_FACTOR)] * len(start),
-        options={"maxiter": _ITERATIONS, "gtol": 0.25 * _WRONG * targets.min()},
+        options={"maxiter": _ITERATIONS, "gtol": precision},
     )
-    return result.x - targets @ result.x
+    return result.x - targets @ result.x if number_of_tags is None else result.x
+
+
+def _are_near(rates: np.ndarray, targets: np.ndarray) -> bool:
+    """Tells whether rates are in proportion to targets, as nearly as a pool can say."""
+    return bool((np.abs(rates - targets * rates.sum()) <= _WRONG * targets * rates.sum()).all())
 
 
 def _check(
     constraints: Constraints, columns: list[int], targets: np.ndarray, rates: np.ndarray
 ) -> None:
     """Raises InputError unless rates are in proportion to targets."""
-    wrong = np.abs(rates / (targets * rates.sum()) - 1.0)
-    worst = int(np.argmax(wrong))
-    if not wrong[worst] <= _WRONG:
+    if not _are_near(rates, targets):
+        worst = int(np.argmax(np.abs(rates / targets - rates.sum())))
         name = constraints.taxonomy.names([columns[worst]])[0]
         raise InputError(
             f"balance, {name}: no weights of the model's sets give it a share of "
