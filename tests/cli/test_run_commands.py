@@ -69,6 +69,7 @@ def test_evaluate_prints_one_flat_object(capsys, folder):
     assert kept.facts["mixture_components"] == 20
 
 
+@pytest.mark.long
 def test_a_report_takes_an_evaluation_of_the_same(capsys, folder, monkeypatch, tmp_path):
     run = jaxvae.load(folder)
     asked = {"split": "val", "num_importance_samples": 20, "seed": 0}

@@ -360,10 +360,12 @@ def test_shares_of_tags_are_met_exactly(network):
 @pytest.mark.parametrize(
     ("count", "shares"),
     [
-        ((1, 3), dict.fromkeys("fghi", 0.25)),
+        pytest.param((1, 3), dict.fromkeys("fghi", 0.25), marks=pytest.mark.long),
         ((1, 3), {"f": 0.1, "g": 0.4, "h": 0.3, "i": 0.2}),
         ((1, 2), {"f": 0.5, "i": 0.5}),  # sets with g and h alone would meet the count
-        ((0, 2), {"f": 0.5, "i": 0.5}),  # and may be had where none need be
+        pytest.param(
+            (0, 2), {"f": 0.5, "i": 0.5}, marks=pytest.mark.long
+        ),  # and may be had where none need be
     ],
 )
 def test_sets_with_several_tags_are_the_models_reweighted(network, count, shares):
@@ -626,9 +628,10 @@ def test_variants_say_their_row_and_keep_what_is_asked(run):
         ({"like": [["jazz"]], "seed": True}, "seed True: must be"),
         ({"between": "jazz"}, "between: expected two tag sets"),
         ({"between": [["jazz"]]}, "between: give two tag sets"),
-        (
+        pytest.param(
             {"like": [["jazz"]], "tags": 1, "distinct": True},
             r"source_row 0: only \d+ of 300 such sets near it in [2-9],\d00 draws",
+            marks=pytest.mark.long,
         ),
     ],
 )
