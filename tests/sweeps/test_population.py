@@ -27,8 +27,6 @@ from jaxvae.train import model_setup, program_setup
 from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.long
-
 EPOCHS = 3
 
 
@@ -95,6 +93,7 @@ CHANGES = (
 )
 
 
+@pytest.mark.long
 def test_members_of_one_shape_share_a_program_and_are_what_they_are_alone(data):
     configs = [config_of(**changes) for changes in CHANGES]
     done, several = train(data, configs)  # six members, four slots: two slots are used again
@@ -136,6 +135,7 @@ def test_every_field_is_either_a_members_own_or_part_of_its_shape():
     assert not [own for own in shapes.TRACED_FIELDS if not any(f.startswith(own) for f in fields)]
 
 
+@pytest.mark.long
 def test_shapes_train_side_by_side(data):
     other = {"model.latent_dim": 5, "model.hidden_dims": (16, 8), "model.tied_weights": True}
     done, several = train(data, [config_of(), config_of(**other)], at_once=2)
@@ -149,6 +149,7 @@ def test_shapes_train_side_by_side(data):
     assert done[1][0].lines[-1]["train/loss"] < done[1][0].lines[0]["train/loss"]
 
 
+@pytest.mark.long
 def test_a_member_that_overflows_leaves_the_others_alone(data):
     good, bad = config_of(), config_of(**{"trainer.optimizer.lr": 1e9, "seed": 3})
     bad.trainer.gradient_clip_val = 0.0
@@ -164,6 +165,7 @@ def test_a_member_that_overflows_leaves_the_others_alone(data):
         ]
 
 
+@pytest.mark.long
 def test_a_pruned_member_ends_and_its_slot_goes_on(data):
     def prune(member):
         member.pruned = member.name == 0 and member.progress.epoch == 1
@@ -176,6 +178,7 @@ def test_a_pruned_member_ends_and_its_slot_goes_on(data):
     assert done[2][0].lines[-1]["train/loss"] == control[0][0].lines[-1]["train/loss"]
 
 
+@pytest.mark.long
 def test_patience_is_each_members_own(data):
     stubborn = config_of(**{"trainer.early_stopping_patience": 1, "trainer.max_epochs": 8})
     stubborn.trainer.early_stopping_min_delta = 100.0
@@ -185,6 +188,7 @@ def test_patience_is_each_members_own(data):
     assert not done[1][0].progress.stopped_early
 
 
+@pytest.mark.long
 def test_a_member_keeps_the_epoch_of_its_monitor_as_it_would_alone(data, tmp_path):
     changes = {"trainer.monitor": "val/nll_iw", "trainer.optimizer.lr": 0.05}
     configs = [config_of(seed=seed, **changes) for seed in (1, 2)]
@@ -201,6 +205,7 @@ def test_a_member_keeps_the_epoch_of_its_monitor_as_it_would_alone(data, tmp_pat
     assert values != [line["val/nll_iw"] for line in done[1][0].lines]
 
 
+@pytest.mark.long
 def test_a_member_becomes_a_run_like_any_other(data, tmp_path):
     config = config_of(seed=4)
     done, several = train(data, [config, config_of(seed=5)])
@@ -223,6 +228,7 @@ def test_a_member_becomes_a_run_like_any_other(data, tmp_path):
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
 
 
+@pytest.mark.long
 def test_members_taken_at_once_are_those_taken_in_turn(data, monkeypatch):
     """As on a GPU or TPU, where one program takes a device's members together."""
     configs = [config_of(**changes) for changes in CHANGES[:3]]
@@ -237,6 +243,7 @@ def test_members_taken_at_once_are_those_taken_in_turn(data, monkeypatch):
             )
 
 
+@pytest.mark.long
 def test_a_signal_ends_after_the_round(data):
     mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
     several = trials.TrialRunner(*data, mesh, 1)

@@ -31,8 +31,6 @@ from jaxvae.sweeps.trials import LIKELIHOOD_DRAWS, METRICS
 from tests.conftest import ROOT
 from tests.helpers.studies import SMALL, SPACE, optuna, states, study_of
 
-pytestmark = pytest.mark.long
-
 
 def shell(capsys, *arguments):
     code = main.main([str(argument) for argument in arguments])
@@ -58,6 +56,7 @@ def found(tmp_path_factory, space):
     return folder
 
 
+@pytest.mark.long
 def test_a_search_leaves_its_best_trial_as_a_run(found):
     assert states(found) == ["COMPLETE"] * 8
     study = study_of(study_name="a", storage=f"sqlite:///{found / 'study.db'}")
@@ -89,6 +88,7 @@ def copied(found, place):
     return shutil.copytree(found, place / "study")
 
 
+@pytest.mark.long
 def test_a_resumed_search_adds_trials_and_repeats_none(found, tmp_path, capsys):
     folder = copied(found, tmp_path)
     before = study_of(study_name="a", storage=f"sqlite:///{folder / 'study.db'}").trials
@@ -102,6 +102,7 @@ def test_a_resumed_search_adds_trials_and_repeats_none(found, tmp_path, capsys):
     assert len({json.dumps(trial.params, sort_keys=True) for trial in after}) == 10
 
 
+@pytest.mark.long
 def test_two_workers_share_a_study(tmp_path, space, capsys):
     storage = f"sqlite:///{tmp_path / 'shared.db'}"
     for name, trials in (("a", 3), ("b", 5)):
@@ -134,6 +135,7 @@ def clips(path, num_tags):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("more", "named"),
     [
@@ -157,6 +159,7 @@ def test_a_study_is_of_one_thing(joining, space, tmp_path, capsys, more, named):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.long
 def test_a_study_is_of_one_taxonomy_of_one_data_set_and_of_one_space(
     joining, space, tmp_path, capsys
 ):
@@ -171,6 +174,7 @@ def test_a_study_is_of_one_taxonomy_of_one_data_set_and_of_one_space(
     assert "config." not in line
 
 
+@pytest.mark.long
 def test_a_study_from_before_says_so_and_takes_the_first_process(joining, space, tmp_path, capsys):
     with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
         database.execute("delete from study_user_attributes")
@@ -243,6 +247,7 @@ def begin(storage, worker, metric):
 STORAGES = ("sqlite:///{}/s.db", "journal:///{}/s.log")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize(
     "before", [(Study, "terms"), (optuna.Study, "add_trial"), (optuna.Study, "set_user_attr")]
@@ -270,6 +275,7 @@ def test_a_process_that_begins_while_another_does_does_not_overwrite_its_terms(
     assert begin(storage, "fourth", "val/loss") is not second
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("storage", STORAGES)
 def test_of_processes_that_begin_at_once_those_of_one_mind_go_on(tmp_path, monkeypatch, storage):
     storage = storage.format(tmp_path)
@@ -288,6 +294,7 @@ def test_of_processes_that_begin_at_once_those_of_one_mind_go_on(tmp_path, monke
     assert went_on in ([True, False] * 2, [False, True] * 2)
 
 
+@pytest.mark.long
 def test_a_trial_that_overflows_fails_alone(tmp_path, capsys):
     space = tmp_path / "space.py"
     space.write_text(
@@ -305,6 +312,7 @@ def test_a_trial_that_overflows_fails_alone(tmp_path, capsys):
     assert {trial.state.name for trial in study.trials} == {"FAIL", "COMPLETE"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_samplers_and_pruners(tmp_path, sampler, pruner):
@@ -360,12 +368,14 @@ def test_what_is_wrong_is_one_line(tmp_path, space, capsys, arguments, told):
     assert not (tmp_path / "a" / "study.db").exists()
 
 
+@pytest.mark.long
 def test_every_metric_is_known_before_anything_starts(found):
     trial = study_of(study_name="a", storage=f"sqlite:///{found / 'study.db'}").best_trial
     known = {*METRICS, "epochs", "best_epoch", "seconds"}
     assert set(trial.user_attrs["measures"]) == known
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -385,6 +395,7 @@ def test_a_study_that_is_not_what_it_was_does_not_go_on(found, tmp_path, capsys,
     assert not list(folder.glob("*.damaged"))
 
 
+@pytest.mark.long
 def test_a_database_without_the_study_is_named(found, tmp_path, capsys):
     folder = copied(found, tmp_path)
     (folder / "study.db").unlink()
@@ -398,6 +409,7 @@ def best_folder(folder):
     return folder / f"trial_{best.number:04d}"
 
 
+@pytest.mark.long
 def test_a_best_run_that_is_damaged_or_another_is_made_anew(found, tmp_path, capsys):
     folder = copied(found, tmp_path)
     best = best_folder(folder)
@@ -423,6 +435,7 @@ def test_a_best_run_that_is_damaged_or_another_is_made_anew(found, tmp_path, cap
     assert not verify(best)[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "option",
     [("--metric", "val/loss"), ("--sampler", "random"), ("--pruner", "none"),
@@ -477,6 +490,7 @@ def test_a_password_is_not_told():
     assert "me:***@host" in str(caught.value)
 
 
+@pytest.mark.long
 def test_a_study_is_not_begun_twice(found, space, capsys):
     assert "--resume" in refused(capsys, "search", *SMALL, "--space", space, "--workdir", found)
     assert "only --trials" in refused(capsys, "search", "--resume", found, *SMALL)
@@ -507,6 +521,7 @@ def test_the_standings_on_a_terminal_are_a_table_of_the_best():
     assert shown[1] == "trial 3: pruned  best 1.0000 (1)  "
 
 
+@pytest.mark.long
 def test_seeds_are_runs_and_their_spread(tmp_path, capsys):
     out, _ = shell(capsys, "seeds", *SMALL, "--num", 3, "--workdir", tmp_path / "s")
     folders = [tmp_path / "s" / f"seed_{seed}" for seed in range(3)]
@@ -577,6 +592,7 @@ def test_how_to_go_on_has_every_option(tmp_path, monkeypatch, capsys, name, give
     assert interrupted(capsys, *again) == line
 
 
+@pytest.mark.long
 def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatch, capsys):
     said = seeds.say
 
@@ -600,6 +616,7 @@ def test_seeds_that_were_stopped_go_on_with_what_is_printed(tmp_path, monkeypatc
     )
 
 
+@pytest.mark.long
 def test_a_search_that_was_stopped_says_how_to_go_on(found, space, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         stop_before(patched, study, "prepared_trials")
@@ -626,6 +643,7 @@ def test_the_spread_leaves_out_what_is_not_a_number():
     assert summarize(runs[:1])["test"]["a"]["sd"] is None
 
 
+@pytest.mark.long
 def test_a_frontier_trades_rate_for_distortion(tmp_path, capsys):
     out, _ = shell(
         capsys, "frontier", *SMALL, "--config.trainer.max_epochs=30", "--config.trainer.optimizer.lr=0.01",
