@@ -15,7 +15,7 @@ from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import sample_quality
 from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
 from jaxvae.inference.generation import draws, latents
-from jaxvae.inference.generation.balancing import tilting
+from jaxvae.inference.generation.balancing import factors
 from jaxvae.inference.generation.draws import Draws
 from jaxvae.inference.generation.tables import table
 from jaxvae.storage import atomic_files
@@ -29,8 +29,8 @@ ORDER = ("--with", "jazz", "--without", "fast tempo", "--count", "genre=1..2, te
 def _small_pilots_and_no_trees(monkeypatch):
     monkeypatch.setattr(latents, "_ROUND", 4096)
     monkeypatch.setattr(latents, "_PILOT", 4096)
-    monkeypatch.setattr(tilting, "_LEAST_POOL", 2048)
-    monkeypatch.setattr(tilting, "_MOST_POOL", 2048)
+    monkeypatch.setattr(factors, "_LEAST_POOL", 2048)
+    monkeypatch.setattr(factors, "_MOST_POOL", 2048)
     monkeypatch.setattr(sample_quality, "two_sample_test", lambda *sides, seed: {"size": 0})
 
 

@@ -45,6 +45,11 @@ class Order:
             check_count("unseen", int(self.unseen))
 
 
+def derive_seed(seed: int, *numbers: int) -> int:
+    """Returns the seed of a part of an order, which numbers tell from its other parts."""
+    return int(np.random.SeedSequence([seed, *numbers]).generate_state(1)[0])
+
+
 @dataclasses.dataclass
 class Tally:
     """Counts of the draws so far.

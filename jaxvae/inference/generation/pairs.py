@@ -11,7 +11,7 @@ from jaxvae.errors import InputError
 from jaxvae.inference.generation.constraints import Constraints, Range, refuse_contradictions
 from jaxvae.inference.generation.drawing import Generation
 from jaxvae.inference.generation.draws import Draws
-from jaxvae.inference.generation.order import LabelledSets, Task
+from jaxvae.inference.generation.order import LabelledSets, Task, derive_seed
 
 _AT_ONCE = 2048
 
@@ -42,7 +42,7 @@ class PairedGeneration(Generation):
             raise InputError(f"pairs {self._name}: the tag must not be among present or absent too")
         without, having = _without_tag(constraints, tag), _with_tag(constraints, tag)
         super().__init__(dataclasses.replace(task, constraints=without))
-        seed = int(np.random.SeedSequence([order.seed, tag, 1]).generate_state(1)[0])
+        seed = derive_seed(order.seed, tag, 1)
         draws = Draws(task.network, having, temperature=order.temperature, seed=seed)
         logs = draws.log_probability, self.log_probability
         # A set has the tag or has not, so the probabilities add up.

@@ -13,7 +13,7 @@ from jaxvae.errors import InputError
 from jaxvae.inference.generation.balancing.shares import check_enough, divide_within
 from jaxvae.inference.generation.constraints import Constraints, refuse_contradictions
 from jaxvae.inference.generation.drawing import Generation
-from jaxvae.inference.generation.order import SetSource, Tally, Task
+from jaxvae.inference.generation.order import SetSource, Tally, Task, derive_seed
 from jaxvae.inference.generation.splits import identify
 
 _MOST_IN_VAIN = 65_536
@@ -47,7 +47,7 @@ class BalancedGeneration(SetSource):
         numbers = divide_within(order.num, shares, dict(zip(SPLITS, order.splits, strict=True)))
         self._parts: dict[int, _OfOneTag] = {}
         for column, of_splits in numbers.items():
-            seed = int(np.random.SeedSequence([order.seed, column]).generate_state(1)[0])
+            seed = derive_seed(order.seed, column)
             num = sum(of_splits.values())
             with self._naming(column):
                 if not num:
