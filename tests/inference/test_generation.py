@@ -21,7 +21,7 @@ from jaxvae.inference.generation.latents import run_pilot
 from jaxvae.inference.generation.order import Order, Task
 from jaxvae.inference.generation.pairs import PairedGeneration
 from jaxvae.inference.generation.request import start_generation
-from jaxvae.inference.generation.splits import identify
+from jaxvae.inference.generation.splits import SHARES, identify
 from jaxvae.inference.generation.variants import LikeRows, Variants, around_rows, around_way
 from tests.helpers import exact_likelihood
 from tests.helpers.networks import VARIED, make_run
@@ -396,11 +396,10 @@ def test_sets_with_several_tags_are_the_models_reweighted(network, count, shares
     found = sets[:, columns].sum(axis=0)
     assert [*described["rates"].values()] == pytest.approx(found / len(sets))
     assert found == pytest.approx(found.sum() * wanted, abs=12)
-    for number, split in enumerate(SPLITS):
-        names = [
-            identify(TAXONOMY, np.flatnonzero(row), (0.9, 0.05, 0.05))[1] for row in sets[:4000]
-        ]
-        of_split = sets[:4000][[name == SPLITS[number] for name in names]][:, columns].sum(axis=0)
+    first = sets[:4000]
+    names = np.array([identify(TAXONOMY, np.flatnonzero(row), SHARES)[1] for row in first])
+    for split in SPLITS:
+        of_split = first[names == split][:, columns].sum(axis=0)
         assert of_split == pytest.approx(of_split.sum() * wanted, abs=8), split
 
 

@@ -26,7 +26,7 @@ RUNS = [
 
 @pytest.fixture(scope="module")
 def found():
-    def start(*cases):
+    def start(cases):
         return subprocess.run(
             [sys.executable, "-m", "tests.helpers.eight_devices", *cases],
             cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False,
@@ -35,7 +35,7 @@ def found():
     # Side by side, since all other tests of several devices end before one process would.
     halves = [("narrow", "batch norm"), tuple({*CASES} - {"narrow", "batch norm"})]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        ended = list(pool.map(lambda cases: start(*cases), halves))
+        ended = list(pool.map(start, halves))
     for done in ended:
         assert done.returncode == 0, done.stderr[-2000:]
     return {name: of for done in ended for name, of in json.loads(done.stdout).items()}

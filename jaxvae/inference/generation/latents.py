@@ -89,9 +89,10 @@ def run_pilot(network: TrainedModel, tables: Tables, *, temperature: float, seed
         z, weights = propose(proposal, number, _ROUND)
         if not weights.any():
             break
-        is_better = _effective(weights) > _GAIN * share * len(weights)
+        effective = _effective(weights) / len(weights)
+        is_better = effective > _GAIN * share
         if is_better:
-            best, share = proposal, _effective(weights) / len(weights)
+            best, share = proposal, effective
         if share >= _EFFICIENT or (number >= _LEAST_ROUNDS - 1 and not is_better):
             break
         proposal = _fit(z, weights)

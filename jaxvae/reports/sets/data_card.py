@@ -212,8 +212,7 @@ def _cautions(record: dict[str, Any], license: str | None) -> str:
         "Tags are as frequent as the constraints above make them, which is not how frequent they "
         "are in music.",
     ]
-    at_each = record.get("by_temperature", [record])
-    if any(facts.get("balance") or facts.get("pairs") for facts in at_each):
+    if _balance_or_pairs(record):
         lines.append("Sets are balanced or in pairs by intent; their rates are nobody's.")
     if not record.get("unseen"):
         lines.append("Some of the sets may be training rows' too: `--unseen` was not asked for.")

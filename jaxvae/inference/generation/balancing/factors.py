@@ -102,11 +102,13 @@ def fit_tilt(
             log_probability = draws.log_probability + math.log(some)
             number_of_tags: float | None = float(rates_in_model.sum())
         log_factors = _fit(pool, log_factors, targets, number_of_tags)
-        if number_of_tags and not _are_near(pool.sums(log_factors)[1], targets):
+        weight, rates = pool.sums(log_factors)
+        if number_of_tags and not _are_near(rates, targets):
             number_of_tags = None  # as the share of a tag is so large that more sets would have it
             log_factors = _fit(pool, log_factors, targets, number_of_tags)
-        _check(constraints, columns, targets, pool.sums(log_factors)[1])
-        log_boost = pool.log_boost(log_factors)
+            weight, rates = pool.sums(log_factors)
+        _check(constraints, columns, targets, rates)
+        log_boost = pool.log_boost(weight, rates)
     return Tilt(
         dict(zip(columns, np.exp(log_factors).tolist(), strict=True)),
         dict(zip(columns, rates_in_model.tolist(), strict=True)),
@@ -128,50 +130,59 @@ class _Pool:
     """
 
     def __init__(self, network, constraints, z, columns, log_factors, temperature):
-        self._network, self._z = network, z
-        self._columns, self._temperature = columns, temperature
-        self._base = self._of_all(log_factors)
+        self._network, self._columns = network, columns
+        self._temperature = np.float32(temperature)
+        self._tables = constraints.tables()
         without = dataclasses.replace(
             constraints, absent=tuple(sorted({*constraints.absent, *columns}))
         )
-        self._tables, self._tables_without = constraints.tables(), without.tables()
-        self._needs_one = needs_one(constraints, columns)
+        mass, self._total = _programs(network.graphdef)
+        model = (network.params, network.batch_stats)
+        pooled = self._tables._replace(factors=np.exp(self._of_all(log_factors)))
+        self._batches: list[tuple[np.ndarray, jax.Array]] = []
+        self._num, with_none = len(z), 0.0
+        for start in range(0, len(z), _AT_ONCE):
+            batch = z[start : start + _AT_ONCE]
+            base = mass(*model, pooled, batch, self._temperature)
+            self._batches.append((batch, base))
+            if needs_one(constraints, columns):
+                none = mass(*model, without.tables(), batch, self._temperature)
+                with_none += float((none / base).sum())
+        self._without = with_none / self._num
 
     def sums(self, log_factors: np.ndarray) -> tuple[float, np.ndarray]:
         """Returns the mean weight of sets, and each tag's share of it."""
-        all_sets, without, slope = self._all_sums(log_factors)
-        weight = all_sets - without if self._needs_one else all_sets
-        return weight, slope / weight if weight > 0.0 else slope
-
-    def log_boost(self, log_factors: np.ndarray) -> float:
-        """Returns the log of a factor for all tags, with which few sets have none, or several."""
-        if not self._needs_one:
-            return 0.0
-        all_sets, without, slope = self._all_sums(log_factors)
-        # Relative to sets with one tag, sets with none weigh 1 / boost, and those with two boost.
-        several = max(slope.sum() - (all_sets - without), 1e-6 * all_sets)
-        return math.log(np.clip(math.sqrt(without / several), 1.0, _MOST_BOOST))
-
-    def _all_sums(self, log_factors: np.ndarray) -> tuple[float, float, np.ndarray]:
-        """Returns the mean weights of all sets, of those without the tags, and with each."""
-        network, z = self._network, self._z
-        program = _program(network.graphdef)
-        sums = np.zeros(2 + len(self._columns))
+        network = self._network
         every = self._of_all(log_factors)
-        for start in range(0, len(z), _AT_ONCE):
-            (total, without), slope = program(
+        weight, slope = 0.0, np.zeros(len(self._columns))
+        for batch, base in self._batches:
+            total, gradient = self._total(
                 network.params,
                 network.batch_stats,
                 self._tables,
-                self._tables_without,
-                z[start : start + _AT_ONCE],
-                np.float32(self._temperature),
+                batch,
+                self._temperature,
                 every,
-                self._base,
+                base,
             )
-            sums += [float(total), float(without), *np.asarray(slope, np.float64)[self._columns]]
-        sums /= len(z)
-        return sums[0], sums[1], sums[2:]
+            weight += float(total)
+            slope += np.asarray(gradient, np.float64)[self._columns]
+        weight = weight / self._num - self._without
+        slope /= self._num
+        return weight, slope / weight if weight > 0.0 else slope
+
+    def log_boost(self, weight: float, rates: np.ndarray) -> float:
+        """Returns the log of a factor for all tags, with which few sets have none, or several.
+
+        Args:
+          weight: the mean weight of sets.
+          rates: each tag's share of it.
+        """
+        if not self._without:
+            return 0.0
+        # Relative to sets with one tag, sets with none weigh 1 / boost, and those with two boost.
+        several = max(weight * (rates.sum() - 1.0), 1e-6 * (weight + self._without))
+        return math.log(np.clip(math.sqrt(self._without / several), 1.0, _MOST_BOOST))
 
     def _of_all(self, log_factors: np.ndarray) -> np.ndarray:
         every = np.zeros(self._network.num_tags, np.float32)
@@ -232,27 +243,27 @@ def _check(
 
 
 @functools.lru_cache(maxsize=8)
-def _program(graphdef: nnx.GraphDef):
-    """Builds the compiled sums, over latent vectors, of relative masses of sets.
+def _programs(graphdef: nnx.GraphDef):
+    """Builds two compiled programs.
 
-    They are those of sets that meet the constraints, with factors, and of those that have none of
-    the tags besides, with the gradient of the first one by the factors' logarithms.
+    Returns:
+      (the mass of the sets that meet the constraints at each latent vector, `[B]`; the sum of these
+      relative to others, with its gradient by the logarithms of the factors).
     """
 
-    def mass(log_factors, logits, tables: Tables):
-        return conditioning.probability(logits, tables._replace(factors=jnp.exp(log_factors)))
+    def logits(params, batch_stats, z, temperature):
+        return nnx.merge(graphdef, params, batch_stats).decode(z) / temperature
 
-    def totals(log_factors, base, logits, tables: Tables, tables_without: Tables):
-        all_sets = mass(base, logits, tables)
-        without = conditioning.probability(logits, tables_without)
-        return jnp.sum(mass(log_factors, logits, tables) / all_sets), jnp.sum(without / all_sets)
+    def mass(params, batch_stats, tables: Tables, z, temperature):
+        return conditioning.probability(logits(params, batch_stats, z, temperature), tables)
 
-    def program(params, batch_stats, tables, tables_without, z, temperature, log_factors, base):
-        model = nnx.merge(graphdef, params, batch_stats)
-        logits = model.decode(z) / temperature
-        (total, without), slope = jax.value_and_grad(totals, has_aux=True)(
-            log_factors, base, logits, tables, tables_without
-        )
-        return (total, without), slope
+    def total(params, batch_stats, tables: Tables, z, temperature, log_factors, base):
+        given = logits(params, batch_stats, z, temperature)
 
-    return jax.jit(program)
+        def relative(log_factors):
+            tilted = tables._replace(factors=jnp.exp(log_factors))
+            return jnp.sum(conditioning.probability(given, tilted) / base)
+
+        return jax.value_and_grad(relative)(log_factors)
+
+    return jax.jit(mass), jax.jit(total)

@@ -21,18 +21,16 @@ def shares_of(constraints: Constraints, balance: Balance) -> dict[int, float]:
         numbers that sum to 1.
     """
     taxonomy = constraints.taxonomy
+    columns = (
+        _columns_of(constraints, balance)
+        if isinstance(balance, str)
+        else list(map(taxonomy.column, balance))
+    )
+    _check_once(taxonomy, columns)
     if isinstance(balance, Mapping):
-        columns = [taxonomy.column(tag) for tag in balance]
-        _check_once(taxonomy, columns)
         shares = dict(zip(columns, map(float, balance.values()), strict=True))
     else:
-        columns = (
-            _columns_of(constraints, balance)
-            if isinstance(balance, str)
-            else list(map(taxonomy.column, balance))
-        )
         shares = dict.fromkeys(sorted(columns), 1.0 / max(1, len(columns)))
-        _check_once(taxonomy, columns)
     for column in shares:
         tag, concept = quote_tag(taxonomy.spellings[column]), taxonomy.concept_of(column)
         if constraints.count.get(concept, Range(1, 1)).most == 0:

@@ -86,6 +86,6 @@ class TiltedGeneration(Generation):
         if self._needs_one and not number:
             return False
         # Sets with several are drawn too often by the boost to the power of their others.
-        probability = self._tilt.boost ** (1 - number) if self._needs_one else 1.0
+        probability = self._tilt.boost ** (1 - number)
         split = identify(self.constraints.taxonomy, np.flatnonzero(row), self.order.splits)[1]
         return self._pace.keeps(has, split, probability)
