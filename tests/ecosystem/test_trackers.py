@@ -27,6 +27,7 @@ from tests.ecosystem.tracked import (
     wandb_records,
 )
 from tests.faults.conftest import EPOCHS, arguments, steps_in, wait_for
+from tests.helpers import warm_start
 from tests.helpers.commands import command
 from tests.helpers.jobs import end, launch
 from tests.helpers.training import write_clips
@@ -389,13 +390,10 @@ def test_of_several_processes_the_first_alone_is_tracked(clips, tmp_path, monkey
 def test_seeds_are_a_tracked_run_each(clips, tmp_path):
     values = {"trainer.max_epochs": 3, "logger.name": "wandb,trackio,mlflow"}
     command = [*arguments(clips, **values), "--config.logger.offline=True"]
-    done = subprocess.run(
+    done = warm_start.run(
         [sys.executable, "-m", "jaxvae", "seeds", *command, "--num=2", "--workdir=out"],
         cwd=tmp_path,
         env={**environment(tmp_path), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     for found in (of_mlflow(tmp_path), of_trackio(tmp_path)):
@@ -417,7 +415,7 @@ def test_runs_that_start_at_once_share_a_new_database(tmp_path):
         "run.append(1, {'train/loss': 2.0, 'val/loss': 2.0}); run.finish({}, [], 1)\n"
     )
     started = [
-        subprocess.Popen(
+        warm_start.Popen(
             [sys.executable, "-c", code, str(key)],
             cwd=tmp_path, env=environment(tmp_path, PYTHONPATH=str(ROOT)),
             stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

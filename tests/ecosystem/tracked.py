@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.faults.conftest import arguments
+from tests.helpers import warm_start
 
 TRACKERS = ("wandb", "trackio", "mlflow")
 NAMES = ("WANDB_", "TRACKIO_", "MLFLOW_", "HF_", "PYTEST_")
@@ -36,7 +37,7 @@ def start(clips: Path, place: Path, *, env=None, names=TRACKERS, **fields) -> su
     """A small run in `place`/run, offline and in all trackers if nothing else is said."""
     values = {"logger.name": ",".join(names), "logger.offline": True, **fields}
     command = [*arguments(clips, **values), "--workdir=run"]
-    return subprocess.Popen(
+    return warm_start.Popen(
         [sys.executable, str(ROOT / "launch.py"), *command],
         cwd=place,
         stdin=subprocess.DEVNULL,

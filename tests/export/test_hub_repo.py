@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 
 import numpy as np
@@ -19,6 +18,7 @@ from jaxvae.export.model_files import to_state_dict
 from jaxvae.models.trained import parameters_digest
 from jaxvae.reports import publish
 from tests.conftest import ROOT, XLA_FLAGS
+from tests.helpers import warm_start
 from tests.helpers.documents import python_block
 from tests.helpers.model_hub import TOKEN, ModelHub
 
@@ -79,9 +79,7 @@ def child(steps, *, endpoint, home, **extra):
     env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     env["XLA_FLAGS"] = XLA_FLAGS  # whose results are compared with this process's to the bit
     command = [sys.executable, "-c", CHILD, json.dumps(steps)]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=180, check=False
-    )
+    done = warm_start.run(command, env=env, timeout=180)
     assert done.returncode == 0, done.stderr
     assert "CONTACTED" not in done.stderr
     assert done.stderr == ""

@@ -20,10 +20,11 @@ from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train import model_setup
 from jaxvae.train.train_state import eval_params
 from tests.conftest import ROOT
+from tests.helpers import warm_start
 from tests.helpers.training import logged, write_clips
 
 TIMINGS = ("seconds", "seconds_eval", "examples_per_second")
-EPOCHS = 30
+EPOCHS = 24
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,9 +59,9 @@ def arguments(clips: Path, **overrides) -> list[str]:
     ]
 
 
-def start(*command, cwd, **environment) -> subprocess.Popen:
-    """launch.py as a process of its own."""
-    return subprocess.Popen(
+def start(*command, cwd, imports: bool = False, **environment) -> subprocess.Popen:
+    """launch.py as a process of its own; with `imports` one that imports its libraries itself."""
+    return (subprocess.Popen if imports else warm_start.Popen)(
         [sys.executable, str(ROOT / "launch.py"), *map(str, command)],
         cwd=cwd,
         stdout=subprocess.PIPE,
@@ -144,7 +145,7 @@ def clips(tmp_path_factory) -> Path:
 def whole(clips, tmp_path_factory) -> dict:
     """What an uninterrupted run comes to: the control of every fault."""
     folder = tmp_path_factory.mktemp("whole")
-    finish(start(*arguments(clips), "--workdir=run", cwd=folder))
+    finish(start(*arguments(clips), "--workdir=run", cwd=folder, imports=True))
     return outcome(folder / "run")
 
 

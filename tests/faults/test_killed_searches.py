@@ -7,6 +7,7 @@ from collections import Counter
 
 from jaxvae.inference.verify import verify
 from tests.conftest import ROOT
+from tests.helpers import warm_start
 from tests.helpers.studies import SMALL, states, study_of
 
 
@@ -14,7 +15,7 @@ def test_a_killed_search_loses_and_repeats_nothing(tmp_path, space):
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "jaxvae", "search"]
     start = ("--space", str(space), "--trials", "9", "--at_once", "3", "--workdir", str(folder))
-    first = subprocess.Popen(
+    first = warm_start.Popen(
         [*command, *SMALL, *start], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     for line in first.stderr:
@@ -26,7 +27,7 @@ def test_a_killed_search_loses_and_repeats_nothing(tmp_path, space):
     assert 1 <= done["COMPLETE"] < 9  # killed in the middle
     assert done["RUNNING"] >= 1
     # Once more, by a signal: what it says is what the user types.
-    second = subprocess.Popen(
+    second = warm_start.Popen(
         [*command, "--resume", str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     for line in second.stderr:
@@ -36,7 +37,7 @@ def test_a_killed_search_loses_and_repeats_nothing(tmp_path, space):
     told = second.communicate()[1]
     assert second.returncode == 128 + signal.SIGTERM
     assert f"search --resume {folder}" in told
-    third = subprocess.run([*command, "--resume", str(folder)], cwd=ROOT, capture_output=True)
+    third = warm_start.run([*command, "--resume", str(folder)], cwd=ROOT)
     assert third.returncode == 0, third.stderr
     assert states(folder) == ["COMPLETE"] * 9
     study = study_of(study_name="killed", storage=f"sqlite:///{folder / 'study.db'}")

@@ -2,12 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers import warm_start
 from tests.helpers.networks import VARIED, make_run
 
 # A command of a user's, but with small parts, that kills itself after it called a function the
@@ -52,10 +52,10 @@ def model(tmp_path_factory):
 
 def generate(model, out, moment, *options):
     command = ["generate", model, "--num", "500", "--output", out, "--temperature", "1"]
-    return subprocess.run(
+    return warm_start.run(
         [sys.executable, "-c", CHILD, *map(str, moment), *map(str, command), *options],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 @pytest.fixture(scope="module")

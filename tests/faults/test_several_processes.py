@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from jaxvae.runtime.multihost import JOIN_SECONDS
 from jaxvae.storage.epoch_metrics import read_epochs
 from tests.conftest import ROOT
 from tests.faults.conftest import TIMINGS, arguments, steps_in, wait_for
+from tests.helpers import warm_start
 from tests.helpers.jobs import end, launch
 from tests.helpers.ports import free_port
 
@@ -230,12 +230,11 @@ def test_one_by_itself_whatever_a_scheduler_says(clips, alone, tmp_path, monkeyp
         monkeypatch.setenv(name, value)
     folder = tmp_path / "host0"
     folder.mkdir()
-    process = subprocess.run(
+    process = warm_start.run(
         [sys.executable, str(ROOT / "launch.py"), *arguments(clips, **{"trainer.max_epochs": 4})]
         + ["--workdir=run", "--num_processes=1"],
         cwd=folder,
         timeout=120,
-        check=False,
     )
     assert process.returncode == 0
     assert losses(tmp_path) == losses(alone)

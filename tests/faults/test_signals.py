@@ -14,6 +14,7 @@ import pytest
 from jaxvae.storage import manifest
 from tests.conftest import ROOT
 from tests.faults.conftest import EPOCHS, arguments, finish, outcome, start, steps_in, wait_for
+from tests.helpers import warm_start
 from tests.helpers.ports import free_port
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -60,7 +61,7 @@ def test_a_signal_during_the_start_is_heard(signum, clips, tmp_path, record_prop
     """While libraries are imported, too, which may swallow an exception or crash of it."""
     random = np.random.default_rng(signum)
     for _ in range(12):
-        process = start(*arguments(clips), "--workdir=run", cwd=tmp_path)
+        process = start(*arguments(clips), "--workdir=run", cwd=tmp_path, imports=True)
         time.sleep(random.uniform(0.2, 1.5))
         process.send_signal(signum)
         error = finish(process, expect=CODES[signum])
@@ -100,7 +101,7 @@ def test_a_second_start_names_the_first_before_it_loads_anything(clips, tmp_path
     first = start(*command, cwd=tmp_path)
     wait_for((tmp_path / "run" / "metrics.jsonl").exists, first)
     began = time.monotonic()
-    error = finish(start(*command, cwd=tmp_path), expect=2)
+    error = finish(start(*command, cwd=tmp_path, imports=True), expect=2)
     record_property("seconds until the second starter ends", round(time.monotonic() - began, 2))
     assert re.fullmatch(rf"jaxvae: \S+/run: in use by process {first.pid} on .*\n", error)
     first.terminate()
@@ -126,7 +127,7 @@ except Interrupted as stopped:
 
 def test_a_clusters_preemption_is_heard(clips, tmp_path):
     values = {"trainer.max_epochs": 100_000, "trainer.checkpoint_every_seconds": 1e6}
-    process = subprocess.Popen(
+    process = warm_start.Popen(
         [sys.executable, "-c", UNDER_A_CLUSTER, str(free_port()), *arguments(clips, **values)],
         cwd=tmp_path,
         stdout=subprocess.PIPE,

@@ -7,17 +7,19 @@ import sys
 
 from jaxvae.cli import main
 from tests.conftest import ROOT
+from tests.helpers import warm_start
 
 
-def command(*arguments, cwd, expect=0, **environment):
-    """Runs a command; its exit code must be the expected one, and a failure is one line."""
-    done = subprocess.run(
+def command(*arguments, cwd, expect=0, imports=False, **environment):
+    """Runs a command; its exit code must be the expected one, and a failure is one line.
+
+    With `imports` it imports its libraries itself.
+    """
+    done = warm_start.run(
         [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
+        popen=subprocess.Popen if imports else warm_start.Popen,
         cwd=cwd,
         env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **environment},
-        check=False,
     )
     assert done.returncode == expect, done.stderr
     if expect == 2:

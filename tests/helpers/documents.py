@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.conftest import ROOT
-from tests.helpers import clone
+from tests.helpers import clone, warm_shell, warm_start
 
 RUN = ("bash", "python", "diff")
 SECONDS = 900.0
@@ -144,7 +144,7 @@ class Reader:
 
     def _python(self, code: str) -> int:
         if self.session is None:
-            self.session = subprocess.Popen(
+            self.session = warm_start.Popen(
                 [sys.executable, "-c", _SESSION], cwd=self.folder, env=self.environment, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -184,15 +184,13 @@ def reader(place: Path, *, installed: bool = False, **environment: str):
     programs, home = place / "bin", place / "home"
     programs.mkdir()
     home.mkdir()
-    command = programs / "jaxvae"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m jaxvae "$@"\n')
-    command.chmod(0o755)
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     # What pytest was told is not what a reader has.
     keep = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     own = {"HOME": str(home), "PATH": path, "PYTHONPATH": str(package)}
     someone = Reader(folder, {**keep, **own, **environment})
-    try:
-        yield someone
-    finally:
-        someone.close()
+    with warm_shell.programs(programs):
+        try:
+            yield someone
+        finally:
+            someone.close()

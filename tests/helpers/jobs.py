@@ -6,6 +6,7 @@ import sys
 
 from tests.conftest import ROOT
 from tests.faults.conftest import arguments
+from tests.helpers import warm_start
 from tests.helpers.ports import free_port
 
 
@@ -25,7 +26,7 @@ def launch(clips, folder, num, *, own=None, devices=1, port=None, start=None, **
                 f"--process_id={number}",
             ]
         processes.append(
-            subprocess.Popen(
+            warm_start.Popen(
                 [sys.executable, str(ROOT / "launch.py"), *command],
                 cwd=cwd,
                 stdout=subprocess.PIPE,
