@@ -17,6 +17,8 @@ os.environ["XLA_FLAGS"] = (
 if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11):  # else the only way
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# The same for NumPy and scikit-learn, whose idle threads would spin.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 # Processes that tests start find their modules compiled: two thirds of what an import takes.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 # Equal programs are compiled once, here, in the processes that tests start, and in later runs.
@@ -65,6 +67,9 @@ def pytest_sessionfinish():
 # With a file on one core and the next on another, the files that take longest come first, so that
 # none of them is still running alone when all others have ended.
 LONGEST = (
+    "ecosystem/test_trackers.py",
+    "ecosystem/test_documents.py",
+    "ecosystem/test_notebook.py",
     "train/test_trainer.py",
     "sweeps/test_search.py",
     "inference/test_generation.py",
@@ -94,6 +99,18 @@ def pytest_configure(config):
         config.option.markexpr = f"({wanted}) and not long" if wanted else "not long"
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # else files with the most tests come first
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadfile`, a file's tests are one process's; but each page is of whoever is free."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid if "::test_a_page_does_" in nodeid else super()._split_scope(nodeid)
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items):

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _compiling_as_users_do(compiling_as_users_do):
-    """Here processes are what is tested."""
+@pytest.fixture(scope="module", autouse=True)
+def _compiling_quickly(compiling_as_users_do):
+    """Processes too: the half of what many take is to compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        yield
 
 
 def pytest_collection_modifyitems(items):

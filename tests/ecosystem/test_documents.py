@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -47,13 +49,26 @@ def hub():
     server.close()
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if read(page)])
-def test_a_page_does_what_it_says(page, hub, tmp_path):
+def with_code() -> list:
+    """Every page with blocks, that which needs PyTorch marked so."""
+    return [
+        pytest.param(page, marks=[pytest.mark.torch] if "torch" in NEEDS.get(page, ()) else [])
+        for page in pages()
+        if read(page)
+    ]
+
+
+@pytest.mark.parametrize("page", with_code())
+def test_a_page_does_what_it_says(page, hub):
     need(*NEEDS.get(page, ()))
     # The stand-in speaks LFS alone.
     account = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     # What is promised of both is tried in the one that has less.
-    with reader(tmp_path, installed=page == "docs/tutorial.md", **account) as someone:
+    with (
+        # A short path, or what is printed of it breaks where the page has it whole.
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place,
+        reader(Path(place), installed=page == "docs/tutorial.md", **account) as someone,
+    ):
         for block in read(page):
             assert not wrong_with(block), f"{page}:{block.line}"
             try:

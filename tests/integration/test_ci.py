@@ -50,10 +50,17 @@ def test_what_needs_torch_is_marked_so_and_skips_only_where_a_lane_may_lack_it()
     assert re.search(r"^    scripts/run_tests.sh -m .*\btorch\b", RUN, re.M)
 
 
-def test_the_cores_tests_are_there():
-    files = re.search(r"^CORE=\((.*?)^\)$", RUN, re.M | re.S)[1].split()
+def test_what_the_lowest_versions_run_is_there():
+    files = re.search(r"^LOWEST=\((.*?)^\)$", RUN, re.M | re.S)[1].split()
     assert len(files) > 5
     assert all((ROOT / file).is_file() for file in files)
+
+
+def test_what_they_do_not_run_stands_on_versions_that_are_colabs_too():
+    lowest = dict(re.findall(r"^([\w-]+)>=(\S+)$", (ROOT / "requirements.txt").read_text(), re.M))
+    colab = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / ".ci/colab.txt").read_text(), re.M))
+    for name in ("jax", "flax", "optax", "orbax-checkpoint"):
+        assert lowest[name] == colab[name]
 
 
 def test_the_extra_all_is_every_other_one():
