@@ -154,7 +154,7 @@ class Mixture:
         )
         # Rows have few tags, so sparse matrix products are several times faster.
         hot, weight = csr_matrix(train[first], dtype=np.float32), counts.astype(np.float32)
-        rows_of_tags, val_hot = csr_matrix(hot.T), csr_matrix(val, dtype=np.float32)
+        rows_of_tags, val_hot = csr_matrix(hot.T), csr_matrix(val)
         start = rng.dirichlet(np.full(components, 0.1), len(first)).astype(np.float32)
         best, best_score, stale = None, -np.inf, 0
         share = start * weight[:, None]
@@ -165,7 +165,7 @@ class Mixture:
             weights = (total + smoothing) / (total.sum() + smoothing * components)
             model = cls(weights, probs.astype(np.float64))
             if iteration % _EVERY == _EVERY - 1:
-                score = float(model._log_sum(val_hot).mean())
+                score = float(model.log_likelihood(val_hot).mean())
                 if score > best_score:
                     best, best_score, stale = model, score, 0
                 elif (stale := stale + 1) == 2:
@@ -174,9 +174,11 @@ class Mixture:
         assert best is not None  # the first score is finite
         return best, best_score
 
-    def log_likelihood(self, sets: np.ndarray) -> np.ndarray:
-        """Log p(x) `[N]` of boolean `[N, V]`."""
-        return self._log_sum(sets.astype(np.float32))
+    def log_likelihood(self, sets) -> np.ndarray:
+        """Log p(x) `[N]` of boolean `[N, V]`, an array or a sparse matrix."""
+        joint = self._log_joint(sets.astype(np.float32)).astype(np.float64)
+        top = joint.max(axis=1)
+        return top + np.log(np.exp(joint - top[:, None]).sum(axis=1))
 
     def predict(self, present: np.ndarray) -> np.ndarray:
         """p(tag | the tags in `present` are there) `[N, V]`; a present tag has 1."""
@@ -184,11 +186,6 @@ class Mixture:
         share = np.exp(joint - joint.max(axis=1, keepdims=True))
         share /= share.sum(axis=1, keepdims=True)
         return np.where(present, 1.0, share @ self.probs)
-
-    def _log_sum(self, hot) -> np.ndarray:
-        joint = self._log_joint(hot).astype(np.float64)
-        top = joint.max(axis=1)
-        return top + np.log(np.exp(joint - top[:, None]).sum(axis=1))
 
     def _log_joint(self, hot) -> np.ndarray:
         absent = np.log1p(-self.probs)
