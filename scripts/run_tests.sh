@@ -18,7 +18,6 @@ esac
 prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}" ${JAXVAE_CONSTRAINTS:+"$JAXVAE_CONSTRAINTS"}
 unset PYTHONDONTWRITEBYTECODE # hundreds of processes would each compile what they import
 unset JAXVAE_REQUIREMENTS JAXVAE_CONSTRAINTS # not for what the tests start
-export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 # before pytest's plugins import NumPy
 # A file of tests in one process, the next in another, and one more of them than cores, since files
 # wait for the disk and for what they start.
 exec "$venv/bin/python" -m pytest -n 3 --dist loadfile "$@"

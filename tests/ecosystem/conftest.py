@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiling_quickly(compiling_as_users_do):
-    """Processes too: the half of what many take is to compile."""
+    """With the flags of a user, but quickly: compiling is half of what many processes take."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         yield

@@ -59,9 +59,9 @@ def arguments(clips: Path, **overrides) -> list[str]:
     ]
 
 
-def start(*command, cwd, imports: bool = False, **environment) -> subprocess.Popen:
-    """launch.py as a process of its own; with `imports` one that imports its libraries itself."""
-    return (subprocess.Popen if imports else warm_start.Popen)(
+def start(*command, cwd, popen=warm_start.Popen, **environment) -> subprocess.Popen:
+    """launch.py as a process of its own."""
+    return popen(
         [sys.executable, str(ROOT / "launch.py"), *map(str, command)],
         cwd=cwd,
         stdout=subprocess.PIPE,
@@ -145,7 +145,7 @@ def clips(tmp_path_factory) -> Path:
 def whole(clips, tmp_path_factory) -> dict:
     """What an uninterrupted run comes to: the control of every fault."""
     folder = tmp_path_factory.mktemp("whole")
-    finish(start(*arguments(clips), "--workdir=run", cwd=folder, imports=True))
+    finish(start(*arguments(clips), "--workdir=run", cwd=folder, popen=subprocess.Popen))
     return outcome(folder / "run")
 
 

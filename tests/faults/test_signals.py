@@ -61,7 +61,7 @@ def test_a_signal_during_the_start_is_heard(signum, clips, tmp_path, record_prop
     """While libraries are imported, too, which may swallow an exception or crash of it."""
     random = np.random.default_rng(signum)
     for _ in range(12):
-        process = start(*arguments(clips), "--workdir=run", cwd=tmp_path, imports=True)
+        process = start(*arguments(clips), "--workdir=run", cwd=tmp_path, popen=subprocess.Popen)
         time.sleep(random.uniform(0.2, 1.5))
         process.send_signal(signum)
         error = finish(process, expect=CODES[signum])
@@ -101,7 +101,7 @@ def test_a_second_start_names_the_first_before_it_loads_anything(clips, tmp_path
     first = start(*command, cwd=tmp_path)
     wait_for((tmp_path / "run" / "metrics.jsonl").exists, first)
     began = time.monotonic()
-    error = finish(start(*command, cwd=tmp_path, imports=True), expect=2)
+    error = finish(start(*command, cwd=tmp_path, popen=subprocess.Popen), expect=2)
     record_property("seconds until the second starter ends", round(time.monotonic() - began, 2))
     assert re.fullmatch(rf"jaxvae: \S+/run: in use by process {first.pid} on .*\n", error)
     first.terminate()

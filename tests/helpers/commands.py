@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 
 from jaxvae.cli import main
@@ -10,14 +9,11 @@ from tests.conftest import ROOT
 from tests.helpers import warm_start
 
 
-def command(*arguments, cwd, expect=0, imports=False, **environment):
-    """Runs a command; its exit code must be the expected one, and a failure is one line.
-
-    With `imports` it imports its libraries itself.
-    """
+def command(*arguments, cwd, expect=0, popen=warm_start.Popen, **environment):
+    """Runs a command; its exit code must be the expected one, and a failure is one line."""
     done = warm_start.run(
         [sys.executable, *map(str, arguments)],
-        popen=subprocess.Popen if imports else warm_start.Popen,
+        popen=popen,
         cwd=cwd,
         env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **environment},
     )

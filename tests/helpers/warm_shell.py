@@ -1,9 +1,7 @@
 """`python` and `jaxvae` as a shell finds them, whose processes begin with their libraries imported."""
 
 import contextlib
-import json
 import os
-import socket
 import socketserver
 import sys
 import tempfile
@@ -35,10 +33,7 @@ class _Start(socketserver.BaseRequestHandler):
     """Starts what a program was called for, with its streams; says its number and exit code."""
 
     def handle(self):
-        length, streams, _, _ = socket.recv_fds(self.request, 4, 3)
-        arguments, folder, variables = json.loads(
-            warm_start.receive(self.request, int.from_bytes(length, "big"))
-        )
+        (arguments, folder, variables), streams = warm_start.receive_request(self.request)
         # Programs that it starts, or looks for, are those behind these.
         places = variables["PATH"].split(os.pathsep)
         own = str(self.server.folder)

@@ -25,13 +25,12 @@ import sys
 import tempfile
 import threading
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 # Nothing that looks at a user's variables as it is imported, such as HOME or HF_ENDPOINT.
 LIBRARIES = (
     "clu.metrics",
     "flax.nnx",
-    "jax.experimental.serialize_executable",
     "ml_collections.config_flags",
     "optax",
     "orbax.checkpoint",
@@ -51,8 +50,7 @@ class Popen(subprocess.Popen):
         asked = _EXECUTE.bind(self, *arguments, **named).arguments
         pipes = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         streams = [number if pipe == -1 else pipe for number, pipe in enumerate(pipes)]
-        forks = _Forks.for_variables(asked["env"]) if _can_fork(asked, streams) else None
-        process = forks and forks.start(asked, streams)
+        process = _fork(asked, streams) if _can_fork(asked, streams) else 0
         if not process:
             super()._execute_child(*arguments, **named)
             return
@@ -89,6 +87,20 @@ def _can_fork(asked: dict, streams: list[int]) -> bool:
     )
 
 
+def _fork(asked: dict, streams: list[int]) -> int:
+    """Starts a process, of which this one is the parent; its number, or 0 if there was no fork."""
+    variables = dict(os.environ if asked["env"] is None else asked["env"])
+    request = {
+        "command": [os.fsdecode(each) for each in asked["args"][1:]],
+        "folder": os.path.abspath(os.fspath(asked["cwd"] or ".")),
+        "variables": variables,
+        "new_session": bool(asked["start_new_session"]),
+    }
+    os.stat(request["folder"])  # as a start would, where it is not there
+    forks = _Forks.for_variables(variables)
+    return forks.start(request, streams) if forks else 0
+
+
 class _Forks:
     """A process that has imported the libraries, and what it is told to start."""
 
@@ -106,9 +118,8 @@ class _Forks:
             )  # fmt: skip
 
     @classmethod
-    def for_variables(cls, variables: dict[str, str] | None) -> "_Forks | None":
+    def for_variables(cls, variables: dict[str, str]) -> "_Forks | None":
         """Those of what is read at the start; None where this is asked for the first time."""
-        variables = dict(os.environ if variables is None else variables)
         read = tuple(
             sorted(
                 (name, value)
@@ -126,21 +137,14 @@ class _Forks:
         self.connection.close()
         self.process.wait()
 
-    def start(self, asked: dict, streams: list[int]) -> int:
-        """Starts a process, of which this one is the parent; its number, or 0 if that failed."""
-        request = {
-            "command": [os.fsdecode(each) for each in asked["args"][1:]],
-            "folder": os.path.abspath(os.fspath(asked["cwd"] or ".")),
-            "variables": dict(os.environ if asked["env"] is None else asked["env"]),
-            "new_session": bool(asked["start_new_session"]),
-        }
-        os.stat(request["folder"])  # as a start would, where it is not there
+    def start(self, request: dict, streams: list[int]) -> int:
+        """Starts what is requested; returns its number, or 0 if that failed."""
         message = json.dumps(request).encode()
         # With some variables libraries can't be imported at all.
         with self.lock, _adopting(), contextlib.suppress(EOFError, OSError):
             socket.send_fds(self.connection, [len(message).to_bytes(4, "big")], streams)
             self.connection.sendall(message)
-            return int.from_bytes(receive(self.connection, 4), "big")
+            return int.from_bytes(_receive(self.connection, 4), "big")
         return 0
 
 
@@ -155,8 +159,18 @@ def _adopting():
         libc.prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def receive(connection: socket.socket, length: int) -> bytes:
-    """The next bytes, as many as that."""
+def receive_request(connection: socket.socket) -> tuple[Any, list[int]]:
+    """Returns what was sent as JSON after its length, and the streams sent with that.
+
+    None, without streams, when nobody asks any more.
+    """
+    length, streams, _, _ = socket.recv_fds(connection, 4, 3)
+    if not length:
+        return None, []
+    return json.loads(_receive(connection, int.from_bytes(length, "big"))), streams
+
+
+def _receive(connection: socket.socket, length: int) -> bytes:
     received = b""
     while len(received) < length:
         part = connection.recv(length - len(received))
@@ -169,10 +183,9 @@ def receive(connection: socket.socket, length: int) -> bytes:
 def _serve(connection: socket.socket) -> dict | None:
     """Forks at each request. Returns the request in the fork, and None when nobody asks any more."""
     while True:
-        length, streams, _, _ = socket.recv_fds(connection, 4, 3)
-        if not length:
+        request, streams = receive_request(connection)
+        if request is None:
             return None
-        request = json.loads(receive(connection, int.from_bytes(length, "big")))
         read, write = os.pipe()
         between = os.fork()
         if between == 0:

@@ -241,7 +241,7 @@ def test_help_and_print_config_load_nothing_slow(tmp_path):
             "launch(sys.argv)\n"
             "assert not {'jax', 'numpy', 'flax', 'datasets'} & sys.modules.keys()\n"
         )
-        command("-c", code, cwd=tmp_path, imports=True)
+        command("-c", code, cwd=tmp_path, popen=subprocess.Popen)
 
 
 @pytest.mark.parametrize(
