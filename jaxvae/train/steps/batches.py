@@ -14,12 +14,14 @@ from jaxvae.train.plan.progress import steps_per_epoch
 from jaxvae.train.steps.rng import ORDER
 
 _WASTE = 1 / 16
-"""Share of an epoch that may be padding; beyond it the last batch is compiled at its own size."""
+"""Share of an epoch that may be padding; beyond it the last batch may get its own program."""
+_WORTH_COMPILING = 1 << 17
+"""Padding rows times V beyond which it does: a run spends less on fewer than on compiling."""
 _DRAWN = 1 << 15
 """Random numbers drawn at a time, for as many steps as they suffice."""
 
 
-def _last_batch(num_rows: int, batch_size: int, accumulate: int) -> int:
+def _last_batch(num_rows: int, batch_size: int, accumulate: int, num_tags: int) -> int:
     """Rows of the last batch if it is to be compiled at its own size, else 0.
 
     At its own size it costs a second compilation of the step, and saves the work on its padding.
@@ -27,7 +29,10 @@ def _last_batch(num_rows: int, batch_size: int, accumulate: int) -> int:
     """
     remainder = num_rows % batch_size
     padded = steps_per_epoch(num_rows, batch_size) * batch_size
-    worth_it = accumulate == 1 and batch_size - remainder > _WASTE * padded
+    padding = padded - num_rows
+    worth_it = (
+        accumulate == 1 and padding > _WASTE * padded and padding * num_tags > _WORTH_COMPILING
+    )
     return remainder if worth_it else 0
 
 
@@ -67,10 +72,10 @@ class EpochPlan(NamedTuple):
     step_shape: tuple[int, int]
 
     @classmethod
-    def of(cls, *, num_rows: int, batch_size: int, accumulate: int) -> "EpochPlan":
+    def of(cls, *, num_rows: int, num_tags: int, batch_size: int, accumulate: int) -> "EpochPlan":
         """Plans an epoch of N rows, in steps of `accumulate` batches each."""
         steps = steps_per_epoch(num_rows, batch_size, accumulate)
-        last = _last_batch(num_rows, batch_size, accumulate)
+        last = _last_batch(num_rows, batch_size, accumulate, num_tags)
         num_whole = steps - 1 if last else steps
         in_whole = num_whole * accumulate * batch_size
         return cls(num_rows, steps, num_whole, in_whole, last, (accumulate, batch_size))

@@ -70,7 +70,9 @@ def make_train_epoch(
         decoupled=decoupled,
         sharding=sharding,
     )
-    plan = EpochPlan.of(num_rows=num_rows, batch_size=batch_size, accumulate=accumulate)
+    plan = EpochPlan.of(
+        num_rows=num_rows, num_tags=num_tags, batch_size=batch_size, accumulate=accumulate
+    )
 
     def train_epoch(state: TrainState, hyperparams: Hyperparams, rows: jax.Array):
         return _run_epoch(state, hyperparams, rows, options=options, plan=plan, shuffle=shuffle)

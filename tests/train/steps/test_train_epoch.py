@@ -159,6 +159,7 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
 def test_padding_changes_nothing(monkeypatch, waste):
     """40 rows in one batch of 40, or of 64 with 24 masked rows, or one of 64 that is cut to 40."""
     monkeypatch.setattr("jaxvae.train.steps.batches._WASTE", waste)
+    monkeypatch.setattr("jaxvae.train.steps.batches._WORTH_COMPILING", 0)
     rows, _ = random_rows()
     graphdef, state = build(True)
     options = hyperparams(dropout_p=0.0)
@@ -188,12 +189,13 @@ def test_steps_without_rows_change_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("sizes", "last"),
     [
-        ((40, 16, 1), 8),  # 8 of 48 would be padding
-        ((40, 64, 1), 40),
-        ((40, 64, 2), 0),  # a step of 128: batches of a step have one size
-        ((4542, 32, 1), 0),  # 2 of 4544
-        ((4542, 2048, 1), 446),
-        ((32, 16, 1), 0),
+        ((4542, 2048, 1, 200), 446),  # 1,602 rows would be padding
+        ((4542, 2048, 2, 200), 0),  # a step of 4,096: batches of a step have one size
+        ((4542, 32, 1, 200), 0),  # 2 of 4,544
+        ((70_000, 4096, 1, 200), 0),  # 3,728 of 73,728, a twentieth
+        ((1000, 700, 1, 200), 0),  # 400 rows: compiling takes longer than a run spends on them
+        ((1000, 700, 1, 2000), 300),  # not where rows are that wide
+        ((32, 16, 1, 10**6), 0),
     ],
 )
 def test_a_last_batch_of_mostly_padding_is_cut(sizes, last):
