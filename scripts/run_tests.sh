@@ -2,7 +2,7 @@
 # Runs the tests: makes .venv if it is missing, installs what they need, calls pytest.
 #
 #   scripts/run_tests.sh                             those to run before each commit
-#   scripts/run_tests.sh tests                       the long ones too: whole studies, ensembles
+#   scripts/run_tests.sh tests                       the long ones too: studies, ensembles, whole tables
 #   scripts/run_tests.sh tests/models/test_vae.py    arguments go to pytest
 #   scripts/run_tests.sh -m faults tests/faults      kills, full disks, hostile files; minutes
 #

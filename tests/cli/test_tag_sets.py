@@ -38,6 +38,7 @@ def lists(row, names):
     return [json.loads(row[name]) for name in names]
 
 
+@pytest.mark.long
 def test_a_table_has_what_was_ordered(capsys, folder, tmp_path):
     out = tmp_path / "tags.csv"
     shell(
@@ -77,6 +78,7 @@ def test_a_table_has_what_was_ordered(capsys, folder, tmp_path):
     assert record["tags_per_set"] == pytest.approx(np.mean([len(tags) for tags in sets]))
 
 
+@pytest.mark.long
 def test_formats_agree_and_chunks_and_parts_make_no_difference(
     capsys, folder, tmp_path, monkeypatch
 ):
@@ -179,6 +181,7 @@ def test_counts_are_read_as_they_are_typed(text, counts):
         assert order_texts.parse_counts(text) == counts
 
 
+@pytest.mark.long
 def test_a_balanced_table_has_equally_many_of_each_tag(capsys, folder, tmp_path):
     for number, tags in enumerate(("jazz, rock", '["Jazz", "rock"]')):
         out = tmp_path / f"{number}.jsonl"
@@ -197,6 +200,7 @@ def test_a_balanced_table_has_equally_many_of_each_tag(capsys, folder, tmp_path)
     assert "unknown concept 'genr' (did you mean 'genre'?)" in refused(capsys, *command, "genr")
 
 
+@pytest.mark.long
 def test_the_column_says_which_of_several_temperatures(capsys, folder, tmp_path):
     out = tmp_path / "t.jsonl"
     command = ("generate", folder, "--num", 20, "--output", out, "--temperature")
@@ -277,6 +281,7 @@ def write_rows(path, rows):
     return TagFile(path)
 
 
+@pytest.mark.long
 def test_the_figures_beside_a_table_are_those_of_evaluate_sets(capsys, folder, tmp_path, run):
     out = tmp_path / "t.jsonl"
     shell(capsys, "generate", folder, "--num", 200, "--output", out, "--seed", 2)
@@ -338,6 +343,7 @@ def test_balances_are_read_as_they_are_typed(text, balance):
         assert order_texts.parse_balance(text, TAXONOMY) == balance
 
 
+@pytest.mark.long
 def test_a_table_of_shares_and_one_of_reweighted_sets(capsys, folder, tmp_path):
     command = ("generate", folder, "--num", 60, "--output", tmp_path / "t.jsonl", "--balance")
     shell(capsys, *command, "jazz=0.7, rock=0.3")

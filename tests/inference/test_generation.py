@@ -149,6 +149,7 @@ def test_given_z_the_constraints_probability_is_a_sum(kind):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prior", VARIED)
 def test_sets_are_those_that_rejection_leaves(prior, tmp_path):
     run = make_run(*prior, tmp_path)
@@ -277,6 +278,7 @@ def test_a_split_to_which_no_set_of_a_tag_belongs_is_named(tmp_path):
     assert len(run.generate(400, balance="genre", splits=(1.0, 0.0, 0.0)).sets) == 400
 
 
+@pytest.mark.long
 def test_a_run_generates_by_names(run):
     genre = dict(run.taxonomy.concepts)["genre"]
     ordered = run.generate(
@@ -297,6 +299,7 @@ def test_a_run_generates_by_names(run):
     assert ordered.effective_draws > 0.9 * ordered.draws
 
 
+@pytest.mark.long
 def test_a_model_without_rows_says_that_unseen_needs_them(run, folder):
     exported = jaxvae.load(folder / "model.pth")
     assert exported.generate(3).sets == run.generate(3).sets
@@ -403,6 +406,7 @@ def test_sets_with_several_tags_are_the_models_reweighted(network, count, shares
         assert of_split == pytest.approx(of_split.sum() * wanted, abs=8), split
 
 
+@pytest.mark.long
 def test_where_a_share_is_too_large_sets_have_fewer_of_the_tags(network):
     """Of sets with two moods, as the model's nearly have, not 0.7 of the moods can be f."""
     shares, options = {"f": 0.7, "g": 0.1, "h": 0.1, "i": 0.1}, {"count": {"mood": (1, 3)}}
@@ -597,6 +601,7 @@ def test_a_way_goes_from_one_posterior_to_the_other(network):
     assert around.values.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
+@pytest.mark.long
 def test_variants_say_their_row_and_keep_what_is_asked(run):
     like = run.names(run.sets("train")[:70])
     drawn = run.generate(3, like=like, present=["jazz"], distinct=True, unseen=2, seed=1)

@@ -100,6 +100,7 @@ def test_few_draws_give_a_lower_bound_that_rises_to_the_likelihood():
     assert bounds[0] == pytest.approx(-(one.rate + one.distortion).mean(), abs=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("draws", [1, 7, 50, 73])
 def test_every_number_of_draws_is_drawn(draws):
     net = network(1)
@@ -216,6 +217,7 @@ def test_the_rows_of_each_batch_have_draws_of_their_own(monkeypatch):
     np.testing.assert_array_equal(again, alike)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prior", [{}, LEARNED["mixture"]])
 @pytest.mark.parametrize("logits", [2**23, 160])  # all rows at once, and in blocks of two
 def test_the_bound_between_epochs_is_the_mean_over_its_own_draws(prior, logits, monkeypatch):

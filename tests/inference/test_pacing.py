@@ -44,6 +44,7 @@ def test_how_many_tags_a_set_has_is_left_as_it_is():
     assert with_two == pytest.approx(0.5, abs=0.025)  # four standard deviations are 0.033
 
 
+@pytest.mark.long
 def test_a_tag_that_never_comes_lags_and_no_other_does():
     shares = dict.fromkeys((3, 5, 7), 1 / 3)
     _, pace = kept(shares, np.array([0.5, 0.5, 0.0]), num=60)

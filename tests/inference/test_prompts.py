@@ -124,6 +124,7 @@ def test_a_missing_library_is_named(monkeypatch):
         Prompts("{{ tags }}", TAXONOMY)
 
 
+@pytest.mark.long
 def test_a_table_has_a_column_of_texts(capsys, folder, tmp_path):
     out, template = tmp_path / "t.csv", "A {{ genre }} song\nat {{ tempo }}"
     command = ("generate", folder, "--num", 20, "--output", out, "--no-figures", "--template")

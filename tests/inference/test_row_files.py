@@ -155,6 +155,7 @@ def test_the_standard_error_and_the_draws_of_a_mixture_by_hand():
     assert alone[0] == pytest.approx(11 / 1.4)
 
 
+@pytest.mark.long
 def test_every_format_has_the_same_rows_whatever_the_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(likelihood, "_ROWS", 8)
     net = network(2)

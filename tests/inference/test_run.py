@@ -9,6 +9,7 @@ from jaxvae.inference.sampling import calibrate, sample_prior
 from tests.helpers.exact_likelihood import network
 
 
+@pytest.mark.long
 def test_encoding_is_deterministic_and_ignores_order_and_spelling(run):
     first = run.encode([["jazz", "slow tempo"], ["rock"]])
     assert first.shape == (2, 32)

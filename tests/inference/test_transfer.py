@@ -45,6 +45,7 @@ def transferred(run, params=None):
     return transfer.transfer_params(start, params, log_odds=LOG_ODDS, rates=RATES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("prior", "batch_norm", "layer_norm"), networks.VARIED)
 def test_shared_tags_are_answered_as_before_and_new_ones_by_their_log_odds(
     prior, batch_norm, layer_norm, tmp_path

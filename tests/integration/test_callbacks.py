@@ -50,6 +50,7 @@ def train(clips, *arguments):
     return main.main(["train", f"--config={ROOT}/configs/small.py", *given, *arguments])
 
 
+@pytest.mark.long
 def test_each_sees_every_epoch_and_the_run_keeps_its_file(clips):
     callbacks = "--config.trainer.callbacks=mine.py:gap,mine.py:count"
     assert train(clips, callbacks, "--config.trainer.max_epochs=3", "--workdir=run") == 0

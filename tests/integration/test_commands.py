@@ -62,6 +62,7 @@ def trained(tmp_path_factory, shared_data):
     return folder
 
 
+@pytest.mark.long
 def test_the_default_workdir_is_named_by_date_and_time(trained):
     (run,) = (trained / "outputs" / "vae_training").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.name)
@@ -164,6 +165,7 @@ def test_the_data_report_alone(trained):
     assert report["rows_kept"] == 5046
 
 
+@pytest.mark.long
 def test_overrides_and_a_relative_workdir(tmp_path):
     launched(
         f"--config={ROOT}/configs/beta_default.py",

@@ -129,6 +129,7 @@ def test_an_epoch_twice_in_the_log_is_once_after_a_resume(copy):
     assert not verify(copy)[1]
 
 
+@pytest.mark.long
 def test_more_epochs_are_refused_where_a_schedule_is_a_share_of_them(tmp_path):
     few = {"data.test_fraction": 0.8}
     place, warmup = tmp_path / "a", few | {"loss.kld_schedule": "linear", "loss.kld_warmup": 0.5}
@@ -216,6 +217,7 @@ def test_a_run_with_nowhere_to_speak_trains_on(tmp_path):
     assert not verify(tmp_path / "run")[1]
 
 
+@pytest.mark.long
 def test_a_command_without_standard_output(folder):
     command = f"exec {sys.executable} -m jaxvae sample {folder} --num 1 >&-"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
@@ -314,6 +316,7 @@ def test_a_finished_run_asked_for_again_is_left_alone(copy, capsys):
     assert "trainer.max_epochs" in said[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["samples.json", "final/record.json", f"checkpoints/2/{manifest.NAME}"]
 )
@@ -329,6 +332,7 @@ def test_unless_a_file_of_it_is_damaged(copy, capsys, name):
         assert (copy / name).read_bytes() == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changes", "written"),
     [

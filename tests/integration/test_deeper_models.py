@@ -228,6 +228,7 @@ def trained(tmp_path_factory):
     return run(clips, **OPTIONS)[1]
 
 
+@pytest.mark.long
 def test_it_resumed_to_the_same_end(trained):
     _, whole = run(trained.parent, "whole", **OPTIONS)
     assert timeless(whole) == timeless(trained)

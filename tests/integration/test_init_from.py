@@ -47,6 +47,7 @@ def clips(old, tmp_path):
     return shutil.copytree(old, tmp_path / "clips")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", ["old", "old/model.pth", "old/model.safetensors"])
 def test_the_first_state_is_the_others_and_new_tags_have_their_log_odds(old, source):
     config = small(old, init_from=str(old / source), trainer__ema_decay=0.9)
@@ -76,6 +77,7 @@ def test_the_first_state_is_the_others_and_new_tags_have_their_log_odds(old, sou
             np.testing.assert_array_equal(state.average[layer][name], array)
 
 
+@pytest.mark.long
 def test_a_run_says_and_records_its_start_and_needs_it_no_more(clips, capsys):
     options = {"init_from": str(clips / "old"), "trainer__max_epochs": 4,
                "trainer__checkpoint_every_seconds": 0.0}  # fmt: skip

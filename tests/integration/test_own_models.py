@@ -154,6 +154,7 @@ def test_a_run_is_enough_by_itself(trained, kind):
     assert timeless(trained / kind)[-1]["train/loss"] < timeless(trained / kind)[0]["train/loss"]
 
 
+@pytest.mark.long
 def test_a_density_of_ones_own_is_what_the_run_computes_with(trained):
     model = jaxvae.load(trained / "deep").network.model
     scale = np.exp(np.asarray(model.prior.log_scale[...]))
@@ -186,6 +187,7 @@ def test_a_run_is_of_one_content(clips):
         run(clips, trainer__max_epochs=3, loss__objective="free_bits")
 
 
+@pytest.mark.long
 def test_a_subclass_that_changes_nothing_trains_the_same_bits(clips):
     run(clips, "builtin", trainer__max_epochs=1)
     _, folder = run(clips, "own", trainer__max_epochs=1, model__architecture="own.py:Same")
@@ -203,6 +205,7 @@ def test_a_changed_copy_is_noticed(trained, tmp_path):
         jaxvae.load(folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("gaussian", "m.pth"), ("gaussian", "m.safetensors"), ("deep", "m.safetensors")],

@@ -63,6 +63,7 @@ def arguments(clips, *more, config=f"{ROOT}/configs/small.py"):
     return [f"--config={config}", *(f"--config.{f}={v}" for f, v in fields.items()), *more]
 
 
+@pytest.mark.long
 def test_the_elbo_written_anew_trains_the_same_bits(clips):
     assert main.main(["train", *arguments(clips, "--workdir=builtin")]) == 0
     own = "--config.loss.objective=own.py:elbo"
@@ -78,6 +79,7 @@ def test_the_elbo_written_anew_trains_the_same_bits(clips):
     assert len(jaxvae.load("own").sample(2)) == 2
 
 
+@pytest.mark.long
 def test_a_number_of_its_own_is_a_field_of_a_config_file(clips):
     losses = []
     for weight in (0.0, 5.0):
@@ -89,6 +91,7 @@ def test_a_number_of_its_own_is_a_field_of_a_config_file(clips):
     assert losses[1]["val/loss"] > losses[0]["val/loss"]
 
 
+@pytest.mark.long
 def test_it_resumes_with_its_own_content_alone(clips, capsys):
     own = "--config.loss.objective=own.py:elbo"
     for epochs in (2, 4):
@@ -212,6 +215,7 @@ def test_what_is_wrong_with_a_config_is_one_line(clips, capsys, change, says):
     assert not (clips / "run").exists()
 
 
+@pytest.mark.long
 def test_a_number_added_since_is_a_difference(clips, capsys):
     command = ["train", *arguments(clips, "--workdir=run", config="mine.py")]
     assert main.main(command) == 0

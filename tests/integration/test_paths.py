@@ -48,6 +48,7 @@ def expected(tmp_path_factory):
     return timeless(folder), load_params(folder / "final")[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES, ids=repr)
 def test_a_run_may_be_called_anything(name, tmp_path, expected, capsys):
     clips = write_clips(tmp_path)
@@ -77,6 +78,7 @@ def test_a_model_may_be_imported_to_anywhere(name, tmp_path, folder, monkeypatch
     assert Path("again.pth").read_bytes() == (folder / "model.pth").read_bytes()
 
 
+@pytest.mark.long
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(name="caf\udce9")  # no UTF-8
 @given(name=st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20))
@@ -90,6 +92,7 @@ def test_parameters_come_back_from_below_any_name(name, tmp_path):
     assert load_params(place / "final")[0]["fc"]["kernel"].tolist() == [[1.0, 2.0]]
 
 
+@pytest.mark.long
 def test_a_sibling_that_a_pattern_would_match_is_no_part_of_a_checkpoint(tmp_path):
     states = {"a*": make_state(seed=1), "ab": make_state(seed=2), "a[b]": make_state(seed=3)}
     for name, state in states.items():

@@ -83,6 +83,7 @@ def test_torch_reads_the_export(trained, torch):
     check_reconstructions(jaxvae.load(folder), own)
 
 
+@pytest.mark.long
 def test_a_run_with_averages_resumes_to_the_same_end(tmp_path):
     clips = write_clips(tmp_path)
     options = PRIORS["vamp"] | {
@@ -104,6 +105,7 @@ def test_a_run_with_averages_resumes_to_the_same_end(tmp_path):
     assert (halves / "model.pth").read_bytes() == (whole / "model.pth").read_bytes()
 
 
+@pytest.mark.long
 def test_averaged_parameters_are_what_is_judged_and_exported(tmp_path):
     clips = write_clips(tmp_path)
     plain, _ = run(clips, "plain", trainer__max_epochs=3)

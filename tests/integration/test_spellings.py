@@ -77,6 +77,7 @@ def listed(sets):
     return {tag for tags in sets for tag in tags}
 
 
+@pytest.mark.long
 def test_the_files_of_a_run_have_the_taxonomys_spelling(spelled):
     assert read(spelled / "taxonomy.json") == SPELLED
     meaning = read(spelled / "model.json")
@@ -270,6 +271,7 @@ def test_the_torch_module_shows_the_spelling_and_takes_any(opened, torch, tmp_pa
         model.rows([["polka"]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("before", "after"), [(FOLDED, SPELLED), (SPELLED, FOLDED)])
 def test_a_run_resumes_with_another_spelling_and_takes_it_over(before, after, tmp_path):
     write_clips(tmp_path)

@@ -172,6 +172,7 @@ def test_another_users_files(clips):
     assert [line["epoch"] for line in read_epochs(folder)] == [1, 2, 3]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's files")
 @pytest.mark.parametrize("what", ["checkpoints/3", "checkpoints", "final"])
 def test_a_finished_run_that_can_not_go_on_is_left_finished(clips, what):

@@ -54,6 +54,7 @@ def test_its_libraries_are_there_and_the_package_is_not(popen):
     assert outcome(popen, "-c", IMPORTED)[1] == f"{[forked, forked, False]}\n"
 
 
+@pytest.mark.long
 def test_variables_that_are_read_at_the_start_are_those_of_each():
     code = "import jax, sys; print(jax.config.jax_enable_x64, 'flax' in sys.modules)"
     seen = [

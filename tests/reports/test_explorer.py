@@ -91,6 +91,7 @@ def hostile(tmp_path_factory):
     return jaxvae.load(place / "run")
 
 
+@pytest.mark.long
 def test_no_tag_is_markup(hostile):
     page = explorer.make_page(hostile)
     assert "<b>" not in page

@@ -137,6 +137,7 @@ def test_every_text_file_is_opened_with_its_encoding():
     assert not wrong
 
 
+@pytest.mark.long
 def test_a_data_set_whose_name_is_no_utf_8_trains(files, capsys):
     """From the report to the last file and TensorBoard's, which takes UTF-8 alone."""
     arguments = [*data(f"{ODD}.csv")[1:], "--config.trainer.max_epochs=1", "--workdir=a"]

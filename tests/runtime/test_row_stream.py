@@ -94,6 +94,7 @@ def test_an_epoch_of_more_rows_than_there_are_is_refused(clips):
 IN_ORDER = {"data__shuffle": False, "data__batch_size": 7}
 
 
+@pytest.mark.long
 def test_short_epochs_train_what_one_long_one_does(clips):
     """42 rows in batches of 7: three epochs of 14 rows take the steps of one of 42."""
     _, whole = run(clips, "whole", **IN_ORDER, trainer__max_epochs=2)
@@ -116,6 +117,7 @@ def test_short_epochs_train_what_one_long_one_does(clips):
     assert not same(parameters(shuffled), parameters(whole))
 
 
+@pytest.mark.long
 def test_two_devices_share_a_stream(clips):
     options = {"data__rows_per_epoch": 17, "trainer__max_epochs": 4}
     _, one = run(clips, "one", **options)
@@ -124,6 +126,7 @@ def test_two_devices_share_a_stream(clips):
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-5)
 
 
+@pytest.mark.long
 def test_training_ends_at_a_step_within_an_epoch(clips):
     """The four steps of max_steps=4 are those of an epoch of four batches."""
     _, four = run(clips, "four", **IN_ORDER, data__rows_per_epoch=28, trainer__max_epochs=1)

@@ -664,6 +664,7 @@ def test_tensorboard_files_can_be_read_back(clips):
     assert not (without / "tensorboard").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [0.0, 1e6])
 def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(clips, seconds):
     options = {
@@ -723,6 +724,7 @@ def test_two_devices_train_as_one(clips):
         assert a["val/loss"] == pytest.approx(b["val/loss"], rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [
@@ -752,6 +754,7 @@ def test_what_a_run_of_a_larger_batch_was_trained_by_judges_it(clips, options):
     assert run(clips, "scaled", **scaled)[0] == metrics
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_other_devices(clips):
     _, whole = run(clips, "whole", trainer__max_epochs=4)
     run(clips, "moved", trainer__max_epochs=2, trainer__devices=2)

@@ -143,6 +143,7 @@ def printed(capsys, *arguments):
     return out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["jazz, a,b", 'jazz, "a,b"', '["jazz", "a,b"]', "A,B, jazz"])
 def test_complete_takes_a_tag_with_a_comma_either_way(capsys, model, text):
     sets = json.loads(printed(capsys, "complete", model, "--with", text, "--format", "json"))

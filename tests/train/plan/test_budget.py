@@ -59,6 +59,7 @@ def test_epochs_that_are_longer_than_the_budget_are_not_undone():
     assert settle([400.0, 400.0], seconds=60.0) == (2, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("minutes", [0.1, 0.2])
 def test_a_run_ends_on_time_and_its_schedules_with_it(clips, epochs_of, minutes):
     numbers = epochs_of(lambda number: 90.0 if number == 1 else 0.5)
@@ -91,6 +92,7 @@ def test_without_minutes_the_clock_has_no_say(clips, epochs_of):
     assert not (folder / "resolved.json").exists()
 
 
+@pytest.mark.long
 def test_a_resumed_run_goes_on_by_the_length_that_was_settled(clips, epochs_of):
     epochs_of(lambda number: 0.5)
     config = {"trainer__max_minutes": 0.1, "trainer__max_epochs": 1000,

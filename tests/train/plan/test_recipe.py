@@ -112,6 +112,7 @@ def test_an_objective_that_is_none_names_the_one_that_follows(clips):
         run(clips, loss__objective="atuo")
 
 
+@pytest.mark.long
 def test_a_given_field_holds_and_the_others_follow(clips, of_few_rows, capsys):
     _, folder = run(clips, **FOLLOW_ALL | {"model__hidden_dim": 9})
     asked = json.loads((folder / "config.json").read_text())
@@ -129,6 +130,7 @@ def test_a_given_field_holds_and_the_others_follow(clips, of_few_rows, capsys):
     assert not verify(folder)[1]
 
 
+@pytest.mark.long
 def test_a_run_that_follows_is_the_run_with_its_values_given(clips, of_few_rows):
     _, following = run(clips, "following", **FOLLOW_ALL)
     given = {name.replace(".", "__"): value for name, value in SIZES.items()}
@@ -137,6 +139,7 @@ def test_a_run_that_follows_is_the_run_with_its_values_given(clips, of_few_rows)
     assert not (explicit / "resolved.json").exists()
 
 
+@pytest.mark.long
 def test_a_resumed_run_keeps_its_values_whatever_the_rule_says(clips, of_few_rows, monkeypatch):
     def stop(epoch, metrics, state):
         raise KeyboardInterrupt
