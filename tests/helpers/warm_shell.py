@@ -14,6 +14,8 @@ from tests.helpers import warm_start
 # process that comes of it, and ends as that does.
 _PROGRAM = """#!{python} -IS
 import json, os, signal, socket, sys
+passed_on = {{signal.SIGTERM, signal.SIGINT, signal.SIGHUP}}
+signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # until the process is known
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect({address!r})
     asked = json.dumps([{first!r} + sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
@@ -21,9 +23,10 @@ with socket.socket(socket.AF_UNIX) as connection:
     connection.sendall(asked)
     answers = connection.makefile()
     process = int(answers.readline())
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in passed_on:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _: os.kill(process, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
     code = int(answers.readline())
 sys.exit(code if code >= 0 else 128 - code)
 """
