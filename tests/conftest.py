@@ -25,6 +25,9 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs.borrow())
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# An older JAX gives XLA's own caches, of which a CPU has none, a place in the folder, and counts
+# that place as a part of the program.
+os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
 
 from pathlib import Path
 
