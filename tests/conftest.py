@@ -126,10 +126,12 @@ def pytest_collection_modifyitems(items):
         items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _programs_of_all_processes():
+_exchange_programs = programs.Exchange(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+
+
+def pytest_runtest_setup():
     """What the tests of another core have compiled in the meantime is not compiled again."""
-    programs.exchange(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+    _exchange_programs()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 JAX writes and reads its cache without a lock, so that one process may read half of what another is
 writing. Each process of the tests therefore has a folder of its own: it begins as a copy of what is
-kept. After each file of tests it keeps what it compiled besides, file by file and whole, and takes
-what others have kept since. JAXVAE_KEPT_PROGRAMS names another folder than `build/programs`, for
+kept. After each test it keeps what it compiled besides, file by file and whole, and takes what others
+have kept since. JAXVAE_KEPT_PROGRAMS names another folder than `build/programs`, for
 runs in copies of the repository.
 """
 
@@ -18,6 +18,7 @@ ENVIRONMENT = "JAXVAE_KEPT_PROGRAMS"
 KEPT = Path(
     os.environ.get(ENVIRONMENT) or Path(__file__).resolve().parents[2] / "build" / "programs"
 )
+SETTLED = 0.5  # seconds
 DAYS = 3.0  # then a program is compiled again: most are of code that has changed since
 
 
@@ -34,21 +35,51 @@ def borrow(kept: Path = KEPT) -> Path:
     return folder
 
 
-def exchange(folder: Path, kept: Path = KEPT) -> None:
-    """Keeps what is new in such a folder, and copies what others have kept into it."""
-    keep(folder, kept)
-    for name in _programs(kept) - _programs(folder):
-        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
-            shutil.copyfile(kept / name, folder / name)
+class Exchange:
+    """Keeps what is new in such a folder, and copies what others have kept into it.
+
+    A call costs next to nothing where neither folder has changed since the last one.
+    """
+
+    def __init__(self, folder: Path, kept: Path = KEPT):
+        self._folder, self._kept, self._seen = folder, kept, (0, 0)
+
+    def __call__(self) -> None:
+        if self._changes() == self._seen:
+            return
+        is_all = keep(self._folder, self._kept, settled=SETTLED)
+        _, others = self._changes()  # before the look: what comes during it is seen next time
+        for name in _programs(self._kept) - _programs(self._folder):
+            with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+                shutil.copyfile(self._kept / name, self._folder / name)
+        self._seen = (self._changes()[0] if is_all else 0, others)
+
+    def _changes(self) -> tuple[int, int]:
+        self._kept.mkdir(parents=True, exist_ok=True)
+        return self._folder.stat().st_mtime_ns, self._kept.stat().st_mtime_ns
 
 
-def keep(folder: Path, kept: Path = KEPT) -> None:
-    """Keeps what is new in such a folder."""
+def keep(folder: Path, kept: Path = KEPT, *, settled: float = 0.0) -> bool:
+    """Keeps what is new in such a folder.
+
+    Args:
+      folder: the folder.
+      kept: where to.
+      settled: seconds without a change after which a program is whole, where one may be writing.
+
+    Returns:
+      Whether all of it is kept.
+    """
     kept.mkdir(parents=True, exist_ok=True)
+    is_all, latest = True, time.time() - settled
     for name in _programs(folder) - _programs(kept):
+        if settled and os.stat(folder / name).st_mtime > latest:
+            is_all = False
+            continue
         aside = kept / f".{os.getpid()}"
         shutil.copyfile(folder / name, aside)
         aside.replace(kept / name)
+    return is_all
 
 
 def give_back(folder: Path, kept: Path = KEPT) -> None:

@@ -207,9 +207,14 @@ def _serve(connection: socket.socket) -> dict | None:
             os.close(each)
 
 
-def _become(request: dict) -> None:
-    """Does in this process what a new Python does with such a command line."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _become(request: dict, interrupted) -> None:
+    """Does in this process what a new Python does with such a command line.
+
+    Args:
+      request: the command line, its folder and variables.
+      interrupted: what this Python set for SIGINT as it started.
+    """
+    signal.signal(signal.SIGINT, interrupted)
     if request["new_session"]:
         os.setsid()
     os.chdir(request["folder"])
@@ -236,7 +241,8 @@ def _become(request: dict) -> None:
 
 
 def _main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of whoever asked, who ends this by its end
+    # Of whoever asked, who ends this by its end.
+    interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     del sys.path[0]  # the folder of this file
     for name in LIBRARIES:
@@ -244,7 +250,7 @@ def _main() -> None:
     gc.freeze()
     request = _serve(connection)
     if request is not None:
-        _become(request)
+        _become(request, interrupted)
 
 
 if __name__ == "__main__":

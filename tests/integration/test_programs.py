@@ -1,8 +1,14 @@
 """What one run of the tests compiles is there for the next, and never half of it."""
 
 import os
+import time
 
 from tests.helpers import programs
+
+
+def write(path, content, *, seconds_ago=10.0):
+    path.write_bytes(content)
+    os.utime(path, (time.time() - seconds_ago,) * 2)
 
 
 def test_the_next_run_has_what_this_one_compiled(tmp_path):
@@ -23,20 +29,43 @@ def test_the_next_run_has_what_this_one_compiled(tmp_path):
     programs.give_back(third, kept)
 
 
-def test_what_another_process_compiled_is_there_after_a_file_of_tests(tmp_path):
+def test_what_another_process_compiled_is_there_at_the_next_test(tmp_path):
     kept = tmp_path / "programs"
     first, second = programs.borrow(kept), programs.borrow(kept)
-    (first / "step-cache").write_bytes(b"machine code")
-    (second / "draw-cache").write_bytes(b"more of it")
-    programs.exchange(first, kept)
-    programs.exchange(second, kept)
+    of_first, of_second = programs.Exchange(first, kept), programs.Exchange(second, kept)
+    of_first()
+    of_second()
+    write(first / "step-cache", b"machine code")
+    write(second / "draw-cache", b"more of it")
+    of_first()
+    of_second()
     assert (second / "step-cache").read_bytes() == b"machine code"
     assert not (first / "draw-cache").exists()
-    programs.exchange(first, kept)
+    of_first()
     assert (first / "draw-cache").read_bytes() == b"more of it"
+    write(second / "encode-cache", b"the last of it")
+    of_second()
+    of_first()
+    assert (first / "encode-cache").read_bytes() == b"the last of it"
     programs.give_back(first, kept)
     programs.give_back(second, kept)
-    assert sorted(path.name for path in kept.iterdir()) == ["draw-cache", "step-cache"]
+    names = ["draw-cache", "encode-cache", "step-cache"]
+    assert sorted(path.name for path in kept.iterdir()) == names
+
+
+def test_a_program_that_may_be_half_written_is_kept_later(tmp_path):
+    kept = tmp_path / "programs"
+    folder = programs.borrow(kept)
+    exchange = programs.Exchange(folder, kept)
+    write(folder / "step-cache", b"machine", seconds_ago=0.0)
+    exchange()
+    assert list(kept.iterdir()) == []
+    write(folder / "step-cache", b"machine code")
+    exchange()
+    assert (kept / "step-cache").read_bytes() == b"machine code"
+    write(folder / "draw-cache", b"more of it", seconds_ago=0.0)
+    programs.give_back(folder, kept)  # nobody writes any more
+    assert (kept / "draw-cache").read_bytes() == b"more of it"
 
 
 def test_an_old_program_is_compiled_again(tmp_path):

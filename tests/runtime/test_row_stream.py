@@ -117,7 +117,6 @@ def test_short_epochs_train_what_one_long_one_does(clips):
     assert not same(parameters(shuffled), parameters(whole))
 
 
-@pytest.mark.long
 def test_two_devices_share_a_stream(clips):
     options = {"data__rows_per_epoch": 17, "trainer__max_epochs": 4}
     _, one = run(clips, "one", **options)

@@ -754,7 +754,6 @@ def test_what_a_run_of_a_larger_batch_was_trained_by_judges_it(clips, options):
     assert run(clips, "scaled", **scaled)[0] == metrics
 
 
-@pytest.mark.long
 def test_a_run_goes_on_with_other_devices(clips):
     _, whole = run(clips, "whole", trainer__max_epochs=4)
     run(clips, "moved", trainer__max_epochs=2, trainer__devices=2)
