@@ -46,6 +46,22 @@ def fresh(state):
     return jax.tree.map(jnp.copy, state)
 
 
+@pytest.fixture
+def set_constant(monkeypatch):
+    """Sets what programs are made by and is no argument of them: those made before don't count."""
+
+    def forget():
+        make_train_epoch.cache_clear()
+        make_eval_pass.cache_clear()
+
+    def change(name, value):
+        monkeypatch.setattr(f"jaxvae.{name}", value)
+        forget()
+
+    yield change
+    forget()
+
+
 def assert_close(a, b, rtol=1e-5):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=RATE / 1000), a, b)
 
@@ -81,16 +97,15 @@ def test_every_row_weighs_the_same_in_an_epochs_sums():
     assert float(sums.kld) == 0.0
 
 
-def test_a_wide_vocabulary_trains_alike(monkeypatch):
+def test_a_wide_vocabulary_trains_alike(set_constant):
     """Looked up in tables or multiplied: the same epoch and the same validation."""
     rows = padded(random_rows()[0])
     found = []
     for wide in (TAGS + 1, TAGS):
-        monkeypatch.setattr("jaxvae.models.vae.SPARSE_LOOKUP_MIN_TAGS", wide)
-        monkeypatch.setattr("jaxvae.train.steps.forward.SPARSE_LOOKUP_MIN_TAGS", wide)
+        set_constant("models.vae.SPARSE_LOOKUP_MIN_TAGS", wide)
+        set_constant("train.steps.forward.SPARSE_LOOKUP_MIN_TAGS", wide)
         graphdef, state = build(False)
         state, sums = trainer(graphdef)(state, hyperparams(), rows)
-        make_eval_pass.cache_clear()  # WIDE is no argument of it
         validate = make_eval_pass(
             graphdef,
             num_rows=ROWS,
@@ -101,13 +116,18 @@ def test_a_wide_vocabulary_trains_alike(monkeypatch):
         weights = hyperparams().loss
         total = validate(state.params, {}, weights, np.float32(0.5), state.key, rows)
         found.append((state.params, sums.loss, total))
-    make_eval_pass.cache_clear()
     assert_close(*found, rtol=2e-5)
 
 
-@pytest.mark.parametrize("use_batch_norm", [False, True])
-def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
-    """Written once more without scan, padding or masks, from the documented keys."""
+@pytest.mark.parametrize(
+    ("use_batch_norm", "worth_compiling"), [(False, 0), (True, 0), (True, 1 << 17)]
+)
+def test_two_epochs_are_a_plain_loop_of_steps(set_constant, use_batch_norm, worth_compiling):
+    """Written once more without scan, padding or masks, from the documented keys.
+
+    The last of three batches, of 8 rows, is cut to them or padded to 16.
+    """
+    set_constant("train.steps.batches._WORTH_COMPILING", worth_compiling)
     rows, _ = random_rows()
     graphdef, start = build(use_batch_norm)
     options = hyperparams(kld_weight=2.0)
@@ -156,10 +176,10 @@ def test_two_epochs_are_a_plain_loop_of_steps(use_batch_norm):
 
 
 @pytest.mark.parametrize("waste", [1.0, 0.0])
-def test_padding_changes_nothing(monkeypatch, waste):
+def test_padding_changes_nothing(set_constant, waste):
     """40 rows in one batch of 40, or of 64 with 24 masked rows, or one of 64 that is cut to 40."""
-    monkeypatch.setattr("jaxvae.train.steps.batches._WASTE", waste)
-    monkeypatch.setattr("jaxvae.train.steps.batches._WORTH_COMPILING", 0)
+    set_constant("train.steps.batches._WASTE", waste)
+    set_constant("train.steps.batches._WORTH_COMPILING", 0)
     rows, _ = random_rows()
     graphdef, state = build(True)
     options = hyperparams(dropout_p=0.0)
@@ -171,13 +191,13 @@ def test_padding_changes_nothing(monkeypatch, waste):
     assert b.compute() == pytest.approx(a.compute(), rel=1e-5)
 
 
-def test_steps_without_rows_change_nothing(monkeypatch):
+def test_steps_without_rows_change_nothing(set_constant):
     """Five steps: in one turn, or in three of two, whose last step has no rows."""
     rows, _ = random_rows()
     graphdef, state = build(True)
     batch = 8
     one, a = trainer(graphdef, batch_size=batch)(fresh(state), hyperparams(), padded(rows))
-    monkeypatch.setattr("jaxvae.train.steps.batches._DRAWN", 2 * batch * (LONGEST + LATENT))
+    set_constant("train.steps.batches._DRAWN", 2 * batch * (LONGEST + LATENT))
     three, b = trainer(graphdef, batch_size=batch)(fresh(state), hyperparams(), padded(rows))
     assert int(three.step) == int(one.step) == 5
     assert_close(three.params, one.params)
