@@ -40,7 +40,7 @@ def enable_compilation_cache() -> None:
         home = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     except InputError:
         return
-    folder = home / "jaxvae" / f"programs-{_machine()}"
+    folder = home / "jaxvae" / f"programs-{processor_id()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
@@ -55,7 +55,7 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _machine() -> str:
+def processor_id() -> str:
     """Returns eight hex digits that identify the CPU.
 
     A home folder may be shared by different machines, and a program compiled for one may contain

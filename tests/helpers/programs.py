@@ -3,8 +3,8 @@
 JAX writes and reads its cache without a lock, so that one process may read half of what another is
 writing. Each process of the tests therefore has a folder of its own: it begins as a copy of what is
 kept. After each test it keeps what it compiled besides, file by file and whole, and takes what others
-have kept since. JAXVAE_KEPT_PROGRAMS names another folder than `build/programs`, for
-runs in copies of the repository.
+have kept since. JAXVAE_KEPT_PROGRAMS names another folder than `build/programs`, for runs in copies
+of the repository.
 """
 
 import contextlib

@@ -21,7 +21,7 @@ _DRAWN = 1 << 15
 """Random numbers drawn at a time, for as many steps as they suffice."""
 
 
-def _last_batch(num_rows: int, batch_size: int, accumulate: int, num_tags: int) -> int:
+def _last_batch(*, num_rows: int, num_tags: int, batch_size: int, accumulate: int) -> int:
     """Rows of the last batch if it is to be compiled at its own size, else 0.
 
     At its own size it costs a second compilation of the step, and saves the work on its padding.
@@ -75,7 +75,9 @@ class EpochPlan(NamedTuple):
     def of(cls, *, num_rows: int, num_tags: int, batch_size: int, accumulate: int) -> "EpochPlan":
         """Plans an epoch of N rows, in steps of `accumulate` batches each."""
         steps = steps_per_epoch(num_rows, batch_size, accumulate)
-        last = _last_batch(num_rows, batch_size, accumulate, num_tags)
+        last = _last_batch(
+            num_rows=num_rows, num_tags=num_tags, batch_size=batch_size, accumulate=accumulate
+        )
         num_whole = steps - 1 if last else steps
         in_whole = num_whole * accumulate * batch_size
         return cls(num_rows, steps, num_whole, in_whole, last, (accumulate, batch_size))

@@ -13,7 +13,7 @@ from jaxvae.models.layers import dropout_mask, multi_hot
 from jaxvae.models.vae import reparameterize
 from jaxvae.train.plan.hyperparams import Lengths
 from jaxvae.train.plan.progress import steps_per_epoch
-from jaxvae.train.steps.batches import _last_batch
+from jaxvae.train.steps.batches import EpochPlan
 from jaxvae.train.steps.eval_epoch import make_eval_pass
 from jaxvae.train.steps.train_epoch import make_train_epoch
 from jaxvae.train.train_state import apply_gradients
@@ -219,7 +219,8 @@ def test_steps_without_rows_change_nothing(set_constant):
     ],
 )
 def test_a_last_batch_of_mostly_padding_is_cut(sizes, last):
-    assert _last_batch(*sizes) == last
+    names = ("num_rows", "batch_size", "accumulate", "num_tags")
+    assert EpochPlan.of(**dict(zip(names, sizes, strict=True))).last == last
 
 
 def test_two_batches_of_16_accumulated_are_one_of_32():
