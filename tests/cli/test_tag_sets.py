@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 import jaxvae
-from jaxvae.cli import main, order_texts
+from jaxvae.cli import main
 from jaxvae.errors import InputError
 from jaxvae.evaluation.sets import sample_quality
 from jaxvae.evaluation.sets.set_files import TagFile, evaluate_set_files
@@ -20,7 +20,6 @@ from jaxvae.inference.generation.draws import Draws
 from jaxvae.inference.generation.tables import table
 from jaxvae.storage import atomic_files
 from tests.helpers.commands import refused, shell
-from tests.helpers.networks import TAXONOMY
 
 ORDER = ("--with", "jazz", "--without", "fast tempo", "--count", "genre=1..2, tempo=..1", "--tags", "3..12")  # fmt: skip
 
@@ -155,30 +154,6 @@ def test_a_full_disk_leaves_nothing_half_written(capsys, folder, tmp_path, monke
         shell(capsys, *command)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.csv.json"][: 2 - full]
     assert ((tmp_path / "t.csv").read_text() == "older\n") == full
-
-
-@pytest.mark.parametrize(
-    ("text", "counts"),
-    [
-        ("", {}),
-        ("genre=1..2, tempo=1", {"genre": (1, 2), "tempo": (1, 1)}),
-        ("genre = 1.. ,mood=..3,", {"genre": (1, None), "mood": (None, 3)}),
-        ('mood/theme=2, voice, solo=1, "a=b ""c"""=0', {"mood/theme": (2, 2), "voice, solo": (1, 1), 'a=b "c"': (0, 0)}),
-        ("genre", None),
-        ("genre=", None),
-        ("genre=x", None),
-        ("genre=1.5", None),
-        ("genre=-1", None),
-        ("genre=1, genre=2", None),
-        ("genre=99999999999", None),
-    ],
-)  # fmt: skip
-def test_counts_are_read_as_they_are_typed(text, counts):
-    if counts is None:
-        with pytest.raises(InputError, match="--count"):
-            order_texts.parse_counts(text)
-    else:
-        assert order_texts.parse_counts(text) == counts
 
 
 @pytest.mark.long
@@ -318,29 +293,6 @@ def test_of_many_sets_a_sample_is_compared(monkeypatch, run, tmp_path):
     positions = [every.index(tuple(tags)) for tags in sample]
     assert len(sample) == 50
     assert max(positions) > 200
-
-
-@pytest.mark.parametrize(
-    ("text", "balance"),
-    [
-        (None, None),
-        ("genre", "genre"),
-        ("jazz", "jazz"),
-        ("jazz, calm", ["jazz", "calm"]),
-        ("jazz=0.7, calm=.3", {"jazz": 0.7, "calm": 0.3}),
-        ('"a,b"=0.5,r&b = 0.5', {"a,b": 0.5, "r&b": 0.5}),
-        ('"genre"', "genre"),
-        ('"jazz", "calm"', ["jazz", "calm"]),
-        ("jazz=0.5, calm", "expected tags with their shares"),
-        ("jazz=0.5, jazz=0.5", "jazz is given twice"),
-    ],
-)
-def test_balances_are_read_as_they_are_typed(text, balance):
-    if isinstance(balance, str) and " " in balance:
-        with pytest.raises(InputError, match=balance):
-            order_texts.parse_balance(text, TAXONOMY)
-    else:
-        assert order_texts.parse_balance(text, TAXONOMY) == balance
 
 
 @pytest.mark.long
