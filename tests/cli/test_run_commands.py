@@ -29,6 +29,8 @@ from jaxvae.storage.epoch_metrics import read_epochs
 from tests.conftest import ROOT
 from tests.helpers.commands import refused, shell
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 @pytest.fixture(autouse=True)
 def _few_rows_for_what_takes_long(monkeypatch):

@@ -21,6 +21,8 @@ from jaxvae.inference.generation.tables import table
 from jaxvae.storage import atomic_files
 from tests.helpers.commands import refused, shell
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 ORDER = ("--with", "jazz", "--without", "fast tempo", "--count", "genre=1..2, tempo=..1", "--tags", "3..12")  # fmt: skip
 
 

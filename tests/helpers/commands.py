@@ -6,7 +6,7 @@ import sys
 
 from jaxvae.cli import main
 from tests.conftest import ROOT
-from tests.helpers import warm_start
+from tests.helpers import programs, warm_start
 
 
 def command(*arguments, cwd, expect=0, popen=warm_start.Popen, **environment):
@@ -15,7 +15,12 @@ def command(*arguments, cwd, expect=0, popen=warm_start.Popen, **environment):
         [sys.executable, *map(str, arguments)],
         popen=popen,
         cwd=cwd,
-        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **environment},
+        env={
+            **os.environ,
+            "XLA_FLAGS": programs.LITTLE_OPTIMIZED,
+            "PYTHONPATH": str(ROOT),
+            **environment,
+        },
     )
     assert done.returncode == expect, done.stderr
     if expect == 2:

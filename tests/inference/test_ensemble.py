@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.helpers.commands import refused, shell
 from tests.helpers.exact_likelihood import exact, network
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("optimized")]
 
 
 def test_completion_is_the_mixtures():

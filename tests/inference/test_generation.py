@@ -26,6 +26,8 @@ from jaxvae.inference.generation.variants import LikeRows, Variants, around_rows
 from tests.helpers import exact_likelihood
 from tests.helpers.networks import VARIED, make_run
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 TAXONOMY = Taxonomy.from_mapping(
     {"genre": list("abcde"), "mood": list("fghi"), "tempo": list("jkl")}, source="test"
 )
@@ -130,7 +132,6 @@ def test_sets_have_it_where_the_proposals_are_fitted():
 
 
 @pytest.mark.ecosystem
-@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_million_sets_have_it_within_a_two_hundredth(kind, network):
     assert excess(network, KINDS[kind], 2_000_000)[0] <= 0.005

@@ -12,6 +12,8 @@ from jaxvae.inference.sampling import sample_prior
 from jaxvae.train.steps.rng import bound_noise
 from tests.helpers.exact_likelihood import TAGS, all_sets, exact, network
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 LEARNED = {
     "mixture": {"prior": "mixture", "num_components": 5},
     "vamp": {

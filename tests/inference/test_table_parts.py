@@ -10,6 +10,8 @@ from jaxvae.inference.generation.tables import table
 from jaxvae.storage import row_tables
 from tests.helpers.networks import VARIED, make_run
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 NUM = 400
 ORDERS = {
     "plain": {"num_importance_samples": 3, "template": "{{ genre }}"},

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers import programs
 from tests.helpers.model_hub import TOKEN, ModelHub
 from tests.helpers.training import run, write_clips
 
@@ -96,8 +97,7 @@ def codes_of(commands, place, **variables):
     done = subprocess.run(
         [sys.executable, "-c", CHILD, json.dumps(commands)],
         cwd=place,
-        env={**kept, "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-             "PYTHONPATH": str(ROOT), **variables},
+        env={**kept, "XLA_FLAGS": programs.LITTLE_OPTIMIZED, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
         check=False,

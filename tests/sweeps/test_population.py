@@ -27,6 +27,8 @@ from jaxvae.train import model_setup, program_setup
 from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 EPOCHS = 3
 
 

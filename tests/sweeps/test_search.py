@@ -31,6 +31,8 @@ from jaxvae.sweeps.trials import LIKELIHOOD_DRAWS, METRICS
 from tests.conftest import ROOT
 from tests.helpers.studies import SMALL, SPACE, optuna, states, study_of
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 def shell(capsys, *arguments):
     code = main.main([str(argument) for argument in arguments])
