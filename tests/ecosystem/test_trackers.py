@@ -17,6 +17,7 @@ from jaxvae.storage.epoch_metrics import read_epochs
 from tests.conftest import ROOT, lacking
 from tests.ecosystem.tracked import (
     TRACKERS,
+    Popen,
     environment,
     finish,
     of_mlflow,
@@ -394,6 +395,7 @@ def test_seeds_are_a_tracked_run_each(clips, tmp_path):
         [sys.executable, "-m", "jaxvae", "seeds", *command, "--num=2", "--workdir=out"],
         cwd=tmp_path,
         env={**environment(tmp_path), "PYTHONPATH": str(ROOT)},
+        popen=Popen,
     )
     assert done.returncode == 0, done.stderr
     for found in (of_mlflow(tmp_path), of_trackio(tmp_path)):
@@ -415,7 +417,7 @@ def test_runs_that_start_at_once_share_a_new_database(tmp_path):
         "run.append(1, {'train/loss': 2.0, 'val/loss': 2.0}); run.finish({}, [], 1)\n"
     )
     started = [
-        warm_start.Popen(
+        Popen(
             [sys.executable, "-c", code, str(key)],
             cwd=tmp_path, env=environment(tmp_path, PYTHONPATH=str(ROOT)),
             stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -22,6 +22,16 @@ TRACKERS = ("wandb", "trackio", "mlflow")
 NAMES = ("WANDB_", "TRACKIO_", "MLFLOW_", "HF_", "PYTEST_")
 
 
+class Popen(warm_start.Popen):
+    """With what trackers import of others, which is half of what they take to start."""
+
+    libraries = (
+        *warm_start.LIBRARIES,
+        *("PIL.Image", "alembic.command", "fastapi", "httpx", "opentelemetry.sdk.trace", "pandas"),
+        *("pyarrow", "pydantic", "requests", "scipy.stats", "sqlalchemy.orm", "uvicorn"),
+    )
+
+
 def environment(place: Path, **more) -> dict[str, str]:
     """A user's who has set nothing: not one of a CI machine, where MLflow is silent by itself."""
     kept = {
@@ -37,7 +47,7 @@ def start(clips: Path, place: Path, *, env=None, names=TRACKERS, **fields) -> su
     """A small run in `place`/run, offline and in all trackers if nothing else is said."""
     values = {"logger.name": ",".join(names), "logger.offline": True, **fields}
     command = [*arguments(clips, **values), "--workdir=run"]
-    return warm_start.Popen(
+    return Popen(
         [sys.executable, str(ROOT / "launch.py"), *command],
         cwd=place,
         stdin=subprocess.DEVNULL,

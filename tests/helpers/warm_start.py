@@ -44,13 +44,19 @@ _EXECUTE = inspect.signature(subprocess.Popen._execute_child)
 
 
 class Popen(subprocess.Popen):
-    """`subprocess.Popen`, by a fork where that is the same."""
+    """`subprocess.Popen`, by a fork where that is the same.
+
+    Attributes:
+      libraries: what the parent of the forks has imported.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = LIBRARIES
 
     def _execute_child(self, *arguments, **named):
         asked = _EXECUTE.bind(self, *arguments, **named).arguments
         pipes = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         streams = [number if pipe == -1 else pipe for number, pipe in enumerate(pipes)]
-        process = _fork(asked, streams) if _can_fork(asked, streams) else 0
+        process = _fork(asked, streams, self.libraries) if _can_fork(asked, streams) else 0
         if not process:
             super()._execute_child(*arguments, **named)
             return
@@ -87,7 +93,7 @@ def _can_fork(asked: dict, streams: list[int]) -> bool:
     )
 
 
-def _fork(asked: dict, streams: list[int]) -> int:
+def _fork(asked: dict, streams: list[int], libraries: tuple[str, ...]) -> int:
     """Starts a process, of which this one is the parent; its number, or 0 if there was no fork."""
     variables = dict(os.environ if asked["env"] is None else asked["env"])
     request = {
@@ -97,7 +103,7 @@ def _fork(asked: dict, streams: list[int]) -> int:
         "new_session": bool(asked["start_new_session"]),
     }
     os.stat(request["folder"])  # as a start would, where it is not there
-    forks = _Forks.for_variables(variables)
+    forks = _Forks.of(libraries, variables)
     return forks.start(request, streams) if forks else 0
 
 
@@ -105,33 +111,32 @@ class _Forks:
     """A process that has imported the libraries, and what it is told to start."""
 
     _asked: ClassVar[collections.Counter] = collections.Counter()
-    _by_variables: ClassVar[dict[tuple, "_Forks"]] = {}
+    _made: ClassVar[dict[tuple, "_Forks"]] = {}
 
-    def __init__(self, variables: dict[str, str]):
+    def __init__(self, libraries: tuple[str, ...], variables: dict[str, str]):
         self.lock = threading.Lock()
         self.connection, other = socket.socketpair()
         with other:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, str(other.fileno())],
+                [sys.executable, __file__, str(other.fileno()), *libraries],
                 pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, env={**variables, "PYTHONPATH": ""},
             )  # fmt: skip
 
     @classmethod
-    def for_variables(cls, variables: dict[str, str]) -> "_Forks | None":
-        """Those of what is read at the start; None where this is asked for the first time."""
-        read = tuple(
-            sorted(
-                (name, value)
-                for name, value in variables.items()
-                if name.startswith(_READ_AT_START) and name not in _READ_BY_ALL
-            )
+    def of(cls, libraries: tuple[str, ...], variables: dict[str, str]) -> "_Forks | None":
+        """Those of these libraries and of what is read at the start; None the first time."""
+        read = sorted(
+            (name, value)
+            for name, value in variables.items()
+            if name.startswith(_READ_AT_START) and name not in _READ_BY_ALL
         )
-        cls._asked[read] += 1
-        if read not in cls._by_variables and cls._asked[read] > 1:
-            cls._by_variables[read] = cls(variables)
-            atexit.register(cls._by_variables[read].end)
-        return cls._by_variables.get(read)
+        kind = (libraries, *read)
+        cls._asked[kind] += 1
+        if kind not in cls._made and cls._asked[kind] > 1:
+            cls._made[kind] = cls(libraries, variables)
+            atexit.register(cls._made[kind].end)
+        return cls._made.get(kind)
 
     def end(self) -> None:
         self.connection.close()
@@ -245,7 +250,7 @@ def _main() -> None:
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     del sys.path[0]  # the folder of this file
-    for name in LIBRARIES:
+    for name in sys.argv[2:]:
         importlib.import_module(name)
     gc.freeze()
     request = _serve(connection)
