@@ -19,5 +19,6 @@ prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}" ${JAXVAE_CONSTRAINTS:+"$J
 unset PYTHONDONTWRITEBYTECODE # hundreds of processes would each compile what they import
 unset JAXVAE_REQUIREMENTS JAXVAE_CONSTRAINTS # not for what the tests start
 # A file of tests in one process, the next in another, and one more of them than cores, since files
-# wait for the disk and for what they start.
-exec "$venv/bin/python" -m pytest -n 3 --dist loadfile "$@"
+# wait for the disk and for what they start. A process that crashes ends the run, which names the test:
+# pytest-xdist would start another one, and then wait for the crashed one's files for ever.
+exec "$venv/bin/python" -m pytest -n 3 --dist loadfile --max-worker-restart=0 "$@"
