@@ -97,7 +97,8 @@ def codes_of(commands, place, **variables):
     done = subprocess.run(
         [sys.executable, "-c", CHILD, json.dumps(commands)],
         cwd=place,
-        env={**kept, "XLA_FLAGS": programs.LITTLE_OPTIMIZED, "PYTHONPATH": str(ROOT), **variables},
+        env={**kept, "XLA_FLAGS": programs.LITTLE_OPTIMIZED, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+             "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
         check=False,
