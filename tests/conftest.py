@@ -4,10 +4,12 @@ import gc
 import importlib
 import os
 
-from tests.helpers import programs
+from tests.helpers import optimization, programs
 
 # Before jax is imported: two simulated devices, no search for accelerators.
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=2 {programs.LITTLE_OPTIMIZED}"
+os.environ["XLA_FLAGS"] = (
+    f"--xla_force_host_platform_device_count=2 {optimization.LITTLE_OPTIMIZED}"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The same for NumPy and scikit-learn, whose idle threads would spin.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
@@ -34,9 +36,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeatable")
 
-# Not optimised at all, code is made a quarter sooner and runs a fifth as fast: right for the programs
-# that train, of which each test has its own. Not for the processes that tests start, and the modules
-# that use `optimized`.
+# Most programs here train a few steps, and each test has its own; others are of modules that use
+# `optimized`, or of the processes that tests start.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_traceback_in_locations_limit", 0)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -167,6 +168,15 @@ def optimized():
     yield
     jax.config.update("jax_disable_most_optimizations", True)
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def not_optimized():
+    """For modules that start processes which mostly train."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in optimization.NOT_OPTIMIZED.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,8 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiling_quickly():
+def _not_optimized(not_optimized):
     """What many processes here do most is to compile a training of a few steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        yield
 
 
 def pytest_collection_modifyitems(items):

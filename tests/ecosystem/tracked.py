@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.faults.conftest import arguments
-from tests.helpers import programs, warm_start
+from tests.helpers import optimization, warm_start
 
 TRACKERS = ("wandb", "trackio", "mlflow")
 NAMES = ("WANDB_", "TRACKIO_", "MLFLOW_", "HF_", "PYTEST_")
@@ -40,7 +40,7 @@ def environment(place: Path, **more) -> dict[str, str]:
         if name != "CI" and not name.startswith(NAMES)
     }
     home = {"HOME": str(place / "home"), "TRACKIO_DIR": str(place / "trackio")}
-    return {**kept, "XLA_FLAGS": programs.LITTLE_OPTIMIZED, **home, **more}
+    return {**kept, "XLA_FLAGS": optimization.LITTLE_OPTIMIZED, **home, **more}
 
 
 def start(clips: Path, place: Path, *, env=None, names=TRACKERS, **fields) -> subprocess.Popen:

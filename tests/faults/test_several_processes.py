@@ -22,11 +22,8 @@ from tests.helpers.ports import free_port
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiled_in_a_hurry():
+def _not_optimized(not_optimized):
     """JAX keeps only what the first of several processes has compiled: the others always compile."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        yield
 
 
 def losses(folder):
@@ -41,7 +38,7 @@ def parameters(folder) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def alone(_compiled_in_a_hurry, clips, tmp_path_factory):
+def alone(not_optimized, clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     end(launch(clips, folder, 1))
     return folder

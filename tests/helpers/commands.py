@@ -6,7 +6,7 @@ import sys
 
 from jaxvae.cli import main
 from tests.conftest import ROOT
-from tests.helpers import programs, warm_start
+from tests.helpers import optimization, warm_start
 
 
 def command(*arguments, cwd, expect=0, popen=warm_start.Popen, **environment):
@@ -17,7 +17,7 @@ def command(*arguments, cwd, expect=0, popen=warm_start.Popen, **environment):
         cwd=cwd,
         env={
             **os.environ,
-            "XLA_FLAGS": programs.LITTLE_OPTIMIZED,
+            "XLA_FLAGS": optimization.LITTLE_OPTIMIZED,
             "PYTHONPATH": str(ROOT),
             **environment,
         },

@@ -12,19 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
-
-# Compiling is most of what tests take. So code is made in a fifth of the time (XLA chooses how to
-# write it for programs that run for long) and optimised little, and programs stay on one core, since
-# the other has tests of its own.
-LITTLE_OPTIMIZED = (
-    "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
-    " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_multi_thread_eigen=false"
-)
-"""For XLA_FLAGS, in the tests and the processes that they start."""
-if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11):  # else the only way
-    LITTLE_OPTIMIZED += " --xla_cpu_use_fusion_emitters=false"
 
 ENVIRONMENT = "JAXVAE_KEPT_PROGRAMS"
 KEPT = Path(

@@ -16,6 +16,7 @@ from jaxvae.cli import main
 from jaxvae.export.torch import pth
 from tests.conftest import ROOT
 from tests.helpers.commands import command, tool
+from tests.helpers.optimization import NOT_OPTIMIZED
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -315,7 +316,7 @@ def wrapper(tmp_path_factory):
             capture_output=True,
             text=True,
             cwd=cwd,
-            env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+            env={**os.environ, **NOT_OPTIMIZED},
             check=False,
         )
         assert done.returncode == expect, done.stderr

@@ -20,6 +20,7 @@ from jaxvae.inference.verify import verify
 from jaxvae.storage import manifest
 from jaxvae.train.trainer import train_and_evaluate
 from tests.conftest import ROOT
+from tests.helpers.optimization import NOT_OPTIMIZED
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_kept_baselines_that_do_not_fit_together_are_fitted_again(run, tmp_path)
     assert load_baselines(tmp_path / "cut.npz", key="k") is None
 
 
-QUICKLY_COMPILED = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+QUICKLY_COMPILED = os.environ | NOT_OPTIMIZED
 COMMAND = (
     sys.executable,
     str(ROOT / "launch.py"),

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.helpers import programs
+from tests.helpers import optimization
 from tests.helpers.model_hub import TOKEN, ModelHub
 from tests.helpers.training import run, write_clips
 
@@ -97,7 +97,7 @@ def codes_of(commands, place, **variables):
     done = subprocess.run(
         [sys.executable, "-c", CHILD, json.dumps(commands)],
         cwd=place,
-        env={**kept, "XLA_FLAGS": programs.LITTLE_OPTIMIZED, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        env={**kept, "XLA_FLAGS": optimization.LITTLE_OPTIMIZED, **optimization.NOT_OPTIMIZED,
              "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
