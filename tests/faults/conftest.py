@@ -63,6 +63,12 @@ def arguments(clips: Path, **overrides) -> list[str]:
     ]
 
 
+def write_anew(path: Path, data: bytes) -> None:
+    """Writes a file in another's place: a disk makes who overwrites one wait for it."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
 def start(*command, cwd, popen=warm_start.Popen, **environment) -> subprocess.Popen:
     """launch.py as a process of its own."""
     return popen(

@@ -17,6 +17,7 @@ import pytest
 from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.vocabulary import FromData
 from jaxvae.errors import InputError
+from tests.faults.conftest import write_anew
 
 RUNS = 5_000
 MOST_SECONDS = 2.0
@@ -123,7 +124,7 @@ def test_a_damaged_table_is_read_or_refused_in_one_line(shape, tmp_path, record_
     read = 0
     for _ in range(RUNS):
         broken = damaged(content, rng)
-        path.write_bytes(broken)
+        write_anew(path, broken)
         started = time.monotonic()
         outcome = attempt(path, fields)
         assert time.monotonic() - started < MOST_SECONDS, broken

@@ -1,13 +1,18 @@
-"""Thousands of malformed inputs of each kind: a message or a result, never anything else."""
+"""Thousands of malformed inputs of each kind: a message or a result, never anything else.
+
+Inputs are drawn by `random`: Hypothesis, which the parsers' own tests use, takes longer to think of one
+than a parser to read it.
+"""
 
 import csv
 import io
 import json
+import math
+import random
+import sys
 import time
 import tracemalloc
 
-import hypothesis
-import hypothesis.strategies as st
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -19,6 +24,7 @@ from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.train.choices import CHOICES
 from tests.conftest import ROOT
+from tests.faults.conftest import write_anew
 from tests.helpers.data_reports import check_sums
 
 EACH = 5000
@@ -26,25 +32,51 @@ MEASURED = 0.1
 MOST_SECONDS = 1.0
 MOST_BYTES = 100 << 20
 
-many = hypothesis.settings(
-    max_examples=EACH,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
-
 BITS = ["[", "]", "{", "}", "(", ")", "'", '"', ",", "\\", "\0", "nan", "None", "1e999", "-" * 999]
 BITS += ["\ufeff", "\u200b", "\ud800", "é", "e\u0301", "jazz", "rock", ":", "__import__('os')"]
 BITS += ["9" * 5000, "[" * 500, "\r\n", "\u2028", "\t", " ", "true", "null", "#"]
-text = st.one_of(st.text(max_size=40), st.lists(st.sampled_from(BITS), max_size=12).map("".join))
-plain = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), text),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
+NUMBERS = [0, 1, -1, 2**31, -(2**63), 2**64, 10**400, 0.5, -0.0, 5e-324, 1e308, 1e-9]
+NUMBERS += [math.nan, math.inf, -math.inf]
+PLANES = (128, 256, 0x3000, sys.maxunicode + 1)
 TAXONOMY = Taxonomy.from_mapping({"genre": ["jazz", "rock"], "mood": ["calm"]}, source="test")
+
+
+def characters(rng: random.Random, most: int) -> str:
+    """Up to so many, of all that Unicode has, and half of them ASCII."""
+    size = rng.randrange(most + 1)
+    below = rng.choice(PLANES)
+    return "".join(chr(rng.randrange(rng.choice((128, below)))) for _ in range(size))
+
+
+def text(rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        return characters(rng, 40)
+    return "".join(rng.choices(BITS, k=rng.randrange(13)))
+
+
+def number(rng: random.Random) -> int | float:
+    ordinary = rng.gauss(0.0, 1e3)
+    return rng.choice((round(ordinary), ordinary, rng.choice(NUMBERS), rng.getrandbits(80)))
+
+
+def plain(rng: random.Random, depth: int = 3):
+    """What JSON can hold: a value, or lists and dictionaries of some, one in another."""
+    kind = rng.random()
+    if kind < 0.35 and depth:
+        inner = [plain(rng, depth - 1) for _ in range(rng.randrange(5))]
+        return inner if kind < 0.2 else {characters(rng, 5): value for value in inner[:3]}
+    return rng.choice((None, rng.random() < 0.5, number(rng), text(rng), text(rng)))
+
+
+def try_all(make, check) -> None:
+    """Checks what is made of each of many generators; a failure says of which, and what it was."""
+    for seed in range(EACH):
+        example = make(random.Random(seed))
+        try:
+            check(example)
+        except BaseException as error:
+            error.add_note(f"of seed {seed}: {example!r:.2000}")
+            raise
 
 
 class Watch:
@@ -100,13 +132,19 @@ def test_hostile_cells(watch):
         except TagParseError:
             return None  # the row is counted as unreadable
 
-    @many
-    @hypothesis.given(plain)
-    def run(cell):
+    def check(cell):
         tags = watch(lambda: parse(cell))
         assert tags is None or all(isinstance(tag, str) for tag in tags)
 
-    run()
+    try_all(plain, check)
+
+
+def changes(rng: random.Random) -> list[tuple[int, int, bytes]]:
+    """Up to four of: where, how many bytes are cut out, and which are put in."""
+    return [
+        (rng.randrange(10_000), rng.randrange(7), rng.randbytes(rng.randrange(5)))
+        for _ in range(rng.randrange(5))
+    ]
 
 
 def mangle(valid: bytes, changes) -> bytes:
@@ -118,27 +156,24 @@ def mangle(valid: bytes, changes) -> bytes:
     return data
 
 
-changes = st.lists(
-    st.tuples(st.integers(0, 9999), st.integers(0, 6), st.binary(max_size=4)), max_size=4
-)
-
-
 def test_hostile_taxonomies(watch, tmp_path):
     path = tmp_path / "t.json"
     valid = json.dumps(TAXONOMY.to_mapping()).encode()
-    mappings = st.dictionaries(text, plain, max_size=3)
-    written = mappings.map(lambda value: json.dumps(value).encode())
 
-    @many
-    @hypothesis.given(
-        st.one_of(st.binary(max_size=60), changes.map(lambda some: mangle(valid, some)), written)
-    )
-    def run(data):
-        path.write_bytes(data)
+    def make(rng):
+        kind = rng.randrange(3)
+        if kind == 0:
+            return rng.randbytes(rng.randrange(61))
+        if kind == 1:
+            return mangle(valid, changes(rng))
+        return json.dumps({text(rng): plain(rng) for _ in range(rng.randrange(4))}).encode()
+
+    def check(data):
+        write_anew(path, data)
         loaded = watch(lambda: Taxonomy.load(path))
         assert loaded is None or loaded.num_tags >= 1
 
-    run()
+    try_all(make, check)
 
 
 def as_csv(values) -> bytes:
@@ -169,20 +204,19 @@ def files(rows) -> dict[str, bytes]:
 
 
 def test_hostile_files(watch, tmp_path):
-    """Each example in all formats, since to think of one takes longer than to read it."""
     watch.expected = EACH * len(WRITERS)
     valid = files(ROWS)
-    damaged = changes.map(
-        lambda some: {suffix: mangle(data, some) for suffix, data in valid.items()}
-    )
-    listed = st.lists(plain, min_size=1, max_size=6).map(lambda some: files(ROWS + some))
 
-    @many
-    @hypothesis.given(st.one_of(damaged, listed))
-    def run(example):
+    def make(rng):
+        if rng.random() < 0.5:
+            return files([*ROWS, *(plain(rng) for _ in range(rng.randrange(1, 7)))])
+        some = changes(rng)
+        return {suffix: mangle(data, some) for suffix, data in valid.items()}
+
+    def check(example):
         for suffix, data in example.items():
             path = tmp_path / f"rows{suffix}"
-            path.write_bytes(data)
+            write_anew(path, data)
             dataset = watch(
                 lambda path=path: load_dataset(
                     taxonomy=TAXONOMY, dataset_name=str(path), max_unreadable_fraction=1.0
@@ -191,23 +225,23 @@ def test_hostile_files(watch, tmp_path):
             if dataset is not None:
                 check_sums(dataset.report)
 
-    run()
+    try_all(make, check)
 
 
 def test_hostile_settings(watch):
     base = f"--config={ROOT}/configs/small.py"
     known = list(dict(schema.flatten(parsing.load_config(f"{ROOT}/configs/small.py"))))
-    name = st.one_of(st.sampled_from(known), st.text(max_size=12))
-    value = st.one_of(text, st.integers().map(str), st.floats().map(str), plain.map(str))
+
+    def make(rng):
+        pairs = []
+        for _ in range(rng.randrange(1, 4)):
+            name = rng.choice((rng.choice(known), characters(rng, 12)))
+            pairs.append(f"--config.{name}={rng.choice((text, number, plain))(rng)}")
+        return pairs
 
     def parse(arguments):
         return parsing.parse(
             ["launch.py", base, *arguments], define=lambda flags: None, choices=CHOICES
         )
 
-    @many
-    @hypothesis.given(st.lists(st.tuples(name, value), min_size=1, max_size=3))
-    def run(pairs):
-        watch(lambda: parse([f"--config.{name}={value}" for name, value in pairs]))
-
-    run()
+    try_all(make, lambda pairs: watch(lambda: parse(pairs)))
