@@ -96,16 +96,24 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     z = mean + np.exp(0.5 * logvar) * noise
     precision = np.exp(-logvar)
-    # The squared distance, expanded into two matrix products.
-    constant = (np.square(mean) * precision + logvar).sum(axis=1)
     log_own = -0.5 * (np.square(noise) + logvar).sum(axis=1)
+    # log q(z_n|x_m) less what they all share, expanded into one product of matrices.
+    of_row = np.concatenate(
+        [
+            -0.5 * precision,
+            mean * precision,
+            -0.5 * (np.square(mean) * precision + logvar).sum(axis=1, keepdims=True),
+        ],
+        axis=1,
+    ).T
+    of_draw = np.concatenate([np.square(z), z, np.ones((len(z), 1))], axis=1)
     total = 0.0
     for start in range(0, len(z), 500):
-        block = z[start : start + 500]
-        distance = np.square(block) @ precision.T - 2.0 * block @ (mean * precision).T
-        log_density = -0.5 * (distance + constant[None, :])
-        top = log_density.max(axis=1)
-        aggregate = top + np.log(np.exp(log_density - top[:, None]).mean(axis=1))
+        log_density = of_draw[start : start + 500] @ of_row
+        top = log_density.max(axis=1, keepdims=True)
+        log_density -= top
+        ratios = np.exp(log_density, dtype=np.float32, casting="same_kind")
+        aggregate = top[:, 0] + np.log(ratios.mean(axis=1, dtype=np.float64))
         total += float((log_own[start : start + 500] - aggregate).sum())
     return total / len(z)
 
