@@ -30,8 +30,6 @@ NEEDS = {
     "docs/search.md": ("optuna",),
     "docs/trackers.md": ("tensorboard", "wandb", "trackio", "mlflow"),
 }
-DRAWING = ("docs/generate.md", "docs/search.md", "docs/use.md")
-"""Pages whose programs run for longer than they compile."""
 
 
 def read(page: str) -> list[Block]:
@@ -61,10 +59,8 @@ def with_code() -> list:
 
 
 @pytest.mark.parametrize("page", with_code())
-def test_a_page_does_what_it_says(page, hub, monkeypatch):
+def test_a_page_does_what_it_says(page, hub):
     need(*NEEDS.get(page, ()))
-    if page in DRAWING:
-        monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
     # The stand-in speaks LFS alone.
     account = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     # What is promised of both is tried in the one that has less.
