@@ -18,6 +18,12 @@ esac
 prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}" ${JAXVAE_CONSTRAINTS:+"$JAXVAE_CONSTRAINTS"}
 unset PYTHONDONTWRITEBYTECODE # hundreds of processes would each compile what they import
 unset JAXVAE_REQUIREMENTS JAXVAE_CONSTRAINTS # not for what the tests start
+# Compilers ask for memory millions of times. Where jemalloc is installed (on Debian: libjemalloc2),
+# the tests take an eighth less.
+if [ -z "${LD_PRELOAD:-}" ] &&
+    "$venv/bin/python" -c 'import ctypes; ctypes.CDLL("libjemalloc.so.2")' 2>/dev/null; then
+    export LD_PRELOAD=libjemalloc.so.2
+fi
 # A file of tests in one process, the next in another, and one more of them than cores, since files
 # wait for the disk and for what they start. A process that crashes ends the run, which names the test:
 # pytest-xdist would start another one, and then wait for the crashed one's files for ever.
