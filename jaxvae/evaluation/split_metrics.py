@@ -112,8 +112,8 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
         log_density = of_draw[start : start + 500] @ of_row
         top = log_density.max(axis=1, keepdims=True)
         log_density -= top
-        ratios = np.exp(log_density, dtype=np.float32, casting="same_kind")
-        aggregate = top[:, 0] + np.log(ratios.mean(axis=1, dtype=np.float64))
+        ratios = np.exp(log_density, out=log_density)
+        aggregate = top[:, 0] + np.log(ratios.mean(axis=1))
         total += float((log_own[start : start + 500] - aggregate).sum())
     return total / len(z)
 
