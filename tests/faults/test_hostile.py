@@ -80,11 +80,14 @@ def try_all(make, check) -> None:
 
 
 class Watch:
-    """Counts the examples, and the longest and the hungriest of them; `expected` are so many."""
+    """Counts the examples and those that are read, and the longest and the hungriest of them.
+
+    `expected` are so many.
+    """
 
     def __init__(self):
         self.expected = EACH
-        self.number, self.seconds, self.bytes, self.long_refusals = 0, 0.0, 0, 0
+        self.number, self.read, self.seconds, self.bytes, self.long_refusals = 0, 0, 0.0, 0, 0
 
     def __call__(self, action):
         """Runs an action that may refuse with one line; returns its value, or None."""
@@ -99,7 +102,9 @@ class Watch:
             before, _ = tracemalloc.get_traced_memory()
         began = time.process_time()  # whatever else the machine does
         try:
-            return action()
+            value = action()
+            self.read += value is not None
+            return value
         except InputError as error:
             self.long_refusals += "\n" in str(error)
             return None
@@ -116,6 +121,7 @@ def watch(record_property, request):
     yield watching
     tracemalloc.stop()
     assert watching.number >= watching.expected
+    assert 0 < watching.read < watching.number  # else nothing was tried but one refusal
     assert watching.bytes > 0
     assert watching.bytes < MOST_BYTES
     assert watching.long_refusals == 0
@@ -219,7 +225,11 @@ def test_hostile_files(watch, tmp_path):
             write_anew(path, data)
             dataset = watch(
                 lambda path=path: load_dataset(
-                    taxonomy=TAXONOMY, dataset_name=str(path), max_unreadable_fraction=1.0
+                    taxonomy=TAXONOMY,
+                    dataset_name=str(path),
+                    val_fraction=0.1,
+                    test_fraction=0.1,
+                    max_unreadable_fraction=1.0,
                 )
             )
             if dataset is not None:
