@@ -176,15 +176,6 @@ def optimized():
     jax.clear_caches()
 
 
-@pytest.fixture(scope="module")
-def not_optimized():
-    """For modules that start processes which mostly train."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in optimization.NOT_OPTIMIZED.items():
-            patch.setenv(name, value)
-        yield
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the real MusicCaps rows and a real taxonomy."""

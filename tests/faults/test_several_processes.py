@@ -18,12 +18,17 @@ from tests.conftest import ROOT
 from tests.faults.conftest import TIMINGS, arguments, steps_in, wait_for
 from tests.helpers import warm_start
 from tests.helpers.jobs import end, launch
+from tests.helpers.optimization import NOT_OPTIMIZED
 from tests.helpers.ports import free_port
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _not_optimized(not_optimized):
+def _not_optimized():
     """JAX keeps only what the first of several processes has compiled: the others always compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in NOT_OPTIMIZED.items():
+            patch.setenv(name, value)
+        yield
 
 
 def losses(folder):
@@ -38,7 +43,7 @@ def parameters(folder) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def alone(not_optimized, clips, tmp_path_factory):
+def alone(_not_optimized, clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     end(launch(clips, folder, 1))
     return folder
