@@ -110,10 +110,9 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
     total = 0.0
     for start in range(0, len(z), 500):
         log_density = of_draw[start : start + 500] @ of_row
-        top = log_density.max(axis=1, keepdims=True)
-        log_density -= top
-        ratios = np.exp(log_density, out=log_density)
-        aggregate = top[:, 0] + np.log(ratios.mean(axis=1))
+        top = log_density.max(axis=1)
+        ratios = np.exp(log_density - top[:, None])
+        aggregate = top + np.log(ratios.mean(axis=1))
         total += float((log_own[start : start + 500] - aggregate).sum())
     return total / len(z)
 
