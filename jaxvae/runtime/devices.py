@@ -113,8 +113,15 @@ def one_device_mesh(device: jax.Device) -> Mesh:
 
 
 def device_memory_bytes(mesh: Mesh) -> int | None:
-    """Returns the memory of one of a mesh's devices in bytes; None if unknown, as for a CPU."""
-    return (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
+    """Returns the memory of one of a mesh's devices in bytes; None if unknown.
+
+    The devices of a CPU share the machine's.
+    """
+    first, *others = mesh.local_devices
+    if first.platform == "cpu":
+        pages, page_bytes = (os.sysconf(name) for name in ("SC_PHYS_PAGES", "SC_PAGE_SIZE"))
+        return pages * page_bytes // (1 + len(others))
+    return (first.memory_stats() or {}).get("bytes_limit")
 
 
 def describe_devices(found) -> str:

@@ -81,7 +81,8 @@ class TrialRunner:
         """Makes a config's run before its first step; the config must not be changed afterwards.
 
         Raises:
-          InputError: the config has a value that only a single run can have.
+          InputError: the config has a value that only a single run can have, or its model does not
+            fit in the memory of a device.
         """
         check_sweepable(config)
         trackers.check_installed(config.logger.name)
@@ -97,6 +98,7 @@ class TrialRunner:
                 user_code=load_user_code(config),
                 start=start,
             )
+            program_setup.check_memory(model, self.mesh)
             self._shapes[shape] = config, model
         model = self._shapes[shape][1]
         steps = hyperparams.steps_per_epoch_from_config(config, num_rows=len(self._train))

@@ -32,6 +32,7 @@ class ModelSetup(NamedTuple):
       graphdef: the model's static graph.
       initial: makes a fresh state from (config, training rows `[N, K]`); the config may differ
         from the one that the model was built from in its numbers alone.
+      state_shapes: the shapes and types of such a state's arrays.
       objective: what is minimised.
       user_code: what the config names of a user's own.
       user_classes: those classes that a trained model is rebuilt from.
@@ -40,6 +41,7 @@ class ModelSetup(NamedTuple):
 
     graphdef: nnx.GraphDef
     initial: Callable[[ConfigDict, np.ndarray], TrainState]
+    state_shapes: TrainState
     objective: Objective
     user_code: UserCode = PACKAGES
     user_classes: UserClasses | None = None
@@ -82,9 +84,15 @@ def build_model(
         state = make(config.seed, _inputs(config, prior, num_tags, rows))
         return state if start is None else _start_from(start, state, rows)
 
-    objective = objective_from_config(config, user_code.objective)
-    classes = user_code.classes(config, num_tags)
-    return ModelSetup(graphdef, initial, objective, user_code, classes, start)
+    return ModelSetup(
+        graphdef,
+        initial,
+        state_shapes=jax.eval_shape(functools.partial(make, config.seed), inputs),
+        objective=objective_from_config(config, user_code.objective),
+        user_code=user_code,
+        user_classes=user_code.classes(config, num_tags),
+        start=start,
+    )
 
 
 def load_start(config: ConfigDict, taxonomy: Taxonomy) -> transfer.Start | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvae.config import monitor
@@ -101,6 +102,29 @@ def build_likelihood_bound(
         draw_noise=rng.bound_noise,
     )
     return bound, rows
+
+
+def check_memory(model: ModelSetup, mesh: Mesh) -> None:
+    """Checks that a training state and its gradients fit in the memory of a device.
+
+    Where memory is granted before it is there, as on many a server, a process that uses it is killed.
+
+    Args:
+      model: the model.
+      mesh: the devices.
+
+    Raises:
+      InputError: they do not fit.
+    """
+    state = model.state_shapes
+    arrays = jax.tree.leaves((state.params, state.params, state.opt_state, state.average))
+    needed = sum(array.size * array.dtype.itemsize for array in arrays) // mesh.shape["model"]
+    memory = devices.device_memory_bytes(mesh)
+    if memory and needed > memory:
+        raise InputError(
+            f"training this model needs {needed:,} of a device's {memory:,} bytes of memory; take "
+            f"a smaller --config.model.hidden_dim or latent_dim"
+        )
 
 
 def build_train_context(

@@ -187,6 +187,7 @@ class Session:
             user_code=self._user_code,
             start=self._start,
         )
+        program_setup.check_memory(model, inputs.sharding.mesh)
         state = model.initial(config, dataset.rows[train_split])
         context = program_setup.build_train_context(
             config, model, inputs.taxonomy, dataset, inputs.sharding

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxvae.errors import InputError
-from jaxvae.runtime import devices
 from jaxvae.runtime.row_stream import RowStream
 from jaxvae.storage.epoch_metrics import read_epochs
 from jaxvae.train.plan import hyperparams
@@ -185,14 +184,3 @@ def test_a_warm_up_that_would_never_end_is_refused(clips, options, field):
     assert not (clips / "run" / "config.json").exists()
     config = small(clips, **options, trainer__max_steps=5)
     assert hyperparams.hyperparams_from_config(config, steps=3) is not None
-
-
-def test_rows_that_no_device_holds_are_refused_with_what_to_do(clips, monkeypatch):
-    rows = 42 * 4  # a row has at most four tags of twelve
-    monkeypatch.setattr(devices, "device_memory_bytes", lambda mesh: 2 * rows - 1)
-    with pytest.raises(InputError, match=r"need 168 of a device's 335 bytes .*rows_per_epoch"):
-        run(clips)
-    monkeypatch.setattr(devices, "device_memory_bytes", lambda mesh: 2 * rows)
-    run(clips, "fits", trainer__max_epochs=1)
-    monkeypatch.setattr(devices, "device_memory_bytes", lambda mesh: 1)
-    run(clips, "streamed", data__rows_per_epoch=16, trainer__max_epochs=1)
