@@ -20,8 +20,8 @@ unset PYTHONDONTWRITEBYTECODE # hundreds of processes would each compile what th
 unset JAXVAE_REQUIREMENTS JAXVAE_CONSTRAINTS # not for what the tests start
 # Compilers ask for memory millions of times. Where jemalloc is installed (on Debian: libjemalloc2),
 # the tests take an eighth less: in large pages, and with what was freed kept for the next program.
-if [ -z "${LD_PRELOAD:-}" ] &&
-    "$venv/bin/python" -c 'import ctypes; ctypes.CDLL("libjemalloc.so.2")' 2>/dev/null; then
+if [ -z "${LD_PRELOAD:-}" ] && LD_PRELOAD=libjemalloc.so.2 "$venv/bin/python" -c '
+import sys; sys.exit("libjemalloc" not in open("/proc/self/maps").read())' 2>/dev/null; then
     export LD_PRELOAD=libjemalloc.so.2
     export MALLOC_CONF=${MALLOC_CONF:-thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1}
 fi
