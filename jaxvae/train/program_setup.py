@@ -107,7 +107,7 @@ def build_likelihood_bound(
 def check_memory(model: ModelSetup, mesh: Mesh) -> None:
     """Checks that a training state and its gradients fit in the memory of a device.
 
-    Where memory is granted before it is there, as on many a server, a process that uses it is killed.
+    Where a system grants more memory than it has, a process that uses it would be killed.
 
     Args:
       model: the model.
