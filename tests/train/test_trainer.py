@@ -280,7 +280,13 @@ def without_it(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "field", [name for name, (_, where) in EFFECTS.items() if where != "own test"]
+    "field",
+    [
+        # Most that show in training are a program of their own.
+        pytest.param(name, marks=pytest.mark.long if where.startswith("training") else ())
+        for name, (_, where) in EFFECTS.items()
+        if where != "own test"
+    ],
 )
 def test_an_option_has_its_effect(field, clips, without_it, monkeypatch):
     jax.devices()  # found with the flags of the suite
