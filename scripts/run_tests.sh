@@ -19,11 +19,11 @@ prepare "${JAXVAE_REQUIREMENTS:-requirements-dev.txt}" ${JAXVAE_CONSTRAINTS:+"$J
 unset PYTHONDONTWRITEBYTECODE # hundreds of processes would each compile what they import
 unset JAXVAE_REQUIREMENTS JAXVAE_CONSTRAINTS # not for what the tests start
 # Compilers ask for memory millions of times. Where jemalloc is installed (on Debian: libjemalloc2),
-# the tests take an eighth less: in large pages, and with what was freed kept for the next program.
+# the tests take an eighth less, with what was freed kept for the next program.
 if [ -z "${LD_PRELOAD:-}" ] && LD_PRELOAD=libjemalloc.so.2 "$venv/bin/python" -c '
 import sys; sys.exit("libjemalloc" not in open("/proc/self/maps").read())' 2>/dev/null; then
     export LD_PRELOAD=libjemalloc.so.2
-    export MALLOC_CONF=${MALLOC_CONF:-thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1}
+    export MALLOC_CONF=${MALLOC_CONF:-dirty_decay_ms:-1,muzzy_decay_ms:-1}
 fi
 # A file of tests in one process, the next in another, and one more of them than cores, since files
 # wait for the disk and for what they start. A process that crashes ends the run, which names the test:
