@@ -16,7 +16,6 @@ from jaxvae.cli.run_options import (
     say,
 )
 from jaxvae.config.paths import user_path
-from jaxvae.errors import InputError
 
 
 def add_to(commands) -> None:
@@ -29,7 +28,7 @@ def add_to(commands) -> None:
     report = add_command(commands, "report", _report, "write report.html into the run")
     report.add_argument("--split", default="test", help="train, val or test (default)")
     report.add_argument("--output", help="file to write (default: report.html in the run)")
-    add_importance_options(report)
+    add_importance_options(report, default=None)
 
     explore = add_command(
         commands, "explore", _explore, "write explore.html: click on tags, see all"
@@ -44,23 +43,20 @@ def add_to(commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.evaluation.evaluate_run import evaluate_run
-    from jaxvae.evaluation.saved_evaluation import save_evaluation
+    from jaxvae.evaluation.evaluate_run import load_or_evaluate
     from jaxvae.inference.ensemble import Ensemble
     from jaxvae.reports.summary_text import evaluation_table
 
     run = load_any(options)
     if isinstance(run, Ensemble):
         return _evaluate_ensemble(run, options)
-    judged = evaluate_run(
+    judged = load_or_evaluate(
         run,
         split=options.split,
         num_importance_samples=options.num_importance_samples,
         seed=options.seed,
         say=say,
     )
-    with contextlib.suppress(InputError):  # a read-only run directory: nothing is saved
-        save_evaluation(run.folder, options.split, judged)
     if options.json:
         print_json(judged)
     else:

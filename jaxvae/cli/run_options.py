@@ -71,14 +71,20 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_importance_options(parser: argparse.ArgumentParser, default: int = 1000) -> None:
-    """Adds the number of importance samples and the seed."""
+def add_importance_options(parser: argparse.ArgumentParser, default: int | None = 1000) -> None:
+    """Adds the number of importance samples and the seed.
+
+    Args:
+      parser: the command's.
+      default: their number; None is that of a saved evaluation, else 1,000.
+    """
+    number = "those of a saved evaluation, else 1000" if default is None else str(default)
     parser.add_argument(
         "--num-importance-samples",
         type=int,
         default=default,
         metavar="K",
-        help=f"draws a row ({default})",
+        help=f"draws a row ({number})",
     )
     parser.add_argument("--seed", type=int, default=0, help="of every draw (0)")
 

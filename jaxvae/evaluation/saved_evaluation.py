@@ -38,17 +38,20 @@ def question(run: Run, *, split: str, num_importance_samples: int, seed: int) ->
 
 
 def saved_evaluation(
-    run: Run, *, split: str, num_importance_samples: int, seed: int
+    run: Run, *, split: str, num_importance_samples: int | None, seed: int
 ) -> dict[str, Any] | None:
     """Returns the saved evaluation of these parameters and settings, None if there is none.
 
     Args:
         run: as in `question`.
         split: as in `question`.
-        num_importance_samples: as in `question`.
+        num_importance_samples: as in `question`; None takes any.
         seed: as in `question`.
     """
-    current = question(run, split=split, num_importance_samples=num_importance_samples, seed=seed)
+    asked = num_importance_samples or 0
+    current = question(run, split=split, num_importance_samples=asked, seed=seed)
+    if num_importance_samples is None:
+        del current["num_importance_samples"]
     saved = read_evaluation(run.folder, split, parameters=current["parameters"])
     same = saved is not None and all(saved.get(name) == value for name, value in current.items())
     return saved if same else None

@@ -9,7 +9,6 @@ from jaxvae.config.paths import user_path
 from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.summary import format_report
 from jaxvae.evaluation import evaluate_run, retrieval
-from jaxvae.evaluation.saved_evaluation import evaluation_path, saved_evaluation
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference.run import Run
 from jaxvae.reports import html_page
@@ -33,7 +32,7 @@ def write_report(
     *,
     output: Path | None,
     split: str,
-    num_importance_samples: int,
+    num_importance_samples: int | None,
     seed: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -43,7 +42,8 @@ def write_report(
       run: a run with its rows.
       output: file to write; None is `report.html` in the run.
       split: the split to evaluate on.
-      num_importance_samples: draws per row for the likelihood.
+      num_importance_samples: draws per row for the likelihood; None takes a saved evaluation with
+        any number, else 1,000.
       seed: seed of every draw.
       say: callback for messages before slow steps.
 
@@ -53,15 +53,9 @@ def write_report(
     path = run.folder / run_files.REPORT if output is None else user_path(output)
     run.rows(split)  # raises if there are none
     check_place(path)
-    judged = saved_evaluation(
-        run, split=split, num_importance_samples=num_importance_samples, seed=seed
+    judged = evaluate_run.load_or_evaluate(
+        run, split=split, num_importance_samples=num_importance_samples, seed=seed, say=say
     )
-    if judged:
-        say(f"taking what is kept in {evaluation_path(run.folder, split)}")
-    else:
-        judged = evaluate_run.evaluate_run(
-            run, split=split, num_importance_samples=num_importance_samples, seed=seed, say=say
-        )
     run = evaluate_run.with_rows_enough(run)
     name = run.config.get("model_name", "vae")
     sections = [

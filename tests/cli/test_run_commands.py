@@ -72,7 +72,8 @@ def test_evaluate_prints_one_flat_object(capsys, folder):
 
 
 @pytest.mark.long
-def test_a_report_takes_an_evaluation_of_the_same(capsys, folder, monkeypatch, tmp_path):
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_an_evaluation_of_the_same_is_taken(capsys, folder, monkeypatch, tmp_path, command):
     run = jaxvae.load(folder)
     asked = {"split": "val", "num_importance_samples": 20, "seed": 0}
     judged = saved_evaluation.saved_evaluation(run, **asked)
@@ -84,19 +85,28 @@ def test_a_report_takes_an_evaluation_of_the_same(capsys, folder, monkeypatch, t
         assert saved_evaluation.saved_evaluation(run, **asked | other) is None
 
     copy = shutil.copytree(folder, tmp_path / "run")
-    command = ("report", copy, "--split", "val", "--num-importance-samples", 20)
+    few = ("--split", "val", "--num-importance-samples", 20)
     monkeypatch.setattr(evaluate_run, "evaluate_run", lambda *given, **named: sys.exit("judged"))
-    page = Path(shell(capsys, *command).strip()).read_text(encoding="utf-8")
-    assert f"{judged['nll_iw']:.3f}" in page
+    shown = shell(capsys, command, copy, *few)
+    if command == "report":
+        shown = Path(shown.strip()).read_text(encoding="utf-8")
+        shell(capsys, "report", copy, "--split", "val")  # with whatever number of draws
+    assert f"{judged['nll_iw']:.3f}" in shown
+    command = [command, str(copy), *map(str, few)]
+    saved_evaluation.save_evaluation(copy, "val", judged)
+    assert saved_evaluation.saved_evaluation(jaxvae.load(copy), **asked) == judged
     path = saved_evaluation.evaluation_path(copy, "val")
-    for text in (
-        *(json.dumps(judged | {name: "0"}) for name in ("parameters", "version", "epoch")),
-        json.dumps(judged)[:-9],
-        "[]",
-    ):
-        path.write_text(text)
+    whole = path.read_text()
+    assert whole == saved_evaluation.evaluation_path(folder, "val").read_text()
+    for other in ("parameters", "version", "epoch", "checkpoint", "seed"):
+        saved_evaluation.save_evaluation(copy, "val", judged | {other: "0"})
         with pytest.raises(SystemExit, match="judged"):
-            main.main([str(part) for part in command])
+            main.main(command)
+    nll = str(judged["nll_iw"])
+    for damaged in (whole[:-9], whole.replace(nll, nll[:-1]), "[]"):
+        path.write_text(damaged)
+        with pytest.raises(SystemExit, match="judged"):
+            main.main(command)
 
 
 @pytest.mark.long
@@ -141,6 +151,7 @@ def test_of_many_rows_some_are_judged(capsys, folder, monkeypatch, tmp_path):
     np.testing.assert_array_equal(
         evaluate_run.with_rows_enough(run).rows("test"), some.rows("test")
     )
+    (folder / "evaluation_test.json").unlink(missing_ok=True)
     printed = shell(capsys, "evaluate", folder, "--num-importance-samples", 5)
     assert printed.startswith(f"40 of {whole['test']} test rows, 5 importance samples a row;")
     judged = json.loads((folder / "evaluation_test.json").read_text())
@@ -401,11 +412,14 @@ def test_what_takes_long_is_said_before_it_starts(capsys, folder, tmp_path, monk
             out, err = capsys.readouterr()
             assert out == ""
             assert f"fitting baselines once; kept in {copy / 'baselines.npz'}" in err
-    for _ in range(2):  # the second time at the latest they are there
-        assert main.main(["evaluate", str(folder), "--num-importance-samples", "2"]) == 0
+    for draws in (2, 3):  # the second time at the latest they are there
+        assert main.main(["evaluate", str(copy), "--num-importance-samples", str(draws)]) == 0
         err = capsys.readouterr().err
-        assert "2 draws" in err
+        assert f"{draws} draws" in err
     assert "fitting" not in err
+    assert main.main(["evaluate", str(copy), "--num-importance-samples", "3"]) == 0
+    err = capsys.readouterr().err
+    assert err == f"jaxvae: taking what is kept in {copy / 'evaluation_test.json'}\n"
 
 
 def test_a_report_that_can_t_be_written_is_refused_before_the_work(
