@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,6 +10,11 @@ from jax.sharding import Mesh
 
 from jaxvae.errors import InputError, one_line
 from jaxvae.runtime import xla_flags
+
+_CONTAINER_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 
 
 def configure_platform(*, accelerator: str, deterministic: bool) -> None:
@@ -115,13 +121,21 @@ def one_device_mesh(device: jax.Device) -> Mesh:
 def device_memory_bytes(mesh: Mesh) -> int | None:
     """Returns the memory of one of a mesh's devices in bytes; None if unknown.
 
-    The devices of a CPU share the machine's.
+    The devices of a CPU share the machine's, or what a container may take of it.
     """
     first, *others = mesh.local_devices
     if first.platform == "cpu":
-        pages, page_bytes = (os.sysconf(name) for name in ("SC_PHYS_PAGES", "SC_PAGE_SIZE"))
-        return pages * page_bytes // (1 + len(others))
+        memory = _machine_memory_bytes()
+        return memory and memory // (1 + len(others))
     return (first.memory_stats() or {}).get("bytes_limit")
+
+
+def _machine_memory_bytes() -> int | None:
+    known = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # it is not there, or says "max"
+            known.append(int(Path(path).read_text()))
+    return min((limit for limit in known if limit > 0), default=None)
 
 
 def describe_devices(found) -> str:

@@ -5,6 +5,7 @@ arrays with an axis of tags are split over `model`: the first and last layers, t
 and the logits. Batches and rows that do not divide evenly are padded, and the padding is masked.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -105,6 +106,15 @@ class Sharding:
     def place(self, tree: Any) -> Any:
         """Places a train state, or a part of it, for training."""
         return jax.tree.map(put, tree, self._of(tree))
+
+    def bytes_per_device(self, tree: Any) -> int:
+        """Returns the bytes that arrays, or their shapes, take on each device once placed."""
+        parts = jax.tree.map(
+            lambda leaf, over: math.prod(over.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
+            tree,
+            self._of(tree),
+        )
+        return sum(jax.tree.leaves(parts))
 
     def gather(self, tree: Any) -> Any:
         """Gathers a placed tree, unsharded, on the first of this process's devices."""

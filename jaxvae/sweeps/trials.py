@@ -81,8 +81,8 @@ class TrialRunner:
         """Makes a config's run before its first step; the config must not be changed afterwards.
 
         Raises:
-          InputError: the config has a value that only a single run can have, or its model does not
-            fit in the memory of a device.
+          InputError: the config has a value that only a single run can have, or as many of its
+            model as each device holds do not fit there.
         """
         check_sweepable(config)
         trackers.check_installed(config.logger.name)
@@ -98,7 +98,7 @@ class TrialRunner:
                 user_code=load_user_code(config),
                 start=start,
             )
-            program_setup.check_memory(model, self.mesh)
+            program_setup.check_memory(model, self.mesh, at_once=self._slots // self.mesh.size)
             self._shapes[shape] = config, model
         model = self._shapes[shape][1]
         steps = hyperparams.steps_per_epoch_from_config(config, num_rows=len(self._train))
@@ -129,6 +129,11 @@ class TrialRunner:
             config, lambda: self._size, start=start and transfer.sizes(start.run.network)
         )
         return values | (recipe.recorded(config, self._before) if self._before else {})
+
+    @property
+    def _slots(self) -> int:
+        """Slots of a population: `at_once`, rounded up to a multiple of the devices."""
+        return -(-self.at_once // self.mesh.size) * self.mesh.size
 
     @functools.cached_property
     def _size(self) -> recipe.DataSize:
@@ -161,7 +166,7 @@ class TrialRunner:
                 config, model, num_rows=len(self._val), num_tags=num_tags
             ),
             mesh=self.mesh,
-            slots=-(-self.at_once // self.mesh.size) * self.mesh.size,
+            slots=self._slots,
             train_rows=sharding.append_empty_rows(self._train, num_tags=num_tags),
             val_rows=sharding.append_empty_rows(self._val, num_tags=num_tags),
             likelihood_bound=bound,

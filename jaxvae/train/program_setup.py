@@ -24,6 +24,7 @@ from jaxvae.train import loop
 from jaxvae.train.model_setup import ModelSetup
 from jaxvae.train.plan import hyperparams
 from jaxvae.train.steps import eval_epoch, rng, train_epoch
+from jaxvae.train.train_state import eval_params
 
 
 def build_train_epoch(
@@ -104,26 +105,31 @@ def build_likelihood_bound(
     return bound, rows
 
 
-def check_memory(model: ModelSetup, mesh: Mesh) -> None:
-    """Checks that a training state and its gradients fit in the memory of a device.
+def check_memory(model: ModelSetup, mesh: Mesh, *, at_once: int = 1) -> None:
+    """Checks that what a model is trained with fits in the memory of a device.
 
-    Where a system grants more memory than it has, a process that uses it would be killed.
+    That are its state, the best parameters so far, and gradients; activations come on top. Where a
+    system grants more memory than it has, a process that uses it would be killed.
 
     Args:
       model: the model.
       mesh: the devices.
+      at_once: most models that each device holds.
 
     Raises:
       InputError: they do not fit.
     """
-    state = model.state_shapes
-    arrays = jax.tree.leaves((state.params, state.params, state.opt_state, state.average))
-    needed = sum(array.size * array.dtype.itemsize for array in arrays) // mesh.shape["model"]
+    state, layout = model.state_shapes, Sharding(mesh)
+    arrays = (state.params, state.batch_stats, state.opt_state, state.average, eval_params(state))
+    needed = at_once * layout.bytes_per_device(arrays) + layout.bytes_per_device(state.params)
     memory = devices.device_memory_bytes(mesh)
     if memory and needed > memory:
+        what, other = "this model", ""
+        if at_once > 1:
+            what, other = f"{at_once} such models at once", ", or fewer --at_once"
         raise InputError(
-            f"training this model needs {needed:,} of a device's {memory:,} bytes of memory; take "
-            f"a smaller --config.model.hidden_dim or latent_dim"
+            f"training {what} needs {needed:,} of a device's {memory:,} bytes of memory; take a "
+            f"smaller --config.model.hidden_dim or latent_dim{other}"
         )
 
 

@@ -289,9 +289,10 @@ def test_sizes_that_no_machine_has_are_refused(override, tmp_path, capsys):
 def test_a_model_that_does_not_fit_is_one_line(tmp_path, capsys):
     override = ("--config.model.latent_dim=65536", "--config.model.hidden_dim=1048576")
     assert main.launch([*COMMAND[1:], *override, f"--workdir={tmp_path / 'run'}"]) == 2
-    # Weights, gradients and Adam's two moments of 206,630,420,704 parameters, four bytes each.
+    # Of 206,630,420,704 parameters, four bytes each: themselves, the best of them so far, gradients,
+    # and Adam's two moments.
     error = capsys.readouterr().err
-    assert error.startswith("jaxvae: training this model needs 3,306,086,731,2")
+    assert error.startswith("jaxvae: training this model needs 4,132,608,414,0")
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
