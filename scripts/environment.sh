@@ -55,8 +55,8 @@ prepare() {
         echo "Making $venv with $("$python" --version)" >&2
         "$python" -m venv "$venv" || die "no virtual environment could be made (on Debian: apt install python3-venv)"
     fi
-    # What is included by -r belongs to the stamp as well.
-    stamp=$venv/.installed-$(cat requirements*.txt "$@" | cksum | cut -d ' ' -f 1)-$(basename "$requirements" .txt)
+    # What they include by -r belongs to the stamp as well.
+    stamp=$venv/.installed-$(cat requirements*.txt docs/requirements.txt .ci/*.txt "$@" 2>/dev/null | cksum | cut -d ' ' -f 1)-$(basename "$requirements" .txt)
     if [ ! -e "$stamp" ]; then
         echo "Installing $requirements (once)" >&2
         local installer=("$venv/bin/python" -m pip install --disable-pip-version-check)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, lacking
 from tests.faults.conftest import (
     EPOCHS,
     arguments,
@@ -63,7 +63,13 @@ def in_a_namespace() -> list[str]:
 
 
 NAMESPACE = in_a_namespace()
-needs_mounts = pytest.mark.skipif(not NAMESPACE, reason="nothing can be mounted here")
+needs_mounts = pytest.mark.usefixtures("_mounts")
+
+
+@pytest.fixture(scope="session")
+def _mounts():
+    if not NAMESPACE:
+        lacking("nothing can be mounted here", "mounts")
 
 
 def refusal(process) -> str:
@@ -180,9 +186,9 @@ QUOTAS = {
 }
 
 
-@pytest.mark.parametrize("lacking", QUOTAS)
-def test_a_quota_that_is_used_up(lacking, clips, whole, tmp_path):
-    step, most_bytes, named = QUOTAS[lacking]
+@pytest.mark.parametrize("quota", QUOTAS)
+def test_a_quota_that_is_used_up(quota, clips, whole, tmp_path):
+    step, most_bytes, named = QUOTAS[quota]
     last = refusal(limited(clips, tmp_path, step, most_bytes))
     assert "File too large" in last
     assert any(f"{tmp_path}/run/{name}" in last for name in named)

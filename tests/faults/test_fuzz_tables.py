@@ -1,6 +1,7 @@
 """Damaged tables of every shape: read, or refused in one line; nothing else, and not slowly."""
 
 import bz2
+import functools
 import gzip
 import io
 import json
@@ -18,6 +19,8 @@ from jaxvae.data.dataset import Dataset, load_dataset
 from jaxvae.data.vocabulary import FromData
 from jaxvae.errors import InputError
 from tests.faults.conftest import write_anew
+from tests.faults.damage import damaged
+from tests.helpers.data_reports import check_sums
 
 RUNS = 5_000
 MOST_SECONDS = 2.0
@@ -40,7 +43,7 @@ ARFF = ARFF.replace("{{", "{").replace("}}", "}") + "3.5,0,1,1\n{0 2, 3 1}\n{1 1
 LABELS = "1,2 0:1 1:0.5\n3 0:1\n 0:2\n" * 6
 
 
-def archive(content):
+def zipped(content):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("clips.csv", content)
@@ -65,33 +68,14 @@ SHAPES = {
     "arff": (".arff", ARFF, {}),
     "libsvm": (".svm", LABELS, {}),
     "extreme": (".txt", "18 2 4\n" + LABELS, {}),
-    "gz": (".csv.gz", gzip.compress(HOT.encode(), mtime=0), {"layout": "one_hot"}),
-    "bz2": (".csv.bz2", bz2.compress(HOT.encode()), {"layout": "one_hot"}),
-    "xz": (".csv.xz", lzma.compress(HOT.encode()), {"layout": "one_hot"}),
-    "zst": (
-        ".csv.zst",
-        pyarrow.compress(HOT.encode(), "zstd", asbytes=True),
-        {"layout": "one_hot"},
-    ),
-    "zip": (".zip", archive(HOT), {"layout": "one_hot"}),
+    "gz": (".csv.gz", HOT, {"layout": "one_hot"}),
+    "bz2": (".csv.bz2", HOT, {"layout": "one_hot"}),
+    "xz": (".csv.xz", HOT, {"layout": "one_hot"}),
+    "zst": (".csv.zst", HOT, {"layout": "one_hot"}),
+    "zip": (".zip", HOT, {"layout": "one_hot"}),
     "feather": (".feather", typed(pyarrow.feather.write_feather), {}),
     "parquet": (".parquet", typed(pyarrow.parquet.write_table), {}),
 }
-TOKENS = ["\n", "\r\n", ",", "\t", '"', "'", "[", "]", "{", "}", "...", "nan", "null", "NULL", "0"]
-TOKENS += ["1", "2", "-1", "1e999", "é", "\ufeff", "\0", "|", ";", "#", "x" * 70_000, "9" * 30]
-TOKENS = [token.encode() for token in TOKENS] + [b"\xff", b"\xe9", b"@data", b"%"]
-
-
-def damaged(content, rng):
-    kind = rng.random()
-    if kind < 0.1:
-        return content[: rng.randrange(len(content))]
-    for _ in range(rng.randrange(1, 4)):
-        at = rng.randrange(len(content) + 1)
-        cut = rng.choice((0, 0, 1, 5, 40))
-        token = rng.choice(TOKENS) if rng.random() < 0.7 else bytes([rng.randrange(256)])
-        content = content[:at] + token + content[at + cut :]
-    return content
 
 
 def load(path, fields):
@@ -105,6 +89,24 @@ def load(path, fields):
     )
 
 
+PACKERS = {
+    "gz": functools.partial(gzip.compress, mtime=0),
+    "bz2": bz2.compress,
+    "xz": functools.partial(lzma.compress, preset=0),
+    "zst": functools.partial(pyarrow.compress, codec="zstd", asbytes=True),
+    "zip": zipped,
+}
+
+
+def damaged_table(content, rng, pack=None):
+    """Where it is packed, mostly the content is damaged, which else would hardly be reached."""
+    if pack is None:
+        return damaged(content, rng)
+    if rng.random() < 0.2:
+        return damaged(pack(content), rng)
+    return pack(damaged(content, rng))
+
+
 def attempt(path, fields):
     """Returns what was read, or whatever was raised."""
     try:
@@ -116,26 +118,27 @@ def attempt(path, fields):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_damaged_table_is_read_or_refused_in_one_line(shape, tmp_path, record_property):
     suffix, content, fields = SHAPES[shape]
-    content = content if isinstance(content, bytes) else content.encode()
+    content, pack = content if isinstance(content, bytes) else content.encode(), PACKERS.get(shape)
+    whole = pack(content) if pack else content
     path = tmp_path / f"clips{suffix}"
-    path.write_bytes(content)
+    path.write_bytes(whole)
     assert isinstance(load(path, fields), Dataset)  # the control
     rng = random.Random(shape)
-    read = 0
+    read = refused = 0
     for _ in range(RUNS):
-        broken = damaged(content, rng)
+        broken = damaged_table(content, rng, pack)
         write_anew(path, broken)
-        started = time.monotonic()
+        started = time.process_time()  # whatever else the machine does
         outcome = attempt(path, fields)
-        assert time.monotonic() - started < MOST_SECONDS, broken
+        assert time.process_time() - started < MOST_SECONDS, broken
         if isinstance(outcome, InputError):
             assert "\n" not in str(outcome)
             assert len(str(outcome)) < 2000, broken
+            refused += 1
         else:
             assert isinstance(outcome, Dataset), (outcome, broken)
-            report = outcome.report
-            kept = report["rows_kept"] + report["rows_without_known_tag"]
-            assert report["rows_read"] == kept + report["rows_unreadable"]
-            read += 1
-    assert read < RUNS  # some were refused; of packed files all may be
+            check_sums(outcome.report)
+            read += broken != whole
+    assert read > 0
+    assert refused > 0
     record_property("read", read)

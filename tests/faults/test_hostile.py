@@ -4,6 +4,7 @@ Inputs are drawn by `random`: Hypothesis, which the parsers' own tests use, take
 than a parser to read it.
 """
 
+import collections
 import csv
 import io
 import json
@@ -25,6 +26,7 @@ from jaxvae.errors import InputError
 from jaxvae.train.choices import CHOICES
 from tests.conftest import ROOT
 from tests.faults.conftest import write_anew
+from tests.faults.damage import damaged
 from tests.helpers.data_reports import check_sums
 
 EACH = 5000
@@ -87,11 +89,16 @@ class Watch:
 
     def __init__(self):
         self.expected = EACH
-        self.number, self.read, self.seconds, self.bytes, self.long_refusals = 0, 0, 0.0, 0, 0
+        self.number, self.seconds, self.bytes, self.long_refusals = 0, 0.0, 0, 0
+        self.tried, self.read = collections.Counter(), collections.Counter()
 
-    def __call__(self, action):
-        """Runs an action that may refuse with one line; returns its value, or None."""
+    def __call__(self, action, kind="all"):
+        """Runs an action that may refuse with one line; returns its value, or None.
+
+        Of each kind some must be read, or nothing was tried but one refusal.
+        """
         self.number += 1
+        self.tried[kind] += 1
         # Measuring memory is slow, so it is done for the last of them; and begun once, since some
         # Pythons crash where it ends while a library's thread allocates.
         if self.number == int((1.0 - MEASURED) * self.expected):
@@ -103,7 +110,7 @@ class Watch:
         began = time.process_time()  # whatever else the machine does
         try:
             value = action()
-            self.read += value is not None
+            self.read[kind] += value is not None
             return value
         except InputError as error:
             self.long_refusals += "\n" in str(error)
@@ -121,7 +128,9 @@ def watch(record_property, request):
     yield watching
     tracemalloc.stop()
     assert watching.number >= watching.expected
-    assert 0 < watching.read < watching.number  # else nothing was tried but one refusal
+    for kind, tried in watching.tried.items():
+        assert watching.read[kind] > 0, (kind, tried)
+    assert watching.read.total() < watching.number
     assert watching.bytes > 0
     assert watching.bytes < MOST_BYTES
     assert watching.long_refusals == 0
@@ -145,38 +154,24 @@ def test_hostile_cells(watch):
     try_all(plain, check)
 
 
-def changes(rng: random.Random) -> list[tuple[int, int, bytes]]:
-    """Up to four of: where, how many bytes are cut out, and which are put in."""
-    return [
-        (rng.randrange(10_000), rng.randrange(7), rng.randbytes(rng.randrange(5)))
-        for _ in range(rng.randrange(5))
-    ]
-
-
-def mangle(valid: bytes, changes) -> bytes:
-    """A few bytes of a valid file changed, cut out or doubled."""
-    data = valid
-    for at, cut, put in changes:
-        at %= len(valid)
-        data = data[:at] + put + data[at + cut :]
-    return data
-
-
 def test_hostile_taxonomies(watch, tmp_path):
     path = tmp_path / "t.json"
     valid = json.dumps(TAXONOMY.to_mapping()).encode()
 
-    def make(rng):
-        kind = rng.randrange(3)
-        if kind == 0:
-            return rng.randbytes(rng.randrange(61))
-        if kind == 1:
-            return mangle(valid, changes(rng))
-        return json.dumps({text(rng): plain(rng) for _ in range(rng.randrange(4))}).encode()
+    def tags(rng):
+        return [text(rng) for _ in range(rng.randrange(5))] if rng.random() < 0.7 else plain(rng)
 
-    def check(data):
+    def make(rng):
+        if rng.random() < 0.6:
+            foreign = rng.random() < 0.2
+            return "damaged", rng.randbytes(rng.randrange(61)) if foreign else damaged(valid, rng)
+        made = {text(rng): tags(rng) for _ in range(rng.randrange(4))}
+        return "made", json.dumps(made).encode()
+
+    def check(example):
+        kind, data = example
         write_anew(path, data)
-        loaded = watch(lambda: Taxonomy.load(path))
+        loaded = watch(lambda: Taxonomy.load(path), kind)
         assert loaded is None or loaded.num_tags >= 1
 
     try_all(make, check)
@@ -215,12 +210,12 @@ def test_hostile_files(watch, tmp_path):
 
     def make(rng):
         if rng.random() < 0.5:
-            return files([*ROWS, *(plain(rng) for _ in range(rng.randrange(1, 7)))])
-        some = changes(rng)
-        return {suffix: mangle(data, some) for suffix, data in valid.items()}
+            return "made", files([*ROWS, *(plain(rng) for _ in range(rng.randrange(1, 7)))])
+        return "damaged", {suffix: damaged(data, rng) for suffix, data in valid.items()}
 
     def check(example):
-        for suffix, data in example.items():
+        kind, written = example
+        for suffix, data in written.items():
             path = tmp_path / f"rows{suffix}"
             write_anew(path, data)
             dataset = watch(
@@ -230,7 +225,8 @@ def test_hostile_files(watch, tmp_path):
                     val_fraction=0.1,
                     test_fraction=0.1,
                     max_unreadable_fraction=1.0,
-                )
+                ),
+                f"{kind} {suffix}",
             )
             if dataset is not None:
                 check_sums(dataset.report)

@@ -6,14 +6,17 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+GIT = ("git", "-c", "safe.directory=*")
+"""Git, in a folder of whatever user: it may be mounted into a container."""
 
 
 def tracked() -> list[str]:
     """Every file of the repository, but for what git ignores."""
     done = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        [*GIT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     return sorted({name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()})
 
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -126,8 +127,9 @@ class Reader:
             assert not failed, f"{block.code}\n{self.printed}"
 
     def _bash(self, code: str) -> int:
-        keep = f"trap 'export -p >{self.state}' EXIT"
-        script = f"set -aeuo pipefail\n. {self.state}\n{keep}\n{code}"
+        state = shlex.quote(str(self.state))
+        keep = f"keep() {{ export -p >{state}; }}; trap keep EXIT"
+        script = f"set -aeuo pipefail\n. {state}\n{keep}\n{code}"
         self.state.touch()
         return self._finished(["bash", "-c", script])
 

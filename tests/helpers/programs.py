@@ -7,6 +7,7 @@ have kept since. JAXVAE_KEPT_PROGRAMS names another folder than `build/programs`
 of the repository.
 """
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -25,9 +26,12 @@ DAYS = 3.0  # then a program is compiled again: most are of code that has change
 def borrow(kept: Path = KEPT) -> Path:
     """Makes a folder for JAX's cache, with all the programs that are kept and not too old."""
     folder = Path(tempfile.mkdtemp(prefix="jaxvae-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     oldest = time.time() - DAYS * 86400
     for name in _programs(kept):
-        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+        with contextlib.suppress(
+            OSError
+        ):  # another process has just removed it, or it is another's
             if os.stat(kept / name).st_mtime < oldest:
                 os.unlink(kept / name)
             else:
@@ -55,8 +59,8 @@ class Exchange:
         self._seen = (self._changes()[0] if is_all else 0, others)
 
     def _changes(self) -> tuple[int, int]:
-        self._kept.mkdir(parents=True, exist_ok=True)
-        return self._folder.stat().st_mtime_ns, self._kept.stat().st_mtime_ns
+        kept = self._kept.stat().st_mtime_ns if self._kept.is_dir() else 0
+        return self._folder.stat().st_mtime_ns, kept
 
 
 def keep(folder: Path, kept: Path = KEPT, *, settled: float = 0.0) -> bool:
@@ -68,17 +72,26 @@ def keep(folder: Path, kept: Path = KEPT, *, settled: float = 0.0) -> bool:
       settled: seconds without a change after which a program is whole, where one may be writing.
 
     Returns:
-      Whether all of it is kept.
+      Whether all of it is kept. Where a program can't be, it is compiled again in the next run.
     """
-    kept.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        kept.mkdir(parents=True, exist_ok=True)
     is_all, latest = True, time.time() - settled
     for name in _programs(folder) - _programs(kept):
         if settled and os.stat(folder / name).st_mtime > latest:
             is_all = False
             continue
-        aside = kept / f".{os.getpid()}"
-        shutil.copyfile(folder / name, aside)
-        aside.replace(kept / name)
+        try:
+            handle, aside = tempfile.mkstemp(dir=kept, prefix=".")
+            os.close(handle)
+            try:
+                shutil.copyfile(folder / name, aside)
+                os.replace(aside, kept / name)
+            except OSError:
+                os.unlink(aside)
+                raise
+        except OSError:  # a disk that is full, another user's folder
+            return False
     return is_all
 
 

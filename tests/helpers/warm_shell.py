@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import socketserver
 import sys
 import tempfile
@@ -12,8 +13,7 @@ from tests.helpers import warm_start
 
 # Hands its streams, arguments, folder and variables to whoever listens, passes signals on to the
 # process that comes of it, and ends as that does.
-_PROGRAM = """#!{python} -IS
-import json, os, signal, socket, sys
+_PROGRAM = """import json, os, signal, socket, sys
 passed_on = {{signal.SIGTERM, signal.SIGINT, signal.SIGHUP}}
 signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # until the process is known
 with socket.socket(socket.AF_UNIX) as connection:
@@ -64,7 +64,11 @@ def programs(folder: Path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for name, first in {"python": [], "jaxvae": ["-m", "jaxvae"]}.items():
             program = folder / name
-            program.write_text(_PROGRAM.format(python=sys.executable, address=address, first=first))
+            content = _PROGRAM.format(address=address, first=first)
+            # A path with spaces can't stand behind #!.
+            program.write_text(
+                f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS -c {shlex.quote(content)} "$@"\n'
+            )
             program.chmod(0o755)
         try:
             yield

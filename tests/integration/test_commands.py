@@ -14,7 +14,7 @@ import pytest
 
 from jaxvae.cli import main
 from jaxvae.export.torch import pth
-from tests.conftest import ROOT
+from tests.conftest import ROOT, lacking
 from tests.helpers.commands import command, tool
 from tests.helpers.optimization import NOT_OPTIMIZED
 
@@ -303,7 +303,7 @@ def wrapper(tmp_path_factory):
         check=False,
     )
     if tracked.returncode or not tracked.stdout:
-        pytest.skip("not a git checkout")
+        lacking("not a git checkout")
     for name in tracked.stdout.split():
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, lacking
 from tests.helpers import clone
 
 pytestmark = pytest.mark.ecosystem
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.ecosystem
 def site(tmp_path_factory):
     """What pip would unpack into site-packages."""
     if not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout")
+        lacking("not a git checkout")
     return clone.unpack(tmp_path_factory.mktemp("installed"))
 
 

@@ -1,7 +1,10 @@
 """What one run of the tests compiles is there for the next, and never half of it."""
 
+import errno
 import os
 import time
+
+import pytest
 
 from tests.helpers import programs
 
@@ -78,3 +81,28 @@ def test_an_old_program_is_compiled_again(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["new-cache"]
     programs.give_back(folder, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["new-cache"]
+
+
+def full(source, target):
+    with open(target, "wb") as file:
+        file.write(b"half")
+    raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+
+@pytest.mark.parametrize("call", ["copyfile", "mkstemp"])
+def test_what_can_not_be_kept_is_compiled_again(call, tmp_path, monkeypatch):
+    """On a disk that is full, and in another user's folder."""
+    kept = tmp_path / "programs"
+    folder = programs.borrow(kept)
+    exchange = programs.Exchange(folder, kept)
+    write(folder / "step-cache", b"machine code")
+    with monkeypatch.context() as patch:
+        if call == "copyfile":
+            patch.setattr(programs.shutil, "copyfile", full)
+        else:
+            patch.setattr(programs.tempfile, "mkstemp", lambda **named: full("", tmp_path / "a"))
+        exchange()
+        assert list(kept.iterdir()) == []
+    exchange()
+    assert (kept / "step-cache").read_bytes() == b"machine code"
+    programs.give_back(folder, kept)

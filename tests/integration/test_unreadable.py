@@ -19,6 +19,7 @@ from jaxvae.runtime import devices
 from jaxvae.storage import manifest
 from jaxvae.storage.atomic_files import read_json
 from jaxvae.storage.epoch_metrics import read_epochs
+from tests.conftest import lacking
 from tests.helpers.training import Killed, run, timeless, write_clips
 
 CAUSES = {
@@ -143,6 +144,12 @@ def test_nor_is_damage_what_a_reader_of_whole_files_says(clips, monkeypatch, err
     assert len(read_epochs(folder)) == 3
 
 
+@pytest.fixture(scope="session")
+def _other_users():
+    if os.geteuid() != 0:
+        lacking("needs another user's files", "root")
+
+
 def test_the_control_damage_is_set_aside(clips):
     folder = stopped(clips)
     path = max((folder / "checkpoints" / "2").rglob("state/**/*"), key=lambda path: len(path.name))
@@ -152,7 +159,7 @@ def test_the_control_damage_is_set_aside(clips):
     assert [line["epoch"] for line in read_epochs(folder)] == [1, 2, 3]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's files")
+@pytest.mark.usefixtures("_other_users")
 def test_another_users_files(clips):
     folder = stopped(clips)
     for path in (clips, *clips.rglob("*")):
@@ -173,7 +180,7 @@ def test_another_users_files(clips):
 
 
 @pytest.mark.long
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's files")
+@pytest.mark.usefixtures("_other_users")
 @pytest.mark.parametrize("what", ["checkpoints/3", "checkpoints", "final"])
 def test_a_finished_run_that_can_not_go_on_is_left_finished(clips, what):
     folder = run(clips, **OPTIONS)[1]
