@@ -107,7 +107,13 @@ def test_started_again_a_finished_run_is_there_once_and_files_can_be_added(whole
 
 @pytest.mark.parametrize("seconds", [0.0, 1e6])
 def test_killed_again_and_again_every_epoch_is_there_once(seconds, clips, tmp_path):
-    options = {"trainer.checkpoint_every_seconds": seconds, "logger.artifacts": True}
+    # Without checkpoints epochs are quick: enough of them, so that none of the killed comes to the end.
+    num_epochs = 400 if seconds else EPOCHS
+    options = {
+        "trainer.checkpoint_every_seconds": seconds,
+        "trainer.max_epochs": num_epochs,
+        "logger.artifacts": True,
+    }
     log = tmp_path / "run" / "metrics.jsonl"
 
     def epochs():
@@ -124,7 +130,7 @@ def test_killed_again_and_again_every_epoch_is_there_once(seconds, clips, tmp_pa
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     finish(start(clips, tmp_path, **options))
-    found = agrees_with_the_log(tmp_path)
+    found = agrees_with_the_log(tmp_path, num_epochs)
     for has in found.values():
         assert has["files"] == ATTACHED
 
