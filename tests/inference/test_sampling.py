@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvae.inference import sampling
+from jaxvae.inference import queries, sampling
 from jaxvae.inference.sampling import Samples, describe_samples, sample_prior
 from jaxvae.models.vae import VAE
 from jaxvae.train.train_state import create_train_state
@@ -122,3 +122,10 @@ def test_statistics_by_hand():
     assert values["unique_combinations"] == 3
     assert values["diversity_ratio"] == 0.75
     assert values["avg_entropy"] == pytest.approx(3 * np.log(2))
+
+
+def test_more_draws_from_the_prior_than_a_call_makes_are_others(run):
+    most = queries.BUCKETS[-1]
+    z = queries.draw_prior(run.network, most + 8, seed=0)
+    assert z.shape[0] == most + 8
+    assert not np.isclose(z[most:], z[:8]).any()

@@ -10,6 +10,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from jaxvae.models import distributions
+from jaxvae.models.priors import MixturePrior
 from jaxvae.models.vae import VAE
 
 LATENT, TAGS = 3, 7
@@ -139,3 +140,19 @@ def test_gradients_are_numerical_ones(name):
     check_grads(lambda z: total(z, state), (z,), order=1, modes=["rev"], rtol=2e-2, atol=2e-2)
     slopes = jax.grad(total, argnums=1)(z, state)
     assert all(np.abs(slope).max() > 0 for slope in jax.tree.leaves(slopes.prior))
+
+
+def test_which_component_says_nothing_about_the_place_in_it():
+    """In one dimension, where choice and noise take as many random bits."""
+
+    class TwoPeaks(MixturePrior):
+        def __init__(self):
+            pass
+
+        def components(self, encode):
+            return jnp.asarray([[-9.0], [9.0]]), jnp.zeros((2, 1)), jnp.log(jnp.asarray([0.5, 0.5]))
+
+    z = np.asarray(TwoPeaks().draw(jax.random.key(0), 4000, lambda x: x))[:, 0]
+    for peak in (-9.0, 9.0):
+        around = z[np.sign(z) == np.sign(peak)] - peak
+        assert abs(around.mean()) < 5.0 / np.sqrt(len(around))
