@@ -26,6 +26,6 @@ import sys; sys.exit("libjemalloc" not in open("/proc/self/maps").read())' 2>/de
     export MALLOC_CONF=${MALLOC_CONF:-dirty_decay_ms:-1,muzzy_decay_ms:-1}
 fi
 # A file of tests in one process, the next in another, and three of them, one more than two cores:
-# files wait for the disk and for what they start. A process that crashes ends the run, which names the test:
-# pytest-xdist would start another one, and then wait for the crashed one's files for ever.
+# files wait for the disk and for what they start. A process that crashes ends the run, which names
+# the test: pytest-xdist would start another one, and then wait for the crashed one's files for ever.
 exec "$venv/bin/python" -m pytest -n 3 --dist loadfile --max-worker-restart=0 "$@"

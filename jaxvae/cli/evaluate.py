@@ -43,7 +43,7 @@ def add_to(commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> int:
-    from jaxvae.evaluation.evaluate_run import load_or_evaluate
+    from jaxvae.evaluation.evaluate_once import load_or_evaluate
     from jaxvae.inference.ensemble import Ensemble
     from jaxvae.reports.summary_text import evaluation_table
 

@@ -4,7 +4,6 @@ Results are one flat dictionary by name, likelihoods in nats per example; a valu
 computed for a run is None or absent.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,17 +12,11 @@ import numpy as np
 from jaxvae.data.dataset import fingerprint_rows, known_generator
 from jaxvae.data.encoding import to_multi_hot
 from jaxvae.data.splits import subsample
-from jaxvae.errors import InputError
 from jaxvae.evaluation import latents, retrieval, split_metrics
 from jaxvae.evaluation.baseline_fitting import Baselines, load_or_fit_baselines
 from jaxvae.evaluation.baselines import Independent
 from jaxvae.evaluation.disentanglement import disentanglement
-from jaxvae.evaluation.saved_evaluation import (
-    evaluation_path,
-    question,
-    save_evaluation,
-    saved_evaluation,
-)
+from jaxvae.evaluation.saved_evaluation import question
 from jaxvae.evaluation.sets import sample_quality
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL, ACTIVE_VARIANCE
 from jaxvae.evaluation.training_course import training_course
@@ -40,41 +33,6 @@ _TRAIN_ROWS = 100_000
 _ROWS = 10_000
 _MOST_VALUES = 2**26
 _LEAST_ROWS = 1000
-
-
-def load_or_evaluate(
-    run: Run,
-    *,
-    split: str,
-    num_importance_samples: int | None,
-    seed: int,
-    say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    """Loads a run's saved evaluation of the same settings, or evaluates the run and saves it.
-
-    Args:
-      run: the run, with its rows.
-      split: "train", "val" or "test".
-      num_importance_samples: importance samples per row for the likelihood; None takes a saved
-        evaluation with any number, else 1,000.
-      seed: seed of every draw.
-      say: callback for progress messages.
-
-    Raises:
-      InputError: the run has no rows, or no such split.
-    """
-    run.rows(split)
-    judged = saved_evaluation(
-        run, split=split, num_importance_samples=num_importance_samples, seed=seed
-    )
-    if judged:
-        say(f"taking what is kept in {evaluation_path(run.folder, split)}")
-        return judged
-    draws = NUM_DRAWS if num_importance_samples is None else num_importance_samples
-    judged = evaluate_run(run, split=split, num_importance_samples=draws, seed=seed, say=say)
-    with contextlib.suppress(InputError):  # a read-only run directory: nothing is saved
-        save_evaluation(run.folder, split, judged)
-    return judged
 
 
 def evaluate_run(

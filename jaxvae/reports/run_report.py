@@ -9,6 +9,7 @@ from jaxvae.config.paths import user_path
 from jaxvae.data.cells.tag_lists import quote_tag
 from jaxvae.data.summary import format_report
 from jaxvae.evaluation import evaluate_run, retrieval
+from jaxvae.evaluation.evaluate_once import load_or_evaluate
 from jaxvae.evaluation.streaming_metrics import ACTIVE_KL
 from jaxvae.inference.run import Run
 from jaxvae.reports import html_page
@@ -53,7 +54,7 @@ def write_report(
     path = run.folder / run_files.REPORT if output is None else user_path(output)
     run.rows(split)  # raises if there are none
     check_place(path)
-    judged = evaluate_run.load_or_evaluate(
+    judged = load_or_evaluate(
         run, split=split, num_importance_samples=num_importance_samples, seed=seed, say=say
     )
     run = evaluate_run.with_rows_enough(run)

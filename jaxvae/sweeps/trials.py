@@ -98,7 +98,7 @@ class TrialRunner:
                 user_code=load_user_code(config),
                 start=start,
             )
-            program_setup.check_memory(model, self.mesh, at_once=self._slots // self.mesh.size)
+            program_setup.check_memory(model, self.mesh, at_once=self._per_device)
             self._shapes[shape] = config, model
         model = self._shapes[shape][1]
         steps = hyperparams.steps_per_epoch_from_config(config, num_rows=len(self._train))
@@ -131,9 +131,9 @@ class TrialRunner:
         return values | (recipe.recorded(config, self._before) if self._before else {})
 
     @property
-    def _slots(self) -> int:
-        """Slots of a population: `at_once`, rounded up to a multiple of the devices."""
-        return -(-self.at_once // self.mesh.size) * self.mesh.size
+    def _per_device(self) -> int:
+        """Slots that each device has of a population: enough for `at_once` members."""
+        return -(-self.at_once // self.mesh.size)
 
     @functools.cached_property
     def _size(self) -> recipe.DataSize:
@@ -166,7 +166,7 @@ class TrialRunner:
                 config, model, num_rows=len(self._val), num_tags=num_tags
             ),
             mesh=self.mesh,
-            slots=self._slots,
+            slots=self._per_device * self.mesh.size,
             train_rows=sharding.append_empty_rows(self._train, num_tags=num_tags),
             val_rows=sharding.append_empty_rows(self._val, num_tags=num_tags),
             likelihood_bound=bound,
