@@ -145,27 +145,43 @@ def test_a_mark_names_the_test_that_is_running_and_changes_nothing(small, monkey
 def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
     measured = {
         "tests": {
-            "tests/test_slow.py::test_a": 9.0,
-            "tests/models/test_distributions.py::test_b": 5.0,
-            "tests/models/test_distributions.py::test_c": 1.0,
+            "tests/test_command.py::test_a": 0.1,
+            "tests/models/test_distributions.py::test_b": 4.0,
+            "tests/models/test_distributions.py::test_c": 2.0,
             "tests/test_quick.py::test_d": 0.5,
             "tests/test_quick.py::test_e": 0.1,
             "tests/test_quick.py::test_f": 0.2,
             "tests/test_other.py::test_g": 0.1,
+            "tests/test_slow.py::test_h": 9.0,
+            "tests/test_slow.py::test_i": 0.1,
         },
         "hits": {
             "a-fault": [
-                ["tests/test_slow.py::test_a", "call"],
+                ["tests/test_command.py::test_a", "call"],
                 ["tests/models/test_distributions.py::test_b", "call"],
                 ["tests/models/test_distributions.py::test_c", "call"],
                 ["tests/models/test_distributions.py::test_that_failed", "call"],
                 ["tests/test_quick.py::test_d", "call"],
                 ["tests/test_quick.py::test_f", "setup"],
-            ]
+                ["tests/test_slow.py::test_h", "call"],
+                ["tests/test_slow.py::test_i", "call"],
+            ],
+            "another": [
+                ["tests/test_command.py::test_a", "call"],
+                ["tests/test_slow.py::test_h", "call"],
+            ],
+            "a-third": [["tests/test_command.py::test_a", "call"]],
         },
     }
     names = [test[-1] for test in coverage.covering(fault("f", "x"), "distributions", measured)]
-    assert names == ["b", "c", "d", "e", "f", "a"]
+    # What a file has beyond its seconds comes last: c and i.
+    assert names == ["b", "d", "e", "f", "h", "a", "c", "i"]
+
+
+@pytest.mark.parametrize(("limit", "as_many"), [(3.0, 2), (2.9, 1), (0.5, 1), (9.0, 3)])
+def test_as_many_tests_as_take_so_long(limit, as_many):
+    seconds = {"a": 1.0, "b": 2.0, "c": 4.0}
+    assert coverage.as_many_as_take(limit, [*seconds], seconds) == [*seconds][:as_many]
 
 
 def test_the_command_for_survivors_is_the_scripts_and_runs_the_long_ones_too():

@@ -5,11 +5,13 @@ inherit, so what is reached only in those counts as well.
 """
 
 import ast
+import itertools
 import json
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.mutants.process import fresh_copy, run_pytest, whole_suite
 
 HITS = "JAXVAE_MUTANTS_HITS"
 _LIMIT_SECONDS = 4 * 3600.0
+_SHARE_SECONDS = 5.0
 # Made once in a process and kept where no module's names are touched. By `posix`, since tests
 # replace functions of `os`; a reader's disk that is full, or gone, loses a mark and nothing else.
 _MARK = """
@@ -121,8 +124,9 @@ def covering(fault: Fault, module: str, measured: dict[str, Any]) -> list[str]:
     """The tests that reach a fault's function, those first that are most likely to notice it.
 
     File by file, so that what a file's tests share is made once: files whose name is like the
-    module's, then the others, those first that take the least time. In a file the tests keep its
-    order, in which they were measured.
+    module's, then the others, those first that reach the fewest of the listed functions and so are
+    about this one. Of each file come as many tests as take a few seconds, then of each the rest, in
+    the file's order, in which they were measured.
 
     Args:
       fault: the fault.
@@ -131,16 +135,38 @@ def covering(fault: Fault, module: str, measured: dict[str, Any]) -> list[str]:
     """
     seconds, hits = measured["tests"], measured["hits"][fault.name]
     direct = {test for test, phase in hits if phase != "setup"} & {*seconds}
-    shared = {test.partition("::")[0] for test, phase in hits if phase == "setup"}
-    chosen = direct | {test for test in seconds if test.partition("::")[0] in shared}
+    shared = {_file(test) for test, phase in hits if phase == "setup"}
+    chosen = direct | {test for test in seconds if _file(test) in shared}
     files: dict[str, list[str]] = {}
     for test in seconds:
         if test in chosen:
-            files.setdefault(test.partition("::")[0], []).append(test)
+            files.setdefault(_file(test), []).append(test)
+    reached = Counter(
+        file
+        for of_fault in measured["hits"].values()
+        for file in {_file(test) for test, _ in of_fault}
+    )
 
-    def order(file: str) -> tuple[bool, float, str]:
+    def order(file: str) -> tuple[bool, int, str]:
         stem = Path(file).stem.removeprefix("test_")
         alike = stem in module or module in stem
-        return not alike, sum(seconds[test] for test in files[file]), file
+        return not alike, reached[file], file
 
-    return [test for file in sorted(files, key=order) for test in files[file]]
+    shares, rests = [], []
+    for file in sorted(files, key=order):
+        share = as_many_as_take(_SHARE_SECONDS, files[file], seconds)
+        shares += share
+        rests += files[file][len(share) :]
+    return shares + rests
+
+
+def as_many_as_take(
+    limit: float, tests: Sequence[str], seconds: Mapping[str, float]
+) -> Sequence[str]:
+    """The first of the tests, as many as take so many seconds, and one at least."""
+    ends = itertools.accumulate(seconds[test] for test in tests)
+    return [test for test, end in zip(tests, ends, strict=True) if end <= limit] or tests[:1]
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]

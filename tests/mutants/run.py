@@ -7,7 +7,6 @@ which has the others.
 
 import argparse
 import hashlib
-import itertools
 import signal
 import sys
 import tempfile
@@ -56,12 +55,6 @@ def attempt(tests: Sequence[str], *, limit: float, fault: Fault | None = None) -
         listed = Path(place) / "tests.txt"  # an argument a line, since there may be very many
         listed.write_text("".join(f"{test}\n" for test in tests), encoding="utf-8")
         return process.run_pytest(tree, ["-x", "-q", f"@{listed}"], limit=limit)
-
-
-def as_many_as_take(seconds: float, tests: Sequence[str], measured: dict[str, Any]) -> list[str]:
-    """The first of the tests, as many as take so long, and one at least."""
-    ends = itertools.accumulate(measured["tests"][test] for test in tests)
-    return [test for test, end in zip(tests, ends, strict=True) if end <= seconds] or [*tests[:1]]
 
 
 def judge(fault: Fault, tests: Sequence[str], measured: dict[str, Any], *, whole: bool) -> Result:
@@ -146,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tests = {}
     for fault in chosen:
         reaching = coverage.covering(fault, modules[fault.name], measured)
-        tests[fault.name] = as_many_as_take(options.seconds, reaching, measured)
+        tests[fault.name] = coverage.as_many_as_take(options.seconds, reaching, measured["tests"])
     results = Results(options.results, sources)
     reached = {test for names in tests.values() for test in names}
     measured_order = (test for test in measured["tests"] if test in reached)

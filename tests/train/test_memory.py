@@ -1,5 +1,7 @@
 """What a device must hold, and what is refused because it can't."""
 
+from types import SimpleNamespace
+
 import jax
 import pytest
 
@@ -118,3 +120,9 @@ def test_a_container_has_what_it_may_take(monkeypatch, tmp_path, pages, limits, 
     known = {"SC_PHYS_PAGES": pages, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(devices.os, "sysconf", known.__getitem__)
     assert devices.device_memory_bytes(devices.one_device_mesh(jax.devices()[0])) == memory
+
+
+@pytest.mark.parametrize(("stats", "memory"), [({"bytes_limit": 7}, 7), ({}, None), (None, None)])
+def test_other_devices_say_what_they_have_each(stats, memory):
+    device = SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
+    assert devices.device_memory_bytes(SimpleNamespace(local_devices=[device, device])) == memory
