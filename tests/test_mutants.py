@@ -152,7 +152,9 @@ def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
             "tests/test_quick.py::test_e": 0.1,
             "tests/test_quick.py::test_f": 0.2,
             "tests/test_other.py::test_g": 0.1,
-            "tests/test_slow.py::test_h": 9.0,
+            "tests/test_slow.py::test_j": 0.1,
+            "tests/test_slow.py::test_h[1]": 9.0,
+            "tests/test_slow.py::test_h[2]": 0.1,
             "tests/test_slow.py::test_i": 0.1,
         },
         "hits": {
@@ -163,19 +165,20 @@ def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
                 ["tests/models/test_distributions.py::test_that_failed", "call"],
                 ["tests/test_quick.py::test_d", "call"],
                 ["tests/test_quick.py::test_f", "setup"],
-                ["tests/test_slow.py::test_h", "call"],
+                ["tests/test_slow.py::test_h[1]", "call"],
                 ["tests/test_slow.py::test_i", "call"],
             ],
             "another": [
                 ["tests/test_command.py::test_a", "call"],
-                ["tests/test_slow.py::test_h", "call"],
+                ["tests/test_slow.py::test_j", "call"],
             ],
             "a-third": [["tests/test_command.py::test_a", "call"]],
         },
     }
-    names = [test[-1] for test in coverage.covering(fault("f", "x"), "distributions", measured)]
-    # What a file has beyond its seconds comes last: c and i.
-    assert names == ["b", "d", "e", "f", "h", "a", "c", "i"]
+    tests = coverage.covering(fault("f", "x"), "distributions", measured)
+    names = [test.partition("::test_")[2] for test in tests]
+    # Behind each file's first seconds what it has more that is reached, and then what may be.
+    assert names == ["b", "d", "e", "f", "h[1]", "a", "c", "h[2]", "i", "j"]
 
 
 @pytest.mark.parametrize(("limit", "as_many"), [(3.0, 2), (2.9, 1), (0.5, 1), (9.0, 3)])

@@ -147,6 +147,15 @@ def test_all_factors_in_one_code_are_complete_but_not_disentangled():
     assert found["dci_informativeness"] == 1.0
 
 
+def test_codes_that_know_nothing_inform_of_no_row_that_was_not_fitted():
+    rng = np.random.default_rng(5)
+    codes, labels = rng.normal(size=(300, 8)), {"coin": rng.integers(0, 2, 300)}
+    assert dci(codes, labels)["dci_informativeness"] == pytest.approx(0.5, abs=0.15)
+    # Fitted, a forest knows its rows by heart.
+    again = np.concatenate([codes] * 9), {"coin": np.concatenate([labels["coin"]] * 9)}
+    assert dci(*again)["dci_informativeness"] > 0.9
+
+
 def test_dci_formulas_by_hand():
     importance = np.array([[3.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     # Codes: 1 with weight 3/5, 0 with 2/5, and one that nothing needs.

@@ -112,9 +112,12 @@ def test_runs_that_do_not_mix(members, tmp_path):
         jaxvae.load_many([members / "seed_0", tmp_path / "other"])
     config = parsing.load_config(f"{ROOT}/configs/small.py")
     config.trainer.max_epochs, config.logger.name, config.data.split_seed = 1, (), 7
+    config.data.test_fraction = 0.8
     train_and_evaluate(config, tmp_path / "split", models_dir=tmp_path / "models")
+    ensemble = jaxvae.load_many([members / "seed_0", tmp_path / "split"])
+    assert len({run.rows("test").shape for run in ensemble.runs}) == 1  # as many, but not the same
     with pytest.raises(InputError, match="other test rows"):
-        evaluate_ensemble(jaxvae.load_many([members / "seed_0", tmp_path / "split"]), split="test")
+        evaluate_ensemble(ensemble, split="test")
 
 
 def test_the_commands_take_a_folder_of_runs(members, capsys):

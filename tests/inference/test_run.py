@@ -5,6 +5,7 @@ import pytest
 
 import jaxvae
 from jaxvae.errors import InputError
+from jaxvae.inference import sampling
 from jaxvae.inference.sampling import calibrate, sample_prior
 from tests.helpers.exact_likelihood import network
 
@@ -54,6 +55,18 @@ def test_calibrated_samples_have_tags_at_the_rates_asked_for():
         *parts, num_samples=20_000, decode="threshold", threshold=0.5, seed=1
     ).multi_hot
     assert np.abs(half.mean(axis=0) - rates).max() > 0.1
+
+
+def test_calibration_is_to_validation_and_a_little_to_training(run, monkeypatch):
+    rows = {"train": np.full((10, 1), 1), "val": np.full((30, 1), 0)}
+    found = []
+    monkeypatch.setattr(type(run), "rows", lambda self, split: rows[split])
+    monkeypatch.setattr(
+        sampling, "calibrate", lambda *parts, rates, temperature: found.append(rates) or rates
+    )
+    run.sample(1, decode="calibrated", seed=1)
+    # 30 rows of validation with the first tag, and training's as if it were 20 with the second.
+    assert found[0][:3].tolist() == [0.6, 0.4, 0.0]
 
 
 def test_a_pth_answers_as_its_run_does(run, folder):

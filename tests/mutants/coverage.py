@@ -126,7 +126,8 @@ def covering(fault: Fault, module: str, measured: dict[str, Any]) -> list[str]:
     File by file, so that what a file's tests share is made once: files whose name is like the
     module's, then the others, those first that reach the fewest of the listed functions and so are
     about this one. Of each file come as many tests as take a few seconds, then of each the rest, in
-    the file's order, in which they were measured.
+    the file's order, in which they were measured. Last come their other tests: a function that is
+    called once in a process, since what it makes is kept, has its mark in the first of them alone.
 
     Args:
       fault: the fault.
@@ -134,13 +135,8 @@ def covering(fault: Fault, module: str, measured: dict[str, Any]) -> list[str]:
       measured: from `measure`.
     """
     seconds, hits = measured["tests"], measured["hits"][fault.name]
-    direct = {test for test, phase in hits if phase != "setup"} & {*seconds}
+    direct = {_function(test) for test, phase in hits if phase != "setup"}
     shared = {_file(test) for test, phase in hits if phase == "setup"}
-    chosen = direct | {test for test in seconds if _file(test) in shared}
-    files: dict[str, list[str]] = {}
-    for test in seconds:
-        if test in chosen:
-            files.setdefault(_file(test), []).append(test)
     reached = Counter(
         file
         for of_fault in measured["hits"].values()
@@ -152,12 +148,15 @@ def covering(fault: Fault, module: str, measured: dict[str, Any]) -> list[str]:
         alike = stem in module or module in stem
         return not alike, reached[file], file
 
-    shares, rests = [], []
-    for file in sorted(files, key=order):
-        share = as_many_as_take(_SHARE_SECONDS, files[file], seconds)
+    shares, rests, others = [], [], []
+    for file in sorted({_file(test) for test, _ in hits}, key=order):
+        tests = [test for test in seconds if _file(test) == file]
+        chosen = [test for test in tests if file in shared or _function(test) in direct]
+        share = as_many_as_take(_SHARE_SECONDS, chosen, seconds)
         shares += share
-        rests += files[file][len(share) :]
-    return shares + rests
+        rests += chosen[len(share) :]
+        others += [test for test in tests if test not in chosen]
+    return shares + rests + others
 
 
 def as_many_as_take(
@@ -170,3 +169,7 @@ def as_many_as_take(
 
 def _file(test: str) -> str:
     return test.partition("::")[0]
+
+
+def _function(test: str) -> str:
+    return test.partition("[")[0]

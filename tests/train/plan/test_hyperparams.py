@@ -9,7 +9,11 @@ from ml_collections import ConfigDict
 
 from jaxvae.config import parsing
 from jaxvae.sweeps import shapes
-from jaxvae.train.plan.hyperparams import hyperparams_from_config, tunable_fields
+from jaxvae.train.plan.hyperparams import (
+    hyperparams_from_config,
+    run_plan_from_config,
+    tunable_fields,
+)
 from tests.conftest import ROOT
 
 
@@ -88,3 +92,20 @@ def test_lengths_by_hand():
     config.trainer.max_steps = 120
     lengths = hyperparams_from_config(config, steps=10).lengths
     assert tuple(map(float, lengths)) == (15.0, 105.0, 30.0, 120.0)
+    plan = run_plan_from_config(config, steps=10)
+    assert (plan.max_epochs, plan.warmup_epochs) == (12, 3.0)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0.5, 100), (1.0, 10), (1.5, 15)])
+def test_a_loss_warms_up_for_a_share_below_one_and_for_epochs_from_one_on(warmup, steps):
+    config = config_of(
+        **{
+            "trainer.max_epochs": 20,
+            "loss.kld_schedule": "linear",
+            "loss.kld_warmup": warmup,
+        }
+    )
+    assert float(hyperparams_from_config(config, steps=10).lengths.kld_warmup) == steps
+    assert run_plan_from_config(config, steps=10).warmup_epochs == steps / 10
+    config.loss.kld_schedule = "constant"
+    assert run_plan_from_config(config, steps=10).warmup_epochs == 0.0
