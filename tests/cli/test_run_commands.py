@@ -60,6 +60,9 @@ def test_evaluate_prints_one_flat_object(capsys, folder):
     assert not any(isinstance(value, dict) for name, value in judged.items() if "pairs" not in name)
     assert judged["elbo"] == pytest.approx(-judged["rate"] - judged["distortion"])
     assert judged["nll_iw"] < -judged["elbo"] + 0.05
+    for name in ("independent", "chow_liu", "mixture", "generator"):
+        gain = judged[f"baseline/{name}"] - judged["nll_iw"]
+        assert judged[f"gain/{name}"] == pytest.approx(gain, abs=1e-4)
     # No model can beat the generator by more than luck.
     best = min(judged[f"baseline/{name}"] for name in ("independent", "chow_liu", "mixture"))
     assert judged["baseline/generator"] < best

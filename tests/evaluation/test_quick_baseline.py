@@ -1,10 +1,13 @@
-"""The quick mixture at a run's end, against exact likelihoods of a small model."""
+"""Baselines at a run's end: the quick mixture, against exact likelihoods of a small model, and tags
+that are independent.
+"""
 
 import numpy as np
 import pytest
 
 from jaxvae.evaluation import quick_baseline
 from jaxvae.evaluation.baselines import Mixture
+from jaxvae.inference.load import load
 from jaxvae.train.loggers.run_summary import summarize_run
 from tests.helpers import exact_likelihood
 from tests.helpers.training import run, write_clips
@@ -113,3 +116,12 @@ def test_the_summary_says_where_the_model_stands(tmp_path, gain, stands):
     row = summarize_run(tmp_path, {"test": test}, summary, "")["quick mixture"]
     assert stands in row
     assert "tuned" in row
+
+
+def test_independent_tags_are_as_frequent_as_in_training(tmp_path):
+    metrics, folder = run(write_clips(tmp_path), trainer__max_epochs=1)
+    trained = load(folder)
+    train, test = trained.sets("train"), trained.sets("test")
+    frequency = (train.sum(axis=0) + 0.5) / (len(train) + 1.0)
+    by_hand = -(test * np.log(frequency) + ~test * np.log1p(-frequency)).sum(axis=1).mean()
+    assert metrics["test"]["test/independent_nll"] == pytest.approx(by_hand)

@@ -83,6 +83,15 @@ def test_the_vampprior_is_the_mean_posterior_of_its_rows():
     np.testing.assert_allclose(model.log_prior(points()), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_pseudo_inputs_that_training_has_moved_are_rows_between_0_and_1():
+    moved, clipped = build("vamp"), build("vamp")
+    values = np.random.default_rng(4).normal(0.5, 2.0, (4, TAGS)).astype(np.float32)
+    moved.prior.pseudo_inputs[...] = jnp.asarray(values)
+    clipped.prior.pseudo_inputs[...] = jnp.asarray(np.clip(values, 0.0, 1.0))
+    np.testing.assert_array_equal(moved.log_prior(points()), clipped.log_prior(points()))
+    assert np.abs(moved.log_prior(points()) - build("vamp").log_prior(points())).max() > 0.01
+
+
 def test_a_flow_that_has_not_learned_is_the_standard_normal():
     model = VAE(num_tags=TAGS, latent_dim=LATENT, hidden_dim=6, prior="flow", rngs=nnx.Rngs(0))
     np.testing.assert_allclose(

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from scipy import stats
 
@@ -94,6 +95,30 @@ def test_padding_rows_change_nothing_of_the_others():
             np.testing.assert_allclose(after_padding[layer][name], after[layer][name], atol=1e-5)
             start = {"mean": 0.0, "var": 1.0}[name]
             assert np.abs(after[layer][name] - start).max() > 1e-3
+
+
+@pytest.mark.parametrize("prior", ["mixture", "vamp", "flow"])
+def test_the_rate_under_a_learned_prior_is_of_the_draws(prior):
+    graphdef, params, stats_ = build(
+        prior=prior, num_components=2, pseudo_inputs=np.eye(2, TAGS, dtype=np.float32)
+    )
+    model = nnx.merge(graphdef, params, stats_)
+    drawn = noise(ROWS, DRAWS)
+    terms = forward(
+        model,
+        COLUMNS,
+        objective=Objective(num_draws=DRAWS),
+        noise=drawn,
+        mask=jnp.ones(ROWS, bool),
+    )
+    steps = np.moveaxis(np.asarray(drawn).reshape(ROWS, DRAWS, LATENT), 1, 0)
+    mean, deviation = np.asarray(terms.mean), np.exp(0.5 * np.asarray(terms.logvar))
+    z = mean + deviation * steps
+    log_posterior = stats.norm.logpdf(z, mean, deviation).sum(axis=-1)
+    rate = (log_posterior - np.asarray(model.log_prior(z))).mean(axis=0)
+    np.testing.assert_allclose(terms.rate, rate, rtol=1e-4, atol=1e-4)
+    # Not a sum over dimensions, as under one Gaussian.
+    assert np.abs(np.asarray(terms.kl).sum(axis=-1) - rate).max() > 0.01
 
 
 def test_a_mixture_draws_its_component_and_its_noise_apart():
