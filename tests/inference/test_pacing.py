@@ -37,11 +37,12 @@ def test_each_split_keeps_its_own_and_one_of_few_sets_is_nearly_exact():
     assert pace.counts == pytest.approx(np.full(10, pace.counts.mean()), abs=3)
 
 
-def test_how_many_tags_a_set_has_is_left_as_it_is():
+def test_how_many_tags_a_set_has_is_nearly_left_as_it_is():
+    """A coin can't fall more often than always, so that sets of two tags that lag are too few."""
     shares = dict.fromkeys(range(40), 1 / 40)
     runs = [kept(shares, np.full(40, 1 / 40), num=600, seed=seed)[0] for seed in range(6)]
     with_two = np.mean([rows.sum(axis=1) == 2 for rows in runs])
-    assert with_two == pytest.approx(0.5, abs=0.025)  # four standard deviations are 0.033
+    assert 0.465 < with_two < 0.505  # its standard deviation is 0.006
 
 
 @pytest.mark.long

@@ -50,8 +50,10 @@ def test_passes_and_seeds_have_orders_of_their_own():
 def test_an_epoch_asked_for_alone_is_the_one_that_comes_in_turn():
     in_turn = stream(10, 4)
     epochs = [in_turn(epoch)[:, 0].tolist() for epoch in range(8)]
-    assert epochs[6] == stream(10, 4)(6)[:, 0].tolist()
+    alone = stream(10, 4)
+    assert epochs[6] == alone(6)[:, 0].tolist()
     assert epochs[6] != epochs[5]
+    assert epochs[3] == alone(3)[:, 0].tolist()  # not the one that was to come next
     assert [n for epoch in epochs[:5] for n in epoch] == [
         *stream(10, 10).positions(0),
         *stream(10, 10).positions(1),

@@ -167,6 +167,33 @@ def test_a_member_that_overflows_leaves_the_others_alone(data):
         ]
 
 
+def test_a_member_that_overflows_in_its_first_step_has_trained_nothing(data):
+    bad = config_of(**{"loss.bce_weight": 3e38, "trainer.check_val_every_n_epoch": 2})
+    (member, _), *_ = train(data, [bad])[0].values()
+    assert member.failed
+    assert member.progress.nonfinite_step == 0
+    assert (member.progress.epoch, member.lines) == (0, [])
+
+
+def test_only_a_member_that_improved_has_its_parameters_kept(data):
+    mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
+    several = trials.TrialRunner(*data, mesh, 2)
+    members = [several.member(seed, config_of(seed=seed)) for seed in range(2)]
+    population = several._population(members[0].shape)
+    for member in members:
+        population.admit(member.fresh(), member.hyperparams)
+    before = [population.member(slot)["best"] for slot in range(2)]
+    population.train()
+    population.keep(np.array([False, True]))
+    kept, changed = (population.member(slot) for slot in range(2))
+    assert jax.tree.all(jax.tree.map(np.array_equal, kept["best"], before[0]))
+    assert not np.array_equal(
+        kept["state"].params["fc4"]["bias"], before[0]["params"]["fc4"]["bias"]
+    )
+    now = changed["state"].params["fc4"]["bias"]
+    assert np.array_equal(changed["best"]["params"]["fc4"]["bias"], now)
+
+
 @pytest.mark.long
 def test_a_pruned_member_ends_and_its_slot_goes_on(data):
     def prune(member):

@@ -322,6 +322,23 @@ def test_an_interrupted_run_resumes_to_the_same_end(clips, when, rows_per_epoch)
     assert same(parameters(halves), parameters(whole))
 
 
+def test_the_best_epoch_before_a_stop_is_that_of_the_whole_run(clips):
+    """No tag is probable yet, so that no epoch is better than the first."""
+    options = {"trainer__max_epochs": 3, "trainer__checkpoint_every_seconds": 0.0}
+    options |= {"trainer__monitor": "val/jaccard_index", "trainer__monitor_mode": "max"}
+    _, whole = run(clips, "whole", **options)
+    assert len({line["val/jaccard_index"] for line in read_epochs(whole)}) == 1
+
+    def interrupt(epoch, metrics, state):
+        if epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(clips, "halves", hooks=[interrupt], **options)
+    _, halves = run(clips, "halves", **options)
+    assert same(parameters(halves), parameters(whole))
+
+
 def test_a_longer_run_resumes_a_shorter_one(clips):
     run(clips, "run", trainer__max_epochs=2)
     _, longer = run(clips, "run", trainer__max_epochs=4)
