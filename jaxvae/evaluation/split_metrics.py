@@ -83,7 +83,8 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
     """Aggregate information I(x; z) of the encoder over some rows, in nats.
 
     The mean of log q(z_n|x_n) - log (1/N) sum_m q(z_n|x_m) with one z per row (Hoffman & Johnson
-    2016). It can't exceed ln N, so give it many rows; 5,000 of them at most are used.
+    2016). It can't exceed ln N, so give it many rows; 5,000 of them at most are used. A posterior
+    that is narrower than a decoder's float32 tells apart counts as that wide.
 
     Args:
       mean: `[N, L]`.
@@ -92,7 +93,8 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
     """
     positions = subsample(len(mean), INFORMATION_ROWS)
     mean = np.asarray(mean, np.float64)[positions]
-    logvar = np.asarray(logvar, np.float64)[positions]
+    resolution = np.finfo(np.float32).eps * np.maximum(np.abs(mean).max(axis=0), 1e-30)
+    logvar = np.maximum(np.asarray(logvar, np.float64)[positions], 2.0 * np.log(resolution))
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     z = mean + np.exp(0.5 * logvar) * noise
     precision = np.exp(-logvar)

@@ -200,6 +200,14 @@ def test_separate_posteriors_carry_the_logarithm_of_their_number():
     )
 
 
+@pytest.mark.parametrize("logvar", [-12.0, -40.0, -80.0, -800.0])
+def test_posteriors_of_any_width_that_are_few_carry_the_logarithm_of_their_number(logvar):
+    """Of a model that training has blown up; the product of matrices must not cancel."""
+    mean = np.array([[1e3, -5.0, 0.0], [1e3, 7.0, 0.0]]).repeat(200, axis=0)
+    nats = split_metrics.aggregate_mutual_information(mean, np.full((400, 3), logvar))
+    assert nats == pytest.approx(math.log(2), abs=0.05)
+
+
 def test_one_posterior_for_all_carries_nothing():
     assert split_metrics.aggregate_mutual_information(
         np.ones((50, 3)), np.zeros((50, 3))
