@@ -8,6 +8,7 @@ import pytest
 import jaxvae
 from jaxvae.errors import InputError
 from jaxvae.export import model_files
+from jaxvae.export.torch.state_dict import cut_wrappers
 from jaxvae.inference.load import import_model
 from tests.helpers.networks import TAXONOMY, VARIED, make_run, rows
 
@@ -49,6 +50,13 @@ def test_a_folder_with_anything_in_it_is_not_imported_into(run, tmp_path):
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["notes.txt"]
     (tmp_path / "empty").mkdir()
     import_model(tmp_path / "m.pth", taxonomy_path=None, output=tmp_path / "empty")
+
+
+def test_wrappers_of_a_model_of_ones_own_are_cut_one_after_the_other():
+    tensors = {"module.model.net.embed.weight": 1, "module.model.net.head.bias": 2}
+    assert cut_wrappers(tensors) == {"embed.weight": 1, "head.bias": 2}
+    mixed = {"module.model.embed.weight": 1, "module.head.bias": 2}
+    assert cut_wrappers(mixed) == {"model.embed.weight": 1, "head.bias": 2}
 
 
 @pytest.mark.parametrize("change", [-1, 1])
