@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxvae import __version__
 from jaxvae.errors import InputError
-from jaxvae.export.model_files import to_state_dict
+from jaxvae.export.network_tensors import to_state_dict
 from jaxvae.inference.run import Run
 from jaxvae.models.trained import parameters_digest
 from jaxvae.storage.atomic_files import read_json, to_json, write_json

@@ -14,7 +14,7 @@ from jaxvae.config.extensions import is_reference
 from jaxvae.data.readers.tables import SUFFIXES
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.export import model_files
+from jaxvae.export import network_tensors
 from jaxvae.export.safetensors_io import MAX_READ, read_safetensors, write_safetensors
 from jaxvae.export.user_classes import (
     load_user_classes,
@@ -55,7 +55,7 @@ def write_model_files(
     Raises:
       InputError: writing failed.
     """
-    write_safetensors(folder / WEIGHTS, model_files.to_state_dict(network))
+    write_safetensors(folder / WEIGHTS, network_tensors.to_state_dict(network))
     write_json(folder / TAXONOMY, taxonomy.to_file())
     content = {
         "library_name": "jaxvae",
@@ -173,7 +173,7 @@ def read_model_files(
         )
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    network = model_files.network_of_tensors(tensors, user_classes, name)
+    network = network_tensors.to_network(tensors, user_classes, name)
     wrong = [key for key, size in sizes(network).items() if config["model"].get(key, size) != size]
     if wrong:
         raise InputError(f"{name}: {CONFIG} says another {', '.join(wrong)} than {WEIGHTS} has")

@@ -9,34 +9,23 @@ import numpy as np
 from jaxvae.data.readers.file_kinds import stand_in
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
+from jaxvae.export import network_tensors
 from jaxvae.export.safetensors_io import read_safetensors, write_safetensors
 from jaxvae.export.torch import pth
-from jaxvae.export.torch.state_dict import cut_wrappers
 from jaxvae.export.user_classes import (
     load_user_classes,
-    rebuild,
     sources_as_text,
     sources_from_text,
     user_references,
 )
-from jaxvae.models.layer_names import (
-    NORM_EPSILON,
-    HiddenLayer,
-    decoder_layers,
-    encoder_layers,
-    num_hidden_layers,
-)
 from jaxvae.models.trained import (
     TrainedModel,
     UserClasses,
-    flatten_arrays,
     rebuild_model,
     reconstruction_logits,
-    untie_weights,
 )
 from jaxvae.storage.atomic_files import read_json, write_json
 
-_STATISTICS = ("mean", "var", "count")
 _TOLERANCE = 1e-4
 """Largest difference, relative to the largest logit, that float32 rounding can cause."""
 
@@ -63,7 +52,7 @@ def write_model(
     Raises:
       InputError: writing failed, or the file does not hold the model.
     """
-    tensors, other = to_state_dict(network), path.with_suffix(".safetensors")
+    tensors, other = network_tensors.to_state_dict(network), path.with_suffix(".safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not network.user_architecture:
         pth.write_pth(path, tensors)
@@ -81,7 +70,7 @@ def write_as_safetensors(
     path: Path, network: TrainedModel, *, taxonomy: Taxonomy, config: dict, probe: np.ndarray
 ) -> float:
     """Writes a `.safetensors` and its sidecar, and reads it back: see `write_model`."""
-    write_safetensors(path, to_state_dict(network))
+    write_safetensors(path, network_tensors.to_state_dict(network))
     write_sidecar(
         path.with_suffix(".json"),
         taxonomy=taxonomy,
@@ -100,7 +89,7 @@ def _read_back(path: Path, network: TrainedModel, probe: np.ndarray) -> float:
     if network.user_architecture:
         found = reconstruction_logits(rebuild_model(tensors, {}, network.user_classes), probe)
     else:
-        found = reference_logits(tensors, probe)
+        found = network_tensors.reference_logits(tensors, probe)
     return check_logits(path, found, reconstruction_logits(network, probe))
 
 
@@ -158,7 +147,7 @@ def read_model(
     sidecar = path.with_suffix(".json")
     beside = _read_sidecar(sidecar) if sidecar.exists() else {}
     fields = _mapping(_mapping(beside, "config"), "model")
-    network = None if user_references(fields) else network_of_tensors(tensors, None, path)
+    network = None if user_references(fields) else network_tensors.to_network(tensors, None, path)
     if taxonomy_path is not None:
         taxonomy = Taxonomy.load(taxonomy_path)
     elif "taxonomy" in beside:
@@ -178,7 +167,7 @@ def read_model(
             origin=path,
             trusted=trust_code,
         )
-        network = network_of_tensors(tensors, user_classes, path)
+        network = network_tensors.to_network(tensors, user_classes, path)
     if network.num_tags != taxonomy.num_tags:
         raise InputError(
             f"{path} has {network.num_tags} columns, {taxonomy.source} has {taxonomy.num_tags} "
@@ -198,85 +187,11 @@ def _mapping(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def network_of_tensors(
-    tensors: dict[str, np.ndarray], user_classes: UserClasses | None, path: object
-) -> TrainedModel:
-    """Rebuilds a model from the tensors of an exported file.
-
-    Args:
-      tensors: arrays by name.
-      user_classes: the classes of a user's own in it.
-      path: the file, for messages.
-
-    Raises:
-      InputError: they are not those of the model's classes.
-    """
-    if user_classes and user_classes.architecture:
-        return rebuild(tensors, {}, user_classes, origin=path)
-    try:
-        layers = pth.from_torch(cut_wrappers(tensors), user_prior=bool(user_classes))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return rebuild(*from_layers(layers), user_classes, origin=path)
-
-
-def from_layers(layers: dict) -> tuple[dict, dict]:
-    """Splits layers, as `from_torch` returns them, into parameters and running statistics."""
-    params: dict = {}
-    batch_stats: dict = {}
-    for layer, arrays in layers.items():
-        for name, array in arrays.items():
-            group = batch_stats if name in _STATISTICS else params
-            array = array.astype(np.int32) if name == "count" else array
-            group.setdefault(layer, {})[name] = array
-    return params, batch_stats
-
-
 def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except InputError as error:
         raise InputError(f"{error}; or give --taxonomy") from error
-
-
-def to_state_dict(network: TrainedModel) -> dict[str, np.ndarray]:
-    """Returns a model's arrays in the names and the layout of the exported files."""
-    return to_tensors(
-        network.params,
-        network.batch_stats,
-        model=network.user_classes and network.user_classes.fields,
-    )
-
-
-def to_tensors(
-    params: dict, batch_stats: dict, *, model: Mapping[str, Any] | None = None
-) -> dict[str, np.ndarray]:
-    """Converts parameters to the names and the layout of the exported files.
-
-    An architecture of a user's own keeps its names and layout.
-
-    Args:
-      params: nested dictionary of arrays.
-      batch_stats: nested dictionary of arrays, `{}` without batch norm.
-      model: the config's `model`; None if all of it is the package's.
-    """
-    user_classes = user_references(model or {})
-    if "architecture" in user_classes:
-        flat = flatten_arrays(params) | flatten_arrays(batch_stats)
-        return {name: np.ascontiguousarray(array) for name, array in flat.items()}
-    return pth.to_torch(
-        _layers(untie_weights(params), batch_stats), user_prior="prior" in user_classes
-    )
-
-
-def _layers(params: dict, batch_stats: dict) -> dict:
-    return {
-        layer: {
-            name: np.asarray(array)
-            for name, array in {**arrays, **batch_stats.get(layer, {})}.items()
-        }
-        for layer, arrays in params.items()
-    }
 
 
 def inexpressible_prior(format_name: str, network: TrainedModel) -> InputError:
@@ -285,32 +200,3 @@ def inexpressible_prior(format_name: str, network: TrainedModel) -> InputError:
         f"--format {format_name}: can't express --config.model.prior={network.prior}, which is no "
         f"jaxvae.models.priors.MixturePrior; pth and safetensors hold its arrays"
     )
-
-
-def reference_logits(tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    """Computes the logits of a state dict in numpy as PyTorch would, to check an exported file."""
-
-    def linear(name, h):
-        return h @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
-
-    def layer_norm(name, h):
-        if f"{name}.weight" not in tensors:
-            return h
-        h = h - h.mean(axis=1, keepdims=True)
-        h = h / np.sqrt(np.square(h).mean(axis=1, keepdims=True) + NORM_EPSILON)
-        return h * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
-
-    def norm(name, h):
-        if f"{name}.weight" not in tensors:
-            return h
-        scale = tensors[f"{name}.weight"] / np.sqrt(tensors[f"{name}.running_var"] + NORM_EPSILON)
-        return (h - tensors[f"{name}.running_mean"]) * scale + tensors[f"{name}.bias"]
-
-    def through(hidden: list[HiddenLayer], h):
-        for name, layer_norm_name, norm_name in hidden:
-            h = norm(norm_name, np.maximum(layer_norm(layer_norm_name, linear(name, h)), 0.0))
-        return h
-
-    depth = num_hidden_layers({name.partition(".")[0] for name in tensors})
-    mean = linear("fc2_mu", through(encoder_layers(depth), x.astype(np.float32)))
-    return linear("fc4", through(decoder_layers(depth), mean))

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
-from jaxvae.export import model_files
+from jaxvae.export import model_files, network_tensors
 from jaxvae.models import trained
 from jaxvae.models.layer_names import NORM_EPSILON, HiddenLayer, decoder_layers, encoder_layers
 from jaxvae.models.priors import Flow, MixturePrior
@@ -59,7 +59,7 @@ def write_onnx(
         "taxonomy_digest": taxonomy.digest,
         **facts,
     }
-    tensors = model_files.to_state_dict(network)
+    tensors = network_tensors.to_state_dict(network)
     builders = {"encoder": _encoder, "decoder": _decoder, "prior": _prior}
     for name in PARTS:
         graph = _Graph(onnx)

@@ -8,7 +8,7 @@ from jaxvae.config.schema import follows_data
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError
 from jaxvae.export.hub_files import sizes
-from jaxvae.export.model_files import to_state_dict
+from jaxvae.export.network_tensors import to_state_dict
 from jaxvae.inference.run import Run
 from jaxvae.models.trained import parameters_digest
 

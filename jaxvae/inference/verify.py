@@ -10,7 +10,7 @@ from jaxvae.config.extensions import is_copy_of
 from jaxvae.data.readers.regular_file import is_special_file, refuse_unreadable
 from jaxvae.data.taxonomy import Taxonomy
 from jaxvae.errors import InputError, Unreadable
-from jaxvae.export import model_files
+from jaxvae.export import network_tensors
 from jaxvae.export.safetensors_io import read_safetensors
 from jaxvae.export.torch.pth import read_pth
 from jaxvae.export.user_classes import sources_of_run, user_references
@@ -117,7 +117,7 @@ def _parameters(folder: Path) -> Iterator[str]:
     if facts.get("taxonomy_digest") != Taxonomy.load(folder / run_files.TAXONOMY).digest:
         yield f"{folder / run_files.TAXONOMY} is not the one the model was trained with"
     model = run_dir.read_config(folder)["model"]
-    expected = model_files.to_tensors(params, batch_stats, model=model)
+    expected = network_tensors.to_tensors(params, batch_stats, model=model)
     for path, read in (
         (folder / run_files.MODEL, read_pth),
         (folder / run_files.SAFETENSORS, read_safetensors),

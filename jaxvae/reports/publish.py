@@ -10,7 +10,7 @@ from jaxvae.evaluation.saved_evaluation import (
     evaluation_path,
     read_evaluation,
 )
-from jaxvae.export import hub_files, hub_repo, model_files
+from jaxvae.export import hub_files, hub_repo, network_tensors
 from jaxvae.inference.run import Run
 from jaxvae.models.trained import parameters_digest
 from jaxvae.reports import figures, model_card
@@ -118,7 +118,7 @@ def judged_of(run: Run) -> dict[str, Any] | None:
     Raises:
       InputError: a file of the evaluation is damaged.
     """
-    parameters = parameters_digest(model_files.to_state_dict(run.network))
+    parameters = parameters_digest(network_tensors.to_state_dict(run.network))
     for split in ("test", "val"):
         if judged := read_evaluation(run.folder, split, parameters=parameters):
             return model_card.check_judged(judged, evaluation_path(run.folder, split))

@@ -21,7 +21,7 @@ from jaxvae.errors import InputError
 from jaxvae.evaluation import baseline_fitting, evaluate_run, saved_evaluation
 from jaxvae.evaluation.baseline_fitting import fit_baselines, load_baselines
 from jaxvae.evaluation.sets import sample_quality
-from jaxvae.export.model_files import to_state_dict
+from jaxvae.export.network_tensors import to_state_dict
 from jaxvae.export.safetensors_io import write_safetensors
 from jaxvae.models import trained
 from jaxvae.storage import atomic_files

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 import jaxvae
 from jaxvae.cli import main
 from jaxvae.errors import InputError
-from jaxvae.export import formats
-from jaxvae.export.model_files import to_state_dict
+from jaxvae.export import formats, network_tensors
+from jaxvae.export.network_tensors import to_state_dict
 from tests.helpers.commands import tool
 from tests.helpers.documents import python_block
 from tests.helpers.networks import VARIED, make_run
@@ -136,12 +136,12 @@ def test_a_disk_that_refuses_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_file_that_does_not_hold_the_model_gets_no_name(tmp_path, monkeypatch):
     run = make_run("normal", False, False, tmp_path)
-    whole = formats.model_files.to_state_dict
+    whole = network_tensors.to_state_dict
 
     def wrong(network):
         return {name: array * np.float32(1.01) for name, array in whole(network).items()}
 
-    monkeypatch.setattr(formats.model_files, "to_state_dict", wrong)
+    monkeypatch.setattr(network_tensors, "to_state_dict", wrong)
     for output in ("m.pth", "m.safetensors"):
         with pytest.raises(
             InputError, match=rf"{tmp_path}/{output}: written, but its logits differ"

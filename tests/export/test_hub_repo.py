@@ -14,7 +14,7 @@ import yaml
 import jaxvae
 from jaxvae.errors import InputError
 from jaxvae.evaluation.saved_evaluation import save_evaluation
-from jaxvae.export.model_files import to_state_dict
+from jaxvae.export.network_tensors import to_state_dict
 from jaxvae.models.trained import parameters_digest
 from jaxvae.reports import publish
 from tests.conftest import ROOT, XLA_FLAGS

@@ -12,7 +12,7 @@ import pytest
 
 from jaxvae.cli import main
 from jaxvae.errors import InputError
-from jaxvae.export import model_files
+from jaxvae.export import model_files, network_tensors
 from jaxvae.export.torch.pth import read_pth
 from tests.conftest import for_a_module
 
@@ -105,7 +105,7 @@ def test_a_saved_state_dict_is_the_model_that_torch_has(tmp_path, name, expected
     tensors = read_pth(tmp_path / "model.pt")
     assert set(tensors) == set(plain())
     np.testing.assert_allclose(
-        model_files.reference_logits(tensors, expected[0]), expected[1], atol=1e-6
+        network_tensors.reference_logits(tensors, expected[0]), expected[1], atol=1e-6
     )
 
 

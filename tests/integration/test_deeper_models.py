@@ -8,7 +8,7 @@ from flax import nnx
 
 import jaxvae
 from jaxvae.errors import InputError
-from jaxvae.export.model_files import to_state_dict
+from jaxvae.export.network_tensors import to_state_dict
 from jaxvae.export.torch.pth import from_torch, to_torch
 from jaxvae.inference.load import import_model
 from jaxvae.inference.verify import verify

@@ -12,7 +12,7 @@ import numpy as np
 from jaxvae import __version__
 from jaxvae.data.splits import SPLITS
 from jaxvae.data.taxonomy import Taxonomy
-from jaxvae.export.model_files import to_state_dict
+from jaxvae.export.network_tensors import to_state_dict
 from jaxvae.inference.generation.order import SetSource
 from jaxvae.models.trained import TrainedModel, parameters_digest
 
