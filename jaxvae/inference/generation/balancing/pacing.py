@@ -38,7 +38,8 @@ class Pace:
 
     Independent draws with exact rates would have counts with noise of their square root. A coin
     that depends on how far each tag of a set is ahead holds them within a few sets of their shares,
-    and corrects rates that are a little wrong. How many of the tags a set has is left as it is.
+    and corrects rates that are a little wrong. How many of the tags a set has is nearly left as it
+    is: sets of two are some hundredths too rare, since no coin falls more often than always.
 
     Args:
       shares: by column, each tag's share of the tags; they sum to 1.
@@ -81,7 +82,7 @@ class Pace:
         counts = self._counts[split]
         due = self._shares * counts.sum()
         odds = np.exp(np.clip(_pull(due) * (due - counts), -_MOST_LOG_ODDS, _MOST_LOG_ODDS))
-        odds /= self._shares @ odds  # so that sets with several tags are no more, or less, frequent
+        odds /= self._shares @ odds  # so that sets with several tags are no more frequent
         self._weights[split] = (max(_RAREST, min(_USUAL, 1.0 / odds.max())), odds)
 
     def lagging(self) -> Lag | None:
