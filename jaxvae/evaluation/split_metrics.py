@@ -3,6 +3,8 @@
 Everything here is numpy on the results of one compiled pass.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from jaxvae.data.encoding import tag_counts
@@ -16,6 +18,8 @@ SILHOUETTE_ROWS = 2000
 """Number of rows, drawn at random, whose silhouette is computed."""
 INFORMATION_ROWS = 5000
 """Training rows, drawn at random, over which I(x; z) is estimated and dimensions are named."""
+_MOST_SCALED = 1e9
+"""Largest sum of squared means in deviations whose rounding in float64 stays under 1e-6 nats."""
 
 
 def split_metrics(total: SplitMetrics, mean: np.ndarray, rows: np.ndarray) -> dict:
@@ -83,8 +87,8 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
     """Aggregate information I(x; z) of the encoder over some rows, in nats.
 
     The mean of log q(z_n|x_n) - log (1/N) sum_m q(z_n|x_m) with one z per row (Hoffman & Johnson
-    2016). It can't exceed ln N, so give it many rows; 5,000 of them at most are used. A posterior
-    that is narrower than a decoder's float32 tells apart counts as that wide.
+    2016). It can't exceed ln N, so give it many rows; 5,000 of them at most are used. A deviation
+    below the resolution of float32 at its mean counts as that: a decoder sees no finer z.
 
     Args:
       mean: `[N, L]`.
@@ -93,30 +97,39 @@ def aggregate_mutual_information(mean: np.ndarray, logvar: np.ndarray, *, seed: 
     """
     positions = subsample(len(mean), INFORMATION_ROWS)
     mean = np.asarray(mean, np.float64)[positions]
-    resolution = np.finfo(np.float32).eps * np.maximum(np.abs(mean).max(axis=0), 1e-30)
+    resolution = np.finfo(np.float32).eps * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
     logvar = np.maximum(np.asarray(logvar, np.float64)[positions], 2.0 * np.log(resolution))
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     z = mean + np.exp(0.5 * logvar) * noise
-    precision = np.exp(-logvar)
     log_own = -0.5 * (np.square(noise) + logvar).sum(axis=1)
-    # log q(z_n|x_m) less what they all share, expanded into one product of matrices.
-    of_row = np.concatenate(
-        [
-            -0.5 * precision,
-            mean * precision,
-            -0.5 * (np.square(mean) * precision + logvar).sum(axis=1, keepdims=True),
-        ],
-        axis=1,
-    ).T
-    of_draw = np.concatenate([np.square(z), z, np.ones((len(z), 1))], axis=1)
     total = 0.0
-    for start in range(0, len(z), 500):
-        log_density = of_draw[start : start + 500] @ of_row
+    for start, log_density in _log_densities(z, mean, logvar):
         top = log_density.max(axis=1)
         ratios = np.exp(log_density - top[:, None])
         aggregate = top + np.log(ratios.mean(axis=1))
-        total += float((log_own[start : start + 500] - aggregate).sum())
+        total += float((log_own[start : start + len(top)] - aggregate).sum())
     return total / len(z)
+
+
+def _log_densities(
+    z: np.ndarray, mean: np.ndarray, logvar: np.ndarray
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the number of a first draw and log q(z_n|x_m) `[.., M]` of some, up to a constant."""
+    precision = np.exp(-logvar)
+    scaled = np.square(mean) * precision
+    constant = -0.5 * logvar.sum(axis=1)
+    if scaled.sum(axis=1).max() < _MOST_SCALED:
+        # Squared distances expanded into one product of matrices.
+        constant = constant - 0.5 * scaled.sum(axis=1)
+        of_row = np.concatenate([-0.5 * precision, mean * precision, constant[:, None]], axis=1).T
+        of_draw = np.concatenate([np.square(z), z, np.ones((len(z), 1))], axis=1)
+        for start in range(0, len(z), 500):
+            yield start, of_draw[start : start + 500] @ of_row
+        return
+    for number, draw in enumerate(z):  # far slower, and only where that product would cancel
+        difference = draw[None, :] - mean
+        squares = np.einsum("ml,ml,ml->m", difference, difference, precision)
+        yield number, (constant - 0.5 * squares)[None, :]
 
 
 def collapse_message(nats: float, *, kld_weight: float) -> str | None:

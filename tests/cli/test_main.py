@@ -12,4 +12,4 @@ def test_an_argument_that_a_command_does_not_know_is_refused(capsys, tmp_path, a
     known, *rest = arguments
     said = refused(capsys, known, *rest, "--everything")
     assert f"unknown argument '--everything'; see jaxvae {known} --help" in said
-    assert "unknown argument" not in refused(capsys, "verify", tmp_path)  # it has other faults
+    assert "unknown argument" not in refused(capsys, "verify", tmp_path)  # a folder, but no run

@@ -201,11 +201,32 @@ def test_separate_posteriors_carry_the_logarithm_of_their_number():
 
 
 @pytest.mark.parametrize("logvar", [-12.0, -40.0, -80.0, -800.0])
-def test_posteriors_of_any_width_that_are_few_carry_the_logarithm_of_their_number(logvar):
-    """Of a model that training has blown up; the product of matrices must not cancel."""
-    mean = np.array([[1e3, -5.0, 0.0], [1e3, 7.0, 0.0]]).repeat(200, axis=0)
-    nats = split_metrics.aggregate_mutual_information(mean, np.full((400, 3), logvar))
-    assert nats == pytest.approx(math.log(2), abs=0.05)
+@pytest.mark.parametrize("latent_dim", [3, 128])
+def test_posteriors_of_any_width_that_are_few_carry_the_logarithm_of_their_number(
+    logvar, latent_dim
+):
+    """Of a model that training has blown up: squared distances are differences of huge numbers."""
+    mean = np.zeros((2, latent_dim))
+    mean[:, 0], mean[:, 1], mean[:, 3:] = 1e3, (-5.0, 7.0), 70.0
+    nats = split_metrics.aggregate_mutual_information(
+        mean.repeat(200, axis=0), np.full((400, latent_dim), logvar)
+    )
+    assert nats == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("far", [0.0, 1e4, 1e6])
+def test_a_row_far_away_leaves_the_others_information(far):
+    rng = np.random.default_rng(1)
+    mean = rng.normal(size=(300, 1)) + 2.0
+    mean[0] = far
+    deviation = 1e-3
+    z = mean + deviation * np.random.default_rng(0).standard_normal(mean.shape)
+    log_q = norm.logpdf(z, mean.T, deviation)
+    expected = np.mean(np.diag(log_q) - logsumexp(log_q, axis=1) + math.log(300))
+    nats = split_metrics.aggregate_mutual_information(
+        mean, np.full((300, 1), 2.0 * math.log(deviation))
+    )
+    assert nats == pytest.approx(expected, abs=0.02)
 
 
 def test_one_posterior_for_all_carries_nothing():

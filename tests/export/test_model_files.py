@@ -1,4 +1,4 @@
-"""Files of a model and what they must not do: replace others, or pass where they are not the model."""
+"""Files of a model: they hold it, replace no other file, and are refused where they do not fit."""
 
 import json
 

@@ -38,7 +38,7 @@ def test_each_split_keeps_its_own_and_one_of_few_sets_is_nearly_exact():
 
 
 def test_how_many_tags_a_set_has_is_nearly_left_as_it_is():
-    """A coin can't fall more often than always, so that sets of two tags that lag are too few."""
+    """No probability exceeds 1, so that sets of two tags that lag are a little too few."""
     shares = dict.fromkeys(range(40), 1 / 40)
     runs = [kept(shares, np.full(40, 1 / 40), num=600, seed=seed)[0] for seed in range(6)]
     with_two = np.mean([rows.sum(axis=1) == 2 for rows in runs])

@@ -59,6 +59,7 @@ def test_calibrated_samples_have_tags_at_the_rates_asked_for():
 
 def test_calibration_is_to_validation_and_a_little_to_training(run, monkeypatch):
     rows = {"train": np.full((10, 1), 1), "val": np.full((30, 1), 0)}
+    rows["test"] = np.full((30, 1), 2)
     found = []
     monkeypatch.setattr(type(run), "rows", lambda self, split: rows[split])
     monkeypatch.setattr(

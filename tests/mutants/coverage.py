@@ -20,7 +20,7 @@ from tests.mutants.process import fresh_copy, run_pytest, whole_suite
 
 HITS = "JAXVAE_MUTANTS_HITS"
 _LIMIT_SECONDS = 4 * 3600.0
-_SHARE_SECONDS = 5.0
+_SHARE_SECONDS, _ALIKE_SECONDS = 5.0, 30.0
 # Made once in a process and kept where no module's names are touched. By `posix`, since tests
 # replace functions of `os`; a reader's disk that is full, or gone, loses a mark and nothing else.
 _MARK = """
@@ -124,10 +124,11 @@ def covering(fault: Fault, module: str, measured: dict[str, Any]) -> list[str]:
     """The tests that reach a fault's function, those first that are most likely to notice it.
 
     File by file, so that what a file's tests share is made once: files whose name is like the
-    module's, then the others, those first that reach the fewest of the listed functions and so are
-    about this one. Of each file come as many tests as take a few seconds, then of each the rest, in
-    the file's order, in which they were measured. Last come their other tests: a function that is
-    called once in a process, since what it makes is kept, has its mark in the first of them alone.
+    module's, then the others, those first that reach the fewest faults and so are about this one.
+    Of each file come as many tests as take some seconds, more of those with a like name, then of
+    each the rest. The tests of a file keep its order, in which they were measured. Last come their
+    other tests: a function that is called once in a process, since what it makes is kept, has its
+    mark in the first of them alone.
 
     Args:
       fault: the fault.
@@ -143,16 +144,19 @@ def covering(fault: Fault, module: str, measured: dict[str, Any]) -> list[str]:
         for file in {_file(test) for test, _ in of_fault}
     )
 
-    def order(file: str) -> tuple[bool, int, str]:
+    def is_alike(file: str) -> bool:
         stem = Path(file).stem.removeprefix("test_")
-        alike = stem in module or module in stem
-        return not alike, reached[file], file
+        return stem in module or module in stem
+
+    def order(file: str) -> tuple[bool, int, str]:
+        return not is_alike(file), reached[file], file
 
     shares, rests, others = [], [], []
     for file in sorted({_file(test) for test, _ in hits}, key=order):
         tests = [test for test in seconds if _file(test) == file]
         chosen = [test for test in tests if file in shared or _function(test) in direct]
-        share = as_many_as_take(_SHARE_SECONDS, chosen, seconds)
+        most = _ALIKE_SECONDS if is_alike(file) else _SHARE_SECONDS
+        share = as_many_as_take(most, chosen, seconds)
         shares += share
         rests += chosen[len(share) :]
         others += [test for test in tests if test not in chosen]

@@ -236,7 +236,7 @@ def test_two_batches_of_16_accumulated_are_one_of_32():
 
 
 def test_running_statistics_follow_each_batch_that_is_accumulated():
-    """Nothing is learned and dropped, so that three batches are what they are in three steps."""
+    """Nothing is learned or dropped: two steps see the same three batches as three steps do."""
     rows = padded(random_rows()[0])
     graphdef, state = build(True)
     still = hyperparams(lr=0.0, dropout_p=0.0)
@@ -246,7 +246,7 @@ def test_running_statistics_follow_each_batch_that_is_accumulated():
     )
     assert (int(three.step), int(two.step)) == (3, 2)
     assert int(two.batch_stats["bn1"]["count"]) == 3
-    # In float32 nothing else: noise and with it the decoder's statistics differ.
+    # Not those of the decoder: it sees z, whose noise is another.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
         two.batch_stats["bn1"],

@@ -39,7 +39,7 @@ class Pace:
     Independent draws with exact rates would have counts with noise of their square root. A coin
     that depends on how far each tag of a set is ahead holds them within a few sets of their shares,
     and corrects rates that are a little wrong. How many of the tags a set has is nearly left as it
-    is: sets of two are some hundredths too rare, since no coin falls more often than always.
+    is: sets of two are some hundredths too rare, since no probability exceeds 1.
 
     Args:
       shares: by column, each tag's share of the tags; they sum to 1.
