@@ -167,6 +167,7 @@ def test_a_member_that_overflows_leaves_the_others_alone(data):
         ]
 
 
+@pytest.mark.long
 def test_a_member_that_overflows_in_its_first_step_has_trained_nothing(data):
     bad = config_of(**{"loss.bce_weight": 3e38, "trainer.check_val_every_n_epoch": 2})
     (member, _), *_ = train(data, [bad])[0].values()
@@ -175,6 +176,7 @@ def test_a_member_that_overflows_in_its_first_step_has_trained_nothing(data):
     assert (member.progress.epoch, member.lines) == (0, [])
 
 
+@pytest.mark.long
 def test_only_a_member_that_improved_has_its_parameters_kept(data):
     mesh = devices.make_mesh(accelerator="cpu", num_devices=1)
     several = trials.TrialRunner(*data, mesh, 2)
