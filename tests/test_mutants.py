@@ -175,7 +175,9 @@ def test_tests_come_in_the_order_in_which_they_are_likely_to_notice():
             "a-third": [["tests/test_command.py::test_a", "call"]],
         },
     }
-    tests = coverage.covering(fault("f", "x"), "distributions", measured)
+    num_faults = coverage.faults_by_file(measured)
+    assert num_faults["tests/test_command.py"] == 3
+    tests = coverage.covering(fault("f", "x"), "distributions", measured, num_faults)
     names = [test.partition("::test_")[2] for test in tests]
     # One file is named like the module. Behind the others' first seconds comes what they have more
     # that is reached, and then what may be.

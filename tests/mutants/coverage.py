@@ -120,7 +120,16 @@ def kept(path: Path, faults: Sequence[Fault], tree_digest: str) -> dict[str, Any
     return measured
 
 
-def covering(fault: Fault, module: str, measured: dict[str, Any]) -> list[str]:
+def faults_by_file(measured: dict[str, Any]) -> Counter[str]:
+    """How many of the faults that were measured each file of tests reaches."""
+    return Counter(
+        file for hits in measured["hits"].values() for file in {_file(test) for test, _ in hits}
+    )
+
+
+def covering(
+    fault: Fault, module: str, measured: dict[str, Any], num_faults: Mapping[str, int]
+) -> list[str]:
     """The tests that reach a fault's function, those first that are most likely to notice it.
 
     File by file, so that what a file's tests share is made once: files whose name is like the
@@ -134,22 +143,18 @@ def covering(fault: Fault, module: str, measured: dict[str, Any]) -> list[str]:
       fault: the fault.
       module: the name of the module that has it.
       measured: from `measure`.
+      num_faults: from `faults_by_file`.
     """
     seconds, hits = measured["tests"], measured["hits"][fault.name]
     direct = {_function(test) for test, phase in hits if phase != "setup"}
     shared = {_file(test) for test, phase in hits if phase == "setup"}
-    reached = Counter(
-        file
-        for of_fault in measured["hits"].values()
-        for file in {_file(test) for test, _ in of_fault}
-    )
 
     def is_alike(file: str) -> bool:
         stem = Path(file).stem.removeprefix("test_")
         return stem in module or module in stem
 
     def order(file: str) -> tuple[bool, int, str]:
-        return not is_alike(file), reached[file], file
+        return not is_alike(file), num_faults[file], file
 
     shares, rests, others = [], [], []
     for file in sorted({_file(test) for test, _ in hits}, key=order):

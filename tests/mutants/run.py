@@ -136,9 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = coverage.kept(options.results.with_suffix(".coverage.json"), listed, sources)
     for test in measured["failed"]:
         print(f"left out, since it fails with marks in the sources: {test}")
-    tests = {}
+    tests, num_faults = {}, coverage.faults_by_file(measured)
     for fault in chosen:
-        reaching = coverage.covering(fault, modules[fault.name], measured)
+        reaching = coverage.covering(fault, modules[fault.name], measured, num_faults)
         tests[fault.name] = coverage.as_many_as_take(options.seconds, reaching, measured["tests"])
     results = Results(options.results, sources)
     reached = {test for names in tests.values() for test in names}
