@@ -1,6 +1,7 @@
 """Models of every architecture with weights that no initialisation has, and rows for them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -61,6 +62,12 @@ def make_run(
     facts = {"checkpoint": "best", "epoch": 3}
     network = trained.rebuild_model(params, stats)
     return Run(folder, {"model_name": "small one"}, TAXONOMY, network, facts)
+
+
+def move_flow(model: VAE) -> None:
+    """Moves a flow away from the identity, which it is as initialised."""
+    moved = np.random.default_rng(2).normal(0.0, 0.3, model.prior.shift_and_scale.shape)
+    model.prior.shift_and_scale[...] = jnp.asarray(moved, jnp.float32)
 
 
 def rows(num_tags: int, num: int = 50) -> np.ndarray:

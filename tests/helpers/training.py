@@ -67,6 +67,22 @@ def run(clips, name="run", *, hooks=(), **overrides):
     return metrics, folder
 
 
+class Killed(Exception):
+    pass
+
+
+def killed(clips, name="run", *, after=1, **overrides):
+    """Starts a run that is killed after an epoch, as soon as that is recorded; the run's folder."""
+
+    def kill(epoch, metrics, state):
+        if epoch == after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(clips, name, hooks=[kill], **overrides)
+    return clips / name
+
+
 def parameters(folder):
     network = load(folder).network
     return {
@@ -86,10 +102,6 @@ def timeless(folder):
         {name: value for name, value in line.items() if name not in clocks}
         for line in read_epochs(folder)
     ]
-
-
-class Killed(Exception):
-    pass
 
 
 def logged(folder, name):

@@ -16,7 +16,7 @@ from jaxvae.models.layer_names import resolve_hidden_dims
 from jaxvae.models.vae import VAE
 from jaxvae.reports import publish
 from tests.helpers.networks import DEEPER, make_run
-from tests.helpers.training import run, same, timeless, write_clips
+from tests.helpers.training import killed, run, same, timeless, write_clips
 
 TAGS, LATENT, ROWS = 30, 4, 16
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
@@ -211,20 +211,11 @@ OPTIONS = {
 }
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run that was killed after its first epoch, and resumed."""
     clips = write_clips(tmp_path_factory.mktemp("deeper"))
-
-    def kill(epoch, metrics, state):
-        raise Killed
-
-    with pytest.raises(Killed):
-        run(clips, hooks=[kill], **OPTIONS)
+    killed(clips, **OPTIONS)
     return run(clips, **OPTIONS)[1]
 
 

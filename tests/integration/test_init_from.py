@@ -21,6 +21,7 @@ from tests.helpers import networks
 from tests.helpers.training import (
     WORDS,
     Killed,
+    killed,
     parameters,
     run,
     same,
@@ -93,12 +94,7 @@ def test_a_run_says_and_records_its_start_and_needs_it_no_more(clips, capsys):
     assert "init_from.json" in " ".join(manifest.damaged(whole))
     (whole / "init_from.json").write_text(kept)
 
-    def interrupt(epoch, metrics, state):
-        if epoch == 3:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(clips, "halves", hooks=[interrupt], **options)
+    killed(clips, "halves", after=3, **options)
     capsys.readouterr()
     shutil.rmtree(clips / "old")
     _, halves = run(clips, "halves", **options)
@@ -115,14 +111,9 @@ def test_a_run_says_and_records_its_start_and_needs_it_no_more(clips, capsys):
 
 def test_without_a_checkpoint_yet_it_begins_again_from_the_same(clips):
     options = {"init_from": str(clips / "old")}
-
-    def interrupt(epoch, metrics, state):
-        raise Killed
-
     _, whole = run(clips, "whole", **options)
     for name in ("same", "gone", "other"):
-        with pytest.raises(Killed):
-            run(clips, name, hooks=[interrupt], **options)
+        killed(clips, name, **options)
     _, again = run(clips, "same", **options)
     assert same(parameters(again), parameters(whole))
     shutil.move(clips / "old", clips / "away")

@@ -15,7 +15,7 @@ from jaxvae.evaluation.evaluate_run import evaluate_run
 from jaxvae.inference.load import import_model
 from jaxvae.inference.verify import verify
 from jaxvae.reports import explorer, publish
-from tests.helpers.training import Killed, parameters, run, same, timeless, write_clips
+from tests.helpers.training import killed, parameters, run, same, timeless, write_clips
 
 OWN = """
 import jax
@@ -133,11 +133,6 @@ def clips(tmp_path, monkeypatch):
     return tmp_path
 
 
-def stop_after_two(epoch, metrics, state):
-    if epoch == 2:
-        raise Killed
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_is_enough_by_itself(trained, kind):
@@ -168,8 +163,7 @@ def test_a_density_of_ones_own_is_what_the_run_computes_with(trained):
 
 
 def test_a_resumed_run_ends_as_one_without_a_stop(trained, clips):
-    with pytest.raises(Killed):
-        run(clips, "deep", hooks=[stop_after_two], trainer__max_epochs=3, **KINDS["deep"])
+    killed(clips, "deep", after=2, trainer__max_epochs=3, **KINDS["deep"])
     (clips / "own.py").unlink()  # the run's copy is taken
     run(clips, "deep", trainer__max_epochs=3, **KINDS["deep"])
     assert timeless(clips / "deep") == timeless(trained / "deep")
@@ -178,8 +172,7 @@ def test_a_resumed_run_ends_as_one_without_a_stop(trained, clips):
 
 
 def test_a_run_is_of_one_content(clips):
-    with pytest.raises(Killed):
-        run(clips, hooks=[stop_after_two], trainer__max_epochs=3, **KINDS["gaussian"])
+    killed(clips, after=2, trainer__max_epochs=3, **KINDS["gaussian"])
     (clips / "own.py").write_text(OWN + "\n")
     with pytest.raises(InputError, match=r"another content of own\.py"):
         run(clips, trainer__max_epochs=3, **KINDS["gaussian"])

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from jaxvae.models import distributions
 from jaxvae.models.priors import MixturePrior
 from jaxvae.models.vae import VAE
+from tests.helpers.networks import move_flow
 
 LATENT, TAGS = 3, 7
 
@@ -27,9 +28,8 @@ def build(name, **options):
         rngs=nnx.Rngs(0),
         **options,
     )
-    if name == "flow":  # as initialised it is the identity
-        moved = np.random.default_rng(2).normal(0.0, 0.3, model.prior.shift_and_scale.shape)
-        model.prior.shift_and_scale[...] = jnp.asarray(moved, jnp.float32)
+    if name == "flow":
+        move_flow(model)
     if name == "mixture":
         model.prior.logits[...] = jnp.asarray([0.0, 1.0, -1.0, 0.5])
     return model

@@ -15,7 +15,7 @@ from jaxvae.train.choices import CHOICES
 from jaxvae.train.loggers import trackers
 from jaxvae.train.loggers.trackers import run_name
 from tests.helpers.configs import MEDIUM, refusal
-from tests.helpers.training import Killed, logged, run, write_clips
+from tests.helpers.training import killed, logged, run, write_clips
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +109,7 @@ def test_final_metrics_are_there_once_however_often_a_run_is_judged(shown, tmp_p
 def test_histograms_of_a_killed_run_are_there_once(tmp_path):
     clips = write_clips(tmp_path)
     options = {"logger__name": ("tensorboard",), "trainer__max_epochs": 4}
-
-    def kill(epoch, metrics, state):
-        if epoch == 3:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(clips, hooks=[kill], **options, trainer__checkpoint_every_seconds=1e6)
+    killed(clips, after=3, **options, trainer__checkpoint_every_seconds=1e6)
     _, folder = run(clips, **options)
     histograms = accumulated(folder).Histograms("val/kl_per_dimension")
     assert [event.step for event in histograms] == [1, 2, 3, 4]

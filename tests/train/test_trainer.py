@@ -27,7 +27,7 @@ from tests.conftest import ROOT
 from tests.helpers.configs import CONFIGS
 from tests.helpers.training import (
     WORDS,
-    Killed,
+    killed,
     logged,
     parameters,
     run,
@@ -249,14 +249,7 @@ def observed(clips, name, where, **overrides):
         last = overrides.get("trainer__max_epochs", 2)
         if "trainer__ema_decay" not in overrides and last == 2:
             overrides |= {"trainer__max_epochs": 3, "trainer__check_val_every_n_epoch": 3}
-
-        def leave(epoch, metrics, state):
-            if epoch == last:
-                raise Killed
-
-        with pytest.raises(Killed):
-            run(clips, name, hooks=[leave], **overrides)
-        return timeless(clips / name)
+        return timeless(killed(clips, name, after=last, **overrides))
     metrics, folder = run(clips, name, **overrides)
     return {
         "log": lambda: [sorted(line) for line in timeless(folder)],
@@ -310,13 +303,7 @@ def test_an_interrupted_run_resumes_to_the_same_end(clips, when, rows_per_epoch)
     options |= {"data__rows_per_epoch": rows_per_epoch}
     _, whole = run(clips, "whole", **options)
 
-    def interrupt(epoch, metrics, state):
-        if epoch == when:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(clips, "halves", hooks=[interrupt], **options)
-    assert len(read_epochs(clips / "halves")) == when
+    assert len(read_epochs(killed(clips, "halves", after=when, **options))) == when
     _, halves = run(clips, "halves", **options)
     assert timeless(halves) == timeless(whole)
     assert same(parameters(halves), parameters(whole))
@@ -329,13 +316,7 @@ def test_the_best_epoch_before_a_stop_is_that_of_the_whole_run(clips):
     options |= {"model__decoder_bias": "log_odds", "trainer__optimizer__lr": 1e-5}
     _, whole = run(clips, "whole", **options)
     assert [line["val/jaccard_index"] for line in read_epochs(whole)] == [0.0] * 3
-
-    def interrupt(epoch, metrics, state):
-        if epoch == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(clips, "halves", hooks=[interrupt], **options)
+    killed(clips, "halves", after=2, **options)
     _, halves = run(clips, "halves", **options)
     assert same(parameters(halves), parameters(whole))
 
@@ -547,13 +528,9 @@ def test_a_bound_that_chooses_is_the_same_however_training_went(clips):
     """Stopped and resumed, and on two devices."""
     options = {"trainer__monitor": "val/nll_iw", "trainer__max_epochs": 3}
     _, whole = run(clips, "whole", **options)
-
-    def leave(epoch, metrics, state):
-        raise Killed
-
-    with pytest.raises(Killed):
-        run(clips, "resumed", hooks=[leave], trainer__checkpoint_every_seconds=0.0, **options)
-    _, resumed = run(clips, "resumed", trainer__checkpoint_every_seconds=0.0, **options)
+    often = {"trainer__checkpoint_every_seconds": 0.0}
+    killed(clips, "resumed", **often, **options)
+    _, resumed = run(clips, "resumed", **often, **options)
     assert timeless(resumed) == timeless(whole)
     _, two = run(clips, "two", trainer__devices=2, **options)
     for line, other in zip(read_epochs(whole), read_epochs(two), strict=True):
@@ -700,13 +677,8 @@ def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(clips, seconds):
     expected = logged(whole, "train/loss")
     assert [epoch for epoch, _ in expected] == [1, 2, 3, 4, 5]
 
-    def interrupt(epoch, metrics, state):
-        if epoch == stop:
-            raise Killed
-
     for stop in (3, 4):
-        with pytest.raises(Killed):
-            run(clips, "parts", hooks=[interrupt], **options)
+        killed(clips, "parts", after=stop, **options)
         assert [epoch for epoch, _ in logged(clips / "parts", "train/loss")] == [
             1,
             2,
